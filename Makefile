@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-all lint format type bench clean
+
+help:  ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+setup: $(READY)  ## Make .venv with everything in it (each target below does so by itself)
+
+demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it, leave pictures and a table
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/python eval.py experiment=demo
+
+test: $(READY)  ## Run the fast tests
+	$(BIN)/python -m pytest
+
+test-all: $(READY)  ## Run every test, the slow ones too
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(READY)  ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## Mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(READY)  ## Check types
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure speed and memory, as ratios within one run
+	$(BIN)/python benchmarks/run.py
+
+clean:  ## Remove the environment, caches and outputs
+	rm -rf $(VENV) build dist outputs multirun .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

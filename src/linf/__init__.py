@@ -1,0 +1,17 @@
+"""Arbitrary-scale, generative super-resolution with local implicit normalizing flows (CVPR 2023).
+
+One legend, everywhere:
+
+    B    batch                       P    patch size, odd
+    C    feature channels            D    3P², dimension of the flow
+    h w  LR height and width         K    conditional steps of the flow
+    H W  query grid, HR size         τ    sampling temperature
+
+Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1, 1] inside. In reading order:
+`coordinates`, `data`, `encoders`, `conditioner`, `flow`, `inference`, `model`, `checkpoints`, `losses`, `metrics`,
+`task`, `callbacks`, `cli`; a module imports only what stands before it.
+"""
+
+from linf.checkpoints import load, save
+
+__all__ = ["load", "save"]

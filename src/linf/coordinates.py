@@ -1,0 +1,77 @@
+"""Where queries lie: pixel-centre grids, cells, and the four LR neighbours of a query with their weights."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+OFFSETS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+"""The four neighbours (vy, vx), in the order the method concatenates them (METHOD §1)."""
+
+
+def pixel_centres(n: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Centres of ``n`` pixels on [-1, 1]: ``-1 + (2i + 1) / n``, shape (n,)."""
+    return (2 * torch.arange(n, device=device, dtype=dtype) + 1) / n - 1
+
+
+def grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
+    """Pixel centres of a picture, (height, width, 2) in (y, x)."""
+    y, x = pixel_centres(height, device=device), pixel_centres(width, device=device)
+    return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
+
+
+def patch_centres(n: int, patch_size: int, *, device: torch.device | None = None) -> Tensor:
+    """Centres of the ``ceil(n / P)`` patches that tile ``n`` pixels; the last may lie beyond 1.
+
+    Where the published code uses coordinate 0 beyond the edge, the grid goes on (METHOD §5).
+    """
+    count = -(-n // patch_size)
+    pixel = torch.arange(count, device=device, dtype=torch.float32) * patch_size + patch_size // 2
+    return (2 * pixel + 1) / n - 1
+
+
+class Neighbourhood(NamedTuple):
+    """The four LR neighbours of N queries, in the order of `OFFSETS`; each field is (4, N)."""
+
+    index: Tensor
+    """int64: row of the neighbour in a row-major list of LR pixels."""
+    rel_y: Tensor
+    """Way from the neighbour's centre to the query, in units where an LR pixel spans 2."""
+    rel_x: Tensor
+    weight: Tensor
+    """Area towards the diagonally opposite neighbour; the four sum to 1."""
+
+    def part(self, queries: slice) -> "Neighbourhood":
+        """The neighbourhood of some of the queries."""
+        return Neighbourhood(*(field[:, queries] for field in self))
+
+
+def _nearest(coord: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Along one axis: the LR pixel below and above each coordinate, and the way from it, (2, N) each."""
+    side = torch.tensor([[-1.0], [1.0]], device=coord.device, dtype=coord.dtype)
+    shifted = (coord + (side / n + 1e-6)).clamp(-1 + 1e-6, 1 - 1e-6)
+    # The rounding of grid_sample(mode="nearest"), half to even included.
+    pixel = (((shifted + 1) * n - 1) / 2).round().clamp(0, n - 1)
+    return pixel.long(), (coord - ((2 * pixel + 1) / n - 1)) * n
+
+
+def neighbourhood(
+    y: Tensor, x: Tensor, size: tuple[int, int], *, origin: tuple[int, int] = (0, 0), row: int | None = None
+) -> Neighbourhood:
+    """The four LR neighbours of each query (arXiv 2303.05156, section 3.2; METHOD §1).
+
+    Args:
+        y: (N,) query coordinates in [-1, 1].
+        x: (N,).
+        size: (h, w) of the whole LR picture.
+        origin: LR pixel (y, x) at which the list of LR pixels begins, where it holds a tile only.
+        row: LR pixels per row of that list, where it holds a tile only.
+    """
+    pixel_y, rel_y = _nearest(y, size[0])
+    pixel_x, rel_x = _nearest(x, size[1])
+    side_y = [(v + 1) // 2 for v, _ in OFFSETS]
+    side_x = [(v + 1) // 2 for _, v in OFFSETS]
+    index = (pixel_y[side_y] - origin[0]) * (row or size[1]) + pixel_x[side_x] - origin[1]
+    rel_y, rel_x = rel_y[side_y], rel_x[side_x]
+    area = (rel_y * rel_x).abs() + 1e-9
+    return Neighbourhood(index, rel_y, rel_x, area.flip(0) / area.sum(0))

@@ -1,0 +1,50 @@
+"""Encoder box of the figure: EDSR without its upsampler, image → features at the same resolution.
+
+Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*, CVPRW 2017, arXiv 1707.02921.
+"""
+
+from torch import Tensor, nn
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """3×3 convolution that keeps the picture's size."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """``x + scale · conv(relu(conv(x)))``, without batch normalisation (arXiv 1707.02921, figure 2c)."""
+
+    def __init__(self, channels: int, residual_scale: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv3x3(channels, channels), nn.ReLU(inplace=True), conv3x3(channels, channels))
+        self.residual_scale = residual_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C,h,w)."""
+        return x.add(self.body(x), alpha=self.residual_scale)
+
+
+class EDSR(nn.Module):
+    """Residual network; `edsr_baseline` is 16 blocks of 64 channels, `edsr` 32 of 256 with scale 0.1.
+
+    Args:
+        blocks: number of residual blocks.
+        channels: width, and `out_channels`.
+        residual_scale: factor on each block's residual.
+    """
+
+    def __init__(self, blocks: int = 16, channels: int = 64, residual_scale: float = 1.0) -> None:
+        super().__init__()
+        self.config = {"blocks": blocks, "channels": channels, "residual_scale": residual_scale}
+        self.head = nn.Sequential(conv3x3(3, channels))
+        self.body = nn.Sequential(
+            *(ResidualBlock(channels, residual_scale) for _ in range(blocks)), conv3x3(channels, channels)
+        )
+        self.out_channels = channels
+        self.halo = 2 * blocks + 2
+        """LR pixels around a tile that its features depend on: one for each 3×3 convolution in a row."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        shallow = self.head(image)
+        return shallow + self.body(shallow)

@@ -1,0 +1,209 @@
+"""The whole figure: LINF = encoder + conditioner + flow. The residual is taken and restored here only."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linf import inference
+from linf.conditioner import FourierConditioner
+from linf.errors import UsageError
+from linf.flow import ConditionalFlow
+
+
+def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
+    """One temperature or several as a list.
+
+    Raises:
+        UsageError: one of them is negative or not finite, or there is none.
+    """
+    listed = list(temperature) if isinstance(temperature, Sequence) else [temperature]
+    if not listed or not all(math.isfinite(t) and t >= 0 for t in listed):
+        raise UsageError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
+    return listed
+
+
+class LINF(nn.Module):
+    """Local implicit normalizing flow (Yao et al., CVPR 2023, arXiv 2303.05156).
+
+    Args:
+        encoder: (B,3,h,w) in [-1,1] → (B,C,h,w), with `out_channels`, `halo` and `config`.
+        conditioner: called with in_channels and out_channels, gives the conditioner.
+        flow: the conditional flow; its patch size is the model's.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, conditioner: Callable[..., FourierConditioner], flow: ConditionalFlow
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=flow.condition_dim)
+        self.flow = flow
+
+    @property
+    def patch_size(self) -> int:
+        """P."""
+        return self.flow.patch_size
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What builds this model again, but for its weights: plain numbers and names."""
+        parts = {"encoder": self.encoder, "conditioner": self.conditioner, "flow": self.flow}
+        return {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}  # type: ignore[dict-item]
+
+    def residual(self, lr: Tensor, hr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+        """What the flow models: HR patches less the bilinear picture there, in [-1, 1] units.
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            hr: (B,D,gh,gw) HR patches in [0, 1].
+            coord: (B,gh,gw,2) patch centres.
+            cell: (B,2).
+
+        Returns:
+            (B,D,gh,gw).
+        """
+        p = self.patch_size
+        step = torch.arange(p, device=coord.device, dtype=coord.dtype) - p // 2
+        offset = torch.cartesian_prod(step, step) if p > 1 else coord.new_zeros(1, 2)
+        pixel = coord.flatten(1, 2)[:, None] + offset[:, None] * cell[:, None, None]  # (B, P², gh·gw, 2)
+        bilinear = F.grid_sample(lr, pixel.flip(-1), mode="bilinear", padding_mode="border", align_corners=False)
+        return 2 * (hr - bilinear.view_as(hr))
+
+    def condition(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+        """The flow's condition at each query: lr in [0, 1] → (K·2·D, B·gh·gw)."""
+        image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
+        return self.conditioner(self.encoder(image), coord, cell)
+
+    def log_prob(self, lr: Tensor, residual: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+        """Exact log-density of residual patches.
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            residual: (B,D,gh,gw) in [-1, 1] units, as `residual` gives them.
+            coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
+            cell: (B,2) size of one HR pixel, (2/H, 2/W).
+
+        Returns:
+            (B,gh,gw), nats per patch.
+        """
+        log_prob = self.flow.log_prob(residual.transpose(0, 1).flatten(1), self.condition(lr, coord, cell))
+        return log_prob.view(coord.shape[:-1])
+
+    def initialise(self, batches: Iterable[Any]) -> None:
+        """Start from the data, once: whitening of the batches' residuals, conditions near zero (METHOD §4).
+
+        A flow that is already initialised, trained or loaded, is left as it is.
+
+        Args:
+            batches: of lr, hr, coord, cell.
+        """
+        if self.flow.initialised:
+            return
+        columns = [self.residual(*batch).transpose(0, 1).flatten(1) for batch in batches]
+        self.flow.whiten(torch.cat(columns, dim=1))
+        self.conditioner.start_near_zero()
+
+    @torch.no_grad()
+    def sample(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        *,
+        temperature: float | Sequence[float] = 0.0,
+        z: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        tile: int = inference.TILE,
+        chunk: int | None = None,
+    ) -> Tensor:
+        """Super-resolve.
+
+        Since the residual is ``m + τ A z``, several temperatures share one encoding, one condition and one latent.
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            size: (H, W) of the output.
+            temperature: τ ≥ 0, one or a sequence; 0 is the mean.
+            z: (B,gh,gw,D) latents on the patch grid, gh = ceil(H/P), gw = ceil(W/P), used as they are: a single
+                temperature is then taken as already applied, a sequence multiplies them.
+            generator: where the latents come from, if not given.
+            tile: LR pixels a side that are encoded at once.
+            chunk: queries decoded at once.
+
+        Returns:
+            (B,3,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,3,H,W).
+
+        Raises:
+            UsageError: a temperature, the size or the latents' shape is not what is said above.
+        """
+        taus = check_temperatures(temperature)
+        pictures, latents = len(taus), z is not None or any(taus)
+        size = inference.check_size(size, 12 * lr.shape[0] * (pictures + 2 * latents), lr.device)
+        grid = [-(-n // self.patch_size) for n in size]
+        if z is not None and z.shape != (lr.shape[0], *grid, self.flow.dim):
+            wanted = (lr.shape[0], *grid, self.flow.dim)
+            raise UsageError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} wants {wanted}")
+        if z is None and latents:
+            z = torch.randn(
+                lr.shape[0], *grid, self.flow.dim, generator=generator, device=lr.device, dtype=lr.dtype
+            )
+            z = z if isinstance(temperature, Sequence) else z.mul_(taus[0])
+        single = not isinstance(temperature, Sequence)
+        base = F.interpolate(lr, size, mode="bilinear", align_corners=False)
+        out = base[None] if single else base.repeat(len(taus), 1, 1, 1, 1)
+        inverses = self.flow.inverses()
+        for block in inference.conditions(
+            self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size, tile=tile, chunk=chunk
+        ):
+            region = self._region(out, block)
+            latent = torch.zeros_like(block.condition[: self.flow.dim], dtype=lr.dtype)
+            if z is not None:
+                latent = z[block.picture, block.rows, block.cols].flatten(0, 1).T
+            if single:
+                region += self._fold(self.flow.inverse(latent, block.condition, inverses), block, region) / 2
+                continue
+            mean = self.flow.inverse(torch.zeros_like(latent), block.condition, inverses)
+            mean = self._fold(mean, block, region) / 2
+            texture = self._fold(self.flow.inverse_linear(latent, block.condition, inverses), block, region) / 2
+            for tau, picture in zip(taus, region, strict=True):
+                picture.add_(mean).add_(texture, alpha=tau)
+        return out[0] if single else out
+
+    @torch.no_grad()
+    def moments(self, lr: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The exact mean and standard deviation of every output value at τ = 1, without sampling.
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            size: (H, W).
+
+        Returns:
+            mean and standard deviation, (B,3,H,W) each, in the units of [0, 1] pictures; at τ the deviation is
+            τ times this one.
+        """
+        size = inference.check_size(size, 24 * lr.shape[0], lr.device)
+        mean = F.interpolate(lr, size, mode="bilinear", align_corners=False)
+        deviation = torch.zeros_like(mean)
+        inverses = self.flow.inverses()
+        for block in inference.conditions(
+            self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size
+        ):
+            m, variance = self.flow.moments(block.condition, inverses)
+            region = self._region(mean, block)
+            region += self._fold(m, block, region) / 2
+            self._region(deviation, block).copy_(self._fold(variance.sqrt(), block, region) / 2)
+        return mean, deviation
+
+    def _region(self, pictures: Tensor, block: inference.Block) -> Tensor:
+        """The part of pictures (...,B,3,H,W) that a block covers, a view (...,3,y,x)."""
+        rows, cols = (slice(s.start * self.patch_size, s.stop * self.patch_size) for s in (block.rows, block.cols))
+        return pictures[..., block.picture, :, rows, cols]
+
+    def _fold(self, patches: Tensor, block: inference.Block, region: Tensor) -> Tensor:
+        """Patches (D, n) of a block as a picture (3,y,x), cropped to the region."""
+        p, rows = self.patch_size, block.rows.stop - block.rows.start
+        folded = patches.view(3, p, p, rows, -1).permute(0, 3, 1, 4, 2).reshape(3, rows * p, -1)
+        return folded[:, : region.shape[-2], : region.shape[-1]]
