@@ -59,6 +59,13 @@ def load(path: str | os.PathLike[str]) -> LINF:
     return model.eval()
 
 
+def check_resumable(path: str | os.PathLike[str]) -> None:
+    """Raise UsageError unless the file is a Lightning checkpoint of this project, from which training can go on."""
+    load(path)
+    if Path(path).suffix != ".ckpt":
+        raise UsageError(f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run")
+
+
 def save(model: LINF, path: str | os.PathLike[str]) -> None:
     """Write a model to ``.safetensors``, its config inside; a kill leaves the old file or the new one."""
     path = Path(path)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,10 +21,10 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     Raises:
         UsageError: one of them is negative or not finite, or there is none.
     """
-    listed = list(temperature) if isinstance(temperature, Sequence) else [temperature]
-    if not listed or not all(math.isfinite(t) and t >= 0 for t in listed):
+    taus = np.atleast_1d(np.asarray(temperature, dtype=np.float64)).tolist()
+    if not taus or not all(math.isfinite(tau) and tau >= 0 for tau in taus):
         raise UsageError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
-    return listed
+    return taus
 
 
 class LINF(nn.Module):
@@ -139,7 +140,7 @@ class LINF(nn.Module):
         Raises:
             UsageError: a temperature, the size or the latents' shape is not what is said above.
         """
-        taus = check_temperatures(temperature)
+        taus, single = check_temperatures(temperature), np.ndim(temperature) == 0
         pictures, latents = len(taus), z is not None or any(taus)
         size = inference.check_size(size, 12 * lr.shape[0] * (pictures + 2 * latents), lr.device)
         grid = [-(-n // self.patch_size) for n in size]
@@ -150,8 +151,7 @@ class LINF(nn.Module):
             z = torch.randn(
                 lr.shape[0], *grid, self.flow.dim, generator=generator, device=lr.device, dtype=lr.dtype
             )
-            z = z if isinstance(temperature, Sequence) else z.mul_(taus[0])
-        single = not isinstance(temperature, Sequence)
+            z = z.mul_(taus[0]) if single else z
         base = F.interpolate(lr, size, mode="bilinear", align_corners=False)
         out = base[None] if single else base.repeat(len(taus), 1, 1, 1, 1)
         inverses = self.flow.inverses()

@@ -1,0 +1,22 @@
+"""Evaluate a checkpoint: ``python eval.py ckpt_path=… [key=value …]``; see ``conf/eval.yaml``."""
+
+import hydra
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from linf import cli
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="eval")
+def evaluate(cfg: DictConfig) -> None:
+    """Compose → instantiate → test."""
+    pl.seed_everything(cfg.seed, workers=True)
+    data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
+    trainer.test(task, data, verbose=False)
+    if trainer.is_global_zero:
+        print(task.report())
+
+
+if __name__ == "__main__":
+    cli.run(evaluate)

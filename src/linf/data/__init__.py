@@ -1,0 +1,1 @@
+"""Pictures in, training batches and evaluation pairs out: images → resize → pairs → datamodule."""

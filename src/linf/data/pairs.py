@@ -1,0 +1,239 @@
+"""Pairs of LR and HR: random-scale crops for training (METHOD §6), whole pictures for evaluation (§7)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from linf.coordinates import pixel_centres
+from linf.data.images import ImageCache
+from linf.data.resize import pil_bicubic
+from linf.errors import UsageError
+
+
+class SRBatch(NamedTuple):
+    """What a training step sees; one sample is the same without B."""
+
+    lr: Tensor
+    """(B, 3, h, w) in [0, 1]."""
+    hr: Tensor
+    """(B, D, gh, gw) HR patches in [0, 1], channel-major: index c·P² + dy·P + dx."""
+    coord: Tensor
+    """(B, gh, gw, 2) patch centres, (y, x) in [-1, 1]."""
+    cell: Tensor
+    """(B, 2): one HR pixel, (2/H, 2/W)."""
+
+
+class RandomScaleCrops(Dataset[SRBatch]):
+    """An HR crop of ``round(crop · s)`` a side, ``s ~ U(scale)``, its LR by Pillow's bicubic, and queries.
+
+    Sample ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever
+    the number of workers and ranks. Where a picture is too small for the largest scale, ``s`` is drawn up to
+    what it allows.
+
+    Args:
+        cache: pictures, each at least `smallest_crop` a side.
+        crop: LR pixels a side.
+        scale: lowest and highest ``s``, at least 1; equal for a fixed scale.
+        patch_size: P, odd.
+        queries: patches per sample, arranged as (√q, √q) where that is whole and as (1, q) where not.
+        window: False for patches at random pixels, all distinct where the crop has enough; True for the
+            contiguous square of ``floor(√q)`` whole patches a side.
+        repeat: how many samples each picture gives per epoch.
+        seed: of scale, position, orientation and queries.
+    """
+
+    def __init__(
+        self,
+        cache: ImageCache,
+        *,
+        crop: int = 48,
+        scale: Sequence[float] = (1.0, 4.0),
+        patch_size: int = 1,
+        queries: int = 2304,
+        window: bool = False,
+        repeat: int = 1,
+        seed: int = 0,
+    ) -> None:
+        smallest = smallest_crop(crop, scale)
+        if patch_size < 1 or patch_size % 2 == 0:
+            raise UsageError(f"patch_size is {patch_size}: give an odd number such as 1 or 3")
+        if queries < 1 or repeat < 1 or seed < 0:
+            raise UsageError(
+                f"queries, repeat, seed are {queries}, {repeat}, {seed}: the first two start at 1, seed at 0"
+            )
+        self.side = math.isqrt(queries)
+        needed = self.side * patch_size if window else patch_size
+        if needed > smallest:
+            raise UsageError(
+                f"the patches take {needed} pixels a side, which do not fit in the smallest crop, "
+                f"round({crop} · {scale[0]:g}) = {smallest}: lower queries or patch_size, or raise crop"
+            )
+        if (least := min(map(min, cache.shapes))) < smallest:
+            raise UsageError(
+                f"a picture has {least} pixels on its shorter side, below the smallest crop, {smallest}: "
+                f"open the cache with min_side={smallest}"
+            )
+        self.cache, self.crop, self.scale, self.patch_size = cache, crop, scale, patch_size
+        self.queries, self.window, self.repeat, self.seed = queries, window, repeat, seed
+
+    def __len__(self) -> int:
+        return len(self.cache) * self.repeat
+
+    def __getitem__(self, i: int) -> SRBatch:
+        epoch, index = divmod(i, len(self))
+        rng = np.random.default_rng((self.seed, epoch, index))
+        hr = self._hr_crop(self.cache[index % len(self.cache)], rng)
+        lr = pil_bicubic(hr, (self.crop, self.crop))
+        y, x = (self._window if self.window else self._scattered)(len(hr), rng)
+        offset = np.arange(self.patch_size) - self.patch_size // 2
+        patches = hr[(y[..., None] + offset)[..., :, None], (x[..., None] + offset)[..., None, :]]
+        centres = pixel_centres(len(hr))
+        return SRBatch(
+            lr=_unit(lr.transpose(2, 0, 1)),
+            hr=_unit(patches.transpose(4, 2, 3, 0, 1).reshape(-1, *y.shape)),
+            coord=torch.stack((centres[torch.from_numpy(y)], centres[torch.from_numpy(x)]), dim=-1),
+            cell=torch.full((2,), 2 / len(hr)),
+        )
+
+    def _hr_crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        shortest = min(image.shape[:2])
+        low, high = self.scale
+        s = rng.uniform(low, max(low, min(high, shortest / self.crop)))
+        side = min(round(self.crop * s), shortest)
+        top, left = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
+        return oriented(image[top : top + side, left : left + side], int(rng.integers(8)))
+
+    def _window(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        room = n - self.side * self.patch_size + 1
+        steps = np.arange(self.side) * self.patch_size + self.patch_size // 2
+        y, x = np.meshgrid(rng.integers(room) + steps, rng.integers(room) + steps, indexing="ij")
+        return y, x
+
+    def _scattered(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        room = n - self.patch_size + 1
+        chosen = rng.choice(room**2, self.queries, replace=room**2 < self.queries)
+        shape = (self.side, self.side) if self.side**2 == self.queries else (1, self.queries)
+        y, x = np.divmod(chosen.reshape(shape), room)
+        return y + self.patch_size // 2, x + self.patch_size // 2
+
+
+def smallest_crop(crop: int, scale: Sequence[float]) -> int:
+    """HR pixels a side of the crop at the lowest scale; what every training picture must have.
+
+    Raises:
+        UsageError: crop or scale is out of range.
+    """
+    if crop < 1:
+        raise UsageError(f"crop is {crop}: give the LR crop's side in pixels, at least 1")
+    if len(scale) != 2 or not all(math.isfinite(s) for s in scale) or not 1 <= scale[0] <= scale[1]:
+        raise UsageError(f"scale is {list(scale)}: give a lowest and a highest of at least 1, such as [1, 4]")
+    return round(crop * scale[0])
+
+
+def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
+    """One of the eight flips and transposes of an (H, W, C) picture; orientation in [0, 8)."""
+    if orientation & 1:
+        image = image[::-1]
+    if orientation & 2:
+        image = image[:, ::-1]
+    if orientation & 4:
+        image = image.transpose(1, 0, 2)
+    return np.ascontiguousarray(image)
+
+
+def _unit(image: np.ndarray) -> Tensor:
+    """Uint8 to float32 in [0, 1]."""
+    return torch.from_numpy(image.astype(np.float32)).div_(255)
+
+
+class Picture(NamedTuple):
+    """An evaluation pair."""
+
+    lr: Tensor
+    """(3, h, w) in [0, 1]; from `collate_picture` (1, 3, h, w)."""
+    hr: Tensor
+    """(3, H, W) in [0, 1]; from `collate_picture` (1, 3, H, W)."""
+    scale: float
+    name: str
+
+
+class ScaledPictures(Dataset[Picture]):
+    """Every picture at every scale, the first scale's pictures first (METHOD §7).
+
+    HR is cropped at the top left to ``round(floor(H/s)·s)`` a side and LR made of it by Pillow's bicubic;
+    where an LR picture is given for the scale, HR is cropped to ``round(h·s)`` instead, if it has that many.
+
+    Args:
+        hr: HR pictures.
+        scales: each at least 1, whole or not.
+        lr: given LR pictures by scale, in the order of ``hr``.
+        crop: HR pixels a side of a central crop before all else, for a quick look; ``lr`` is then not used.
+
+    Raises:
+        UsageError: a scale is out of range or leaves no LR pixel; given LR pictures do not fit their HR.
+    """
+
+    def __init__(
+        self,
+        hr: ImageCache,
+        scales: Sequence[float],
+        lr: Mapping[float, ImageCache] | None = None,
+        crop: int | None = None,
+    ) -> None:
+        if not scales or not all(math.isfinite(s) and s >= 1 for s in scales):
+            raise UsageError(f"scales are {list(scales)}: give one or more numbers, each at least 1")
+        if crop is not None and crop < 1:
+            raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
+        self.hr, self.scales, self.crop = hr, [float(s) for s in scales], crop
+        self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
+        for s in self.scales:
+            for i, (path, shape) in enumerate(zip(hr.paths, hr.shapes, strict=True)):
+                shortest = min(*shape, crop or shape[0])
+                if s in self.lr:
+                    _check_given(path, shape, self.lr[s], i, s)
+                elif _lr_pixels(shortest, s) < 1:
+                    raise UsageError(
+                        f"{path} has {shortest} pixels on its shorter side, which scale {s:g} shrinks to "
+                        f"none: lower the scale to at most {shortest}, or leave the picture out"
+                    )
+
+    def __len__(self) -> int:
+        return len(self.hr) * len(self.scales)
+
+    def __getitem__(self, i: int) -> Picture:
+        which, index = divmod(i, len(self.hr))
+        s, hr, name = self.scales[which], self.hr[index], self.hr.paths[index].stem
+        if self.crop:
+            top, left = (max(n - self.crop, 0) // 2 for n in hr.shape[:2])
+            hr = hr[top : top + self.crop, left : left + self.crop]
+        given = self.lr[s][index] if s in self.lr else None
+        h, w = (_lr_pixels(n, s) for n in hr.shape[:2]) if given is None else given.shape[:2]
+        hr = hr[: round(h * s), : round(w * s)]
+        lr = pil_bicubic(np.ascontiguousarray(hr), (h, w)) if given is None else given
+        return Picture(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name)
+
+
+def collate_picture(pictures: list[Picture]) -> Picture:
+    """A batch of one: pictures differ in size, so more than one do not stack."""
+    (picture,) = pictures
+    return picture._replace(lr=picture.lr[None], hr=picture.hr[None])
+
+
+def _lr_pixels(n: int, s: float) -> int:
+    return math.floor(n / s + 1e-9)  # 33 / 1.1 is 29.999… in floating point, and 30 in LIIF's protocol.
+
+
+def _check_given(path: Path, shape: tuple[int, ...], lr: ImageCache, i: int, s: float) -> None:
+    # LR may have been made from an HR cropped to a multiple of 12, as in GTmod12.
+    if i >= len(lr) or any(abs(n * s - m) > max(12, s) for n, m in zip(lr.shapes[i], shape, strict=True)):
+        given = f"{lr.paths[i]} with {lr.shapes[i]}" if i < len(lr) else "nothing"
+        raise UsageError(
+            f"the given LR of {path} with {shape} pixels at scale {s:g} is {given}: replace it, or remove "
+            "its folder"
+        )

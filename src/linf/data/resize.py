@@ -1,0 +1,94 @@
+"""The two bicubics of the field: MATLAB's ``imresize`` for benchmarks and Pillow's for training pairs."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from linf.errors import UsageError
+
+
+def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None) -> Tensor:
+    """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased where it shrinks.
+
+    The border is mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded
+    after each axis, as MATLAB does with a picture that was not converted first.
+
+    Args:
+        image: (..., H, W), float32 or float64 of any range, or uint8.
+        size: (H', W'); default ``ceil(scale · H), ceil(scale · W)``.
+        scale: output pixels per input pixel, on both axes; default ``H'/H`` and ``W'/W``.
+
+    Returns:
+        (..., H', W') of the image's dtype.
+
+    Raises:
+        UsageError: neither size nor scale is given, or one is not positive.
+        TypeError: the image has another dtype.
+    """
+    if image.dtype not in (torch.float32, torch.float64, torch.uint8):
+        raise TypeError(
+            f"matlab_bicubic got {image.dtype}: convert the image to float32, float64 or uint8 first"
+        )
+    if scale is not None and not (math.isfinite(scale) and scale > 0):
+        raise UsageError(f"scale is {scale}: give a positive number")
+    if size is None:
+        if scale is None:
+            raise UsageError("neither size nor scale is given: give one of them, or both")
+        # MATLAB's ceil(scale · n), but 0.1 · 30 is 3 pixels, not 4.
+        size = (math.ceil(image.shape[-2] * scale - 1e-9), math.ceil(image.shape[-1] * scale - 1e-9))
+    if min(size) < 1:
+        raise UsageError(f"size is {tuple(size)}: at least one pixel a side is needed")
+    axes = [
+        (scale or n_out / image.shape[dim], dim, n_out) for dim, n_out in zip((-2, -1), size, strict=True)
+    ]
+    for ratio, dim, n_out in sorted(axes):  # The axis that shrinks most goes first, rows before columns.
+        image = _resize_axis(image.transpose(dim, -1), n_out, ratio).transpose(dim, -1)
+    return image
+
+
+def _resize_axis(image: Tensor, n_out: int, scale: float) -> Tensor:
+    if image.dtype == torch.uint8:
+        exact = _resize_axis(image.double(), n_out, scale)
+        return (exact + 0.5).floor().clamp(0, 255).byte()  # MATLAB rounds halves up, torch to even.
+    index, weight = _taps(image.shape[-1], n_out, scale)
+    index, weight = index.to(image.device), weight.to(image)
+    out = image.new_zeros(*image.shape[:-1], n_out)
+    for i, w in zip(index, weight, strict=True):
+        out += image.index_select(-1, i) * w
+    return out
+
+
+def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Input pixels and weights of each output pixel, both (taps, n_out)."""
+    shrink = min(scale, 1.0)
+    centre = (torch.arange(n_out, dtype=torch.float64) + 0.5) / scale - 0.5
+    first = torch.floor(centre - 2 / shrink)
+    index = first + torch.arange(math.ceil(4 / shrink) + 2)[:, None]
+    weight = _cubic((centre - index) * shrink)
+    index = torch.remainder(index.long(), 2 * n_in)
+    return torch.minimum(index, 2 * n_in - 1 - index), weight / weight.sum(0)
+
+
+def _cubic(x: Tensor) -> Tensor:
+    """Keys's cubic kernel with a = -0.5."""
+    x = x.abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
+
+
+def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pillow's antialiased bicubic, the one that makes LR pictures in training.
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: (H', W').
+
+    Returns:
+        (H', W', 3) uint8.
+    """
+    height, width = size
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

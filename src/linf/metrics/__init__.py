@@ -1,0 +1,1 @@
+"""Figures of merit; `functional` holds the values."""

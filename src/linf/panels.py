@@ -1,0 +1,58 @@
+"""Pictures side by side: what each system makes of the same detail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a panel: a label, and pictures (3,H,W) in [0, 1] by the name of what made them."""
+
+    label: str
+    pictures: dict[str, Tensor]
+
+
+def hardest_detail(picture: Tensor, reference: Tensor, side: int) -> tuple[slice, slice]:
+    """The square of ``side`` pixels where a picture differs most from its reference; (3,H,W) both."""
+    side = min(side, *reference.shape[-2:])
+    error = (picture - reference).square().mean(0)[None, None]
+    means = F.avg_pool2d(error, side, stride=max(side // 8, 1))[0, 0]
+    y, x = (int(n) * max(side // 8, 1) for n in torch.unravel_index(means.argmax(), means.shape))
+    return slice(y, y + side), slice(x, x + side)
+
+
+def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], side: int = 96) -> Row:
+    """The detail of a picture that the first system gets most wrong, from LR through every system to HR.
+
+    Args:
+        label: what stands beside the row.
+        lr: (3,h,w).
+        hr: (3,H,W).
+        systems: (3,H,W) each.
+        side: of the detail, in HR pixels.
+    """
+    y, x = hardest_detail(next(iter(systems.values())), hr, side)
+    nearest = F.interpolate(lr[None], hr.shape[-2:], mode="nearest-exact")[0]
+    named = {"LR": nearest, **systems, "HR": hr}
+    return Row(label, {name: picture[:, y, x].clamp(0, 1).cpu() for name, picture in named.items()})
+
+
+def panel(rows: Sequence[Row]) -> Figure:
+    """A figure of one line per row, one column per system."""
+    columns = list(rows[0].pictures)
+    figure = Figure(figsize=(2.0 * len(columns) + 0.4, 2.05 * len(rows) + 0.3), dpi=110, layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    for row, line in zip(rows, axes, strict=True):
+        for name, axis in zip(columns, line, strict=True):
+            axis.imshow(row.pictures[name].permute(1, 2, 0).float().numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if row is rows[0]:
+                axis.set_title(name, fontsize=10)
+        line[0].set_ylabel(row.label, fontsize=10)
+    return figure

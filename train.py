@@ -1,0 +1,32 @@
+"""Train a model: ``python train.py [group=choice …] [key=value …]``; see ``conf/train.yaml``."""
+
+from pathlib import Path
+
+import hydra
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import linf
+from linf import cli
+from linf.checkpoints import check_resumable
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def train(cfg: DictConfig) -> None:
+    """Compose → instantiate → fit."""
+    if cfg.ckpt_path is not None:
+        check_resumable(cfg.ckpt_path)
+    pl.seed_everything(cfg.seed, workers=True)
+    data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
+    if trainer.is_global_zero:
+        weights = Path(cfg.run_dir) / "model.safetensors"
+        linf.save(task.model, weights)
+        print(f"trained model: {weights}\nbest by validation: {trainer.checkpoint_callback.best_model_path}")
+
+
+if __name__ == "__main__":
+    cli.run(train)
