@@ -76,11 +76,12 @@ class ConditionalFlow(nn.Module):
         self.bias[0] = (-whitening @ x.mean(1)).to(self.bias)
         self.initialised.fill_(True)
 
-    def scales_and_shifts(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """(K·2·D, N) → scales and shifts, (K, D, N) each, in at least float32."""
+    def scales_and_shifts(self, condition: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """(K·2·D, N) → K scales and K shifts, (D, N) each, in at least float32."""
         dtype = torch.promote_types(condition.dtype, torch.float32)
-        logit, shift = condition.to(dtype).view(self.steps, 2, self.dim, -1).unbind(1)
-        return torch.sigmoid(logit + SCALE_OFFSET) + SCALE_FLOOR, shift
+        # Split once: indexing step by step would fill a whole gradient with zeros for each.
+        parts = condition.to(dtype).view(2 * self.steps, self.dim, -1).unbind(0)
+        return tuple(torch.sigmoid(logit + SCALE_OFFSET) + SCALE_FLOOR for logit in parts[::2]), parts[1::2]
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Residuals to latents.
@@ -94,11 +95,12 @@ class ConditionalFlow(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             scale, shift = self.scales_and_shifts(condition)
-            x = x.to(scale.dtype)
+            x = x.to(scale[0].dtype)
             for k in range(self.steps):
                 x = scale[k] * torch.addmm(self.bias[k, :, None], self.weight[k], x) + shift[k]
             z = torch.addmm(self.bias[-1, :, None], self.weight[-1], x)
-            return z, scale.log().sum((0, 1)) + torch.linalg.slogdet(self.weight).logabsdet.sum()
+            log_scale = torch.stack([s.log().sum(0) for s in scale]).sum(0)
+            return z, log_scale + torch.linalg.slogdet(self.weight).logabsdet.sum()
 
     def log_prob(self, x: Tensor, condition: Tensor) -> Tensor:
         """Log-density of residual patches in nats per patch: (D, N), (K·2·D, N) → (N,)."""
