@@ -1,5 +1,7 @@
 """Evaluate a checkpoint: ``python eval.py ckpt_path=… [key=value …]``; see ``conf/eval.yaml``."""
 
+from pathlib import Path
+
 import hydra
 import pytorch_lightning as pl
 from hydra.utils import instantiate
@@ -11,6 +13,7 @@ from linf import cli
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def evaluate(cfg: DictConfig) -> None:
     """Compose → instantiate → test."""
+    cli.check_complete(cfg)
     pl.seed_everything(cfg.seed, workers=True)
     data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
     trainer.test(task, data, verbose=False)
@@ -19,4 +22,4 @@ def evaluate(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(evaluate)
+    cli.run(evaluate, Path(__file__).with_name("conf") / "eval.yaml")

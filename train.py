@@ -15,6 +15,7 @@ from linf.checkpoints import check_resumable
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def train(cfg: DictConfig) -> None:
     """Compose → instantiate → fit."""
+    cli.check_complete(cfg)
     if cfg.ckpt_path is not None:
         check_resumable(cfg.ckpt_path)
     pl.seed_everything(cfg.seed, workers=True)
@@ -29,4 +30,4 @@ def train(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(train)
+    cli.run(train, Path(__file__).with_name("conf") / "train.yaml")

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from linf.data.resize import matlab_bicubic
+from linf.data.resize import bicubic
 from linf.panels import detail_row, panel
 
 
@@ -81,7 +81,7 @@ class PicturePanels(Callback):
                 lr[None], size, temperature=self.temperatures, generator=generator
             )
             named = {f"τ={t:g}": sr[0] for t, sr in zip(self.temperatures, samples, strict=True)}
-            rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, {"bicubic": matlab_bicubic(lr, size), **named}))
+            rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, {"bicubic": bicubic(lr, size), **named}))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"
         panel(rows).savefig(path)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood, neighbourhood
 from linf.encoders.edsr import conv3x3
+from linf.errors import UsageError
 
 
 def chunk_size(device: torch.device) -> int:
@@ -124,7 +125,7 @@ class FourierConditioner(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, width: int = 256, depth: int = 3) -> None:
         super().__init__()
         if width < 2 or width % 2:
-            raise ValueError(f"conditioner width {width} is not a positive even number")
+            raise UsageError(f"conditioner width {width} is not a positive even number")
         self.config = {"width": width, "depth": depth}
         self.coef = conv3x3(in_channels, width)
         self.freq = conv3x3(in_channels, width)

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from linf.errors import UsageError
+
 SCALE_OFFSET = 2.0
 SCALE_FLOOR = 1e-4
 START_SCALE = 1 / (1 + math.exp(-SCALE_OFFSET)) + SCALE_FLOOR
@@ -17,9 +19,9 @@ START_SCALE = 1 / (1 + math.exp(-SCALE_OFFSET)) + SCALE_FLOOR
 
 
 def check_patch_size(patch_size: int) -> None:
-    """Raise ValueError unless the patch size is a positive odd number."""
+    """Raise UsageError unless the patch size is a positive odd number."""
     if patch_size < 1 or patch_size % 2 == 0:
-        raise ValueError(f"patch size {patch_size} is not a positive odd number; the paper uses 1 and 3")
+        raise UsageError(f"patch size {patch_size} is not a positive odd number; the paper uses 1 and 3")
 
 
 class ConditionalFlow(nn.Module):
@@ -46,7 +48,6 @@ class ConditionalFlow(nn.Module):
         self.weight = nn.Parameter(torch.empty(steps + 1, self.dim, self.dim))
         self.bias = nn.Parameter(torch.zeros(steps + 1, self.dim))
         self.register_buffer("initialised", torch.tensor(False))
-        nn.init.orthogonal_(self.weight[0])
         with torch.no_grad():
             for k in range(steps + 1):
                 nn.init.orthogonal_(self.weight[k])

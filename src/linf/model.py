@@ -21,8 +21,8 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     Raises:
         UsageError: one of them is negative or not finite, or there is none.
     """
-    taus = np.atleast_1d(np.asarray(temperature, dtype=np.float64)).tolist()
-    if not taus or not all(math.isfinite(tau) and tau >= 0 for tau in taus):
+    taus = np.atleast_1d(np.asarray(temperature)).tolist()
+    if not taus or not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
         raise UsageError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
     return taus
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from linf.data.pairs import Picture, SRBatch
-from linf.data.resize import matlab_bicubic
+from linf.data.resize import bicubic
 from linf.metrics.functional import benchmark_border, psnr, ssim
 from linf.model import LINF, check_temperatures
 from linf.panels import detail_row, panel
@@ -169,7 +169,7 @@ class Evaluation(pl.LightningModule):
         generator = torch.Generator(self.device).manual_seed(key)
         samples = self.model.sample(picture.lr, size, temperature=self.temperatures, generator=generator)
         named = {f"τ={t:g}": sr for t, sr in zip(self.temperatures, samples, strict=True)}
-        return {"bicubic": matlab_bicubic(picture.lr, size), **named}
+        return {"bicubic": bicubic(picture.lr, size), **named}
 
     def on_test_epoch_end(self) -> None:
         """Gather the rows of all ranks and write the results."""

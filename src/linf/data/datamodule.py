@@ -159,9 +159,8 @@ class SRDataModule(pl.LightningDataModule):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         self.root = root
-        self.allow_zero_length_dataloader_with_multiple_devices = (
-            True  # More ranks than pictures is no error.
-        )
+        # One of several test sets may have fewer pictures than there are ranks.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.train, self.val = train, val
         self.test = (test,) if isinstance(test, Pictures) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed, self.cache_dir = (
@@ -258,22 +257,32 @@ class SRDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Picture]]:
         """This rank's validation pictures, one at a time; no loader where there are none."""
-        return [self._picture_loader(self.val_pairs)] if self.val_pairs else []
+        return self._picture_loaders([self.val_pairs] if self.val_pairs else [])
 
     def test_dataloader(self) -> list[DataLoader[Picture]]:
         """This rank's test pictures, one at a time, one loader per dataset of ``self.test``."""
-        return [self._picture_loader(pairs) for pairs in self.test_pairs]
+        return self._picture_loaders(self.test_pairs)
 
-    def _picture_loader(self, pairs: ScaledPictures) -> DataLoader[Picture]:
+    def _picture_loaders(self, datasets: Sequence[ScaledPictures]) -> list[DataLoader[Picture]]:
+        """Deal all pairs out to the ranks in turn, unpadded: every picture is scored exactly once."""
         rank, world_size = self._ranks()
-        return DataLoader(
-            # Not padded to equal shares: every picture is scored exactly once.
-            Subset(pairs, range(rank, len(pairs), world_size)),
-            batch_size=1,
-            collate_fn=collate_picture,
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-        )
+        firsts = list(itertools.accumulate(map(len, datasets), initial=0))
+        if 0 < firsts[-1] < world_size:
+            # Lightning skips evaluation on a rank without batches, for which the others would wait forever.
+            raise UsageError(
+                f"{firsts[-1]} evaluation pictures, counting each scale, cannot be shared among {world_size} "
+                "ranks: use fewer devices, or evaluate more pictures or scales"
+            )
+        return [
+            DataLoader(
+                Subset(pairs, range((rank - first) % world_size, len(pairs), world_size)),
+                batch_size=1,
+                collate_fn=collate_picture,
+                num_workers=self.num_workers,
+                pin_memory=torch.cuda.is_available(),
+            )
+            for first, pairs in zip(firsts, datasets, strict=False)
+        ]
 
     def initial_batches(self, n: int) -> list[SRBatch]:
         """``n`` batches that training does not see, the same on every rank, to initialise weights from."""

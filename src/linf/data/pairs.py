@@ -131,7 +131,7 @@ def smallest_crop(crop: int, scale: Sequence[float]) -> int:
     """
     if crop < 1:
         raise UsageError(f"crop is {crop}: give the LR crop's side in pixels, at least 1")
-    if len(scale) != 2 or not all(math.isfinite(s) for s in scale) or not 1 <= scale[0] <= scale[1]:
+    if len(scale) != 2 or not all(isinstance(s, int | float) and math.isfinite(s) for s in scale) or not 1 <= scale[0] <= scale[1]:
         raise UsageError(f"scale is {list(scale)}: give a lowest and a highest of at least 1, such as [1, 4]")
     return round(crop * scale[0])
 
@@ -186,7 +186,7 @@ class ScaledPictures(Dataset[Picture]):
         lr: Mapping[float, ImageCache] | None = None,
         crop: int | None = None,
     ) -> None:
-        if not scales or not all(math.isfinite(s) and s >= 1 for s in scales):
+        if not scales or not all(isinstance(s, int | float) and math.isfinite(s) and s >= 1 for s in scales):
             raise UsageError(f"scales are {list(scales)}: give one or more numbers, each at least 1")
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")

@@ -80,6 +80,11 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
 
 
+def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
+    """The bicubic row of every table: an 8-bit picture enlarged by MATLAB's; (...,h,w) to (...,H,W), in [0, 1]."""
+    return matlab_bicubic(lr.mul(255).round().byte(), size).to(lr.dtype) / 255
+
+
 def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Pillow's antialiased bicubic, the one that makes LR pictures in training.
 

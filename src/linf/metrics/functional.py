@@ -45,7 +45,7 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
     if min(hr.shape[-2:]) < 11:
         return torch.full((hr.shape[0],), math.nan, device=hr.device)
     value = structural_similarity_index_measure(
-        sr.double(), hr.double(), data_range=1.0, sigma=1.5, kernel_size=11, reduction="none"
+        sr.float(), hr.float(), data_range=1.0, sigma=1.5, reduction="none"
     )
     assert isinstance(value, Tensor)
-    return value.float()
+    return value
