@@ -90,5 +90,8 @@ class PicturePanels(Callback):
                 logger.log_image("val/pictures", [str(path)], step=trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(
-                    "val/pictures", np.asarray(Image.open(path).convert("RGB")), trainer.global_step, dataformats="HWC"
+                    "val/pictures",
+                    np.asarray(Image.open(path).convert("RGB")),
+                    trainer.global_step,
+                    dataformats="HWC",
                 )

@@ -47,7 +47,15 @@ def load(path: str | os.PathLike[str]) -> LINF:
     try:
         config, weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
         model = build(config)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
+    except (
+        SafetensorError,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         if isinstance(error, UsageError):
             raise
         reason = " ".join(str(error).split())[:160] or type(error).__name__
@@ -63,7 +71,9 @@ def check_resumable(path: str | os.PathLike[str]) -> None:
     """Raise UsageError unless the file is a Lightning checkpoint of this project, from which training can go on."""
     load(path)
     if Path(path).suffix != ".ckpt":
-        raise UsageError(f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run")
+        raise UsageError(
+            f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run"
+        )
 
 
 def save(model: LINF, path: str | os.PathLike[str]) -> None:
@@ -81,10 +91,15 @@ def _fill(model: LINF, weights: dict[str, Tensor], path: Path) -> None:
     for problem, names in (
         ("lacks", wanted.keys() - weights.keys()),
         ("has unknown", weights.keys() - wanted.keys()),
-        ("has mis-shaped", {n for n in wanted.keys() & weights.keys() if wanted[n].shape != weights[n].shape}),
+        (
+            "has mis-shaped",
+            {n for n in wanted.keys() & weights.keys() if wanted[n].shape != weights[n].shape},
+        ),
     ):
         if names:
-            raise UsageError(f"{path} {problem} {len(names)} tensors, such as {min(names)!r}, for its own config")
+            raise UsageError(
+                f"{path} {problem} {len(names)} tensors, such as {min(names)!r}, for its own config"
+            )
     model.load_state_dict(weights)
 
 
@@ -101,7 +116,9 @@ def _pickled(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if isinstance(content, dict) and "linf" in content:
         prefix = "model."
         weights = content["state_dict"].items()
-        return content["linf"], {name.removeprefix(prefix): v for name, v in weights if name.startswith(prefix)}
+        return content["linf"], {
+            name.removeprefix(prefix): v for name, v in weights if name.startswith(prefix)
+        }
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         return _published(content["model"], path)
     raise UsageError(f"{path} is neither a checkpoint of this project nor a published one")
@@ -129,7 +146,9 @@ def _published(model: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[
     name, args, state = model["name"], model["args"], model["sd"]
     encoder = args["encoder_spec"]
     if name not in ("linf", "linf-patch") or encoder["name"] not in PUBLISHED_ENCODERS:
-        raise UsageError(f"{path} holds a published {name} with encoder {encoder['name']}, which is not known here")
+        raise UsageError(
+            f"{path} holds a published {name} with encoder {encoder['name']}, which is not known here"
+        )
     weights: dict[str, Tensor] = {}
     linears: dict[int, dict[str, Tensor]] = {}
     steps = args["flow_layers"]
@@ -152,7 +171,11 @@ def _published(model: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[
     given = {EDSR_ARGUMENTS[k]: v for k, v in encoder["args"].items() if k in EDSR_ARGUMENTS}
     config = {
         "encoder": {"name": "EDSR", **PUBLISHED_ENCODERS[encoder["name"]], **given},
-        "conditioner": {"name": "FourierConditioner", "width": args["hidden_dim"], "depth": args["num_layer"]},
+        "conditioner": {
+            "name": "FourierConditioner",
+            "width": args["hidden_dim"],
+            "depth": args["num_layer"],
+        },
         "flow": {"name": "ConditionalFlow", "patch_size": args.get("patch_size", 1), "steps": steps},
     }
     return config, weights

@@ -32,7 +32,7 @@ def run(entry: Callable[[], object], conf: Path) -> None:
     try:
         entry()
     except Exception as error:
-        mistake = next((e for e in _causes(error) if isinstance(e, UsageError)), None)
+        mistake: Exception | None = next((e for e in _causes(error) if isinstance(e, UsageError)), None)
         if mistake is None and isinstance(error, HydraException | OmegaConfBaseException):
             mistake = error
         if mistake is None:

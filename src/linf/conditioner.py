@@ -39,11 +39,13 @@ class Scratch:
         self.product = maps.new_empty(size, width // 2)
 
 
-def _wave(maps: Tensor, phase: Tensor, near: Neighbourhood, j: int, scratch: Scratch) -> tuple[Tensor, Tensor]:
+def _wave(
+    maps: Tensor, phase: Tensor, near: Neighbourhood, j: int, scratch: Scratch
+) -> tuple[Tensor, Tensor]:
     """Coefficients and [cos, sin] of neighbour j for one chunk: two halves, (n, width) each, of `scratch.rows`."""
     n, width = phase.shape[0], maps.shape[1] // 2
     rows, angle = scratch.rows[:n], scratch.angle[:n]
-    torch.index_select(maps, 0, near.index[j], out=rows)
+    torch.index_select(maps, 0, near.pixel[j], out=rows)
     coef, freq_y, freq_x = rows.split((width, width // 2, width // 2), dim=1)
     torch.mul(freq_y, near.rel_y[j, :, None], out=angle)
     angle.addcmul_(freq_x, near.rel_x[j, :, None]).add_(phase).mul_(math.pi)
@@ -91,14 +93,19 @@ class FourierEnsemble(torch.autograd.Function):
         """Gradients of maps and phase."""
         maps, phase, *fields = ctx.saved_tensors
         scratch, width = Scratch(maps, chunk_size(maps.device)), maps.shape[1] // 2
-        grad_maps, grad_phase = torch.zeros_like(maps), torch.zeros_like(phase, memory_format=torch.contiguous_format)
+        grad_maps, grad_phase = (
+            torch.zeros_like(maps),
+            torch.zeros_like(phase, memory_format=torch.contiguous_format),
+        )
         for start in range(0, phase.shape[0], scratch.size):
             part = slice(start, start + scratch.size)
             near = Neighbourhood(*fields).part(part)
-            n = near.index.shape[1]
+            n = near.pixel.shape[1]
             for j in range(4):
                 coef, wave = _wave(maps, phase[part], near, j, scratch)
-                d_coef, d_freq_y, d_freq_x = scratch.gradient[:n].split((width, width // 2, width // 2), dim=1)
+                d_coef, d_freq_y, d_freq_x = scratch.gradient[:n].split(
+                    (width, width // 2, width // 2), dim=1
+                )
                 torch.mul(grad[part, j * width : (j + 1) * width], near.weight[j, :, None], out=d_coef)
                 cosine, sine = wave.chunk(2, dim=1)
                 coef.mul_(d_coef)
@@ -108,7 +115,7 @@ class FourierEnsemble(torch.autograd.Function):
                 torch.mul(d_angle, near.rel_y[j, :, None], out=d_freq_y)
                 torch.mul(d_angle, near.rel_x[j, :, None], out=d_freq_x)
                 grad_phase[part] += d_angle
-                grad_maps.index_add_(0, near.index[j], scratch.gradient[:n])
+                grad_maps.index_add_(0, near.pixel[j], scratch.gradient[:n])
         return grad_maps, grad_phase, None, None, None, None
 
 
@@ -172,6 +179,6 @@ class FourierConditioner(nn.Module):
         coord = coord.flatten(1, -2)
         near = neighbourhood(coord[..., 0].flatten(), coord[..., 1].flatten(), size)
         first = torch.arange(batch, device=coord.device) * (size[0] * size[1])
-        near = near._replace(index=near.index + first.repeat_interleave(coord.shape[1]))
+        near = near._replace(pixel=near.pixel + first.repeat_interleave(coord.shape[1]))
         phase = self.relative_phase(cell, size).repeat_interleave(coord.shape[1], dim=0)
         return self.mlp(FourierEnsemble.apply(self.maps(features), phase, *tuple(near))).T

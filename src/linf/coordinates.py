@@ -9,7 +9,9 @@ OFFSETS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 """The four neighbours (vy, vx), in the order the method concatenates them (METHOD §1)."""
 
 
-def pixel_centres(n: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+def pixel_centres(
+    n: int, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Centres of ``n`` pixels on [-1, 1]: ``-1 + (2i + 1) / n``, shape (n,)."""
     return (2 * torch.arange(n, device=device, dtype=dtype) + 1) / n - 1
 
@@ -33,7 +35,7 @@ def patch_centres(n: int, patch_size: int, *, device: torch.device | None = None
 class Neighbourhood(NamedTuple):
     """The four LR neighbours of N queries, in the order of `OFFSETS`; each field is (4, N)."""
 
-    index: Tensor
+    pixel: Tensor
     """int64: row of the neighbour in a row-major list of LR pixels."""
     rel_y: Tensor
     """Way from the neighbour's centre to the query, in units where an LR pixel spans 2."""

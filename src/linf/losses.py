@@ -37,4 +37,7 @@ class Mixture:
             for name, term in (("nll", nll), ("l1", l1))
             if self.weights[name]
         }
-        return {"loss": torch.stack([self.weights[name] * value for name, value in parts.items()]).sum(), **parts}
+        return {
+            "loss": torch.stack([self.weights[name] * value for name, value in parts.items()]).sum(),
+            **parts,
+        }

@@ -71,7 +71,9 @@ class LINF(nn.Module):
         step = torch.arange(p, device=coord.device, dtype=coord.dtype) - p // 2
         offset = torch.cartesian_prod(step, step) if p > 1 else coord.new_zeros(1, 2)
         pixel = coord.flatten(1, 2)[:, None] + offset[:, None] * cell[:, None, None]  # (B, P², gh·gw, 2)
-        bilinear = F.grid_sample(lr, pixel.flip(-1), mode="bilinear", padding_mode="border", align_corners=False)
+        bilinear = F.grid_sample(
+            lr, pixel.flip(-1), mode="bilinear", padding_mode="border", align_corners=False
+        )
         return 2 * (hr - bilinear.view_as(hr))
 
     def condition(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
@@ -167,7 +169,9 @@ class LINF(nn.Module):
                 continue
             mean = self.flow.inverse(torch.zeros_like(latent), block.condition, inverses)
             mean = self._fold(mean, block, region) / 2
-            texture = self._fold(self.flow.inverse_linear(latent, block.condition, inverses), block, region) / 2
+            texture = (
+                self._fold(self.flow.inverse_linear(latent, block.condition, inverses), block, region) / 2
+            )
             for tau, picture in zip(taus, region, strict=True):
                 picture.add_(mean).add_(texture, alpha=tau)
         return out[0] if single else out
@@ -188,9 +192,7 @@ class LINF(nn.Module):
         mean = F.interpolate(lr, size, mode="bilinear", align_corners=False)
         deviation = torch.zeros_like(mean)
         inverses = self.flow.inverses()
-        for block in inference.conditions(
-            self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size
-        ):
+        for block in inference.conditions(self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size):
             m, variance = self.flow.moments(block.condition, inverses)
             region = self._region(mean, block)
             region += self._fold(m, block, region) / 2
@@ -199,7 +201,9 @@ class LINF(nn.Module):
 
     def _region(self, pictures: Tensor, block: inference.Block) -> Tensor:
         """The part of pictures (...,B,3,H,W) that a block covers, a view (...,3,y,x)."""
-        rows, cols = (slice(s.start * self.patch_size, s.stop * self.patch_size) for s in (block.rows, block.cols))
+        rows, cols = (
+            slice(s.start * self.patch_size, s.stop * self.patch_size) for s in (block.rows, block.cols)
+        )
         return pictures[..., block.picture, :, rows, cols]
 
     def _fold(self, patches: Tensor, block: inference.Block, region: Tensor) -> Tensor:

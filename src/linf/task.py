@@ -71,18 +71,24 @@ class Training(pl.LightningModule):
 
     def validation_step(self, picture: Picture, batch_idx: int) -> None:
         """PSNR on Y at τ = 0, as `Evaluation` takes it."""
-        sr = self.model.sample(picture.lr, tuple(picture.hr.shape[-2:]))
+        sr = self.model.sample(picture.lr, (picture.hr.shape[-2], picture.hr.shape[-1]))
         value = psnr(sr, picture.hr, border=benchmark_border(picture.scale), luma=True)
-        self.val_psnr[_scale_key(picture.scale)].update(value)
+        self._psnr_at(_scale_key(picture.scale)).update(value)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/psnr_x…`` for each scale, and their mean as ``val/psnr``."""
         values = {}
-        for key, metric in self.val_psnr.items():
+        for key in self.val_psnr:
+            metric = self._psnr_at(key)
             values[f"val/psnr_{key.replace('_', '.')}"] = metric.compute()
             metric.reset()
         self.log_dict(values)
         self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
+
+    def _psnr_at(self, key: str) -> MeanMetric:
+        metric = self.val_psnr[key]
+        assert isinstance(metric, MeanMetric)
+        return metric
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule, as the constructor was given them."""
@@ -157,7 +163,9 @@ class Evaluation(pl.LightningModule):
                 }
             )
             if self.save_pictures:
-                self._write_picture(sr, self.folder / "pictures" / dataset / f"x{scale:g}" / picture.name / system)
+                self._write_picture(
+                    sr, self.folder / "pictures" / dataset / f"x{scale:g}" / picture.name / system
+                )
         if scale == max(data.test_scales) and len(self.sheet) < self.sheet_rows:
             shown = {name: sr[0] for name, sr in systems.items()}
             self.sheet.append(detail_row(f"{picture.name} ×{scale:g}", picture.lr[0], picture.hr[0], shown))
@@ -217,5 +225,8 @@ def write_results(rows: Sequence[dict[str, Any]], table: pd.DataFrame, folder: P
     table.to_csv(folder / "metrics.csv", index=False)
     pd.DataFrame(rows).to_csv(folder / "pictures.csv", index=False)
     # JSON knows no infinity (a perfect picture) and no NaN (a picture too small for SSIM).
-    plain = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in table.to_dict("records")]
+    plain = [
+        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
+        for row in table.to_dict("records")
+    ]
     (folder / "metrics.json").write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")

@@ -131,7 +131,11 @@ def smallest_crop(crop: int, scale: Sequence[float]) -> int:
     """
     if crop < 1:
         raise UsageError(f"crop is {crop}: give the LR crop's side in pixels, at least 1")
-    if len(scale) != 2 or not all(isinstance(s, int | float) and math.isfinite(s) for s in scale) or not 1 <= scale[0] <= scale[1]:
+    if (
+        len(scale) != 2
+        or not all(isinstance(s, int | float) and math.isfinite(s) for s in scale)
+        or not 1 <= scale[0] <= scale[1]
+    ):
         raise UsageError(f"scale is {list(scale)}: give a lowest and a highest of at least 1, such as [1, 4]")
     return round(crop * scale[0])
 

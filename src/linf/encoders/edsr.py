@@ -16,7 +16,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, residual_scale: float) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv3x3(channels, channels), nn.ReLU(inplace=True), conv3x3(channels, channels))
+        self.body = nn.Sequential(
+            conv3x3(channels, channels), nn.ReLU(inplace=True), conv3x3(channels, channels)
+        )
         self.residual_scale = residual_scale
 
     def forward(self, x: Tensor) -> Tensor:

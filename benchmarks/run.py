@@ -1,0 +1,200 @@
+"""Speed and memory as ratios within one run: ``python benchmarks/run.py [name …]``, all figures by default.
+
+Absolute times tell of the machine, so each figure is held against work of known size, timed turn by turn in
+the same process. Each name runs in a fresh one, whose peak memory is its own. Status 1 if a bar is missed.
+"""
+
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from linf.conditioner import FourierConditioner
+from linf.data.datamodule import SRDataModule
+from linf.data.images import bundled
+from linf.data.pairs import SRBatch
+from linf.encoders import EDSR
+from linf.flow import ConditionalFlow
+from linf.losses import Mixture
+from linf.model import LINF
+
+BATCH, CROP, QUERIES = 16, 48, 48**2
+
+
+class Figure(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    value: float
+    bar: float
+    unit: str = "×"
+    at_least: bool = False  # The bar is a floor, not a ceiling.
+    detail: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether it keeps to its bar."""
+        return self.value >= self.bar if self.at_least else self.value <= self.bar
+
+
+def edsr_baseline(patch_size: int) -> LINF:
+    """LINF at its published size; speed does not depend on its weights."""
+    torch.manual_seed(0)
+    return LINF(EDSR(), FourierConditioner, ConditionalFlow(patch_size)).eval()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def side_by_side(a: Callable[[], object], b: Callable[[], object], runs: int) -> tuple[float, float, float]:
+    """Median of a's time over b's and of each, taking turns after one call unmeasured."""
+    a(), b()
+    times = [(seconds(a), seconds(b)) for _ in range(runs)]
+    ratio = statistics.median(x / y for x, y in times)
+    return ratio, statistics.median(x for x, _ in times), statistics.median(y for _, y in times)
+
+
+def peak_megabytes(work: Callable[[], object]) -> float:
+    """What the process took, at its peak so far, beyond what it holds before the work."""
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    work()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e6
+
+
+def temperatures() -> list[Figure]:
+    """A sweep of 21 temperatures, which shares one encoding and one condition."""
+    model, lr = edsr_baseline(3), torch.rand(1, 3, 128, 128)
+    taus = [i / 20 for i in range(21)]
+    enlarge = partial(model.sample, lr, (512, 512))
+    ratio, many, one = side_by_side(partial(enlarge, temperature=taus), partial(enlarge, temperature=0.8), 5)
+    return [Figure("21 temperatures / 1, P=3, 128²→512²", ratio, 1.5, detail=f"{many:.2f} / {one:.2f} s")]
+
+
+def sample() -> list[Figure]:
+    """A whole sample against the matrix products of its MLP and nothing else."""
+    model, lr = edsr_baseline(1), torch.rand(1, 3, 128, 128)
+    enlarge = partial(model.sample, lr, (512, 512), temperature=0.8)
+    peak = peak_megabytes(enlarge)
+    chunk, queries = 4096, 512 * 512
+    weights = [layer.weight.detach().T for layer in model.conditioner.mlp if isinstance(layer, nn.Linear)]
+    buffers = [torch.rand(chunk, weights[0].shape[0])] + [torch.empty(chunk, w.shape[1]) for w in weights]
+
+    def products() -> None:
+        for _ in range(queries // chunk):
+            for rows, weight, out in zip(buffers, weights, buffers[1:], strict=False):
+                torch.mm(rows, weight, out=out)
+
+    ratio, whole, bare = side_by_side(enlarge, products, 7)
+    times = f"{whole:.2f} / {bare:.2f} s"
+    speed = Figure("sample / GEMMs of its MLP, P=1, 128²→512²", ratio, 2.0, detail=times)
+    return [speed, Figure("sample, peak above the model, P=1, 128²→512²", peak, 600, "MB")]
+
+
+def x32() -> list[Figure]:
+    """Memory at a scale far beyond training's."""
+    model, lr = edsr_baseline(3), torch.rand(1, 3, 64, 64)
+    peak = peak_megabytes(lambda: model.sample(lr, (2048, 2048), temperature=0.8))
+    return [Figure("sample, peak above the model, P=3, 64²→2048²", peak, 1000, "MB")]
+
+
+def training(batch: SRBatch) -> tuple[LINF, Callable[[], None]]:
+    """A model and its training step of stage 1 on one batch."""
+    model = edsr_baseline(1).train()
+    model.initialise([batch])
+    loss, optimizer = Mixture(nll=1.0), torch.optim.Adam(model.parameters(), lr=1e-4)
+
+    def one_step() -> None:
+        residual = model.residual(*batch).transpose(0, 1).flatten(1)
+        condition = model.condition(batch.lr, batch.coord, batch.cell)
+        optimizer.zero_grad()
+        loss(model.flow, residual, condition)["loss"].backward()
+        optimizer.step()
+
+    return model, one_step
+
+
+def loader() -> list[Figure]:
+    """Samples per second of two loading processes against those the model can train on."""
+    warm, timed = 8, 64
+    with tempfile.TemporaryDirectory() as cache:
+        data = SRDataModule(
+            bundled("train"), crop=CROP, queries=QUERIES, num_workers=2, repeat=400, cache_dir=cache
+        )
+        data.setup("fit")
+        loaded = iter(data.train_dataloader())
+        batch = [*itertools.islice(loaded, warm)][-1]  # Until the workers' head start is used up.
+        load = seconds(partial(list, itertools.islice(loaded, timed))) / timed
+        del loaded  # Ends the workers.
+        _, one_step = training(SRBatch(*batch))
+        one_step()
+        step_time = statistics.median(seconds(one_step) for _ in range(5))
+    rates = f"{BATCH / load:.0f} / {BATCH / step_time:.1f} samples/s"
+    return [Figure("loader / training step, 2 workers", step_time / load, 2.0, "×", True, rates)]
+
+
+def step() -> list[Figure]:
+    """A training step against its encoder's and MLP's arithmetic at the speed of one large matrix product."""
+    (lr, hr), coord = torch.rand(2, BATCH, 3, CROP, CROP), torch.rand(BATCH, CROP, CROP, 2) * 2 - 1
+    model, one_step = training(SRBatch(lr, hr, coord, torch.full((BATCH, 2), 2 / 96)))
+    convolutions = [m.weight for m in model.encoder.modules() if isinstance(m, nn.Conv2d)]
+    linears = [m.weight for m in model.conditioner.mlp if isinstance(m, nn.Linear)]
+    rows = BATCH * QUERIES  # As many LR pixels as queries.
+    flops = 3 * 2 * rows * sum(w.numel() for w in convolutions + linears)
+    a, b, out = torch.rand(rows, 1024), torch.rand(1024, 256), torch.empty(rows, 256)
+
+    products = 8  # As long as a good part of a step, so that a disturbance meets both.
+
+    def product() -> None:
+        for _ in range(products):
+            torch.mm(a, b, out=out)
+
+    ratio, whole, gemms = side_by_side(one_step, product, 7)
+    share = products * 2 * rows * 1024 * 256 / flops
+    detail = f"{whole:.2f} s / {flops / 1e9:.0f} GFLOP at {share * flops / gemms / 1e9:.0f} GFLOP/s"
+    return [Figure("training step / its FLOPs at GEMM speed", ratio * share, 1.5, detail=detail)]
+
+
+FIGURES = {f.__name__: f for f in (temperatures, sample, x32, loader, step)}
+
+
+def main(names: list[str]) -> int:
+    """Print the table; the exit status."""
+    if unknown := [name for name in names if name not in FIGURES]:
+        print(f"error: there is no figure {unknown[0]!r}; choose from {', '.join(FIGURES)}", file=sys.stderr)
+        return 2
+    print("| name | figure | measured | bar | | |\n|---|---|---|---|---|---|", flush=True)
+    status = 0
+    for name in names or FIGURES:
+        child = subprocess.run([sys.executable, __file__, "--alone", name], stdout=subprocess.PIPE, text=True)
+        if child.returncode:
+            print(f"| {name} | failed | | | **missed** | |", flush=True)
+            status = 1
+            continue
+        for f in (Figure(*fields) for fields in json.loads(child.stdout.splitlines()[-1])):
+            bar, value = f"{'≥' if f.at_least else '≤'} {f.bar:g} {f.unit}", f"{f.value:.3g} {f.unit}"
+            verdict = "met" if f.met else "**missed**"
+            print(f"| {name} | {f.what} | {value} | {bar} | {verdict} | {f.detail} |", flush=True)
+            status |= not f.met
+    return status
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--alone"]:
+        print(json.dumps(FIGURES[sys.argv[2]]()))
+    else:
+        sys.exit(main(sys.argv[1:]))
