@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 import linf
 from linf import cli
 from linf.checkpoints import check_resumable
+from linf.memory import keep_freed_memory
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -18,6 +19,7 @@ def train(cfg: DictConfig) -> None:
     cli.check_complete(cfg)
     if cfg.ckpt_path is not None:
         check_resumable(cfg.ckpt_path)
+    keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True)
     data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
     for logger in trainer.loggers:

@@ -27,6 +27,7 @@ from linf.data.pairs import SRBatch
 from linf.encoders import EDSR
 from linf.flow import ConditionalFlow
 from linf.losses import Mixture
+from linf.memory import keep_freed_memory
 from linf.model import LINF
 
 BATCH, CROP, QUERIES = 16, 48, 48**2
@@ -113,7 +114,8 @@ def x32() -> list[Figure]:
 
 
 def training(batch: SRBatch) -> tuple[LINF, Callable[[], None]]:
-    """A model and its training step of stage 1 on one batch."""
+    """A model and its training step of stage 1 on one batch, as `train.py` sets it up."""
+    keep_freed_memory()
     model = edsr_baseline(1).train()
     model.initialise([batch])
     loss, optimizer = Mixture(nll=1.0), torch.optim.Adam(model.parameters(), lr=1e-4)

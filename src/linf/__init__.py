@@ -8,8 +8,8 @@ One legend, everywhere:
     H W  query grid, HR size         τ    sampling temperature
 
 Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1, 1] inside. In reading order:
-`coordinates`, `data`, `encoders`, `conditioner`, `flow`, `inference`, `model`, `checkpoints`, `losses`, `metrics`,
-`task`, `callbacks`, `cli`; a module imports only what stands before it.
+`errors`, `memory`, `coordinates`, `data`, `encoders`, `conditioner`, `flow`, `inference`, `model`, `checkpoints`,
+`losses`, `metrics`, `panels`, `task`, `callbacks`, `cli`; a module imports only what stands before it.
 """
 
 from linf.checkpoints import load, save

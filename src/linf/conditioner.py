@@ -89,14 +89,12 @@ class FourierEnsemble(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of maps and phase."""
         maps, phase, *fields = ctx.saved_tensors
         scratch, width = Scratch(maps, chunk_size(maps.device)), maps.shape[1] // 2
-        grad_maps, grad_phase = (
-            torch.zeros_like(maps),
-            torch.zeros_like(phase, memory_format=torch.contiguous_format),
-        )
+        grad_maps = torch.zeros_like(maps)
+        grad_phase = torch.zeros_like(phase, memory_format=torch.contiguous_format)
         for start in range(0, phase.shape[0], scratch.size):
             part = slice(start, start + scratch.size)
             near = Neighbourhood(*fields).part(part)

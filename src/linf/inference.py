@@ -1,6 +1,5 @@
 """Any picture at any scale: encode once, in tiles where it is large, and condition every query in bounded memory."""
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from linf.conditioner import FourierConditioner, Scratch, ensemble_chunk
 from linf.coordinates import neighbourhood, patch_centres
 from linf.errors import UsageError
+from linf.memory import free_memory
 
 TILE = 256
 """LR pixels a side of a tile, where a picture is larger than one; the halo comes on top."""
@@ -45,17 +45,6 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
             "ask for a smaller scale or fewer temperatures at once"
         )
     return size[0], size[1]
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that can be allocated on a device; infinite where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return math.inf
 
 
 def tiles(length: int, tile: int) -> list[tuple[int, int]]:
