@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from linf.data.images import ImageCache
+from linf.data.cache import ImageCache
 from linf.data.pairs import (
     RandomScaleCrops,
     ScaledPictures,

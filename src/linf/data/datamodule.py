@@ -10,7 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Sampler, Subset, default_collate
 
-from linf.data.images import ImageCache, Pictures
+from linf.data.cache import ImageCache
+from linf.data.images import Pictures
 from linf.data.pairs import (
     Picture,
     RandomScaleCrops,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from linf.coordinates import pixel_centres
-from linf.data.images import ImageCache
+from linf.data.cache import ImageCache
 from linf.data.resize import pil_bicubic
 from linf.errors import UsageError
 

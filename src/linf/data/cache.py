@@ -1,0 +1,166 @@
+"""One decoded copy of all pictures, which every worker and rank shares."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from linf.data.images import read_image, some
+from linf.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+class ImageCache:
+    """Pictures decoded once into one memory-mapped file, which all workers and ranks share.
+
+    The first process to need it builds it while the others wait; a killed build leaves nothing that is used.
+    A change in any source's path, size or date makes another file.
+
+    Args:
+        paths: picture files.
+        min_side: pictures with a shorter side are dropped, with a warning that names each.
+        on_error: what to do about unreadable pictures: ``skip`` drops them with a warning that names each,
+            ``raise`` fails.
+        cache_dir: default ``$LINF_CACHE``, or else ``~/.cache/linf``.
+
+    Attributes:
+        paths: the pictures kept.
+        shapes: their (H, W).
+
+    Raises:
+        UsageError: no picture is left, the cache cannot be written (a full disk), or ``on_error`` says so.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        min_side: int = 1,
+        on_error: Literal["skip", "raise"] = "skip",
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        if on_error not in ("skip", "raise"):
+            raise UsageError(f"on_error is {on_error!r}: choose 'skip' or 'raise'")
+        sources = [Path(os.path.abspath(path)) for path in paths]
+        home = Path(cache_dir or os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser() / "pictures"
+        self.file = home / f"{_key(sources)}.pixels"
+        kept: list[tuple[Path, int, int, int]] = []
+        for path, entry in zip(sources, _built_index(sources, self.file), strict=True):
+            if isinstance(entry, str):
+                if on_error == "raise":
+                    raise UsageError(entry)
+                log.warning("dropped: %s", entry)
+            elif min(entry[1:]) < min_side:
+                log.warning("dropped: %s has %d x %d pixels, below %d a side", path, *entry[1:], min_side)
+            else:
+                kept.append((path, *entry))
+        if not kept:
+            raise UsageError(
+                f"none of {len(sources)} pictures ({some(sources, 1)}) is readable and at least {min_side} "
+                "pixels a side: give larger pictures, a smaller crop or a smaller scale"
+            )
+        self.paths = tuple(path for path, *_ in kept)
+        self.shapes = tuple((height, width) for *_, height, width in kept)
+        self._offsets = tuple(offset for _, offset, *_ in kept)
+        self._pixels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Picture ``index`` as a read-only (H, W, 3) uint8 view of the file."""
+        if self._pixels is None:
+            self._pixels = np.memmap(self.file, np.uint8, "r")
+        height, width = self.shapes[index]
+        start = self._offsets[index]
+        return np.asarray(self._pixels[start : start + height * width * 3]).reshape(height, width, 3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A pickled memmap would carry all its pixels to each worker.
+        return self.__dict__ | {"_pixels": None}
+
+
+# The cache file: pixels of all pictures, then the index as JSON, its length in 8 bytes, and this mark.
+MARK = b"LINFPIX1"
+Entry = tuple[int, int, int] | str
+"""Where a picture's pixels begin, its height and its width; or why it could not be read."""
+
+
+def _key(sources: Sequence[Path]) -> str:
+    digest = hashlib.sha256(MARK)
+    for path in sources:
+        try:
+            stat = path.stat()
+            state = (stat.st_size, stat.st_mtime_ns, os.access(path, os.R_OK))
+        except OSError:
+            state = (-1, -1, False)
+        digest.update(repr((os.fspath(path), *state)).encode())
+    return digest.hexdigest()[:32]
+
+
+def _built_index(sources: Sequence[Path], file: Path) -> list[Entry]:
+    part = file.with_suffix(".part")
+    try:
+        if (index := _read_index(file)) is not None:
+            return index
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (index := _read_index(file)) is None:
+                try:
+                    with open(part, "wb") as out:
+                        index = _write_pixels(sources, out)
+                    os.replace(part, file)
+                finally:
+                    part.unlink(missing_ok=True)
+            return index
+    except OSError as error:
+        raise UsageError(
+            f"cannot use the picture cache {file.parent}: {error.strerror or error}; free some space, or "
+            "choose another folder with data.cache_dir or the environment variable LINF_CACHE"
+        ) from error
+
+
+def _write_pixels(sources: Sequence[Path], out: BinaryIO) -> list[Entry]:
+    index: list[Entry] = []
+    offset, told = 0, time.monotonic()
+    for path in sources:
+        try:
+            image = read_image(path)
+        except UsageError as error:
+            index.append(str(error))
+            continue
+        out.write(image.data)
+        index.append((offset, *image.shape[:2]))
+        offset += image.nbytes
+        if time.monotonic() - told > 5:
+            told = time.monotonic()
+            log.info("decoded %d of %d pictures (%.1f GB)", len(index), len(sources), offset / 1e9)
+    text = json.dumps(index).encode()
+    out.write(text + len(text).to_bytes(8, "little") + MARK)
+    out.flush()
+    os.fsync(out.fileno())
+    return index
+
+
+def _read_index(file: Path) -> list[Entry] | None:
+    tail = 8 + len(MARK)
+    if not file.is_file() or file.stat().st_size < tail:
+        return None
+    with open(file, "rb") as source:
+        source.seek(-tail, os.SEEK_END)
+        length, mark = int.from_bytes(source.read(8), "little"), source.read()
+        if mark != MARK:
+            return None
+        source.seek(-tail - length, os.SEEK_END)
+        return [
+            entry if isinstance(entry, str) else tuple(entry) for entry in json.loads(source.read(length))
+        ]
