@@ -17,8 +17,14 @@ $(READY): pyproject.toml
 setup: $(READY)  ## Make .venv with everything in it (each target below does so by itself)
 
 demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it, leave pictures and a table
+	rm -rf outputs/demo
 	$(BIN)/python train.py experiment=demo
-	$(BIN)/python eval.py experiment=demo
+	$(BIN)/python eval.py name=demo ckpt_path=outputs/demo/train/model.safetensors \
+		'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.4,0.8]' hydra.run.dir=outputs/demo/eval
+	@echo
+	@echo "Look at outputs/demo/eval/contact_sheet.png. Next, on pictures of your own:"
+	@echo "  $(BIN)/python eval.py ckpt_path=outputs/demo/train/model.safetensors data=folder data.root=FOLDER save_pictures=true"
+	@echo "  $(BIN)/python train.py data=folder data.root=FOLDER model=linf_patch"
 
 test: $(READY)  ## Run the fast tests
 	$(BIN)/python -m pytest

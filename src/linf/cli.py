@@ -1,9 +1,11 @@
 """Command lines: what a user mistyped comes back as one line of words, never as a traceback."""
 
 import difflib
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ def run(entry: Callable[[], object], conf: Path) -> None:
         entry: what `hydra.main` made.
         conf: the primary config file.
     """
+    _leave_out_what_no_user_can_act_on()
     if os.environ.get("HYDRA_FULL_ERROR"):
         entry()
         return
@@ -39,6 +42,13 @@ def run(entry: Callable[[], object], conf: Path) -> None:
             raise
         print(f"error: {_in_words(mistake, conf)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _leave_out_what_no_user_can_act_on() -> None:
+    """Drop Lightning's advertisements and its warning about its own use of torch."""
+    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
 
 
 def check_complete(cfg: DictConfig) -> None:
