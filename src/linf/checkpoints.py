@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import re
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from linf.conditioner import FourierConditioner
@@ -26,9 +25,13 @@ ENCODERS = {"EDSR": EDSR}
 def build(config: dict[str, Any]) -> LINF:
     """A model from its `LINF.config`, weights as they start."""
     encoder, conditioner, flow = (dict(config[part]) for part in ("encoder", "conditioner", "flow"))
-    make_encoder = ENCODERS[encoder.pop("name")]
+    name = encoder.pop("name")
+    if name not in ENCODERS:
+        raise UsageError(f"its encoder {name!r} is not one of {', '.join(ENCODERS)}")
     conditioner.pop("name"), flow.pop("name")
-    return LINF(make_encoder(**encoder), partial(FourierConditioner, **conditioner), ConditionalFlow(**flow))
+    return LINF(
+        ENCODERS[name](**encoder), partial(FourierConditioner, **conditioner), ConditionalFlow(**flow)
+    )
 
 
 def load(path: str | os.PathLike[str]) -> LINF:
@@ -47,24 +50,21 @@ def load(path: str | os.PathLike[str]) -> LINF:
     try:
         config, weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
         model = build(config)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, UsageError):
-            raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UsageError(
-            f"{path} is not a checkpoint that can be loaded (only tensors and plain values are read, never code): "
-            f"{reason}"
-        ) from error
-    _fill(model, weights, path)
+        _fill(model, weights)
+    except UsageError as error:
+        raise UsageError(f"{path} cannot be loaded: {error}") from error
+    except Exception as error:  # Readers answer a broken file with anything, AssertionError included.
+        raise UsageError(f"{path} is not a checkpoint that can be loaded: {_reason(error)}") from error
     return model.eval()
+
+
+def _reason(error: Exception) -> str:
+    code = re.search(r"GLOBAL (\S+)", str(error))
+    if code:
+        return f"it holds {code[1]}, and no file's code is ever run"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    return f"it is damaged or of another kind ({type(error).__name__})"
 
 
 def check_resumable(path: str | os.PathLike[str]) -> None:
@@ -79,6 +79,8 @@ def check_resumable(path: str | os.PathLike[str]) -> None:
 def save(model: LINF, path: str | os.PathLike[str]) -> None:
     """Write a model to ``.safetensors``, its config inside; a kill leaves the old file or the new one."""
     path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"a model is saved as .safetensors, not as {path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_file = path.with_name(f".{path.name}.{os.getpid()}")
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
@@ -86,7 +88,7 @@ def save(model: LINF, path: str | os.PathLike[str]) -> None:
     os.replace(partial_file, path)
 
 
-def _fill(model: LINF, weights: dict[str, Tensor], path: Path) -> None:
+def _fill(model: LINF, weights: dict[str, Tensor]) -> None:
     wanted = model.state_dict()
     for problem, names in (
         ("lacks", wanted.keys() - weights.keys()),
@@ -97,9 +99,7 @@ def _fill(model: LINF, weights: dict[str, Tensor], path: Path) -> None:
         ),
     ):
         if names:
-            raise UsageError(
-                f"{path} {problem} {len(names)} tensors, such as {min(names)!r}, for its own config"
-            )
+            raise UsageError(f"it {problem} {len(names)} tensors, such as {min(names)!r}, for its own config")
     model.load_state_dict(weights)
 
 
@@ -107,7 +107,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if "linf" not in metadata:
-            raise UsageError(f"{path} holds tensors but no LINF config: it was not written by this project")
+            raise UsageError("it holds tensors but no LINF config: it was not written by this project")
         return json.loads(metadata["linf"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
@@ -120,8 +120,8 @@ def _pickled(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             name.removeprefix(prefix): v for name, v in weights if name.startswith(prefix)
         }
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        return _published(content["model"], path)
-    raise UsageError(f"{path} is neither a checkpoint of this project nor a published one")
+        return _published(content["model"])
+    raise UsageError("it is neither a checkpoint of this project nor a published one")
 
 
 RULES = (
@@ -141,32 +141,31 @@ UNUSED = re.compile(r"encoder\.(sub|add)_mean\.(weight|bias)")
 """The mean shift that a published EDSR holds and never applies."""
 
 
-def _published(model: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _published(model: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Config and weights of METHOD §10's format: ``{"name", "args", "sd"}``."""
     name, args, state = model["name"], model["args"], model["sd"]
     encoder = args["encoder_spec"]
     if name not in ("linf", "linf-patch") or encoder["name"] not in PUBLISHED_ENCODERS:
-        raise UsageError(
-            f"{path} holds a published {name} with encoder {encoder['name']}, which is not known here"
-        )
+        raise UsageError(f"a published {name} with encoder {encoder['name']} is not known here")
     weights: dict[str, Tensor] = {}
-    linears: dict[int, dict[str, Tensor]] = {}
+    linears: dict[str, dict[str, Tensor]] = {}
     steps = args["flow_layers"]
     for key, value in state.items():
         if UNUSED.fullmatch(key):
             continue
         if match := re.fullmatch(r"imnet\.(?:linears\.(\d+)|last)\.(_weight|bias)", key):
-            linears.setdefault(int(match[1] or steps), {})[match[2]] = value
+            linears.setdefault(match[1] or "last", {})[match[2]] = value
             continue
         renamed = next((re.sub(f"^{old}", new, key) for old, new in RULES if re.match(old, key)), None)
         if renamed is None:
-            raise UsageError(f"{path} has an unknown tensor {key!r} for a published {name}")
+            raise UsageError(f"it has an unknown tensor {key!r} for a published {name}")
         # The published MLP is 1×1 convolutions.
         weights[renamed] = value.flatten(1) if key.startswith("layers.") and value.ndim == 4 else value
-    if sorted(linears) != list(range(steps + 1)) or any(len(pair) != 2 for pair in linears.values()):
-        raise UsageError(f"{path} lacks some of the {steps + 1} linear maps of its flow")
-    weights["flow.weight"] = torch.stack([linears[k]["_weight"] for k in range(steps + 1)])
-    weights["flow.bias"] = torch.stack([linears[k]["bias"] for k in range(steps + 1)])
+    order = [*map(str, range(steps)), "last"]
+    if linears.keys() != set(order) or any(len(pair) != 2 for pair in linears.values()):
+        raise UsageError(f"it has not exactly the {steps + 1} linear maps of its flow")
+    weights["flow.weight"] = torch.stack([linears[k]["_weight"] for k in order])
+    weights["flow.bias"] = torch.stack([linears[k]["bias"] for k in order])
     weights["flow.initialised"] = torch.tensor(True)
     given = {EDSR_ARGUMENTS[k]: v for k, v in encoder["args"].items() if k in EDSR_ARGUMENTS}
     config = {

@@ -131,6 +131,8 @@ class FourierConditioner(nn.Module):
         super().__init__()
         if width < 2 or width % 2:
             raise UsageError(f"conditioner width {width} is not a positive even number")
+        if depth < 1:
+            raise UsageError(f"conditioner depth {depth} is below 1: give the number of hidden layers")
         self.config = {"width": width, "depth": depth}
         self.coef = conv3x3(in_channels, width)
         self.freq = conv3x3(in_channels, width)

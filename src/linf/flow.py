@@ -43,6 +43,8 @@ class ConditionalFlow(nn.Module):
     def __init__(self, patch_size: int = 1, steps: int = 10) -> None:
         super().__init__()
         check_patch_size(patch_size)
+        if steps < 1:
+            raise UsageError(f"flow steps {steps} are below 1; the paper uses 10")
         self.config = {"patch_size": patch_size, "steps": steps}
         self.patch_size, self.steps, self.dim = patch_size, steps, 3 * patch_size**2
         self.weight = nn.Parameter(torch.empty(steps + 1, self.dim, self.dim))

@@ -36,12 +36,12 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
     Raises:
         UsageError: a side is not a positive whole number, or memory is too small.
     """
-    if len(size) != 2 or not all(isinstance(n, int) and n >= 1 for n in size):
+    if len(size) != 2 or not all(type(n) is int and n >= 1 for n in size):
         raise UsageError(f"output size {tuple(size)} is not two positive whole numbers (height, width)")
     need, free = size[0] * size[1] * bytes_per_pixel, free_memory(device)
     if need > free:
         raise UsageError(
-            f"output size {size[0]}×{size[1]} needs {need / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free; "
+            f"output size {size[0]}×{size[1]} needs {-(-need // 2**30)} GiB, {free / 2**30:.3g} GiB are free; "
             "ask for a smaller scale or fewer temperatures at once"
         )
     return size[0], size[1]

@@ -1,5 +1,7 @@
 """Loss box of the figure: what a condition is judged by, given the residual patches it should explain."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,8 +28,8 @@ class Mixture:
     """
 
     def __init__(self, nll: float = 1.0, l1: float = 0.0) -> None:
-        if min(nll, l1) < 0 or nll + l1 == 0:
-            raise UsageError(f"loss weights nll={nll}, l1={l1} must be 0 or more, and one above 0")
+        if not all(math.isfinite(w) and w >= 0 for w in (nll, l1)) or nll + l1 == 0:
+            raise UsageError(f"loss weights nll={nll}, l1={l1} must be finite and 0 or more, and one above 0")
         self.weights = {"nll": nll, "l1": l1}
 
     def __call__(self, flow: ConditionalFlow, residual: Tensor, condition: Tensor) -> dict[str, Tensor]:

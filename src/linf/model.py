@@ -1,5 +1,6 @@
 """The whole figure: LINF = encoder + conditioner + flow. The residual is taken and restored here only."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,6 +15,11 @@ from linf.conditioner import FourierConditioner
 from linf.errors import UsageError
 from linf.flow import ConditionalFlow
 
+log = logging.getLogger(__name__)
+
+WILD = 20.0
+"""Ten times what a residual in [-1, 1] units can be: beyond it the inverse has exploded (METHOD §4)."""
+
 
 def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     """One temperature or several as a list.
@@ -21,7 +27,7 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     Raises:
         UsageError: one of them is negative or not finite, or there is none.
     """
-    taus = np.atleast_1d(np.asarray(temperature)).tolist()
+    taus = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature]
     if not taus or not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
         raise UsageError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
     return taus
@@ -129,7 +135,8 @@ class LINF(nn.Module):
         Args:
             lr: (B,3,h,w) in [0, 1].
             size: (H, W) of the output.
-            temperature: τ ≥ 0, one or a sequence; 0 is the mean.
+            temperature: τ ≥ 0, one or a sequence; 0 is the mean. A patch that would lie beyond ±`WILD` at the
+                highest is shown at its mean, with a warning that counts them.
             z: (B,gh,gw,D) latents on the patch grid, gh = ceil(H/P), gw = ceil(W/P), used as they are: a single
                 temperature is then taken as already applied, a sequence multiplies them.
             generator: where the latents come from, if not given.
@@ -149,31 +156,41 @@ class LINF(nn.Module):
         if z is not None and z.shape != (lr.shape[0], *grid, self.flow.dim):
             wanted = (lr.shape[0], *grid, self.flow.dim)
             raise UsageError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} wants {wanted}")
+        if z is not None and single:
+            taus = [1.0]
         if z is None and latents:
             z = torch.randn(
                 lr.shape[0], *grid, self.flow.dim, generator=generator, device=lr.device, dtype=lr.dtype
             )
-            z = z.mul_(taus[0]) if single else z
         base = F.interpolate(lr, size, mode="bilinear", align_corners=False)
         out = base[None] if single else base.repeat(len(taus), 1, 1, 1, 1)
-        inverses = self.flow.inverses()
+        inverses, lost = self.flow.inverses(), 0
         for block in inference.conditions(
             self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size, tile=tile, chunk=chunk
         ):
-            region = self._region(out, block)
-            latent = torch.zeros_like(block.condition[: self.flow.dim], dtype=lr.dtype)
+            mean = self.flow.inverse(
+                torch.zeros_like(block.condition[: self.flow.dim]), block.condition, inverses
+            )
+            texture = torch.zeros_like(mean)
             if z is not None:
                 latent = z[block.picture, block.rows, block.cols].flatten(0, 1).T
-            if single:
-                region += self._fold(self.flow.inverse(latent, block.condition, inverses), block, region) / 2
-                continue
-            mean = self.flow.inverse(torch.zeros_like(latent), block.condition, inverses)
-            mean = self._fold(mean, block, region) / 2
-            texture = (
-                self._fold(self.flow.inverse_linear(latent, block.condition, inverses), block, region) / 2
-            )
+                texture = self.flow.inverse_linear(latent, block.condition, inverses)
+            wild = ~(mean.abs() + max(taus) * texture.abs() <= WILD).all(0)
+            if wild.any():
+                lost += int(wild.sum())
+                texture[:, wild] = 0
+                mean[:, ~(mean.abs() <= WILD).all(0)] = 0
+            region = self._region(out, block)
+            mean, texture = (self._fold(part, block, region) / 2 for part in (mean, texture))
             for tau, picture in zip(taus, region, strict=True):
                 picture.add_(mean).add_(texture, alpha=tau)
+        if lost:
+            log.warning(
+                "%d of %d patches would lie beyond ±%g and are shown at their mean: the flow's inverse explodes there",
+                lost,
+                lr.shape[0] * math.prod(grid),
+                WILD,
+            )
         return out[0] if single else out
 
     @torch.no_grad()
