@@ -1,0 +1,128 @@
+"""What several test files share: small pictures, a small model, composed configs and the entry points."""
+
+import contextlib
+import logging
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from PIL import Image
+
+import linf
+from linf.conditioner import FourierConditioner
+from linf.data.images import bundled
+from linf.encoders import EDSR
+from linf.flow import ConditionalFlow
+from linf.model import LINF
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decode pictures into a folder of this session, and let no setting of the user's decide a test."""
+    with mock.patch.dict(os.environ, LINF_CACHE=str(tmp_path_factory.mktemp("cache"))):
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with details of two photographs, 44×52 and 40×48 pixels."""
+    folder = tmp_path_factory.mktemp("photos")
+    for path, (top, left, high, wide) in zip(
+        bundled("heldout").hr, ((90, 180, 44, 52), (150, 200, 40, 48)), strict=False
+    ):
+        detail = np.asarray(Image.open(path))[top : top + high, left : left + wide]
+        Image.fromarray(detail).save(folder / f"{path.stem}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny untrained LINF on 3×3 patches, whose texture is about as strong as a real one's."""
+    torch.manual_seed(0)
+    model = LINF(
+        EDSR(blocks=1, channels=4),
+        partial(FourierConditioner, width=8, depth=1),
+        ConditionalFlow(patch_size=3, steps=2),
+    )
+    model.flow.whiten(0.1 * torch.randn(27, 500))
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    linf.save(model, path)
+    return path
+
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture(scope="session")
+def composed() -> Compose:
+    """``composed("train", "encoder=edsr", …)`` is the config that ``train.py encoder=edsr …`` runs with."""
+
+    def config(name: str, *overrides: str, hydra: bool = False) -> DictConfig:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return compose(name, list(overrides), return_hydra_config=hydra)
+
+    return config
+
+
+@dataclass
+class Outcome:
+    """What a command left behind."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
+    """``command("eval", "ckpt_path=…", …)`` runs ``eval.py`` to its end in this process, from ``tmp_path``."""
+
+    def run(script: str, *arguments: str) -> Outcome:
+        capfd.readouterr()
+        status = 0
+        with _entry_point_settings(script, arguments, tmp_path):
+            try:
+                runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else 1
+        out, err = capfd.readouterr()
+        return Outcome(status, out, err)
+
+    return run
+
+
+@contextlib.contextmanager
+def _entry_point_settings(script: str, arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
+    """A process's own arguments, folder, environment and logging, which an entry point changes."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with (
+        mock.patch.object(sys, "argv", [f"{script}.py", *arguments]),
+        mock.patch.dict(os.environ),
+        contextlib.chdir(cwd),
+    ):
+        GlobalHydra.instance().clear()
+        try:
+            yield
+        finally:
+            GlobalHydra.instance().clear()
+            root.handlers[:] = handlers
+            root.setLevel(level)
