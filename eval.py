@@ -11,9 +11,9 @@ from linf import cli
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
+@cli.job
 def evaluate(cfg: DictConfig) -> None:
     """Compose → instantiate → test."""
-    cli.check_complete(cfg)
     pl.seed_everything(cfg.seed, workers=True)
     data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
     trainer.test(task, data, verbose=False)

@@ -14,21 +14,22 @@ from linf.memory import keep_freed_memory
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@cli.job
 def train(cfg: DictConfig) -> None:
     """Compose → instantiate → fit."""
-    cli.check_complete(cfg)
-    if cfg.ckpt_path is not None:
-        check_resumable(cfg.ckpt_path)
     keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True)
     data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
+    if cfg.ckpt_path is not None:
+        check_resumable(cfg.ckpt_path, task.model)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
     if trainer.is_global_zero:
         weights = Path(cfg.run_dir) / "model.safetensors"
         linf.save(task.model, weights)
-        print(f"trained model: {weights}\nbest by validation: {trainer.checkpoint_callback.best_model_path}")
+        best = trainer.checkpoint_callback.best_model_path
+        print(f"trained model: {weights}" + (f"\nbest by validation: {best}" if best else ""))
 
 
 if __name__ == "__main__":

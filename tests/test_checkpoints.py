@@ -115,7 +115,7 @@ def test_lightning_checkpoint_gives_its_model(tmp_path: Path, patch_size: int) -
     assert back.config == model.config
     assert same(back, model)
     assert not back.training
-    check_resumable(tmp_path / "last.ckpt")
+    check_resumable(tmp_path / "last.ckpt", back)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
@@ -144,7 +144,7 @@ def test_only_a_run_can_be_resumed(tmp_path: Path) -> None:
     torch.save(published(tiny()), tmp_path / "published.pth")
     for name in ("model.safetensors", "published.pth"):
         with pytest.raises(UsageError, match=f"{name} holds weights but no training state"):
-            check_resumable(tmp_path / name)
+            check_resumable(tmp_path / name, tiny())
 
 
 def test_saving_replaces_the_old_file(tmp_path: Path) -> None:

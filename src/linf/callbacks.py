@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from linf.data.resize import bicubic
+from linf.errors import UsageError
 from linf.panels import detail_row, panel
 
 
@@ -29,7 +30,23 @@ class EMA(WeightAveraging):
             kept = min(decay, (1 + int(n)) / (10 + int(n)))
             return kept * averaged + (1 - kept) * current
 
+        if not 0 <= decay < 1:
+            raise UsageError(f"EMA decay is {decay}: give a number from 0 up and below 1, such as 0.999")
         super().__init__(use_buffers=True, avg_fn=average)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the average in place until the other callbacks have drawn with it."""
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Train on with the current weights."""
+        super().on_validation_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the average to `on_fit_end`, which comes also where there was nothing left to train."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the average as the result."""
+        super().on_train_end(trainer, pl_module)
 
 
 class PicturePanels(Callback):
@@ -66,9 +83,11 @@ class PicturePanels(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw and log one panel."""
+        if trainer.sanity_checking:
+            return
         self.validations += 1
         pairs = trainer.datamodule.val_pairs  # type: ignore[attr-defined]
-        if trainer.sanity_checking or not trainer.is_global_zero or (self.validations - 1) % self.every:
+        if not trainer.is_global_zero or (self.validations - 1) % self.every:
             return
         rows = []
         # The last scale's pictures stand last: there the models differ most.

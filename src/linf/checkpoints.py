@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,21 @@ def _reason(error: Exception) -> str:
     return f"it is damaged or of another kind ({type(error).__name__})"
 
 
-def check_resumable(path: str | os.PathLike[str]) -> None:
-    """Raise UsageError unless the file is a Lightning checkpoint of this project, from which training can go on."""
-    load(path)
+def check_resumable(path: str | os.PathLike[str], model: LINF) -> None:
+    """Raise UsageError unless the file is a Lightning checkpoint of this project and of a model like this one."""
+    there, here = (dict(_flat(m.config)) for m in (load(path), model))
     if Path(path).suffix != ".ckpt":
         raise UsageError(
             f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run"
         )
+    differ = [key for key in there | here if there.get(key) != here.get(key)]
+    if differ:
+        words = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
+        raise UsageError(f"{path} is of another model: {words}; give the settings of that run")
+
+
+def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{part}.{key}", value) for part, settings in config.items() for key, value in settings.items())
 
 
 def save(model: LINF, path: str | os.PathLike[str]) -> None:

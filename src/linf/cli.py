@@ -1,6 +1,7 @@
 """Command lines: what a user mistyped comes back as one line of words, never as a traceback."""
 
 import difflib
+import functools
 import logging
 import os
 import re
@@ -11,11 +12,36 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import UsageError
+
+
+class Mistake(SystemExit):
+    """Carries a user's mistake past Hydra, which would report it as an error of the job."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(2)
+        self.error = error
+
+
+def job(entry: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """What stands between `hydra.main` and an entry point: check the settings, and end on mistakes as a `Mistake`."""
+
+    @functools.wraps(entry)
+    def checked(cfg: DictConfig) -> None:
+        try:
+            check_settings(cfg)
+            entry(cfg)
+        except Exception as error:
+            if _mistake(error) is None:
+                raise
+            raise Mistake(error) from None
+
+    return checked
 
 
 def run(entry: Callable[[], object], conf: Path) -> None:
@@ -28,20 +54,26 @@ def run(entry: Callable[[], object], conf: Path) -> None:
         conf: the primary config file.
     """
     _leave_out_what_no_user_can_act_on()
-    if os.environ.get("HYDRA_FULL_ERROR"):
-        entry()
-        return
+    full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra prints and exits by itself.
     try:
         entry()
-    except Exception as error:
-        mistake: Exception | None = next((e for e in _causes(error) if isinstance(e, UsageError)), None)
-        if mistake is None and isinstance(error, HydraException | OmegaConfBaseException):
-            mistake = error
+    except (Exception, Mistake) as error:
+        cause = error.error if isinstance(error, Mistake) else error
+        mistake = _mistake(cause)
+        if full:
+            raise cause from None
         if mistake is None:
             raise
         print(f"error: {_in_words(mistake, conf)}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _mistake(error: BaseException) -> BaseException | None:
+    """What in an error's chain of causes the user can mend."""
+    # W&B's error about a missing account has the name of ours.
+    told = next((e for e in _causes(error) if type(e).__name__ == "UsageError"), None)
+    return told or (error if isinstance(error, HydraException | OmegaConfBaseException) else None)
 
 
 def _leave_out_what_no_user_can_act_on() -> None:
@@ -51,11 +83,25 @@ def _leave_out_what_no_user_can_act_on() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
 
 
-def check_complete(cfg: DictConfig) -> None:
-    """Raise UsageError if a setting that has no default was not given."""
+def check_settings(cfg: DictConfig) -> None:
+    """Raise UsageError if a setting was not given, or is a word or lacks its brackets where it must not."""
     missing = [key for key, value in _settings(OmegaConf.to_container(cfg)) if value == "???"]
     if missing:
         raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
+    if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
+        raise UsageError(f"seed is {cfg.seed}: give a whole number from 0 to {2**32 - 1}")
+    hydra = HydraConfig.get()
+    choices = [
+        given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
+    ]
+    default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
+    for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
+        usual = default.get(key)
+        if isinstance(usual, list) and isinstance(value, str | int | float):
+            raise UsageError(f"{key}={value} wants brackets: '{key}=[{value}]'")
+        # Devices may be "auto" or a list of numbers.
+        if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
+            raise UsageError(f"{key} is {value!r}, where a number such as {usual} belongs")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -66,13 +112,24 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _in_words(mistake: BaseException, conf: Path) -> str:
     text = " ".join(str(mistake).split())
-    unknown = re.match(r"Could not override '([^']+)'", text)
-    if not unknown:
-        root = list(_causes(mistake))[-1]
-        return text if root is mistake else f"{text}: {root}"
-    close = difflib.get_close_matches(unknown[1], _keys(conf), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
-    return f"there is no setting {unknown[1]!r}; {hint}"
+    if isinstance(mistake, OverrideParseException):
+        return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
+    if unknown := re.match(r"Could not override '([^']+)'", text):
+        close = difflib.get_close_matches(unknown[1], _keys(conf), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
+        return f"there is no setting {unknown[1]!r}; {hint}"
+    if isinstance(mistake, HydraException | OmegaConfBaseException):
+        text = _plain(text)
+        root = _plain(" ".join(str([*_causes(mistake)][-1]).split()))
+        return text if root in text else f"{text}: {root}"
+    return text
+
+
+def _plain(text: str) -> str:
+    """A message of Hydra's without what it says to programmers."""
+    text = text.split(" Config search path:")[0]
+    text = text.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
+    return re.sub(r" ?full_key: ([\w.]+)", r" (setting \1)", text)
 
 
 def _keys(conf: Path) -> list[str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood, neighbourhood
-from linf.encoders.edsr import conv3x3
+from linf.encoders.blocks import conv3x3
 from linf.errors import UsageError
 
 

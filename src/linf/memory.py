@@ -3,6 +3,7 @@
 import ctypes
 import math
 import sys
+from pathlib import Path
 
 import torch
 
@@ -14,10 +15,24 @@ def free_memory(device: torch.device) -> float:
     """Bytes that can be allocated on a device; infinite where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    return min(_machine_free(), _container_free())
+
+
+def _machine_free() -> float:
     try:
-        with open("/proc/meminfo") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
+        return math.inf
+
+
+def _container_free() -> float:
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return most - used + int(stat["inactive_file"])  # Cached files make room.
+    except (OSError, ValueError, KeyError):  # No container, or one without a limit ("max").
         return math.inf
 
 

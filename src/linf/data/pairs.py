@@ -1,6 +1,7 @@
 """Pairs of LR and HR: random-scale crops for training (METHOD §6), whole pictures for evaluation (§7)."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -195,6 +196,7 @@ class ScaledPictures(Dataset[Picture]):
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
         self.hr, self.scales, self.crop = hr, [float(s) for s in scales], crop
+        self.names = picture_names(hr.paths)
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
         for s in self.scales:
             for i, (path, shape) in enumerate(zip(hr.paths, hr.shapes, strict=True)):
@@ -212,7 +214,7 @@ class ScaledPictures(Dataset[Picture]):
 
     def __getitem__(self, i: int) -> Picture:
         which, index = divmod(i, len(self.hr))
-        s, hr, name = self.scales[which], self.hr[index], self.hr.paths[index].stem
+        s, hr, name = self.scales[which], self.hr[index], self.names[index]
         if self.crop:
             top, left = (max(n - self.crop, 0) // 2 for n in hr.shape[:2])
             hr = hr[top : top + self.crop, left : left + self.crop]
@@ -221,6 +223,16 @@ class ScaledPictures(Dataset[Picture]):
         hr = hr[: round(h * s), : round(w * s)]
         lr = pil_bicubic(np.ascontiguousarray(hr), (h, w)) if given is None else given
         return Picture(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name)
+
+
+def picture_names(paths: Sequence[Path]) -> list[str]:
+    """What tables call pictures: the file's name, and as much of its path as tells them apart."""
+    home = os.path.commonpath([path.parent for path in paths])
+    beneath = [path.relative_to(home) for path in paths]
+    for names in ([p.stem for p in paths], [p.with_suffix("").as_posix() for p in beneath]):
+        if len(set(names)) == len(names):
+            return names
+    return [path.as_posix() for path in beneath]
 
 
 def collate_picture(pictures: list[Picture]) -> Picture:

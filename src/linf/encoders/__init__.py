@@ -1,5 +1,8 @@
-"""Encoders: image (B,3,h,w) in [-1,1] → features (B,C,h,w); each has `out_channels`, `halo` and `config`."""
+"""Image → features, same height and width, no upsampler; each has `out_channels`, `halo` and `config`."""
 
 from linf.encoders.edsr import EDSR
+from linf.encoders.rdn import RDN
+from linf.encoders.rrdb import RRDBNet
+from linf.encoders.swinir import SwinIR
 
-__all__ = ["EDSR"]
+__all__ = ["EDSR", "RDN", "RRDBNet", "SwinIR"]

@@ -5,10 +5,7 @@ Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*,
 
 from torch import Tensor, nn
 
-
-def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3×3 convolution that keeps the picture's size."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+from linf.encoders.blocks import call, conv3x3
 
 
 class ResidualBlock(nn.Module):
@@ -33,20 +30,31 @@ class EDSR(nn.Module):
         blocks: number of residual blocks.
         channels: width, and `out_channels`.
         residual_scale: factor on each block's residual.
+        checkpoint: keep no activations inside blocks, see `call`.
     """
 
-    def __init__(self, blocks: int = 16, channels: int = 64, residual_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        blocks: int = 16,
+        channels: int = 64,
+        residual_scale: float = 1.0,
+        *,
+        checkpoint: bool = False,
+    ) -> None:
         super().__init__()
         self.config = {"blocks": blocks, "channels": channels, "residual_scale": residual_scale}
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(
             *(ResidualBlock(channels, residual_scale) for _ in range(blocks)), conv3x3(channels, channels)
         )
-        self.out_channels = channels
+        self.out_channels, self.checkpoint = channels, checkpoint
         self.halo = 2 * blocks + 2
         """LR pixels around a tile that its features depend on: one for each 3×3 convolution in a row."""
 
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
         shallow = self.head(image)
-        return shallow + self.body(shallow)
+        x = shallow
+        for block in self.body:
+            x = call(block, x, checkpointed=self.checkpoint)
+        return shallow + x
