@@ -267,7 +267,7 @@ def test_one_cycle_by_step_goes_up_and_then_down_to_nothing(composed: Compose, t
 # Resuming
 
 
-FEW_PANELS = "+callbacks.pictures.every_n_validations=3"
+FEW_PANELS = "callbacks.pictures.every_n_validations=3"
 
 
 def settings(composed: Compose, run: Path, *overrides: str) -> DictConfig:
