@@ -188,7 +188,7 @@ def test_what_has_no_figure_is_null(composed: Compose, checkpoint: Path, tmp_pat
     evaluate(composed, checkpoint, folder, tmp_path / "flat", "data.test_scales=[2]")
     flat = {row["system"]: row for row in strict_json(tmp_path / "flat" / "metrics.json")}
     assert flat["bicubic"]["psnr_y"] is None
-    assert flat["bicubic"]["ssim"] == pytest.approx(1)
+    assert flat["bicubic"]["ssim"] == pytest.approx(1, abs=2e-4)  # float32, where no variance is left
     assert flat["τ=0.8"]["psnr_y"] < 60
     (folder / "flat.png").unlink()
     Image.effect_noise((12, 9), 50).save(folder / "small.png")

@@ -45,6 +45,6 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
     if min(hr.shape[-2:]) < 11:
         return torch.full((hr.shape[0],), math.nan, device=hr.device)
     _, full = structural_similarity_index_measure(
-        sr.double(), hr.double(), data_range=1.0, sigma=1.5, reduction="none", return_full_image=True
+        sr.float(), hr.float(), data_range=1.0, sigma=1.5, reduction="none", return_full_image=True
     )
-    return full[..., 5:-5, 5:-5].flatten(1).mean(1).float()
+    return full[..., 5:-5, 5:-5].flatten(1).mean(1)

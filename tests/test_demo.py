@@ -1,0 +1,34 @@
+"""The promises of `make demo` and of memory at a large scale, kept on the real thing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import ROOT
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_model_is_a_decibel_above_bicubic_at_every_scale(tmp_path: Path) -> None:
+    run(str(ROOT / "train.py"), "experiment=demo", cwd=tmp_path)
+    weights = tmp_path / "outputs/demo/train/model.safetensors"
+    scales = "data.test_scales=[2,3.3,4]"
+    run(str(ROOT / "eval.py"), f"ckpt_path={weights}", scales, f"hydra.run.dir={tmp_path}/eval", cwd=tmp_path)
+    table = pd.read_csv(tmp_path / "eval/metrics.csv").pivot(index="scale", columns="system", values="psnr_y")
+    assert list(table.index) == [2, 3.3, 4]
+    assert (table["τ=0"] - table["bicubic"]).min() >= 1.0
+    assert (table["τ=0"] > table["τ=0.4"]).all()
+    assert (table["τ=0.4"] > table["τ=0.8"]).all()
+
+
+@pytest.mark.slow
+def test_a_scale_of_32_stays_within_a_gigabyte(tmp_path: Path) -> None:
+    assert "| met |" in run(str(ROOT / "benchmarks/run.py"), "x32", cwd=tmp_path)
