@@ -77,10 +77,11 @@ def _mistake(error: BaseException) -> BaseException | None:
 
 
 def _leave_out_what_no_user_can_act_on() -> None:
-    """Drop Lightning's advertisements and its warning about its own use of torch."""
+    """Drop Lightning's advertisements, and its warnings about its own use of torch and about a resume."""
     log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
 
 def check_settings(cfg: DictConfig) -> None:
