@@ -121,10 +121,8 @@ def training(batch: SRBatch) -> tuple[LINF, Callable[[], None]]:
     loss, optimizer = Mixture(nll=1.0), torch.optim.Adam(model.parameters(), lr=1e-4)
 
     def one_step() -> None:
-        residual = model.residual(*batch).transpose(0, 1).flatten(1)
-        condition = model.condition(batch.lr, batch.coord, batch.cell)
         optimizer.zero_grad()
-        loss(model.flow, residual, condition)["loss"].backward()
+        loss(model, batch)["loss"].backward()
         optimizer.step()
 
     return model, one_step

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.conditioner import FourierConditioner, FourierEnsemble
+from linf.conditioner import FourierConditioner
 from linf.coordinates import neighbourhood
+from linf.ensemble import FourierEnsemble
 from linf.errors import UsageError
 
 

@@ -9,8 +9,8 @@ One legend, everywhere:
 
 Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1, 1] inside. "METHOD §n"
 is that section of docs/method.md. In reading order:
-`errors`, `memory`, `coordinates`, `data`, `encoders`, `conditioner`, `flow`, `inference`, `model`, `checkpoints`,
-`losses`, `metrics`, `panels`, `task`, `callbacks`, `cli`; a module imports only what stands before it.
+`errors`, `memory`, `coordinates`, `data`, `encoders`, `ensemble`, `conditioner`, `flow`, `inference`, `model`,
+`checkpoints`, `losses`, `metrics`, `panels`, `task`, `callbacks`, `cli`; a module imports only what stands before it.
 """
 
 from linf.checkpoints import load, save

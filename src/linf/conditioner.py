@@ -1,17 +1,14 @@
-"""Conditioner box of the figure: features + coordinate + cell → the flow's condition.
+"""Conditioner box of the figure: features + coordinate + cell → the flow's condition (METHOD §3).
 
-The Fourier feature ensemble of Yao et al., arXiv 2303.05156, section 3.2 (METHOD §3). For each of the four LR
-neighbours j of a query, at its way ``rel`` from it and with area weight ``w``:
-
-    angle_j = freq_y ⊙ rel_y + freq_x ⊙ rel_x + phase(cell)
-    basis_j = w_j · coef ⊙ [cos(π angle_j), sin(π angle_j)]
-
-The four are concatenated, and one MLP makes them the condition. Lists of things are rows here, (N, width).
+Yao et al., arXiv 2303.05156, section 3.2: the features of four LR neighbours, as `linf.ensemble` makes them, go through
+one MLP together (feature ensemble), or through it one by one and are averaged after it (local ensemble, as in LTE,
+arXiv 2111.08918).
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,126 +16,57 @@ from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood, neighbourhood
 from linf.encoders.blocks import conv3x3
+from linf.ensemble import FourierEnsemble, Scratch, ensemble_chunk
 from linf.errors import UsageError
 
-
-def chunk_size(device: torch.device) -> int:
-    """Queries at a time: on a CPU what its cache holds, elsewhere what keeps the device busy."""
-    return 1024 if device.type == "cpu" else 65536
-
-
-class Scratch:
-    """Buffers for one chunk of the ensemble, allocated once: fresh ones cost more than the arithmetic."""
-
-    def __init__(self, maps: Tensor, size: int) -> None:
-        width = maps.shape[1] // 2
-        self.size = size
-        self.rows = maps.new_empty(size, 2 * width)
-        self.gradient = maps.new_empty(size, 2 * width)
-        self.angle = maps.new_empty(size, width // 2)
-        self.product = maps.new_empty(size, width // 2)
+Decode = Callable[[Tensor, Tensor, Neighbourhood], Tensor]
+"""Maps (M, ·), what the cell gives each query (1, ·), n ≤ chunk neighbourhoods → (out_channels, n), without gradient.
+The answer may lie in a buffer: use it before the next call."""
 
 
-def _wave(
-    maps: Tensor, phase: Tensor, near: Neighbourhood, j: int, scratch: Scratch
-) -> tuple[Tensor, Tensor]:
-    """Coefficients and [cos, sin] of neighbour j for one chunk: two halves, (n, width) each, of `scratch.rows`."""
-    n, width = phase.shape[0], maps.shape[1] // 2
-    rows, angle = scratch.rows[:n], scratch.angle[:n]
-    torch.index_select(maps, 0, near.pixel[j], out=rows)
-    coef, freq_y, freq_x = rows.split((width, width // 2, width // 2), dim=1)
-    torch.mul(freq_y, near.rel_y[j, :, None], out=angle)
-    angle.addcmul_(freq_x, near.rel_x[j, :, None]).add_(phase).mul_(math.pi)
-    torch.cos(angle, out=freq_y)
-    torch.sin(angle, out=freq_x)
-    return coef, rows[:, width:]
-
-
-def ensemble_chunk(maps: Tensor, phase: Tensor, near: Neighbourhood, scratch: Scratch, out: Tensor) -> None:
-    """The weighted basis of the four neighbours of one chunk of queries, written to ``out``.
-
-    Args:
-        maps: (M, 2·width) coefficients and frequencies of each LR pixel, no gradient.
-        phase: (n, width / 2), n ≤ `scratch.size`.
-        near: the neighbourhood of the n queries.
-        scratch: buffers to work in.
-        out: (n, 4·width).
-    """
-    for j, part in enumerate(out.chunk(4, dim=1)):
-        coef, wave = _wave(maps, phase, near, j, scratch)
-        coef.mul_(near.weight[j, :, None])
-        torch.mul(coef, wave, out=part)
-
-
-class FourierEnsemble(torch.autograd.Function):
-    """`ensemble_chunk` over all queries, with its gradient worked out by hand.
-
-    Nothing but the arguments is kept for the backward pass, which makes the waves anew: that costs less than
-    storing them. Gradients reach maps and phase; coordinates are data.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, maps: Tensor, phase: Tensor, *near: Tensor) -> Tensor:
-        """(M, 2·width), (N, width/2), the four fields of a `Neighbourhood` → (N, 4·width)."""
-        ctx.save_for_backward(maps, phase, *near)
-        scratch = Scratch(maps, chunk_size(maps.device))
-        out = maps.new_empty(phase.shape[0], 2 * maps.shape[1])
-        for start in range(0, phase.shape[0], scratch.size):
-            part = slice(start, start + scratch.size)
-            ensemble_chunk(maps, phase[part], Neighbourhood(*near).part(part), scratch, out[part])
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of maps and phase."""
-        maps, phase, *fields = ctx.saved_tensors
-        scratch, width = Scratch(maps, chunk_size(maps.device)), maps.shape[1] // 2
-        grad_maps = torch.zeros_like(maps)
-        grad_phase = torch.zeros_like(phase, memory_format=torch.contiguous_format)
-        for start in range(0, phase.shape[0], scratch.size):
-            part = slice(start, start + scratch.size)
-            near = Neighbourhood(*fields).part(part)
-            n = near.pixel.shape[1]
-            for j in range(4):
-                coef, wave = _wave(maps, phase[part], near, j, scratch)
-                d_coef, d_freq_y, d_freq_x = scratch.gradient[:n].split(
-                    (width, width // 2, width // 2), dim=1
-                )
-                torch.mul(grad[part, j * width : (j + 1) * width], near.weight[j, :, None], out=d_coef)
-                cosine, sine = wave.chunk(2, dim=1)
-                coef.mul_(d_coef)
-                d_angle = torch.mul(coef[:, width // 2 :], cosine, out=scratch.product[:n])
-                d_angle.sub_(coef[:, : width // 2].mul_(sine)).mul_(math.pi)
-                d_coef.mul_(wave)
-                torch.mul(d_angle, near.rel_y[j, :, None], out=d_freq_y)
-                torch.mul(d_angle, near.rel_x[j, :, None], out=d_freq_x)
-                grad_phase[part] += d_angle
-                grad_maps.index_add_(0, near.pixel[j], scratch.gradient[:n])
-        return grad_maps, grad_phase, None, None, None, None
+def batch_neighbourhood(coord: Tensor, size: tuple[int, int]) -> Neighbourhood:
+    """The neighbours of queries (B,...,2) in the LR pixels of a batch, all in row-major order."""
+    batch, coord = coord.shape[0], coord.flatten(1, -2)
+    near = neighbourhood(coord[..., 0].flatten(), coord[..., 1].flatten(), size)
+    first = torch.arange(batch, device=coord.device) * (size[0] * size[1])
+    return near._replace(pixel=near.pixel + first.repeat_interleave(coord.shape[1]))
 
 
 class FourierConditioner(nn.Module):
-    """Fourier feature ensemble and its MLP.
+    """Fourier features and their MLP.
 
     Args:
         in_channels: C, the encoder's `out_channels`.
-        out_channels: K·2·D, the flow's `condition_dim`.
+        out_channels: numbers per query; for LINF K·2·D, the flow's `condition_dim`.
         width: of coefficients, frequencies and MLP layers; even.
         depth: hidden layers of the MLP.
+        ensemble: ``feature`` runs the MLP once for the four neighbours together; ``local`` once for each, averaging
+            the answers with the area weights.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, width: int = 256, depth: int = 3) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        width: int = 256,
+        depth: int = 3,
+        ensemble: Literal["feature", "local"] = "feature",
+    ) -> None:
         super().__init__()
         if width < 2 or width % 2:
             raise UsageError(f"conditioner width {width} is not a positive even number")
         if depth < 1:
             raise UsageError(f"conditioner depth {depth} is below 1: give the number of hidden layers")
-        self.config = {"width": width, "depth": depth}
+        if ensemble not in ("feature", "local"):
+            raise UsageError(f"conditioner ensemble {ensemble!r} is neither 'feature' nor 'local'")
+        self.config = {"width": width, "depth": depth, "ensemble": ensemble}
+        self.local = ensemble == "local"
         self.coef = conv3x3(in_channels, width)
         self.freq = conv3x3(in_channels, width)
         self.phase = nn.Linear(2, width // 2, bias=False)
         self.mlp = nn.Sequential()
-        for fan_in, fan_out in pairwise([4 * width] + [width] * depth):
+        for fan_in, fan_out in pairwise([width if self.local else 4 * width] + [width] * depth):
             self.mlp.extend([nn.Linear(fan_in, fan_out), nn.ReLU(inplace=True)])
         self.mlp.append(nn.Linear(width, out_channels))
 
@@ -159,8 +87,8 @@ class FourierConditioner(nn.Module):
         # Angles need more digits than a half-precision autocast leaves.
         return maps.to(torch.promote_types(maps.dtype, torch.float32))
 
-    def relative_phase(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
-        """(B,2) cells, LR size (h, w) → (B, width / 2), in half turns."""
+    def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
+        """Phases: (B,2) cells, LR size (h, w) → (B, width / 2), in half turns."""
         with torch.autocast(cell.device.type, enabled=False):
             return self.phase((cell * cell.new_tensor(size)).to(self.phase.weight.dtype))
 
@@ -175,10 +103,54 @@ class FourierConditioner(nn.Module):
         Returns:
             (out_channels, N), a column for each of the N queries of the batch in row-major order.
         """
-        batch, size = features.shape[0], (features.shape[-2], features.shape[-1])
-        coord = coord.flatten(1, -2)
-        near = neighbourhood(coord[..., 0].flatten(), coord[..., 1].flatten(), size)
-        first = torch.arange(batch, device=coord.device) * (size[0] * size[1])
-        near = near._replace(pixel=near.pixel + first.repeat_interleave(coord.shape[1]))
-        phase = self.relative_phase(cell, size).repeat_interleave(coord.shape[1], dim=0)
-        return self.mlp(FourierEnsemble.apply(self.maps(features), phase, *tuple(near))).T
+        size = (features.shape[-2], features.shape[-1])
+        near = batch_neighbourhood(coord, size)
+        phase = self.of_cell(cell, size).repeat_interleave(near.pixel.shape[1] // len(features), dim=0)
+        weight = near.weight
+        if self.local:
+            near = near._replace(weight=torch.ones_like(weight))
+        basis = FourierEnsemble.apply(self.maps(features), phase, *tuple(near))
+        if not self.local:
+            return self.mlp(basis).T
+        answers = self.mlp(basis.view(-1, basis.shape[1] // 4)).view(len(basis), 4, -1)
+        return torch.einsum("njo,jn->on", answers, weight.to(answers.dtype))
+
+    def decoder(self, maps: Tensor, chunk: int) -> Decode:
+        """The MLP and all before it for up to ``chunk`` queries at a time, through buffers allocated once."""
+        return _Decoder(self, maps, chunk)
+
+
+class _Decoder:
+    def __init__(self, conditioner: FourierConditioner, maps: Tensor, chunk: int) -> None:
+        device = maps.device
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else maps.dtype
+        self.local = conditioner.local
+        self.layers = [
+            (layer.weight.detach().to(dtype), layer.bias.detach().to(dtype))
+            for layer in conditioner.mlp
+            if isinstance(layer, nn.Linear)
+        ]
+        rows = 4 * chunk if self.local else chunk
+        self.scratch = Scratch(maps, chunk)
+        self.basis = maps.new_empty(chunk, 2 * maps.shape[1])
+        self.cast = self.basis if dtype == maps.dtype else self.basis.to(dtype)
+        self.hidden = [maps.new_empty(rows, weight.shape[0], dtype=dtype) for weight, _ in self.layers[:-1]]
+        self.answer = maps.new_empty(self.layers[-1][0].shape[0], rows, dtype=dtype)
+
+    def __call__(self, maps: Tensor, phase: Tensor, near: Neighbourhood) -> Tensor:
+        n = near.pixel.shape[1]
+        weight = near.weight
+        if self.local:
+            near = near._replace(weight=torch.ones_like(weight))
+        ensemble_chunk(maps, phase.expand(n, -1), near, self.scratch, self.basis[:n])
+        rows = self.cast[:n].copy_(self.basis[:n]) if self.cast is not self.basis else self.basis[:n]
+        if self.local:
+            rows = rows.view(4 * n, -1)
+        *inner, (last, bias) = self.layers
+        with torch.autocast(maps.device.type, enabled=False):
+            for buffer, (w, b) in zip(self.hidden, inner, strict=True):
+                rows = torch.addmm(b, rows, w.T, out=buffer[: len(rows)]).relu_()
+            out = self.answer.flatten()[: last.shape[0] * len(rows)].view(last.shape[0], len(rows))
+            torch.addmm(bias[:, None], last, rows.T, out=out)
+            return torch.einsum("onj,jn->on", out.view(-1, n, 4), weight.to(out.dtype)) if self.local else out

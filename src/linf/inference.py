@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from linf.conditioner import FourierConditioner, Scratch, ensemble_chunk
+from linf.conditioner import Decode
 from linf.coordinates import neighbourhood, patch_centres
 from linf.errors import UsageError
 from linf.memory import free_memory
@@ -27,7 +27,21 @@ class Block(NamedTuple):
     """Rows of the patch grid."""
     cols: slice
     condition: Tensor
-    """(K·2·D, n), patches in row-major order."""
+    """(out_channels, n), patches in row-major order."""
+    patch_size: int
+
+    def of(self, pictures: Tensor) -> Tensor:
+        """The part of pictures (...,B,3,H,W) that the block covers, a view (...,3,y,x)."""
+        rows, cols = (
+            slice(s.start * self.patch_size, s.stop * self.patch_size) for s in (self.rows, self.cols)
+        )
+        return pictures[..., self.picture, :, rows, cols]
+
+    def fold(self, patches: Tensor, like: Tensor) -> Tensor:
+        """Patches (3P², n) as a picture (3,y,x), cropped to what they cover of a picture (...,y,x)."""
+        p, rows = self.patch_size, self.rows.stop - self.rows.start
+        folded = patches.view(3, p, p, rows, -1).permute(0, 3, 1, 4, 2).reshape(3, rows * p, -1)
+        return folded[:, : like.shape[-2], : like.shape[-1]]
 
 
 def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) -> tuple[int, int]:
@@ -53,41 +67,10 @@ def tiles(length: int, tile: int) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
-class Decoder:
-    """The conditioner without gradient: one chunk of queries at a time through buffers allocated once."""
-
-    def __init__(self, conditioner: FourierConditioner, maps: Tensor, chunk: int) -> None:
-        device = maps.device
-        autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else maps.dtype
-        self.layers = [
-            (layer.weight.detach().to(dtype), layer.bias.detach().to(dtype))
-            for layer in conditioner.mlp
-            if isinstance(layer, nn.Linear)
-        ]
-        self.scratch = Scratch(maps, chunk)
-        self.basis = maps.new_empty(chunk, 2 * maps.shape[1])
-        self.cast = self.basis if dtype == maps.dtype else self.basis.to(dtype)
-        self.hidden = [maps.new_empty(chunk, weight.shape[0], dtype=dtype) for weight, _ in self.layers[:-1]]
-        self.condition = maps.new_empty(self.layers[-1][0].shape[0], chunk, dtype=dtype)
-
-    def __call__(self, maps: Tensor, phase: Tensor, y: Tensor, x: Tensor, **where: object) -> Tensor:
-        """Condition of n ≤ chunk queries, (K·2·D, n); ``where`` goes to `neighbourhood`."""
-        n = y.shape[0]
-        ensemble_chunk(maps, phase.expand(n, -1), neighbourhood(y, x, **where), self.scratch, self.basis[:n])  # type: ignore[arg-type]
-        rows = self.cast[:n].copy_(self.basis[:n]) if self.cast is not self.basis else self.basis[:n]
-        *inner, (weight, bias) = self.layers
-        with torch.autocast(maps.device.type, enabled=False):
-            for buffer, (w, b) in zip(self.hidden, inner, strict=True):
-                rows = torch.addmm(b, rows, w.T, out=buffer[:n]).relu_()
-            out = self.condition.flatten()[: weight.shape[0] * n].view(weight.shape[0], n)
-            return torch.addmm(bias[:, None], weight, rows.T, out=out)
-
-
 @torch.no_grad()
 def conditions(
     encoder: nn.Module,
-    conditioner: FourierConditioner,
+    conditioner: nn.Module,
     lr: Tensor,
     size: tuple[int, int],
     patch_size: int,
@@ -100,8 +83,8 @@ def conditions(
     Each tile is encoded with `encoder.halo` pixels around it, so that its features are those of the whole picture.
 
     Args:
-        encoder: image → features, with `halo`.
-        conditioner: features → condition.
+        encoder: image → features, with `halo`; where that is None, pictures are encoded whole.
+        conditioner: features → condition, with `maps`, `of_cell` and `decoder`.
         lr: (B,3,h,w) in [-1, 1].
         size: (H, W) of the output.
         patch_size: P.
@@ -112,29 +95,33 @@ def conditions(
     cell = torch.tensor([[2 / size[0], 2 / size[1]]], device=lr.device)
     centres_y = patch_centres(size[0], patch_size, device=lr.device)
     centres_x = patch_centres(size[1], patch_size, device=lr.device)
-    phase = conditioner.relative_phase(cell, (height, width))
+    of_cell = conditioner.of_cell(cell, (height, width))  # type: ignore[operator]
     # At ×4 a block's rows use a few LR rows, which stay in the processor's cache.
     chunk = chunk or (2048 if lr.device.type == "cpu" else 65536)
-    margin = int(encoder.halo) + REACH  # type: ignore[arg-type]
-    decoder = None
+    if encoder.halo is None:
+        tile, margin = max(height, width), 0
+    else:
+        margin = int(encoder.halo) + REACH  # type: ignore[arg-type]
+    decode: Decode | None = None
     for picture in range(lr.shape[0]):
         for top, bottom in tiles(height, tile):
             for left, right in tiles(width, tile):
                 y0, y1 = max(top - margin, 0), min(bottom + margin, height)
                 x0, x1 = max(left - margin, 0), min(right + margin, width)
                 maps_of = _encode(encoder, conditioner, lr[picture : picture + 1, :, y0:y1, x0:x1])
-                decoder = decoder or Decoder(conditioner, maps_of, chunk)
+                decode = decode or conditioner.decoder(maps_of, chunk)  # type: ignore[operator]
                 rows = _inside(centres_y, top, bottom, height)
                 cols = _inside(centres_x, left, right, width)
                 for r, c in _rectangles(rows, cols, chunk):
                     y = centres_y[r].repeat_interleave(c.stop - c.start)
                     x = centres_x[c].repeat(r.stop - r.start)
-                    where = {"size": (height, width), "origin": (y0, x0), "row": x1 - x0}
-                    yield Block(picture, r, c, decoder(maps_of, phase, y, x, **where))
+                    near = neighbourhood(y, x, (height, width), origin=(y0, x0), row=x1 - x0)
+                    yield Block(picture, r, c, decode(maps_of, of_cell, near), patch_size)
 
 
-def _encode(encoder: nn.Module, conditioner: FourierConditioner, image: Tensor) -> Tensor:
-    return conditioner.maps(encoder(image.contiguous(memory_format=torch.channels_last)))
+def _encode(encoder: nn.Module, conditioner: nn.Module, image: Tensor) -> Tensor:
+    features = encoder(image.contiguous(memory_format=torch.channels_last))
+    return conditioner.maps(features)  # type: ignore[operator]
 
 
 def _inside(centres: Tensor, start: int, stop: int, n: int) -> range:

@@ -73,6 +73,14 @@ class LINF(nn.Module):
         Returns:
             (B,D,gh,gw).
         """
+        return 2 * (hr - self._bilinear(lr, coord, cell))
+
+    def restore(self, lr: Tensor, residual: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+        """The inverse of `residual`: (B,D,gh,gw) residuals → (B,D,gh,gw) patches in the units of [0, 1]."""
+        return self._bilinear(lr, coord, cell) + residual / 2
+
+    def _bilinear(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+        """Patches (B,D,gh,gw) of the bilinear picture."""
         p = self.patch_size
         step = torch.arange(p, device=coord.device, dtype=coord.dtype) - p // 2
         offset = torch.cartesian_prod(step, step) if p > 1 else coord.new_zeros(1, 2)
@@ -80,7 +88,7 @@ class LINF(nn.Module):
         bilinear = F.grid_sample(
             lr, pixel.flip(-1), mode="bilinear", padding_mode="border", align_corners=False
         )
-        return 2 * (hr - bilinear.view_as(hr))
+        return bilinear.reshape(len(lr), self.flow.dim, *coord.shape[1:3])
 
     def condition(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """The flow's condition at each query: lr in [0, 1] → (K·2·D, B·gh·gw)."""
@@ -180,8 +188,8 @@ class LINF(nn.Module):
                 lost += int(wild.sum())
                 texture[:, wild] = 0
                 mean[:, ~(mean.abs() <= WILD).all(0)] = 0
-            region = self._region(out, block)
-            mean, texture = (self._fold(part, block, region) / 2 for part in (mean, texture))
+            region = block.of(out)
+            mean, texture = (block.fold(part, region) / 2 for part in (mean, texture))
             for tau, picture in zip(taus, region, strict=True):
                 picture.add_(mean).add_(texture, alpha=tau)
         if lost:
@@ -211,20 +219,7 @@ class LINF(nn.Module):
         inverses = self.flow.inverses()
         for block in inference.conditions(self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size):
             m, variance = self.flow.moments(block.condition, inverses)
-            region = self._region(mean, block)
-            region += self._fold(m, block, region) / 2
-            self._region(deviation, block).copy_(self._fold(variance.sqrt(), block, region) / 2)
+            region = block.of(mean)
+            region += block.fold(m, region) / 2
+            block.of(deviation).copy_(block.fold(variance.sqrt(), region) / 2)
         return mean, deviation
-
-    def _region(self, pictures: Tensor, block: inference.Block) -> Tensor:
-        """The part of pictures (...,B,3,H,W) that a block covers, a view (...,3,y,x)."""
-        rows, cols = (
-            slice(s.start * self.patch_size, s.stop * self.patch_size) for s in (block.rows, block.cols)
-        )
-        return pictures[..., block.picture, :, rows, cols]
-
-    def _fold(self, patches: Tensor, block: inference.Block, region: Tensor) -> Tensor:
-        """Patches (D, n) of a block as a picture (3,y,x), cropped to the region."""
-        p, rows = self.patch_size, block.rows.stop - block.rows.start
-        folded = patches.view(3, p, p, rows, -1).permute(0, 3, 1, 4, 2).reshape(3, rows * p, -1)
-        return folded[:, : region.shape[-2], : region.shape[-1]]

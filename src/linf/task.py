@@ -29,7 +29,7 @@ class Training(pl.LightningModule):
 
     Args:
         model: what is trained.
-        loss: (flow, residual (D, N), condition (K·2·D, N)) → parts by name, their sum as ``loss``.
+        loss: (model, batch) → parts by name, their sum as ``loss``.
         optimizer: called with the parameters.
         scheduler: called with the optimizer, stepped as ``scheduler_interval`` says; None for a constant rate.
         scheduler_interval: ``epoch`` or ``step``.
@@ -63,8 +63,7 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """The loss of one batch; each of its parts is logged under ``train/``."""
-        residual = self.model.residual(*batch).transpose(0, 1).flatten(1)
-        parts = self.loss(self.model.flow, residual, self.model.condition(batch.lr, batch.coord, batch.cell))
+        parts = self.loss(self.model, batch)
         self.log("train/loss", parts["loss"], prog_bar=True)
         self.log_dict({f"train/{name}": value for name, value in parts.items() if name != "loss"})
         return parts["loss"]
