@@ -7,11 +7,11 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from linf import cli
+from linf import entry
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
-@cli.job
+@entry.job
 def evaluate(cfg: DictConfig) -> None:
     """Compose → instantiate → test."""
     pl.seed_everything(cfg.seed, workers=True)
@@ -22,4 +22,4 @@ def evaluate(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(evaluate, Path(__file__).with_name("conf") / "eval.yaml")
+    entry.run(evaluate, Path(__file__).with_name("conf") / "eval.yaml")

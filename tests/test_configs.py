@@ -16,14 +16,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from conftest import ROOT, Compose
+from test_perceptual import write_vgg
 
 CONF = ROOT / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-CHOICES = [option for option in OPTIONS if option != ("data", "recipe")]  # The recipe is what datasets share.
+# The recipe is what datasets share, and a checkpoint is evaluated, not trained.
+CHOICES = [option for option in OPTIONS if option not in (("data", "recipe"), ("model", "checkpoint"))]
 NARROW = {
     "encoder.blocks": 1,
-    "encoder.channels": 4,
+    "encoder.layers": 2,
+    "encoder.growth": 4,
+    "encoder.channels": 12,
+    "encoder.depths": [2],
+    "encoder.heads": [2],
     "model.conditioner.width": 8,
     "model.conditioner.depth": 1,
     "model.flow.steps": 2,
@@ -51,7 +57,8 @@ def targets(config: DictConfig) -> list[str]:
 
 def root(group: str, option: str) -> list[str]:
     """A dataset of the user's own has no default place."""
-    asks = group == "data" and "root: ???" in (CONF / group / f"{option}.yaml").read_text()
+    text = (CONF / group / f"{option}.yaml").read_text()
+    asks = (group == "data" and "root: ???" in text) or (group == "experiment" and "data.root=…" in text)
     return ["data.root=/somewhere"] if asks else []
 
 
@@ -71,7 +78,11 @@ def test_every_option_composes_and_its_targets_exist(
     given = [f"{group}={option}", f"run_dir={tmp_path}", "trainer.max_steps=10", *root(group, option)]
     config = composed("train", *given)
     found = targets(config)
-    assert {"linf.task.Training", "linf.model.LINF", "pytorch_lightning.Trainer"} <= set(found)
+    assert {f"linf.task.{task}" for task in ("Training", "Finetuning", "PriorTraining")} & set(found)
+    assert "pytorch_lightning.Trainer" in found
+    assert {"linf.model.LINF", "linf.baselines.LIIF", "linf.baselines.LTE", "linf.baselines.Bicubic"} & set(
+        found
+    )
     for target in found:
         assert callable(get_object(target))
 
@@ -97,7 +108,7 @@ def test_every_run_of_a_sweep_composes(composed: Compose, tmp_path: Path, option
     axes = [f"{key}={values}" for key, values in config.hydra.sweeper.params.items()]
     runs = list(each_run(axes))
     assert len(runs) > 1
-    seen = [resolved(composed("train", *run, f"run_dir={tmp_path}")) for run in runs]
+    seen = [resolved(composed("train", f"sweep={option}", *run, f"run_dir={tmp_path}")) for run in runs]
     assert all(one != other for one, other in itertools.combinations(seen, 2))
 
 
@@ -148,12 +159,19 @@ ENCODERS = {
 }
 """Channels and parameters (METHOD §2); EDSR's from its layers' sizes, RRDB's less its four unused convolutions."""
 
-DECODER = {"linf": 705_216, "linf_patch": 836_760}
-"""Flow and conditioner behind 64 channels (METHOD §2)."""
+MAPS, HIDDEN = 2 * (9 * 64 * 256 + 256), 256 * 256 + 256
+DECODER = {
+    "linf": 705_216,
+    "linf_patch": 836_760,
+    "linf_local": MAPS + 2 * 128 + 2 * HIDDEN + (256 * 60 + 60) + 11 * (3 * 3 + 3),
+    "lte": MAPS + 2 * 128 + 3 * HIDDEN + (256 * 3 + 3),
+    "liif": ((9 * 64 + 4) * 256 + 256) + 3 * HIDDEN + (256 * 3 + 3),
+}
+"""All behind 64 channels; LINF's from METHOD §2, the baselines' from their layers' sizes (§8)."""
 
 
 @pytest.mark.parametrize("encoder", [option for group, option in CHOICES if group == "encoder"])
-@pytest.mark.parametrize("model", [option for group, option in CHOICES if group == "model"])
+@pytest.mark.parametrize("model", DECODER)
 def test_full_size_models_have_the_published_numbers_of_parameters(
     composed: Compose, encoder: str, model: str
 ) -> None:
@@ -161,8 +179,9 @@ def test_full_size_models_have_the_published_numbers_of_parameters(
     sizes = {name: sum(p.numel() for p in part.parameters()) for name, part in linf.named_children()}
     channels, parameters = ENCODERS[encoder]
     assert sizes.pop("encoder") == parameters
-    # Two 3×3 convolutions to 256 maps read the features.
-    assert sum(sizes.values()) == DECODER[model] + 2 * 9 * 256 * (channels - 64)
+    # What reads the features: LIIF's first layer all 3×3 of them, else two 3×3 convolutions to 256 maps.
+    reading = 9 * 256 if model == "liif" else 2 * 9 * 256
+    assert sum(sizes.values()) == DECODER[model] + reading * (channels - 64)
 
 
 def test_the_default_is_the_papers_stage_1(composed: Compose, tmp_path: Path) -> None:
@@ -210,18 +229,31 @@ def test_reading_an_unknown_key_fails(composed: Compose) -> None:
 
 
 @pytest.mark.parametrize("option", [option for group, option in CHOICES if group == "experiment"])
-def test_every_experiment_trains(composed: Compose, tmp_path: Path, option: str) -> None:
+def test_every_experiment_trains(composed: Compose, photos: Path, tmp_path: Path, option: str) -> None:
     given = [f"experiment={option}", f"run_dir={tmp_path}", "trainer.max_steps=2", "trainer.max_epochs=-1"]
-    config = composed("train", *given, *SMALL, "data.batches_per_epoch=1", "data.val_crop=32")
+    if root("experiment", option):
+        for split in ("DIV2K_train_HR", "DIV2K_valid_HR", "Flickr2K/Flickr2K_HR"):
+            (tmp_path / split).mkdir(parents=True)
+            for photo in photos.iterdir():
+                (tmp_path / split / photo.name).write_bytes(photo.read_bytes())
+        given.append(f"data.root={tmp_path}")
+    small = SMALL
+    if option.endswith(("_finetune", "_lp")):  # A VGG wants to see 16 pixels a side.
+        small = (*SMALL, "data.crop=24", "data.queries=null")
+        given.append(f"task.loss.features.weights={write_vgg(tmp_path / 'vgg16.pth')}")
+    config = composed("train", *given, *small, "data.batches_per_epoch=1", "data.val_crop=32")
     config.trainer.check_val_every_n_epoch = 1
     for key, value in NARROW.items():
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, value)
     pl.seed_everything(config.seed)
     data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
-    before = task.model.conditioner.coef.weight.detach().clone()
+    if option.endswith("_lp"):  # A prior is learned for a trained model only.
+        task.model.flow.initialised.fill_(True)
+    trained = next(p for p in task.model.parameters() if p.requires_grad)
+    before = trained.detach().clone()
     trainer.fit(task, data)
     assert trainer.global_step == 2
-    assert not torch.equal(task.model.conditioner.coef.weight, before)
+    assert not torch.equal(trained, before)
     assert torch.isfinite(trainer.callback_metrics["val/psnr"])
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()

@@ -7,10 +7,11 @@ One legend, everywhere:
     h w  LR height and width         K    conditional steps of the flow
     H W  query grid, HR size         τ    sampling temperature
 
-Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1, 1] inside. "METHOD §n"
-is that section of docs/method.md. In reading order:
-`errors`, `memory`, `coordinates`, `data`, `encoders`, `ensemble`, `conditioner`, `flow`, `inference`, `model`,
-`checkpoints`, `losses`, `metrics`, `panels`, `task`, `callbacks`, `cli`; a module imports only what stands before it.
+Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1, 1] inside. "METHOD §n" is that
+section of docs/method.md. In reading order:
+`errors`, `memory`, `flax`, `weights`, `coordinates`, `data`, `encoders`, `ensemble`,
+`conditioner`, `flow`, `inference`, `prior`, `model`, `baselines`, `published`, `checkpoints`, `perceptual`, `losses`,
+`metrics`, `panels`, `task`, `callbacks`, `cli`, `entry`; a module imports only what stands before it.
 """
 
 from linf.checkpoints import load, save

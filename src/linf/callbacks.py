@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from linf.data.resize import bicubic
+from linf.baselines import systems
 from linf.errors import UsageError
 from linf.panels import detail_row, panel
 
@@ -27,8 +27,11 @@ class EMA(WeightAveraging):
 
     def __init__(self, decay: float = 0.999) -> None:
         def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
+            if not current.is_floating_point():  # Flags and counters have no average.
+                return current
             kept = min(decay, (1 + int(n)) / (10 + int(n)))
-            return kept * averaged + (1 - kept) * current
+            # In this form the average of what stays the same is the same, to the last bit.
+            return current + kept * (averaged - current)
 
         if not 0 <= decay < 1:
             raise UsageError(f"EMA decay is {decay}: give a number from 0 up and below 1, such as 0.999")
@@ -96,11 +99,9 @@ class PicturePanels(Callback):
             lr, hr = lr.to(pl_module.device), hr.to(pl_module.device)
             size = (hr.shape[-2], hr.shape[-1])
             generator = torch.Generator(pl_module.device).manual_seed(self.seed)
-            samples = pl_module.model.sample(  # type: ignore[union-attr, operator]
-                lr[None], size, temperature=self.temperatures, generator=generator
-            )
-            named = {f"τ={t:g}": sr[0] for t, sr in zip(self.temperatures, samples, strict=True)}
-            rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, {"bicubic": bicubic(lr, size), **named}))
+            made = systems(pl_module.model, lr[None], size, self.temperatures, generator)  # type: ignore[arg-type]
+            named = {system: sr[0] for system, sr in made.items()}
+            rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"
         panel(rows).savefig(path)
@@ -114,3 +115,56 @@ class PicturePanels(Callback):
                     trainer.global_step,
                     dataformats="HWC",
                 )
+
+
+class StopAtNonFinite(Callback):
+    """Stops before a loss or a gradient that is not finite spoils the weights, and keeps what made it.
+
+    Each rank leaves ``nonfinite_batch.pt`` (beyond the first: ``nonfinite_batch_rank1.pt``, …), which
+    ``torch.load(…, weights_only=True)`` reads: ``what`` is not finite, ``step``, the loss's ``parts``, and ``batches``,
+    those of the step, of which there are several under gradient accumulation.
+
+    Args:
+        folder: where it goes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.batches: list[Any] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Hold the batches of the step."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.batches = []
+        self.batches.append(batch)
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Check the loss."""
+        self._check("loss", loss, trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Check the gradient, unless the loss is scaled (fp16): the scaler itself leaves such a step out."""
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self._check("gradient", torch.nn.utils.get_total_norm(gradients), trainer, pl_module)
+
+    def _check(self, what: str, value: Tensor, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # All ranks stop together: one that waited for another's gradients would wait forever.
+        if trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(value).all())):
+            return
+        parts = {name: float(part) for name, part in getattr(pl_module, "parts", {}).items()}
+        rank = f"_rank{trainer.global_rank}" if trainer.global_rank else ""
+        path = self.folder / f"nonfinite_batch{rank}.pt"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        batches = [{name: part.cpu() for name, part in batch._asdict().items()} for batch in self.batches]
+        torch.save({"what": what, "step": trainer.global_step, "parts": parts, "batches": batches}, path)
+        trainer.strategy.barrier()
+        shown = f" ({', '.join(f'{name} {part:g}' for name, part in parts.items())})" if parts else ""
+        raise UsageError(
+            f"training stopped before step {trainer.global_step + 1}: its {what} is not finite{shown}; its batch is "
+            f"in {path}. Go on from an earlier checkpoint (ckpt_path=…), with a lower task.optimizer.lr if it recurs"
+        )

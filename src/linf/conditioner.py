@@ -5,7 +5,6 @@ one MLP together (feature ensemble), or through it one by one and are averaged a
 arXiv 2111.08918).
 """
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Literal
@@ -75,7 +74,7 @@ class FourierConditioner(nn.Module):
         """Shrink the last layer, so that the flow starts as it does with no condition (METHOD §4)."""
         last = self.mlp[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.normal_(last.weight, std=1e-3 / math.sqrt(last.in_features))
+        last.weight.mul_(1e-3)
         nn.init.zeros_(last.bias)
 
     def maps(self, features: Tensor) -> Tensor:

@@ -1,5 +1,14 @@
-"""What the entry points print in one line, without a traceback."""
+"""What the commands print in one line, without a traceback."""
+
+import sys
+from typing import NoReturn
 
 
 class UsageError(ValueError):
     """A mistake of the user's that one line can mend: what was given, what is allowed, what to do."""
+
+
+def end(mistake: object) -> NoReturn:
+    """End the command: the mistake as one line on stderr, and status 2."""
+    print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,6 +1,6 @@
 """Any picture at any scale: encode once, in tiles where it is large, and condition every query in bounded memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -44,6 +44,19 @@ class Block(NamedTuple):
         return folded[:, : like.shape[-2], : like.shape[-1]]
 
 
+class Encoded(NamedTuple):
+    """The features of one tile of one picture."""
+
+    picture: int
+    rows: tuple[int, int]
+    """LR rows (start, stop) whose queries the tile answers."""
+    cols: tuple[int, int]
+    origin: tuple[int, int]
+    """LR pixel (y, x) of the whole picture at which the features begin."""
+    features: Tensor
+    """(1,C,·,·): the tile and `REACH` around it, as far as the picture goes."""
+
+
 def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) -> tuple[int, int]:
     """The output size as (H, W), if it is one and can be held.
 
@@ -68,6 +81,41 @@ def tiles(length: int, tile: int) -> list[tuple[int, int]]:
 
 
 @torch.no_grad()
+def encode(encoder: nn.Module, lr: Tensor, *, tile: int = TILE) -> Iterator[Encoded]:
+    """The features of each picture, tile by tile; kept as a list, they serve more than one pass or size.
+
+    Each tile is encoded with `encoder.halo` pixels around it, so that its features are those of the whole picture.
+
+    Args:
+        encoder: image → features, with `halo`; where that is None, pictures are encoded whole.
+        lr: (B,3,h,w) in [-1, 1].
+        tile: LR pixels a side.
+    """
+    height, width = lr.shape[-2:]
+    halo = 0
+    if encoder.halo is None:
+        tile = max(height, width)
+    else:
+        halo = int(encoder.halo)  # type: ignore[arg-type]
+    for picture in range(lr.shape[0]):
+        for rows in tiles(height, tile):
+            for cols in tiles(width, tile):
+                (y0, y1), (x0, x1) = _around(rows, REACH, height), _around(cols, REACH, width)
+                (top, bottom), (left, right) = _around((y0, y1), halo, height), _around((x0, x1), halo, width)
+                image = lr[picture : picture + 1, :, top:bottom, left:right]
+                features = encoder(image.contiguous(memory_format=torch.channels_last))
+                kept = features[..., y0 - top : y1 - top, x0 - left : x1 - left]
+                yield Encoded(
+                    picture, rows, cols, (y0, x0), kept.contiguous(memory_format=torch.channels_last)
+                )
+
+
+def _around(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
+    """``part`` of ``n`` pixels and a margin on both sides, as far as there are pixels."""
+    return max(part[0] - margin, 0), min(part[1] + margin, n)
+
+
+@torch.no_grad()
 def conditions(
     encoder: nn.Module,
     conditioner: nn.Module,
@@ -77,19 +125,20 @@ def conditions(
     *,
     tile: int = TILE,
     chunk: int | None = None,
+    encoded: Iterable[Encoded] | None = None,
 ) -> Iterator[Block]:
     """The conditions of all patches that tile each picture, block by block.
 
-    Each tile is encoded with `encoder.halo` pixels around it, so that its features are those of the whole picture.
-
     Args:
-        encoder: image → features, with `halo`; where that is None, pictures are encoded whole.
+        encoder: see `encode`.
         conditioner: features → condition, with `maps`, `of_cell` and `decoder`.
         lr: (B,3,h,w) in [-1, 1].
         size: (H, W) of the output.
         patch_size: P.
         tile: LR pixels a side.
         chunk: queries at a time; by default what suits the device.
+        encoded: what `encode` gave for ``lr``, where a pass has come before; by default it is made here, tile by
+            tile, and not kept.
     """
     height, width = lr.shape[-2:]
     cell = torch.tensor([[2 / size[0], 2 / size[1]]], device=lr.device)
@@ -98,30 +147,16 @@ def conditions(
     of_cell = conditioner.of_cell(cell, (height, width))  # type: ignore[operator]
     # At ×4 a block's rows use a few LR rows, which stay in the processor's cache.
     chunk = chunk or (2048 if lr.device.type == "cpu" else 65536)
-    if encoder.halo is None:
-        tile, margin = max(height, width), 0
-    else:
-        margin = int(encoder.halo) + REACH  # type: ignore[arg-type]
     decode: Decode | None = None
-    for picture in range(lr.shape[0]):
-        for top, bottom in tiles(height, tile):
-            for left, right in tiles(width, tile):
-                y0, y1 = max(top - margin, 0), min(bottom + margin, height)
-                x0, x1 = max(left - margin, 0), min(right + margin, width)
-                maps_of = _encode(encoder, conditioner, lr[picture : picture + 1, :, y0:y1, x0:x1])
-                decode = decode or conditioner.decoder(maps_of, chunk)  # type: ignore[operator]
-                rows = _inside(centres_y, top, bottom, height)
-                cols = _inside(centres_x, left, right, width)
-                for r, c in _rectangles(rows, cols, chunk):
-                    y = centres_y[r].repeat_interleave(c.stop - c.start)
-                    x = centres_x[c].repeat(r.stop - r.start)
-                    near = neighbourhood(y, x, (height, width), origin=(y0, x0), row=x1 - x0)
-                    yield Block(picture, r, c, decode(maps_of, of_cell, near), patch_size)
-
-
-def _encode(encoder: nn.Module, conditioner: nn.Module, image: Tensor) -> Tensor:
-    features = encoder(image.contiguous(memory_format=torch.channels_last))
-    return conditioner.maps(features)  # type: ignore[operator]
+    for part in encode(encoder, lr, tile=tile) if encoded is None else encoded:
+        maps = conditioner.maps(part.features)  # type: ignore[operator]
+        decode = decode or conditioner.decoder(maps, chunk)  # type: ignore[operator]
+        rows, cols = _inside(centres_y, *part.rows, height), _inside(centres_x, *part.cols, width)
+        for r, c in _rectangles(rows, cols, chunk):
+            y = centres_y[r].repeat_interleave(c.stop - c.start)
+            x = centres_x[c].repeat(r.stop - r.start)
+            near = neighbourhood(y, x, (height, width), origin=part.origin, row=part.features.shape[-1])
+            yield Block(part.picture, r, c, decode(maps, of_cell, near), patch_size)
 
 
 def _inside(centres: Tensor, start: int, stop: int, n: int) -> range:

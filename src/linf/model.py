@@ -14,6 +14,7 @@ from linf import inference
 from linf.conditioner import FourierConditioner
 from linf.errors import UsageError
 from linf.flow import ConditionalFlow
+from linf.prior import UNet, grid_patches, lr_residual
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,15 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     return taus
 
 
+def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
+    """Patches of the bilinear picture: (B,3,h,w), centres (B,gh,gw,2), cells (B,2) → (B,3P²,gh,gw), channel-major."""
+    step = torch.arange(patch_size, device=coord.device, dtype=coord.dtype) - patch_size // 2
+    offset = torch.cartesian_prod(step, step) if patch_size > 1 else coord.new_zeros(1, 2)
+    pixel = coord.flatten(1, 2)[:, None] + offset[:, None] * cell[:, None, None]  # (B, P², gh·gw, 2)
+    bilinear = F.grid_sample(lr, pixel.flip(-1), mode="bilinear", padding_mode="border", align_corners=False)
+    return bilinear.reshape(len(lr), -1, *coord.shape[1:3])
+
+
 class LINF(nn.Module):
     """Local implicit normalizing flow (Yao et al., CVPR 2023, arXiv 2303.05156).
 
@@ -40,15 +50,36 @@ class LINF(nn.Module):
         encoder: (B,3,h,w) in [-1,1] → (B,C,h,w), with `out_channels`, `halo` and `config`.
         conditioner: called with in_channels and out_channels, gives the conditioner.
         flow: the conditional flow; its patch size is the model's.
+        prior: predicts latents, of the same patch size; or None.
     """
 
+    prior: UNet | None
+
     def __init__(
-        self, encoder: nn.Module, conditioner: Callable[..., FourierConditioner], flow: ConditionalFlow
+        self,
+        encoder: nn.Module,
+        conditioner: Callable[..., FourierConditioner],
+        flow: ConditionalFlow,
+        prior: UNet | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=flow.condition_dim)
         self.flow = flow
+        self.set_prior(prior)
+
+    def set_prior(self, prior: UNet | None) -> None:
+        """Give the model a prior, or take its away.
+
+        Raises:
+            UsageError: it is for another patch size.
+        """
+        if prior is not None and prior.patch_size != self.patch_size:
+            raise UsageError(
+                f"the prior is for patches of {prior.patch_size}, the flow for patches of {self.patch_size}: "
+                "give a prior of the flow's patch size"
+            )
+        self.prior = prior
 
     @property
     def patch_size(self) -> int:
@@ -59,6 +90,8 @@ class LINF(nn.Module):
     def config(self) -> dict[str, Any]:
         """What builds this model again, but for its weights: plain numbers and names."""
         parts = {"encoder": self.encoder, "conditioner": self.conditioner, "flow": self.flow}
+        if self.prior is not None:
+            parts["prior"] = self.prior
         return {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}  # type: ignore[dict-item]
 
     def residual(self, lr: Tensor, hr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
@@ -73,22 +106,11 @@ class LINF(nn.Module):
         Returns:
             (B,D,gh,gw).
         """
-        return 2 * (hr - self._bilinear(lr, coord, cell))
+        return 2 * (hr - bilinear_patches(lr, coord, cell, self.patch_size))
 
     def restore(self, lr: Tensor, residual: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """The inverse of `residual`: (B,D,gh,gw) residuals → (B,D,gh,gw) patches in the units of [0, 1]."""
-        return self._bilinear(lr, coord, cell) + residual / 2
-
-    def _bilinear(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """Patches (B,D,gh,gw) of the bilinear picture."""
-        p = self.patch_size
-        step = torch.arange(p, device=coord.device, dtype=coord.dtype) - p // 2
-        offset = torch.cartesian_prod(step, step) if p > 1 else coord.new_zeros(1, 2)
-        pixel = coord.flatten(1, 2)[:, None] + offset[:, None] * cell[:, None, None]  # (B, P², gh·gw, 2)
-        bilinear = F.grid_sample(
-            lr, pixel.flip(-1), mode="bilinear", padding_mode="border", align_corners=False
-        )
-        return bilinear.reshape(len(lr), self.flow.dim, *coord.shape[1:3])
+        return bilinear_patches(lr, coord, cell, self.patch_size) + residual / 2
 
     def condition(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """The flow's condition at each query: lr in [0, 1] → (K·2·D, B·gh·gw)."""
@@ -133,8 +155,10 @@ class LINF(nn.Module):
         temperature: float | Sequence[float] = 0.0,
         z: Tensor | None = None,
         generator: torch.Generator | None = None,
+        prior: bool = False,
         tile: int = inference.TILE,
         chunk: int | None = None,
+        encoded: Sequence[inference.Encoded] | None = None,
     ) -> Tensor:
         """Super-resolve.
 
@@ -148,25 +172,37 @@ class LINF(nn.Module):
             z: (B,gh,gw,D) latents on the patch grid, gh = ceil(H/P), gw = ceil(W/P), used as they are: a single
                 temperature is then taken as already applied, a sequence multiplies them.
             generator: where the latents come from, if not given.
+            prior: take the latents that the model's prior predicts: one picture, with nothing random in it.
             tile: LR pixels a side that are encoded at once.
             chunk: queries decoded at once.
+            encoded: the features of ``lr``, from `encode`; by default they are made here.
 
         Returns:
             (B,3,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,3,H,W).
 
         Raises:
-            UsageError: a temperature, the size or the latents' shape is not what is said above.
+            UsageError: a temperature, the size or the latents' shape is not what is said above; a prior is asked for
+                and there is none, or together with a temperature or latents.
         """
         taus, single = check_temperatures(temperature), np.ndim(temperature) == 0
-        pictures, latents = len(taus), z is not None or any(taus)
-        size = inference.check_size(size, 12 * lr.shape[0] * (pictures + 2 * latents), lr.device)
+        pictures, latents = len(taus), prior or z is not None or any(taus)
+        need = 12 * (pictures + 2 * latents)
+        if prior:
+            if not single or any(taus) or z is not None:
+                raise UsageError("the prior gives the one latent: prior=True takes no temperature and no z")
+            need += self._prior_bytes_per_pixel()
+        size = inference.check_size(size, lr.shape[0] * need, lr.device)
         grid = [-(-n // self.patch_size) for n in size]
         if z is not None and z.shape != (lr.shape[0], *grid, self.flow.dim):
             wanted = (lr.shape[0], *grid, self.flow.dim)
             raise UsageError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} wants {wanted}")
         if z is not None and single:
             taus = [1.0]
-        if z is None and latents:
+        if self.prior is not None and prior:
+            encoded = self.encode(lr, tile=tile) if encoded is None else encoded
+            z_lr = self.lr_latent(lr, size, chunk=chunk, encoded=encoded)
+            z, taus = self.prior(z_lr, 2 * lr - 1).movedim(1, -1), [1.0]
+        elif z is None and latents:
             z = torch.randn(
                 lr.shape[0], *grid, self.flow.dim, generator=generator, device=lr.device, dtype=lr.dtype
             )
@@ -174,7 +210,14 @@ class LINF(nn.Module):
         out = base[None] if single else base.repeat(len(taus), 1, 1, 1, 1)
         inverses, lost = self.flow.inverses(), 0
         for block in inference.conditions(
-            self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size, tile=tile, chunk=chunk
+            self.encoder,
+            self.conditioner,
+            2 * lr - 1,
+            size,
+            self.patch_size,
+            tile=tile,
+            chunk=chunk,
+            encoded=encoded,
         ):
             mean = self.flow.inverse(
                 torch.zeros_like(block.condition[: self.flow.dim]), block.condition, inverses
@@ -200,6 +243,53 @@ class LINF(nn.Module):
                 WILD,
             )
         return out[0] if single else out
+
+    def _prior_bytes_per_pixel(self) -> int:
+        if self.prior is None:
+            raise UsageError("the model has no prior: train one with task=prior, or sample without")
+        return -(-self.prior.bytes_per_patch // self.patch_size**2)
+
+    def encode(self, lr: Tensor, *, tile: int = inference.TILE) -> list[inference.Encoded]:
+        """The features of LR pictures (B,3,h,w) in [0, 1], for several calls of `sample`."""
+        return list(inference.encode(self.encoder, 2 * lr - 1, tile=tile))
+
+    @torch.no_grad()
+    def lr_latent(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        *,
+        tile: int = inference.TILE,
+        chunk: int | None = None,
+        encoded: Sequence[inference.Encoded] | None = None,
+    ) -> Tensor:
+        """``z_lr``: the latents of what the enlarged LR picture itself lacks (METHOD §9).
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            size: (H, W).
+            tile: see `sample`, as for chunk and encoded.
+            chunk: queries decoded at once.
+            encoded: the features of ``lr``.
+
+        Returns:
+            (B,D,gh,gw) on the patch grid; beyond the edge the residual is taken as 0.
+        """
+        size = inference.check_size(size, 36 * lr.shape[0], lr.device)
+        patches = grid_patches(lr_residual(lr, size), self.patch_size)
+        for block in inference.conditions(
+            self.encoder,
+            self.conditioner,
+            2 * lr - 1,
+            size,
+            self.patch_size,
+            tile=tile,
+            chunk=chunk,
+            encoded=encoded,
+        ):
+            region = patches[block.picture, :, block.rows, block.cols]
+            region.copy_(self.flow(region.flatten(1), block.condition)[0].view_as(region))
+        return patches
 
     @torch.no_grad()
     def moments(self, lr: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:

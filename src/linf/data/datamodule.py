@@ -138,7 +138,7 @@ class SRDataModule(pl.LightningDataModule):
         crop: int = 48,
         scale: Sequence[float] = (1.0, 4.0),
         patch_size: int = 1,
-        queries: int = 2304,
+        queries: int | None = 2304,
         window: bool = False,
         repeat: int = 1,
         batches_per_epoch: int | None = None,

@@ -42,7 +42,8 @@ class RandomScaleCrops(Dataset[SRBatch]):
         crop: LR pixels a side.
         scale: lowest and highest ``s``, at least 1; equal for a fixed scale.
         patch_size: P, odd.
-        queries: patches per sample, arranged as (√q, √q) where that is whole and as (1, q) where not.
+        queries: patches per sample, arranged as (√q, √q) where that is whole and as (1, q) where not; None for as
+            many as have ``crop`` pixels a side, the published window.
         window: False for patches at random pixels, all distinct where the crop has enough; True for the
             contiguous square of ``floor(√q)`` whole patches a side.
         repeat: how many samples each picture gives per epoch.
@@ -56,7 +57,7 @@ class RandomScaleCrops(Dataset[SRBatch]):
         crop: int = 48,
         scale: Sequence[float] = (1.0, 4.0),
         patch_size: int = 1,
-        queries: int = 2304,
+        queries: int | None = 2304,
         window: bool = False,
         repeat: int = 1,
         seed: int = 0,
@@ -64,6 +65,8 @@ class RandomScaleCrops(Dataset[SRBatch]):
         smallest = smallest_crop(crop, scale)
         if patch_size < 1 or patch_size % 2 == 0:
             raise UsageError(f"patch_size is {patch_size}: give an odd number such as 1 or 3")
+        if queries is None:
+            queries = max(crop // patch_size, 1) ** 2
         if queries < 1 or repeat < 1 or seed < 0:
             raise UsageError(
                 f"queries, repeat, seed are {queries}, {repeat}, {seed}: the first two start at 1, seed at 0"

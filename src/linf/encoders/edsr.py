@@ -3,9 +3,12 @@
 Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*, CVPRW 2017, arXiv 1707.02921.
 """
 
+import os
+
 from torch import Tensor, nn
 
 from linf.encoders.blocks import call, conv3x3
+from linf.encoders.pretrained import start_from
 
 
 class ResidualBlock(nn.Module):
@@ -31,6 +34,7 @@ class EDSR(nn.Module):
         channels: width, and `out_channels`.
         residual_scale: factor on each block's residual.
         checkpoint: keep no activations inside blocks, see `call`.
+        pretrained: whose weights to begin with, see `start_from`.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class EDSR(nn.Module):
         residual_scale: float = 1.0,
         *,
         checkpoint: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.config = {"blocks": blocks, "channels": channels, "residual_scale": residual_scale}
@@ -50,6 +55,7 @@ class EDSR(nn.Module):
         self.out_channels, self.checkpoint = channels, checkpoint
         self.halo = 2 * blocks + 2
         """LR pixels around a tile that its features depend on: one for each 3×3 convolution in a row."""
+        start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,h,w) in [-1,1] → (B,C,h,w)."""

@@ -4,11 +4,14 @@ Zhang et al., *Residual Dense Network for Image Super-Resolution*, CVPR 2018, ar
 names of the published code.
 """
 
+import os
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.encoders.blocks import call, conv3x3
+from linf.encoders.pretrained import start_from
 
 
 class DenseLayer(nn.Module):
@@ -45,6 +48,7 @@ class RDN(nn.Module):
         growth: channels that each layer adds.
         channels: width between blocks, and `out_channels`.
         checkpoint: keep no activations inside blocks, see `call`.
+        pretrained: whose weights to begin with, see `start_from`.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class RDN(nn.Module):
         channels: int = 64,
         *,
         checkpoint: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.config = {"blocks": blocks, "layers": layers, "growth": growth, "channels": channels}
@@ -64,6 +69,7 @@ class RDN(nn.Module):
         self.GFF = nn.Sequential(nn.Conv2d(blocks * channels, channels, 1), conv3x3(channels, channels))
         self.out_channels, self.checkpoint = channels, checkpoint
         self.halo = 3 + blocks * layers
+        start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,h,w) in [-1,1] → (B,C,h,w)."""

@@ -4,11 +4,14 @@ Wang et al., *ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks*
 Modules keep the names of the published code.
 """
 
+import os
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.encoders.blocks import call, conv3x3
+from linf.encoders.pretrained import start_from
 
 RESIDUAL_SCALE = 0.2
 
@@ -51,10 +54,17 @@ class RRDBNet(nn.Module):
         channels: width, and `out_channels`.
         growth: channels that each layer of a dense block adds.
         checkpoint: keep no activations inside blocks, see `call`.
+        pretrained: whose weights to begin with, see `start_from`.
     """
 
     def __init__(
-        self, blocks: int = 23, channels: int = 64, growth: int = 32, *, checkpoint: bool = False
+        self,
+        blocks: int = 23,
+        channels: int = 64,
+        growth: int = 32,
+        *,
+        checkpoint: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.config = {"blocks": blocks, "channels": channels, "growth": growth}
@@ -63,6 +73,7 @@ class RRDBNet(nn.Module):
         self.trunk_conv = conv3x3(channels, channels)
         self.out_channels, self.checkpoint = channels, checkpoint
         self.halo = 2 + 15 * blocks
+        start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,h,w) in [-1,1] → (B,C,h,w)."""

@@ -4,6 +4,7 @@ Liang et al., *SwinIR: Image Restoration Using Swin Transformer*, ICCVW 2021, ar
 of Liu et al., arXiv 2103.14030. Modules keep the names of the published code. Inside, pictures are (B,h,w,C).
 """
 
+import os
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.encoders.blocks import call, conv3x3
+from linf.encoders.pretrained import start_from
 from linf.errors import UsageError
 
 
@@ -39,6 +41,14 @@ def shift_mask(size: tuple[int, int], side: int, shift: int, device: torch.devic
     return (label[:, None] != label[:, :, None]).float() * -100
 
 
+def relative_positions(side: int) -> Tensor:
+    """Which entry of the table of biases belongs to each pair of a window's pixels, (side², side²)."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    place = torch.stack((y.flatten(), x.flatten()))
+    way = place[:, :, None] - place[:, None] + side - 1
+    return way[0] * (2 * side - 1) + way[1]
+
+
 class WindowAttention(nn.Module):
     """``softmax(QKᵀ/√d + bias) V`` within windows, with a learned bias per relative position."""
 
@@ -49,10 +59,7 @@ class WindowAttention(nn.Module):
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * side - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-        place = torch.stack((y.flatten(), x.flatten()))
-        way = place[:, :, None] - place[:, None] + side - 1
-        self.register_buffer("relative_position_index", way[0] * (2 * side - 1) + way[1], persistent=False)
+        self.register_buffer("relative_position_index", relative_positions(side), persistent=False)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.proj = nn.Linear(channels, channels)
 
@@ -139,6 +146,7 @@ class SwinIR(nn.Module):
         drop_path: stochastic depth of the last layer; it grows from 0 at the first.
         out_channels: C of the features.
         checkpoint: keep no activations inside blocks, see `call`.
+        pretrained: whose weights to begin with, see `start_from`.
     """
 
     halo = None
@@ -155,6 +163,7 @@ class SwinIR(nn.Module):
         drop_path: float = 0.1,
         out_channels: int = 64,
         checkpoint: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         if len(depths) != len(heads) or any(channels % n for n in heads):
@@ -191,6 +200,7 @@ class SwinIR(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+        start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B,3,h,w) in [-1,1] → (B,C,h,w)."""

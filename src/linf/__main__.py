@@ -1,0 +1,5 @@
+"""`python -m linf` is `linf`."""
+
+from linf.cli import main
+
+main()
