@@ -26,8 +26,9 @@ demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it, leave
 	@echo "  $(BIN)/python eval.py ckpt_path=outputs/demo/train/model.safetensors data=folder data.root=FOLDER save_pictures=true"
 	@echo "  $(BIN)/python train.py data=folder data.root=FOLDER model=linf_patch"
 
+# A process per core, each with one thread: small tensors gain nothing from more.
 test: $(READY)  ## Run the fast tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
 
 test-all: $(READY)  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"

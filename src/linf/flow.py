@@ -6,6 +6,7 @@ Everything here works on columns: ``x`` is (D, N), one residual patch per column
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -116,21 +117,21 @@ class ConditionalFlow(nn.Module):
 
     def inverse(self, z: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:
         """Latents to residuals: (D, N), (K·2·D, N) → (D, N); ``inverses`` as `inverses` gives them."""
-        return self._backwards(z, condition, inverses, affine=True)
+        return self._backwards(z, *self.scales_and_shifts(condition), inverses, affine=True)
 
     def inverse_linear(self, v: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:
         """The linear part ``A(c) v`` of the inverse ``m(c) + A(c) z``: (D, N) → (D, N)."""
-        return self._backwards(v, condition, inverses, affine=False)
+        return self._backwards(v, *self.scales_and_shifts(condition), inverses, affine=False)
 
-    def _backwards(self, x: Tensor, condition: Tensor, inverses: Tensor | None, *, affine: bool) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            scale, shift = self.scales_and_shifts(condition)
-            inverses = self.inverses() if inverses is None else inverses
-            for k in range(self.steps, -1, -1):
-                if k < self.steps:
-                    x = (x - shift[k] if affine else x) / scale[k]
-                x = inverses[k] @ (x - self.bias[k, :, None] if affine else x)
-            return x
+    def mean_and_texture(
+        self, z: Tensor | None, condition: Tensor, inverses: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """``m(c)`` and ``A(c) z``, (D, N) each, whose sum is `inverse`; z (D, N), or None for no texture."""
+        scale, shift = self.scales_and_shifts(condition)
+        mean = self._backwards(torch.zeros_like(shift[0]), scale, shift, inverses, affine=True)
+        if z is None:
+            return mean, torch.zeros_like(mean)
+        return mean, self._backwards(z, scale, shift, inverses, affine=False)
 
     def moments(self, condition: Tensor, inverses: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The exact Gaussian of the residual at τ = 1 (METHOD §4).
@@ -139,9 +140,27 @@ class ConditionalFlow(nn.Module):
             mean (D, N) and variance (D, N), the diagonal of ``A Aᵀ``.
         """
         inverses = self.inverses() if inverses is None else inverses
-        mean = self.inverse(torch.zeros_like(condition[: self.dim]), condition, inverses)
+        scale, shift = self.scales_and_shifts(condition)
+        mean = self._backwards(torch.zeros_like(shift[0]), scale, shift, inverses, affine=True)
         variance = torch.zeros_like(mean)
         for column in torch.eye(self.dim, dtype=mean.dtype, device=mean.device):
             v = column[:, None].expand_as(mean)
-            variance += self.inverse_linear(v, condition, inverses).square()
+            variance += self._backwards(v, scale, shift, inverses, affine=False).square()
         return mean, variance
+
+    def _backwards(
+        self,
+        x: Tensor,
+        scale: Sequence[Tensor],
+        shift: Sequence[Tensor],
+        inverses: Tensor | None,
+        *,
+        affine: bool,
+    ) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            inverses = self.inverses() if inverses is None else inverses
+            for k in range(self.steps, -1, -1):
+                if k < self.steps:
+                    x = (x - shift[k] if affine else x) / scale[k]
+                x = inverses[k] @ (x - self.bias[k, :, None] if affine else x)
+            return x

@@ -219,13 +219,8 @@ class LINF(nn.Module):
             chunk=chunk,
             encoded=encoded,
         ):
-            mean = self.flow.inverse(
-                torch.zeros_like(block.condition[: self.flow.dim]), block.condition, inverses
-            )
-            texture = torch.zeros_like(mean)
-            if z is not None:
-                latent = z[block.picture, block.rows, block.cols].flatten(0, 1).T
-                texture = self.flow.inverse_linear(latent, block.condition, inverses)
+            latent = None if z is None else z[block.picture, block.rows, block.cols].flatten(0, 1).T
+            mean, texture = self.flow.mean_and_texture(latent, block.condition, inverses)
             wild = ~(mean.abs() + max(taus) * texture.abs() <= WILD).all(0)
             if wild.any():
                 lost += int(wild.sum())
