@@ -173,7 +173,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
     def defect(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("linf.task.summarise", defect)
+    monkeypatch.setattr("linf.task.evaluation.summarise", defect)
     with pytest.raises(ZeroDivisionError, match="ours"):
         command("eval", *EVAL, "data.test_scales=[2]")
 
