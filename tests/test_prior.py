@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 import linf
 from conftest import Command, Compose
-from linf.checkpoints import build, start_from
+from linf import cli
+from linf.checkpoints import build, load_prior, start_from
 from linf.conditioner import FourierConditioner
 from linf.coordinates import patch_centres
 from linf.data.pairs import SRBatch
@@ -29,6 +30,7 @@ from linf.flow import ConditionalFlow
 from linf.losses import LearnedPrior
 from linf.model import LINF
 from linf.prior import UNet, grid_patches, lr_residual, published_prior, window_lr_residual
+from linf.published import to_published
 from linf.task import PriorTraining
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
@@ -669,3 +671,45 @@ def test_evaluation_has_a_row_for_the_prior_from_the_same_encoding(
     assert np.isfinite(both["psnr_y"]).all()
     pd.testing.assert_frame_equal(both[others], alone)
     assert len(list((tmp_path / with_prior.stem / "pictures").rglob("prior.png"))) == 4
+
+
+# Published files
+
+
+def test_a_published_prior_joins_its_linf(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    flow = ConditionalFlow(3, 2)
+    model = LINF(EDSR(1, 4), partial(FourierConditioner, width=8, depth=1), flow).eval()
+    prior = UNet(3, width=4).eval()
+    torch.save(to_published(model), tmp_path / "linf.pth")
+    args = {"in_chans": 27, "depth": 3, "dim": 4, "bilinear": True}
+    content = {"prior_model": {"name": "unet", "args": args, "sd": prior.state_dict()}, "epoch": 7}
+    torch.save(content, tmp_path / "prior.pth")
+    joined = linf.load(tmp_path / "linf.pth", prior=tmp_path / "prior.pth")
+    model.set_prior(prior)
+    lr = torch.rand(1, 3, 6, 7)
+    expected = model.sample(lr, (13, 17), prior=True)
+    assert torch.equal(joined.sample(lr, (13, 17), prior=True), expected)
+    out = tmp_path / "joined.safetensors"
+    cli.main(["convert", str(tmp_path / "linf.pth"), str(out), "--prior", str(tmp_path / "prior.pth")])
+    assert torch.equal(linf.load(out).sample(lr, (13, 17), prior=True), expected)
+    assert torch.equal(load_prior(out).outc.conv.weight, prior.outc.conv.weight)
+    capsys.readouterr()
+    cli.main(["info", str(tmp_path / "prior.pth")])
+    told = capsys.readouterr().out
+    assert "published prior" in told
+    assert "patch_size 3, width 4, depth 3" in told
+
+
+def test_a_prior_where_a_linf_belongs_is_told(tmp_path: Path, checkpoint: Path) -> None:
+    args = {"in_chans": 27, "depth": 1, "dim": 4, "bilinear": True}
+    state = UNet(3, width=4, depth=1).state_dict()
+    torch.save({"prior_model": {"name": "unet", "args": args, "sd": state}}, tmp_path / "prior.pth")
+    with pytest.raises(UsageError, match="a prior without its LINF"):
+        linf.load(tmp_path / "prior.pth")
+    with pytest.raises(UsageError, match="holds no prior"):
+        linf.load(checkpoint, prior=checkpoint)
+    state.pop("outc.conv.bias")
+    torch.save({"prior_model": {"name": "unet", "args": args, "sd": state}}, tmp_path / "less.pth")
+    with pytest.raises(UsageError, match=r"less\.pth .*lacks 1 tensors, such as 'outc.conv.bias'"):
+        linf.load(checkpoint, prior=tmp_path / "less.pth")

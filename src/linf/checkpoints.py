@@ -19,7 +19,7 @@ from linf.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.errors import UsageError
 from linf.flow import ConditionalFlow
 from linf.model import LINF
-from linf.prior import UNet
+from linf.prior import UNet, published_prior
 from linf.published import from_published
 
 Model = LINF | LIIF | LTE
@@ -50,22 +50,46 @@ def _chosen(known: dict[str, Any], part: str, parts: dict[str, dict[str, Any]]) 
     return known[name]
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = None) -> Model:
     """The model in a checkpoint, in evaluation mode on the CPU.
 
     Args:
         path: a Lightning ``.ckpt`` or ``.safetensors`` of this project, or a published ``.pth``. Of a run with
             averaged weights (EMA), the average is taken.
+        prior: a file to take the prior of a LINF from: a published prior, or any checkpoint that has one.
 
     Raises:
         UsageError: there is no such file, or it is none of these.
     """
+    model = read(path)
+    if isinstance(model, UNet):
+        raise UsageError(
+            f"{path} holds a prior without its LINF: give the LINF's file, and this one as the prior"
+        )
+    if prior is not None:
+        if not isinstance(model, LINF):
+            raise UsageError(f"{path} holds a {type(model).__name__}, which takes no prior")
+        model.set_prior(load_prior(prior))
+    return model
+
+
+def load_prior(path: str | os.PathLike[str]) -> UNet:
+    """The prior in a published prior file, or in a checkpoint of a LINF that has one; in evaluation mode."""
+    found = read(path)
+    prior = found if isinstance(found, UNet) else getattr(found, "prior", None)
+    if prior is None:
+        raise UsageError(f"{path} holds no prior")
+    return prior
+
+
+def read(path: str | os.PathLike[str]) -> Model | UNet:
+    """What a file holds, in evaluation mode on the CPU: a model, or a published prior without its LINF."""
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"no checkpoint at {path}: give a .ckpt, .safetensors or published .pth file")
     try:
         config, weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-        model = build(config)
+        model: Model | UNet = UNet(**config["prior"]) if config.keys() == {"prior"} else build(config)
         _fill(model, weights)
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
@@ -133,7 +157,7 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
         partial_file.unlink(missing_ok=True)
 
 
-def _fill(model: Model, weights: dict[str, Tensor]) -> None:
+def _fill(model: Model | UNet, weights: dict[str, Tensor]) -> None:
     wanted = model.state_dict()
     for problem, names in (
         ("lacks", wanted.keys() - weights.keys()),
@@ -164,6 +188,9 @@ def _pickled(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return content["linf"], {
             name.removeprefix(prefix): v for name, v in weights if name.startswith(prefix)
         }
+    if isinstance(content, dict) and isinstance(content.get("prior_model"), dict):
+        settings, weights = published_prior(content)
+        return {"prior": {k: v for k, v in settings.items() if k != "name"}}, weights
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         return from_published(content)
     raise UsageError("it is neither a checkpoint of this project nor a published one")

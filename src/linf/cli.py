@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from torch import nn
 
 from linf import weights
-from linf.checkpoints import load, save
+from linf.checkpoints import load, read, save
 from linf.errors import UsageError, end
+from linf.prior import UNet
 from linf.published import to_published
 
 
@@ -56,8 +57,11 @@ def _parser() -> Parser:
     )
     convert.add_argument("source", type=Path, metavar="IN", help="a .ckpt, .safetensors or published .pth")
     convert.add_argument("out", type=Path, metavar="OUT", help="NAME.safetensors, or NAME.pth as published")
+    convert.add_argument(
+        "--prior", type=Path, metavar="FILE", help="also take the prior of a LINF from this file"
+    )
     convert.add_argument("--force", action="store_true", help="overwrite OUT")
-    convert.set_defaults(run=lambda given: _convert(given.source, given.out, given.force))
+    convert.set_defaults(run=lambda given: _convert(given.source, given.out, given.force, given.prior))
 
     about = "Weights from packages, kept in $LINF_CACHE/weights or ~/.cache/linf/weights; the folder can be copied."
     kept = commands.add_parser("weights", help="weights from packages", description=about)
@@ -84,12 +88,13 @@ def _parser() -> Parser:
 
 
 def _info(file: Path) -> None:
-    model = load(file)
+    model = read(file)
     kind, facts = _kind(file)
-    parts = dict(model.named_children())
+    config: dict[str, Any] = {"prior": model.config} if isinstance(model, UNet) else model.config
+    parts = {"prior": model} if isinstance(model, UNet) else dict(model.named_children())
     rows = [("file", f"{file}, {file.stat().st_size / 1e6:,.1f} MB"), ("kind", kind), ("model", _name(model))]
     for part, module in parts.items():
-        settings = {key: value for key, value in model.config.get(part, {}).items() if key != "name"}
+        settings = {key: value for key, value in config.get(part, {}).items() if key != "name"}
         words = ", ".join(f"{key} {value}" for key, value in settings.items())
         rows.append((part, f"{_name(module)}{': ' * bool(words)}{words}; {_count(module)}"))
     rows += [("total", _count(model)), *facts.items()]
@@ -118,19 +123,19 @@ def _kind(file: Path) -> tuple[str, dict[str, Any]]:
         kind = "a training run of this project (Lightning)"
     else:
         facts = {"epoch": content.get("epoch")}
-        inner = content.get("model") or content.get("prior_model") or {}
-        kind = f"published {inner.get('name', 'model')}"
+        inner = content.get("model") or {}
+        kind = "published prior" if "prior_model" in content else f"published {inner.get('name', 'model')}"
     return kind, {key: value for key, value in facts.items() if value is not None}
 
 
-def _convert(source: Path, out: Path, force: bool) -> None:
+def _convert(source: Path, out: Path, force: bool, prior: Path | None) -> None:
     if out.suffix not in (".safetensors", ".pth"):
         raise UsageError(
             f"cannot write {out}: end its name in .safetensors, or in .pth for the published format"
         )
     if out.is_dir() or (out.exists() and not force):
         raise UsageError(f"{out} exists: choose another name" + (", or --force" if out.is_file() else ""))
-    model = load(source)
+    model = load(source, prior)
     try:
         if out.suffix == ".safetensors":
             save(model, out)
