@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -209,16 +209,7 @@ class LINF(nn.Module):
         base = F.interpolate(lr, size, mode="bilinear", align_corners=False)
         out = base[None] if single else base.repeat(len(taus), 1, 1, 1, 1)
         inverses, lost = self.flow.inverses(), 0
-        for block in inference.conditions(
-            self.encoder,
-            self.conditioner,
-            2 * lr - 1,
-            size,
-            self.patch_size,
-            tile=tile,
-            chunk=chunk,
-            encoded=encoded,
-        ):
+        for block in self._blocks(lr, size, tile, chunk, encoded):
             latent = None if z is None else z[block.picture, block.rows, block.cols].flatten(0, 1).T
             mean, texture = self.flow.mean_and_texture(latent, block.condition, inverses)
             wild = ~(mean.abs() + max(taus) * texture.abs() <= WILD).all(0)
@@ -238,6 +229,25 @@ class LINF(nn.Module):
                 WILD,
             )
         return out[0] if single else out
+
+    def _blocks(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        tile: int = inference.TILE,
+        chunk: int | None = None,
+        encoded: Sequence[inference.Encoded] | None = None,
+    ) -> Iterator[inference.Block]:
+        return inference.conditions(
+            self.encoder,
+            self.conditioner,
+            2 * lr - 1,
+            size,
+            self.patch_size,
+            tile=tile,
+            chunk=chunk,
+            encoded=encoded,
+        )
 
     def _prior_bytes_per_pixel(self) -> int:
         if self.prior is None:
@@ -272,16 +282,7 @@ class LINF(nn.Module):
         """
         size = inference.check_size(size, 36 * lr.shape[0], lr.device)
         patches = grid_patches(lr_residual(lr, size), self.patch_size)
-        for block in inference.conditions(
-            self.encoder,
-            self.conditioner,
-            2 * lr - 1,
-            size,
-            self.patch_size,
-            tile=tile,
-            chunk=chunk,
-            encoded=encoded,
-        ):
+        for block in self._blocks(lr, size, tile, chunk, encoded):
             region = patches[block.picture, :, block.rows, block.cols]
             region.copy_(self.flow(region.flatten(1), block.condition)[0].view_as(region))
         return patches
@@ -302,7 +303,7 @@ class LINF(nn.Module):
         mean = F.interpolate(lr, size, mode="bilinear", align_corners=False)
         deviation = torch.zeros_like(mean)
         inverses = self.flow.inverses()
-        for block in inference.conditions(self.encoder, self.conditioner, 2 * lr - 1, size, self.patch_size):
+        for block in self._blocks(lr, size):
             m, variance = self.flow.moments(block.condition, inverses)
             region = block.of(mean)
             region += block.fold(m, region) / 2
