@@ -96,7 +96,7 @@ class PicturePanels(Callback):
         # The last scale's pictures stand last: there the models differ most.
         for i in range(len(pairs) - min(self.pictures, len(pairs.hr)), len(pairs)):
             lr, hr, scale, name = pairs[i]
-            lr, hr = lr.to(pl_module.device), hr.to(pl_module.device)
+            lr, hr = (picture.to(pl_module.device, pl_module.dtype) for picture in (lr, hr))
             size = (hr.shape[-2], hr.shape[-1])
             generator = torch.Generator(pl_module.device).manual_seed(self.seed)
             made = systems(pl_module.model, lr[None], size, self.temperatures, generator)  # type: ignore[arg-type]

@@ -77,7 +77,8 @@ def _mistake(error: BaseException) -> BaseException | None:
 def _leave_out_what_no_user_can_act_on() -> None:
     """Drop Lightning's advertisements, and its warnings about its own use of torch, a resume and a frozen part."""
     log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    log.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())
+    noise = ("Tip: For seamless", "already configured with model summary callbacks")
+    log.addFilter(lambda record: not any(words in record.getMessage() for words in noise))
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
