@@ -189,6 +189,7 @@ def test_two_half_batches_are_a_whole_one(settings: Settings, tmp_path: Path, ta
     assert_close(whole, halves, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "more"),
     [
@@ -414,6 +415,7 @@ def test_a_command_ends_in_one_line(command: Command, tmp_path: Path) -> None:
     assert (tmp_path / "nonfinite_batch.pt").is_file()
 
 
+@pytest.mark.slow
 def test_all_ranks_stop_together(tmp_path: Path) -> None:
     poison = (
         "+callbacks.poison._target_=test_finetune.Poison",

@@ -149,6 +149,7 @@ def test_alexnet_gives_the_figures_of_lpips_authors(fetched: Fetched) -> None:
         assert measure(picture(name), picture("ex_ref")).item() == pytest.approx(figure, abs=5e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than a weight enum")
 def test_vgg16_gives_the_figure_of_torchmetrics(fetched: Fetched) -> None:
