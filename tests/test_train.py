@@ -425,6 +425,14 @@ def test_resuming_with_another_model_is_told_in_words(command: Command, whole: W
     assert "steps" in done.err.splitlines()[-1]
 
 
+def test_resuming_past_the_end_is_told_in_words(command: Command, whole: Whole) -> None:
+    last = whole(*HALVING) / "checkpoints" / "last.ckpt"
+    done = command("train", *SMOKE, f"ckpt_path={last}", "trainer.max_epochs=1")
+    assert done.status == 2
+    assert "Traceback" not in done.out + done.err
+    assert "max_epochs=1" in done.err.splitlines()[-1]
+
+
 # Sweeps
 
 

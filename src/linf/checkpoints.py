@@ -102,7 +102,8 @@ def _reason(error: Exception) -> str:
     code = re.search(r"GLOBAL (\S+)", str(error))
     if code:
         return f"it holds {code[1]}, and no file's code is ever run"
-    if isinstance(error, KeyError):
+    # Text that happens to be pickle ends in a KeyError too, for a number.
+    if isinstance(error, KeyError) and isinstance(error.args[0], str):
         return f"it lacks {error}"
     return f"it is damaged or of another kind ({type(error).__name__})"
 

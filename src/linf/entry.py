@@ -69,8 +69,9 @@ def run(entry: Callable[[], object], conf: Path) -> None:
 
 def _mistake(error: BaseException) -> BaseException | None:
     """What in an error's chain of causes the user can mend."""
-    # W&B's error about a missing account has the name of ours.
-    told = next((e for e in _causes(error) if type(e).__name__ == "UsageError"), None)
+    # W&B's error about a missing account has the name of ours, and Lightning's about settings speaks in words.
+    names = ("UsageError", "MisconfigurationException")
+    told = next((e for e in _causes(error) if type(e).__name__ in names), None)
     return told or (error if isinstance(error, HydraException | OmegaConfBaseException) else None)
 
 
