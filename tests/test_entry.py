@@ -116,6 +116,11 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("experiment=smoke", "data=folder", "data.root=dot"),
         ("none of 1 pictures", "12"),
     ),
+    "no likelihood": (
+        "train",
+        ("model=liif", "data.batch_size=1", "data.crop=12", "data.queries=16", "data.num_workers=0"),
+        ("LIIF has no likelihood", "task=regression"),
+    ),
     "no training pictures": ("train", ("experiment=smoke", "data.train=null"), ("data.train",)),
     "words for a number": ("train", ("trainer.max_epochs=abc",), ("max_epochs", "abc")),
     "words for a rate": ("train", ("experiment=smoke", "task.optimizer.lr=fast"), ("lr", "fast")),

@@ -1,4 +1,4 @@
-"""What happens beside training: averaged weights and pictures to look at."""
+"""What happens beside training: averaged weights, progress, pictures to look at, and a stop in time."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import Callback, WeightAveraging
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 
@@ -50,6 +50,17 @@ class EMA(WeightAveraging):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave the average as the result."""
         super().on_train_end(trainer, pl_module)
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar, which ends its line where a run fails: what is said then stands on a line of its own."""
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar."""
+        if self._train_progress_bar is not None:
+            self._train_progress_bar.close()
 
 
 class PicturePanels(Callback):
