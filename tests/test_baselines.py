@@ -159,14 +159,16 @@ def test_every_model_has_its_rows_and_bicubic_stands_first() -> None:
         "LTE": systems(lte().float(), lr, SIZE, [0, 0.5]),
         "bicubic": systems(Bicubic(), lr, SIZE, [0, 0.5]),
     }
-    assert {name: list(of) for name, of in rows.items()} == {
+    made = {name: list(of) for name, of in rows.items()}
+    assert {name: [system.name for system in of] for name, of in made.items()} == {
         "LINF": ["bicubic", "τ=0", "τ=0.5"],
         "LIIF": ["bicubic", "LIIF"],
         "LTE": ["bicubic", "LTE"],
         "bicubic": ["bicubic"],
     }
-    for of in rows.values():
-        assert torch.equal(of["bicubic"], bicubic(lr, SIZE))
+    for of in made.values():
+        assert torch.equal(of[0].pictures[0], bicubic(lr, SIZE))
+        assert all(system.pictures.shape == (1, 1, 3, *SIZE) for system in of)
 
 
 def test_losses_and_models_that_do_not_fit_are_told() -> None:

@@ -132,7 +132,11 @@ def test_evaluation_loaders(tmp_path: Path) -> None:
     assert [(p.scale, p.name, tuple(p.hr.shape)) for p in val] == [
         (s, name, (1, 3, 16, 16)) for s in (2.0, 4.0) for name in ("0_40", "1_40")
     ]
-    assert [[p.name for p in loader] for loader in data.test_dataloader()] == [["0_40", "1_40"], ["0_40"]]
+    tested = [(p.dataset, p.name, p.scale) for p in data.test_dataloader()]
+    assert tested == [("made", "0_40", 2.5), ("made", "1_40", 2.5), ("other", "0_40", 2.5)]
+    assert tested == [pairs.key(i) for pairs in data.test_pairs for i in range(len(pairs))]
+    data.tested = {tested[0], tested[2]}
+    assert [p.name for p in data.test_dataloader()] == ["1_40"]
     assert [p.name for p in data.test] == ["made", "other"]
     with pytest.raises(UsageError, match=r"set data\.train"):
         data.train_dataloader()
@@ -148,7 +152,7 @@ def test_given_lr_reaches_the_test_loader(tmp_path: Path) -> None:
         test=Pictures("given", hr.hr, {2.0: lr.hr}), test_scales=(2, 4), cache_dir=str(tmp_path)
     )
     data.setup("test")
-    found = list(data.test_dataloader()[0])
+    found = list(data.test_dataloader())
     assert (
         found[0]
         .lr.mul(255)
@@ -200,16 +204,21 @@ def test_every_rank_gets_test_pictures_and_each_is_scored_once(tmp_path: Path, w
         data = SRDataModule(test=[one, made], test_scales=[2], cache_dir=str(tmp_path))
         data.trainer = OneRank(rank, world_size)
         data.setup("test")
-        shares.append([(i, p.name) for i, loader in enumerate(data.test_dataloader()) for p in loader])
+        shares.append([(p.dataset, p.name) for p in data.test_dataloader()])
     assert all(shares)
-    assert sorted(itertools.chain(*shares)) == [(0, "0_40"), (1, "0_40"), (1, "1_40"), (1, "2_40")]
+    assert sorted(itertools.chain(*shares)) == [
+        ("made", "0_40"),
+        ("made", "1_40"),
+        ("made", "2_40"),
+        ("one", "0_40"),
+    ]
 
 
 def test_more_ranks_than_pictures_is_told(tmp_path: Path) -> None:
     data = datamodule(tmp_path, val_scales=[2])
     data.trainer = OneRank(0, 4)
     data.setup("validate")
-    with pytest.raises(UsageError, match=r"3 evaluation pictures, .* among 4 ranks"):
+    with pytest.raises(UsageError, match=r"3 validation pictures, .* among 4 ranks"):
         data.val_dataloader()
 
 

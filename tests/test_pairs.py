@@ -19,7 +19,7 @@ from linf.data.pairs import (
     oriented,
     smallest_crop,
 )
-from linf.data.resize import pil_bicubic
+from linf.data.resize import matlab_bicubic, pil_bicubic
 from linf.errors import UsageError
 
 
@@ -242,6 +242,25 @@ def test_given_lr_is_used_and_decides_the_crop(
     assert np.array_equal(np.rint(pairs[1].lr.numpy() * 255), lr[0].transpose(2, 0, 1))
     assert pairs[1].hr.shape == (3, *cropped)
     assert pairs[0].lr.shape == (3, hr[0] // 2, hr[1] // 2)
+
+
+@pytest.mark.parametrize("s", [2, 2.7, 4])
+def test_lr_is_made_by_the_bicubic_that_is_asked_for(tmp_path: Path, s: float) -> None:
+    cache = cache_of(tmp_path, (40, 44))
+    pil, matlab = (ScaledPictures(cache, [s], name="set", resize=whose)[0] for whose in ("pil", "matlab"))
+    assert torch.equal(pil.hr, matlab.hr)
+    expected = matlab_bicubic(pil.hr.mul(255).round().byte(), pil.lr.shape[-2:])
+    assert torch.equal(matlab.lr.mul(255).round().byte(), expected)
+    inside = (..., slice(3, -3), slice(3, -3))
+    difference = (pil.lr - matlab.lr).mul(255).round().abs()
+    assert difference[inside].max() <= 1
+    assert difference.max() > 1, "they differ at the border"
+    assert pil.dataset == "set"
+
+
+def test_a_bicubic_that_there_is_not_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose 'pil' or 'matlab'"):
+        ScaledPictures(cache_of(tmp_path, (20, 20)), [2], resize="kornia")  # type: ignore[arg-type]
 
 
 def test_central_crop_comes_first_and_sets_given_lr_aside(tmp_path: Path) -> None:

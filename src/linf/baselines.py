@@ -1,8 +1,8 @@
 """What LINF is held against, behind its interface: bicubic, and regression by LIIF and LTE (METHOD §8)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf import inference
+from linf.closed_form import Law, law
 from linf.conditioner import Decode, FourierConditioner, batch_neighbourhood
 from linf.coordinates import Neighbourhood
 from linf.data.resize import bicubic
@@ -176,32 +177,42 @@ def _for_each(temperature: float | Sequence[float], picture: Tensor) -> Tensor:
     )
 
 
+class System(NamedTuple):
+    """What a table shows of a picture in one line."""
+
+    name: str
+    temperature: float | None
+    """Of LINF's samples."""
+    pictures: Tensor
+    """(S,B,3,H,W), not clamped; S is 1 where nothing is random."""
+
+
 def systems(
     model: LINF | Regression | Bicubic,
     lr: Tensor,
     size: tuple[int, int],
     temperatures: Sequence[float],
     generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """What a table shows of a picture: bicubic, then the model, for LINF at each temperature and by its prior.
+    known: Law | None = None,
+) -> Iterator[System]:
+    """Bicubic, then the model, for LINF at each temperature and by its prior; made one by one, as they are asked for.
 
     Args:
         model: any.
         lr: (B,3,h,w) in [0, 1].
         size: (H, W).
-        temperatures: of LINF's samples, which share one latent.
-        generator: of that latent.
-
-    Returns:
-        (B,3,H,W) by name.
+        temperatures: of LINF's samples, which share their latents.
+        generator: of those latents.
+        known: LINF's law of these pictures, where it has been worked out already.
     """
-    named = {"bicubic": bicubic(lr, size)}
+    yield System("bicubic", None, bicubic(lr, size)[None])
     if isinstance(model, LINF):
         encoded = None if model.prior is None else model.encode(lr)
-        samples = model.sample(lr, size, temperature=temperatures, generator=generator, encoded=encoded)
-        named |= {f"τ={t:g}": sr for t, sr in zip(temperatures, samples, strict=True)}
+        if known is None:
+            known = law(model, lr, size, highest=max(temperatures), generator=generator, encoded=encoded)
+        for tau in temperatures:
+            yield System(f"τ={tau:g}", tau, known.at(tau))
         if model.prior is not None:
-            named["prior"] = model.sample(lr, size, prior=True, encoded=encoded)
+            yield System("prior", None, model.sample(lr, size, prior=True, encoded=encoded)[None])
     elif isinstance(model, Regression):
-        named[type(model).__name__] = model.sample(lr, size)
-    return named
+        yield System(type(model).__name__, None, model.sample(lr, size)[None])

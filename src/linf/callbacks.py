@@ -111,7 +111,7 @@ class PicturePanels(Callback):
             size = (hr.shape[-2], hr.shape[-1])
             generator = torch.Generator(pl_module.device).manual_seed(self.seed)
             made = systems(pl_module.model, lr[None], size, self.temperatures, generator)  # type: ignore[arg-type]
-            named = {system: sr[0] for system, sr in made.items()}
+            named = {name: pictures[0, 0] for name, _, pictures in made}
             rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"

@@ -106,10 +106,14 @@ class ConditionalFlow(nn.Module):
             log_scale = torch.stack([s.log().sum(0) for s in scale]).sum(0)
             return z, log_scale + torch.linalg.slogdet(self.weight).logabsdet.sum()
 
+    def latents_and_log_prob(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents of residual patches and their log-density in nats per patch: (D, N), (K·2·D, N) → (D, N), (N,)."""
+        z, ladj = self(x, condition)
+        return z, ladj - 0.5 * (z.square().sum(0) + self.dim * math.log(2 * math.pi))
+
     def log_prob(self, x: Tensor, condition: Tensor) -> Tensor:
         """Log-density of residual patches in nats per patch: (D, N), (K·2·D, N) → (N,)."""
-        z, ladj = self(x, condition)
-        return ladj - 0.5 * (z.square().sum(0) + self.dim * math.log(2 * math.pi))
+        return self.latents_and_log_prob(x, condition)[1]
 
     def inverses(self) -> Tensor:
         """``W_k⁻¹``, (K+1, D, D): a matter of weights alone, worked out in float64 once per picture."""
@@ -123,15 +127,14 @@ class ConditionalFlow(nn.Module):
         """The linear part ``A(c) v`` of the inverse ``m(c) + A(c) z``: (D, N) → (D, N)."""
         return self._backwards(v, *self.scales_and_shifts(condition), inverses, affine=False)
 
-    def mean_and_texture(
-        self, z: Tensor | None, condition: Tensor, inverses: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """``m(c)`` and ``A(c) z``, (D, N) each, whose sum is `inverse`; z (D, N), or None for no texture."""
+    def mean_and_textures(
+        self, latents: Sequence[Tensor], condition: Tensor, inverses: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """``m(c)``, (D, N), and ``A(c) z`` for each z (D, N) of ``latents``: with one of them the sum is `inverse`."""
         scale, shift = self.scales_and_shifts(condition)
+        inverses = self.inverses() if inverses is None else inverses
         mean = self._backwards(torch.zeros_like(shift[0]), scale, shift, inverses, affine=True)
-        if z is None:
-            return mean, torch.zeros_like(mean)
-        return mean, self._backwards(z, scale, shift, inverses, affine=False)
+        return mean, [self._backwards(z, scale, shift, inverses, affine=False) for z in latents]
 
     def moments(self, condition: Tensor, inverses: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The exact Gaussian of the residual at τ = 1 (METHOD §4).
@@ -139,14 +142,20 @@ class ConditionalFlow(nn.Module):
         Returns:
             mean (D, N) and variance (D, N), the diagonal of ``A Aᵀ``.
         """
-        inverses = self.inverses() if inverses is None else inverses
+        mean, _ = self.mean_and_textures((), condition, inverses)
+        return mean, self.variances(condition, torch.eye(3, device=mean.device), inverses)
+
+    def variances(self, condition: Tensor, mix: Tensor, inverses: Tensor | None = None) -> Tensor:
+        """The exact variance at τ = 1 of mixtures of each pixel's three colours: (M, 3) mixtures → (M·P², N)."""
         scale, shift = self.scales_and_shifts(condition)
-        mean = self._backwards(torch.zeros_like(shift[0]), scale, shift, inverses, affine=True)
-        variance = torch.zeros_like(mean)
-        for column in torch.eye(self.dim, dtype=mean.dtype, device=mean.device):
-            v = column[:, None].expand_as(mean)
-            variance += self._backwards(v, scale, shift, inverses, affine=False).square()
-        return mean, variance
+        inverses = self.inverses() if inverses is None else inverses
+        variance: Tensor | float = 0.0
+        for column in torch.eye(self.dim, dtype=shift[0].dtype, device=mix.device):
+            v = column[:, None].expand_as(shift[0])
+            response = self._backwards(v, scale, shift, inverses, affine=False)
+            variance = variance + (mix.to(response.dtype) @ response.view(3, -1)).square()
+        assert isinstance(variance, Tensor)
+        return variance.view(-1, shift[0].shape[1])
 
     def _backwards(
         self,

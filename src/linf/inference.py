@@ -38,9 +38,9 @@ class Block(NamedTuple):
         return pictures[..., self.picture, :, rows, cols]
 
     def fold(self, patches: Tensor, like: Tensor) -> Tensor:
-        """Patches (3P², n) as a picture (3,y,x), cropped to what they cover of a picture (...,y,x)."""
-        p, rows = self.patch_size, self.rows.stop - self.rows.start
-        folded = patches.view(3, p, p, rows, -1).permute(0, 3, 1, 4, 2).reshape(3, rows * p, -1)
+        """Patches (M·P², n) as a picture (M,y,x), cropped to what they cover of a picture (...,y,x)."""
+        p, rows, cols = self.patch_size, *(s.stop - s.start for s in (self.rows, self.cols))
+        folded = patches.view(-1, p, p, rows, cols).permute(0, 3, 1, 4, 2).reshape(-1, rows * p, cols * p)
         return folded[:, : like.shape[-2], : like.shape[-1]]
 
 

@@ -34,6 +34,18 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     return taus
 
 
+def _map(temperature: Tensor, size: Sequence[int]) -> list[Tensor]:
+    """A map of temperatures as a list of one (1,H,W)."""
+    if temperature.shape != torch.Size(size) or not bool(
+        (temperature >= 0).logical_and(temperature < math.inf).all()
+    ):
+        raise UsageError(
+            f"a map of temperatures has shape {tuple(temperature.shape)} and values from {float(temperature.min()):g} "
+            f"to {float(temperature.max()):g}; output {size[0]}×{size[1]} wants its shape, and finite values from 0 up"
+        )
+    return [temperature[None]]
+
+
 def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
     """Patches of the bilinear picture: (B,3,h,w), centres (B,gh,gw,2), cells (B,2) → (B,3P²,gh,gw), channel-major."""
     step = torch.arange(patch_size, device=coord.device, dtype=coord.dtype) - patch_size // 2
@@ -152,7 +164,7 @@ class LINF(nn.Module):
         lr: Tensor,
         size: tuple[int, int],
         *,
-        temperature: float | Sequence[float] = 0.0,
+        temperature: float | Sequence[float] | Tensor = 0.0,
         z: Tensor | None = None,
         generator: torch.Generator | None = None,
         prior: bool = False,
@@ -167,8 +179,8 @@ class LINF(nn.Module):
         Args:
             lr: (B,3,h,w) in [0, 1].
             size: (H, W) of the output.
-            temperature: τ ≥ 0, one or a sequence; 0 is the mean. A patch that would lie beyond ±`WILD` at the
-                highest is shown at its mean, with a warning that counts them.
+            temperature: τ ≥ 0, one, a sequence, or a map (H, W) of one for each pixel; 0 is the mean. A patch that
+                would lie beyond ±`WILD` at the highest is shown at its mean, with a warning that counts them.
             z: (B,gh,gw,D) latents on the patch grid, gh = ceil(H/P), gw = ceil(W/P), used as they are: a single
                 temperature is then taken as already applied, a sequence multiplies them.
             generator: where the latents come from, if not given.
@@ -184,11 +196,13 @@ class LINF(nn.Module):
             UsageError: a temperature, the size or the latents' shape is not what is said above; a prior is asked for
                 and there is none, or together with a temperature or latents.
         """
-        taus, single = check_temperatures(temperature), np.ndim(temperature) == 0
-        pictures, latents = len(taus), prior or z is not None or any(taus)
+        single = isinstance(temperature, Tensor) or np.ndim(temperature) == 0
+        taus = _map(temperature, size) if isinstance(temperature, Tensor) else check_temperatures(temperature)
+        highest = max(float(torch.as_tensor(t).max()) for t in taus)
+        pictures, latents = len(taus), prior or z is not None or highest > 0
         need = 12 * (pictures + 2 * latents)
         if prior:
-            if not single or any(taus) or z is not None:
+            if not single or highest > 0 or z is not None:
                 raise UsageError("the prior gives the one latent: prior=True takes no temperature and no z")
             need += self._prior_bytes_per_pixel()
         size = inference.check_size(size, lr.shape[0] * need, lr.device)
@@ -196,48 +210,79 @@ class LINF(nn.Module):
         if z is not None and z.shape != (lr.shape[0], *grid, self.flow.dim):
             wanted = (lr.shape[0], *grid, self.flow.dim)
             raise UsageError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} wants {wanted}")
-        if z is not None and single:
-            taus = [1.0]
+        if z is not None and single and not isinstance(temperature, Tensor):
+            taus, highest = [1.0], 1.0
         if self.prior is not None and prior:
             encoded = self.encode(lr, tile=tile) if encoded is None else encoded
             z_lr = self.lr_latent(lr, size, chunk=chunk, encoded=encoded)
-            z, taus = self.prior(z_lr, 2 * lr - 1).movedim(1, -1), [1.0]
+            z, taus, highest = self.prior(z_lr, 2 * lr - 1).movedim(1, -1), [1.0], 1.0
         elif z is None and latents:
-            z = torch.randn(
-                lr.shape[0], *grid, self.flow.dim, generator=generator, device=lr.device, dtype=lr.dtype
-            )
+            z = self.draw(lr, size, generator)
         base = F.interpolate(lr, size, mode="bilinear", align_corners=False)
         out = base[None] if single else base.repeat(len(taus), 1, 1, 1, 1)
-        inverses, lost = self.flow.inverses(), 0
-        for block in self._blocks(lr, size, tile, chunk, encoded):
-            latent = None if z is None else z[block.picture, block.rows, block.cols].flatten(0, 1).T
-            mean, texture = self.flow.mean_and_texture(latent, block.condition, inverses)
-            wild = ~(mean.abs() + max(taus) * texture.abs() <= WILD).all(0)
-            if wild.any():
-                lost += int(wild.sum())
-                texture[:, wild] = 0
-                mean[:, ~(mean.abs() <= WILD).all(0)] = 0
+        blocks = self.blocks(lr, size, tile=tile, chunk=chunk, encoded=encoded)
+        for block, mean, textures in self.decoded(blocks, () if z is None else (z,), highest):
             region = block.of(out)
-            mean, texture = (block.fold(part, region) / 2 for part in (mean, texture))
+            mean, *textures = (block.fold(part, region) / 2 for part in (mean, *textures))
             for tau, picture in zip(taus, region, strict=True):
-                picture.add_(mean).add_(texture, alpha=tau)
+                picture.add_(mean)
+                for texture in textures:
+                    if isinstance(tau, Tensor):
+                        picture.addcmul_(texture, block.of(tau.expand(len(lr), 3, *size)))
+                    else:
+                        picture.add_(texture, alpha=tau)
+        return out[0] if single else out
+
+    def draw(self, lr: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
+        """Latents for every patch of a picture of this size: (B,gh,gw,D), standard Gaussian."""
+        grid = [-(-n // self.patch_size) for n in size]
+        return torch.randn(
+            len(lr), *grid, self.flow.dim, generator=generator, device=lr.device, dtype=lr.dtype
+        )
+
+    def decoded(
+        self, blocks: Iterable[inference.Block], latents: Sequence[Tensor], highest: float
+    ) -> Iterator[tuple[inference.Block, Tensor, list[Tensor]]]:
+        """Mean and textures (D, n) of each block of patches, tamed where the flow's inverse explodes (METHOD §4).
+
+        A texture that would lie beyond ±`WILD` at the ``highest`` temperature is left out, and a mean beyond it too;
+        a warning counts them at the end.
+
+        Args:
+            blocks: from `blocks`.
+            latents: (B,gh,gw,D) each.
+            highest: temperature.
+        """
+        inverses, lost, seen = self.flow.inverses(), 0, 0
+        for block in blocks:
+            columns = [z[block.picture, block.rows, block.cols].flatten(0, 1).T for z in latents]
+            mean, textures = self.flow.mean_and_textures(columns, block.condition, inverses)
+            for texture in textures or [torch.zeros_like(mean)]:
+                wild = ~(mean.abs() + highest * texture.abs() <= WILD).all(0)
+                seen += len(wild)
+                if wild.any():
+                    lost += int(wild.sum())
+                    texture[:, wild] = 0
+            mean[:, ~(mean.abs() <= WILD).all(0)] = 0
+            yield block, mean, textures
         if lost:
             log.warning(
                 "%d of %d patches would lie beyond ±%g and are shown at their mean: the flow's inverse explodes there",
                 lost,
-                lr.shape[0] * math.prod(grid),
+                seen,
                 WILD,
             )
-        return out[0] if single else out
 
-    def _blocks(
+    def blocks(
         self,
         lr: Tensor,
         size: tuple[int, int],
+        *,
         tile: int = inference.TILE,
         chunk: int | None = None,
         encoded: Sequence[inference.Encoded] | None = None,
     ) -> Iterator[inference.Block]:
+        """The conditions of a picture's patches, block by block; see `linf.inference.conditions`."""
         return inference.conditions(
             self.encoder,
             self.conditioner,
@@ -282,7 +327,7 @@ class LINF(nn.Module):
         """
         size = inference.check_size(size, 36 * lr.shape[0], lr.device)
         patches = grid_patches(lr_residual(lr, size), self.patch_size)
-        for block in self._blocks(lr, size, tile, chunk, encoded):
+        for block in self.blocks(lr, size, tile=tile, chunk=chunk, encoded=encoded):
             region = patches[block.picture, :, block.rows, block.cols]
             region.copy_(self.flow(region.flatten(1), block.condition)[0].view_as(region))
         return patches
@@ -303,7 +348,7 @@ class LINF(nn.Module):
         mean = F.interpolate(lr, size, mode="bilinear", align_corners=False)
         deviation = torch.zeros_like(mean)
         inverses = self.flow.inverses()
-        for block in self._blocks(lr, size):
+        for block in self.blocks(lr, size):
             m, variance = self.flow.moments(block.condition, inverses)
             region = block.of(mean)
             region += block.fold(m, region) / 2

@@ -2,13 +2,13 @@
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Sampler, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from linf.data.cache import ImageCache
 from linf.data.images import Pictures
@@ -98,6 +98,20 @@ class ResumableLoader(DataLoader[SRBatch]):
         """Nothing to load."""
 
 
+class _Chosen(Dataset[Picture]):
+    """Some pairs of several data sets."""
+
+    def __init__(self, pairs: Sequence[tuple[ScaledPictures, int]]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, i: int) -> Picture:
+        dataset, index = self.pairs[i]
+        return dataset[index]
+
+
 class SRDataModule(pl.LightningDataModule):
     """Random-scale crops for training, whole pictures at several scales for validation and test.
 
@@ -119,7 +133,11 @@ class SRDataModule(pl.LightningDataModule):
         val_limit: only the first so many pictures.
         test_scales: see `ScaledPictures`.
         test_limit: only the first so many pictures of each dataset.
+        test_resize: see `ScaledPictures`; where no LR picture is given.
         cache_dir: see `ImageCache`.
+
+    Attributes:
+        tested: keys of test pairs to leave out, see `ScaledPictures.key`.
 
     Raises:
         UsageError: from the parts above, in `setup`.
@@ -147,6 +165,7 @@ class SRDataModule(pl.LightningDataModule):
         val_limit: int | None = None,
         test_scales: Sequence[float] = (2, 3, 4),
         test_limit: int | None = None,
+        test_resize: Literal["pil", "matlab"] = "pil",
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
@@ -173,10 +192,11 @@ class SRDataModule(pl.LightningDataModule):
         self.crop, self.scale, self.patch_size, self.queries = crop, scale, patch_size, queries
         self.window, self.repeat, self.batches_per_epoch = window, repeat, batches_per_epoch
         self.val_scales, self.val_crop, self.val_limit = val_scales, val_crop, val_limit
-        self.test_scales, self.test_limit = test_scales, test_limit
+        self.test_scales, self.test_limit, self.test_resize = test_scales, test_limit, test_resize
         self.train_crops: RandomScaleCrops | None = None
         self.val_pairs: ScaledPictures | None = None
         self.test_pairs: list[ScaledPictures] = []
+        self.tested: Container[tuple[str, str, float]] = ()
 
     def setup(self, stage: str | None = None) -> None:
         """Open the pictures of a stage: ``fit``, ``validate``, ``test`` or None for all."""
@@ -185,7 +205,9 @@ class SRDataModule(pl.LightningDataModule):
         if stage in (None, "fit", "validate") and self.val is not None and self.val_pairs is None:
             self.val_pairs = self._pairs(self.val, self.val_scales, self.val_limit, self.val_crop)
         if stage in (None, "test") and not self.test_pairs:
-            self.test_pairs = [self._pairs(p, self.test_scales, self.test_limit) for p in self.test]
+            self.test_pairs = [
+                self._pairs(p, self.test_scales, self.test_limit, resize=self.test_resize) for p in self.test
+            ]
 
     def _crops(self, pictures: Pictures) -> RandomScaleCrops:
         cache = ImageCache(
@@ -204,13 +226,18 @@ class SRDataModule(pl.LightningDataModule):
         )
 
     def _pairs(
-        self, pictures: Pictures, scales: Sequence[float], limit: int | None, crop: int | None = None
+        self,
+        pictures: Pictures,
+        scales: Sequence[float],
+        limit: int | None,
+        crop: int | None = None,
+        resize: Literal["pil", "matlab"] = "pil",
     ) -> ScaledPictures:
         def cached(paths: Sequence[Any]) -> ImageCache:
             return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir)
 
         given = {} if crop else {s: cached(paths) for s, paths in pictures.lr.items() if s in scales}
-        return ScaledPictures(cached(pictures.hr), scales, given, crop)
+        return ScaledPictures(cached(pictures.hr), scales, given, crop, pictures.name, resize)
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""
@@ -258,32 +285,30 @@ class SRDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Picture]]:
         """This rank's validation pictures, one at a time; no loader where there are none."""
-        return self._picture_loaders([self.val_pairs] if self.val_pairs else [])
-
-    def test_dataloader(self) -> list[DataLoader[Picture]]:
-        """This rank's test pictures, one at a time, one loader per dataset of ``self.test``."""
-        return self._picture_loaders(self.test_pairs)
-
-    def _picture_loaders(self, datasets: Sequence[ScaledPictures]) -> list[DataLoader[Picture]]:
-        """Deal all pairs out to the ranks in turn, unpadded: every picture is scored exactly once."""
-        rank, world_size = self._ranks()
-        firsts = list(itertools.accumulate(map(len, datasets), initial=0))
-        if 0 < firsts[-1] < world_size:
+        pairs = [] if self.val_pairs is None else [(self.val_pairs, i) for i in range(len(self.val_pairs))]
+        if 0 < len(pairs) < self._ranks()[1]:
             # Lightning skips evaluation on a rank without batches, for which the others would wait forever.
             raise UsageError(
-                f"{firsts[-1]} evaluation pictures, counting each scale, cannot be shared among {world_size} "
-                "ranks: use fewer devices, or evaluate more pictures or scales"
+                f"{len(pairs)} validation pictures, counting each scale, cannot be shared among {self._ranks()[1]} "
+                "ranks: use fewer devices, or validate on more pictures or scales"
             )
-        return [
-            DataLoader(
-                Subset(pairs, range((rank - first) % world_size, len(pairs), world_size)),
-                batch_size=1,
-                collate_fn=collate_picture,
-                num_workers=self.num_workers,
-                pin_memory=torch.cuda.is_available(),
-            )
-            for first, pairs in zip(firsts, datasets, strict=False)
-        ]
+        return [self._picture_loader(pairs)] if pairs else []
+
+    def test_dataloader(self) -> DataLoader[Picture]:
+        """This rank's test pictures of all data sets, one at a time, but for those in ``self.tested``."""
+        pairs = [(pairs, i) for pairs in self.test_pairs for i in range(len(pairs))]
+        return self._picture_loader([(pairs, i) for pairs, i in pairs if pairs.key(i) not in self.tested])
+
+    def _picture_loader(self, pairs: list[tuple[ScaledPictures, int]]) -> DataLoader[Picture]:
+        """Deal the pairs out to the ranks in turn, unpadded: every picture is scored exactly once."""
+        rank, world_size = self._ranks()
+        return DataLoader(
+            _Chosen(pairs[rank::world_size]),
+            batch_size=1,
+            collate_fn=collate_picture,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+        )
 
     def initial_batches(self, n: int) -> list[SRBatch]:
         """``n`` batches that training does not see, the same on every rank, to initialise weights from."""

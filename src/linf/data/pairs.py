@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from linf.coordinates import pixel_centres
 from linf.data.cache import ImageCache
-from linf.data.resize import pil_bicubic
+from linf.data.resize import matlab_bicubic, pil_bicubic
 from linf.errors import UsageError
 
 
@@ -169,19 +169,22 @@ class Picture(NamedTuple):
     """(3, H, W) in [0, 1]; from `collate_picture` (1, 3, H, W)."""
     scale: float
     name: str
+    dataset: str = ""
 
 
 class ScaledPictures(Dataset[Picture]):
     """Every picture at every scale, the first scale's pictures first (METHOD §7).
 
-    HR is cropped at the top left to ``round(floor(H/s)·s)`` a side and LR made of it by Pillow's bicubic;
-    where an LR picture is given for the scale, HR is cropped to ``round(h·s)`` instead, if it has that many.
+    HR is cropped at the top left to ``round(floor(H/s)·s)`` a side and LR made of it by a bicubic; where an LR
+    picture is given for the scale, HR is cropped to ``round(h·s)`` instead, if it has that many.
 
     Args:
         hr: HR pictures.
         scales: each at least 1, whole or not.
         lr: given LR pictures by scale, in the order of ``hr``.
         crop: HR pixels a side of a central crop before all else, for a quick look; ``lr`` is then not used.
+        name: of the data set.
+        resize: whose bicubic makes LR: ``pil``, Pillow's, or ``matlab``, that of the benchmarks' LR pictures.
 
     Raises:
         UsageError: a scale is out of range or leaves no LR pixel; given LR pictures do not fit their HR.
@@ -193,13 +196,18 @@ class ScaledPictures(Dataset[Picture]):
         scales: Sequence[float],
         lr: Mapping[float, ImageCache] | None = None,
         crop: int | None = None,
+        name: str = "",
+        resize: Literal["pil", "matlab"] = "pil",
     ) -> None:
+        if resize not in ("pil", "matlab"):
+            raise UsageError(f"the bicubic that makes LR is {resize!r}: choose 'pil' or 'matlab'")
         if not scales or not all(isinstance(s, int | float) and math.isfinite(s) and s >= 1 for s in scales):
             raise UsageError(f"scales are {list(scales)}: give one or more numbers, each at least 1")
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
         self.hr, self.scales, self.crop = hr, [float(s) for s in scales], crop
-        self.names = picture_names(hr.paths)
+        self.names, self.name = picture_names(hr.paths), name
+        self.resize = pil_bicubic if resize == "pil" else _matlab
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
         for s in self.scales:
             for i, (path, shape) in enumerate(zip(hr.paths, hr.shapes, strict=True)):
@@ -224,8 +232,17 @@ class ScaledPictures(Dataset[Picture]):
         given = self.lr[s][index] if s in self.lr else None
         h, w = (_lr_pixels(n, s) for n in hr.shape[:2]) if given is None else given.shape[:2]
         hr = hr[: round(h * s), : round(w * s)]
-        lr = pil_bicubic(np.ascontiguousarray(hr), (h, w)) if given is None else given
-        return Picture(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name)
+        lr = self.resize(np.ascontiguousarray(hr), (h, w)) if given is None else given
+        return Picture(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name, self.name)
+
+    def key(self, i: int) -> tuple[str, str, float]:
+        """Data set, picture and scale of pair ``i``, without reading it."""
+        which, index = divmod(i, len(self.hr))
+        return self.name, self.names[index], self.scales[which]
+
+
+def _matlab(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return matlab_bicubic(torch.tensor(image).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
 
 
 def picture_names(paths: Sequence[Path]) -> list[str]:
