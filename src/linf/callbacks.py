@@ -106,7 +106,7 @@ class PicturePanels(Callback):
         rows = []
         # The last scale's pictures stand last: there the models differ most.
         for i in range(len(pairs) - min(self.pictures, len(pairs.hr)), len(pairs)):
-            lr, hr, scale, name = pairs[i]
+            lr, hr, scale, name, _ = pairs[i]
             lr, hr = (picture.to(pl_module.device, pl_module.dtype) for picture in (lr, hr))
             size = (hr.shape[-2], hr.shape[-1])
             generator = torch.Generator(pl_module.device).manual_seed(self.seed)

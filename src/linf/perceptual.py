@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
 from linf.errors import UsageError
-from linf.weights import folder
+from linf.weights import backbone_file, read
 
 log = logging.getLogger(__name__)
 
 BACKBONES = {"vgg19": ("E", 35), "vgg16": ("D", 29)}
 """Torchvision's plan of a VGG, and how many of its ``features`` end with the last convolution, before its ReLU."""
+
+REMEDY = (
+    "`linf weights fetch vgg16` gets VGG16's, task.loss.features.weights=FILE names a file, or "
+    "task.loss.perceptual=0 does without"
+)
 
 SMALLEST = 16
 """Pixels a side: the features are a sixteenth of them."""
@@ -52,8 +56,10 @@ class Perceptual(nn.Module):
         super().__init__()
         if backbone not in ("auto", *BACKBONES):
             raise UsageError(f"perceptual backbone {backbone!r} is not one of auto, {', '.join(BACKBONES)}")
-        self.weights = Path(weights) if weights is not None else _found(backbone)
-        state = _read(self.weights)
+        use = "the perceptual loss"
+        wanted = list(BACKBONES) if backbone == "auto" else [backbone]
+        self.weights = Path(weights) if weights is not None else backbone_file(wanted, use, REMEDY)
+        state = read(self.weights, use)
         if backbone == "auto":
             # Only VGG19 has a convolution there.
             backbone = "vgg19" if "features.34.weight" in state else "vgg16"
@@ -103,37 +109,3 @@ class Perceptual(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Perceptual":
         """Itself, for nothing in it changes: averaging a task's weights copies the task."""
         return self
-
-
-def _found(backbone: str) -> Path:
-    """Where there are weights, of VGG19 first."""
-    hub = Path(torch.hub.get_dir()) / "checkpoints"
-    cache = folder()
-    wanted = [backbone] if backbone in BACKBONES else list(BACKBONES)
-    for name in wanted:
-        for path in (*sorted(hub.glob(f"{name}-*.pth")), cache / f"{name}.safetensors"):
-            if path.is_file():
-                return path
-    raise UsageError(
-        f"no weights of {' or '.join(wanted)} for the perceptual loss: there is no "
-        f"{' or '.join(f'{name}-*.pth' for name in wanted)} in {hub} and no "
-        f"{' or '.join(f'{name}.safetensors' for name in wanted)} in {cache}; `linf weights fetch vgg16` gets VGG16's, "
-        "task.loss.features.weights=FILE names a file, or task.loss.perceptual=0 does without"
-    )
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise UsageError(
-            f"no weights for the perceptual loss at {path}: give torchvision's .pth or .safetensors"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: value for name, value in state.items() if name.startswith("features.")}
-    except Exception as error:  # Readers answer a broken file with anything.
-        raise UsageError(
-            f"{path} holds no weights for the perceptual loss: it is damaged or of another kind "
-            f"({type(error).__name__})"
-        ) from error

@@ -13,12 +13,13 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -149,6 +150,53 @@ def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
             finally:
                 part.unlink(missing_ok=True)
     return file
+
+
+def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
+    """The weights of the first of torchvision's networks that has some, in torchvision's names.
+
+    Looked for where torchvision keeps what it downloads, then where `fetch` does. Nothing is downloaded.
+
+    Args:
+        networks: torchvision's names of them.
+        use: what for, in an error's words.
+        remedy: what to do where there are none, in an error's words.
+
+    Raises:
+        UsageError: there are none.
+    """
+    hub, home = Path(torch.hub.get_dir()) / "checkpoints", folder()
+    for name in networks:
+        for file in (*sorted(hub.glob(f"{name}-*.pth")), home / f"{name}.safetensors"):
+            if file.is_file():
+                return file
+    raise UsageError(
+        f"no weights of {' or '.join(networks)} for {use}: there is no "
+        f"{' or '.join(f'{name}-*.pth' for name in networks)} in {hub} and no "
+        f"{' or '.join(f'{name}.safetensors' for name in networks)} in {home}; {remedy}"
+    )
+
+
+def read(file: Path, use: str) -> dict[str, Tensor]:
+    """A network's tensors out of a ``.pth`` or ``.safetensors``; no file's code is ever run.
+
+    Args:
+        file: what to read.
+        use: what for, in an error's words.
+
+    Raises:
+        UsageError: there is no such file, or it holds something else.
+    """
+    if not file.is_file():
+        raise UsageError(f"no weights for {use} at {file}: give torchvision's .pth or .safetensors")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except Exception as error:  # Readers answer a broken file with anything.
+        raise UsageError(
+            f"{file} holds no weights for {use}: it is damaged or of another kind ({type(error).__name__})"
+        ) from error
 
 
 def _known(name: str) -> Weights:

@@ -1,17 +1,17 @@
 """Stage 1 for Lightning, and what every training shares."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from linf.baselines import Regression
 from linf.data.pairs import Picture, SRBatch
 from linf.errors import UsageError
-from linf.metrics.functional import benchmark_border, psnr
+from linf.metrics.modular import PSNR
 from linf.model import LINF
 
 
@@ -50,7 +50,7 @@ class Training(pl.LightningModule):
         self.whitening_batches = whitening_batches
         self.parts: dict[str, Tensor] = {}
         # A module's name cannot hold the dot of ×3.3.
-        self.val_psnr = nn.ModuleDict({_scale_key(s): MeanMetric() for s in val_scales})
+        self.val_psnr = nn.ModuleDict({_scale_key(s): PSNR(luma=True) for s in val_scales})
 
     def on_fit_start(self) -> None:
         """Start an untrained flow from the data; what a checkpoint restored stays as it is."""
@@ -69,8 +69,8 @@ class Training(pl.LightningModule):
     def validation_step(self, picture: Picture, batch_idx: int) -> None:
         """PSNR on Y at τ = 0, as `Evaluation` takes it."""
         sr = self._validated(picture.lr, (picture.hr.shape[-2], picture.hr.shape[-1]))
-        value = psnr(sr, picture.hr, border=benchmark_border(picture.scale), luma=True)
-        self._psnr_at(_scale_key(picture.scale)).update(value)
+        border = math.ceil(picture.scale)  # As the benchmark protocol has it.
+        self._psnr_at(_scale_key(picture.scale)).update(sr, picture.hr, picture.lr, border)
 
     def _validated(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """The picture that validation scores."""
@@ -86,9 +86,9 @@ class Training(pl.LightningModule):
         self.log_dict(values)
         self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
 
-    def _psnr_at(self, key: str) -> MeanMetric:
+    def _psnr_at(self, key: str) -> PSNR:
         metric = self.val_psnr[key]
-        assert isinstance(metric, MeanMetric)
+        assert isinstance(metric, PSNR)
         return metric
 
     def configure_optimizers(self) -> Any:

@@ -1,0 +1,217 @@
+"""Metric box of the figure: how far apart two pictures are to a frozen network that was trained on ImageNet.
+
+The networks' weights are torchvision's, as they are or as ``linf weights fetch`` gets them; what was learned on top of
+them comes with the packages lpips and torchmetrics. Nothing is ever downloaded.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import lpips
+import torch
+import torchmetrics
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.vgg import cfgs, make_layers
+
+from linf.errors import UsageError
+from linf.weights import backbone_file, read
+
+BACKBONES = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}
+"""Torchvision's name of a backbone of LPIPS, and the fewest pixels a side that its features can be had of."""
+
+LEARNED = Path("functional", "image", "dists_models", "weights.pt")
+"""Where torchmetrics has the weights that the authors of DISTS learned (in PyPI's dists-pytorch 0.1, to the byte)."""
+
+
+class Frozen(nn.Module):
+    """A network that looks at pictures in [0, 1], one by one: memory does not grow with their number."""
+
+    def features(self, picture: Tensor) -> Iterator[Tensor]:
+        """Of (1,3,H,W), from the first layer to the last, each (1,C,h,w)."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def compared(
+        self, sr: Tensor, hr: Tensor, figure: Callable[[Iterator[Tensor], Sequence[Tensor]], Tensor]
+    ) -> Tensor:
+        """``figure`` of the features of each SR picture, clamped to [0, 1], and of the HR picture it belongs to."""
+        dtype = next(self.buffers()).dtype
+        found = []
+        with torch.autocast(sr.device.type, enabled=False):
+            for i, picture in enumerate(sr.split(1)):
+                if i < len(hr):
+                    target = list(self.features(hr[i : i + 1].to(dtype)))
+                found.append(figure(self.features(picture.to(dtype).clamp(0, 1)), target))
+        return torch.cat(found)
+
+    def train(self, mode: bool = True) -> Self:
+        """Never: a training that holds the metric would switch on the dropout of LPIPS."""
+        return super().train(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself, for nothing in it changes."""
+        return self
+
+
+class LPIPS(Frozen):
+    r"""Learned perceptual image patch similarity v0.1 (Zhang et al., arXiv 1801.03924, equation 1).
+
+    .. math::
+        \sum_l mean_{hw} \sum_c w_{lc} (ŷ^l_{chw} − ŷ^l_{0chw})^2
+
+    ŷ are features divided by their length over the channels. Network and weights w are the lpips package's own.
+
+    Args:
+        backbone: ``alex`` or ``vgg``.
+        weights: torchvision's state_dict of AlexNet or VGG16, as ``.pth`` or ``.safetensors``; None looks where
+            torchvision keeps what it downloads, then where ``linf weights fetch`` puts it.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
+
+    def __init__(self, backbone: str = "alex", weights: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise UsageError(f"LPIPS's backbone {backbone!r} is not one of {', '.join(BACKBONES)}")
+        network, self.smallest = BACKBONES[backbone]
+        file, state = _torchvisions(network, weights, "LPIPS")
+        # Without memory, since every weight is taken from a file; torchvision warns of an argument that lpips gives it.
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.network = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False)
+        heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{backbone}.pth"
+        scaling = {f"scaling_layer.{name}": v for name, v in lpips.ScalingLayer().state_dict().items()}
+        self.network.load_state_dict(read(heads, "LPIPS") | scaling, strict=False, assign=True)
+        # The package's slices keep torchvision's numbers.
+        names = {name: f"features.{name.split('.', 1)[1]}" for name in self.network.net.state_dict()}
+        _load(self.network.net, names, state, f"{file} does not hold the weights of torchvision's {network}")
+        self.eval().requires_grad_(False)
+
+    def features(self, picture: Tensor) -> Iterator[Tensor]:
+        """Of (1,3,H,W) in [0, 1]: five times (1,C,h,w), of length 1 over the channels."""
+        x = self.network.scaling_layer(2 * picture - 1)
+        for number in range(1, 6):
+            x = getattr(self.network.net, f"slice{number}")(x)
+            yield lpips.normalize_tensor(x)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Distance of whole pictures: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,).
+
+        Not a number where they have fewer pixels than the network needs.
+        """
+        if min(hr.shape[-2:]) < self.smallest:
+            return sr.new_full(sr.shape[:1], math.nan)
+        return self.compared(sr, hr, self._distance)
+
+    def spatial(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Distance at every pixel, each layer's enlarged bilinearly: as `forward`, → (B,H,W)."""
+        if min(hr.shape[-2:]) < self.smallest:
+            return sr.new_full((len(sr), *sr.shape[-2:]), math.nan)
+        return self.compared(sr, hr, partial(self._map, hr.shape[-2:]))
+
+    def _layers(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Distances (1,1,h,w) of each layer."""
+        for head, x, y in zip(self.network.lins, ours, theirs, strict=True):
+            yield head((x - y).square())
+
+    def _distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        return torch.stack([layer.mean((1, 2, 3)) for layer in self._layers(ours, theirs)]).sum(0)
+
+    def _map(self, size: Sequence[int], ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        enlarged = [lpips.upsample(layer, tuple(size))[:, 0] for layer in self._layers(ours, theirs)]
+        return torch.stack(enlarged).sum(0)
+
+
+class DISTS(Frozen):
+    r"""Deep image structure and texture similarity (Ding et al., arXiv 2004.07728).
+
+    .. math::
+        1 − \sum_{ij} α_{ij} \frac{2 μ_x μ_y + c}{μ_x^2 + μ_y^2 + c} + β_{ij} \frac{2 σ_{xy} + c}{σ_x^2 + σ_y^2 + c}
+
+    over the channels j of the picture itself (i = 0) and of VGG16's five stages, whose max pooling is replaced by L2
+    pooling. As the authors' PyTorch package has it, pictures are taken at their own size.
+
+    Args:
+        weights: torchvision's state_dict of VGG16, as ``.pth`` or ``.safetensors``; None looks where torchvision keeps
+            what it downloads, then where ``linf weights fetch`` puts it. α and β come with torchmetrics.
+
+    Raises:
+        UsageError: there are no such weights.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    window: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        file, state = _torchvisions("vgg16", weights, "DISTS")
+        with torch.device("meta"):
+            layers = make_layers(cfgs["D"])
+        names = {name: f"features.{name}" for name in layers.state_dict()}
+        _load(layers, names, state, f"{file} does not hold the weights of torchvision's vgg16")
+        starts, ends = (0, 5, 10, 17, 24), (4, 9, 16, 23, 30)
+        self.stages = nn.ModuleList(layers[start:end] for start, end in zip(starts, ends, strict=True))
+        # The mean and deviation of ImageNet's colours, of which torchvision's weights are.
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        binomial = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("window", torch.outer(binomial, binomial)[None, None])
+        learned = read(Path(torchmetrics.__file__).parent / LEARNED, "DISTS")
+        for name in ("alpha", "beta"):
+            self.register_buffer(name, learned[name].flatten())
+        self.eval().requires_grad_(False)
+
+    def features(self, picture: Tensor) -> Iterator[Tensor]:
+        """The picture (1,3,H,W) in [0, 1], and five times features (1,C,h,w)."""
+        yield picture
+        x = (picture - self.mean) / self.deviation
+        for number, stage in enumerate(self.stages):
+            x = stage(self._pooled(x) if number else x)
+            yield x
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Distance of whole pictures: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,)."""
+        return self.compared(sr, hr, self._distance)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """Root of the windowed mean of squares, at every second pixel."""
+        window = self.window.expand(x.shape[1], 1, 3, 3)
+        return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+
+    def _distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        luminance, structure = [], []
+        for x, y in zip(ours, theirs, strict=True):
+            mean_x, mean_y = (z.mean((2, 3), keepdim=True) for z in (x, y))
+            x, y = x - mean_x, y - mean_y
+            variances, covariance = (x * x + y * y).mean((2, 3)), (x * y).mean((2, 3))
+            luminance.append((2 * mean_x * mean_y + 1e-6) / (mean_x**2 + mean_y**2 + 1e-6))
+            structure.append((2 * covariance + 1e-6) / (variances + 1e-6))
+        similarity = torch.cat(luminance, 1).flatten(1) @ self.alpha + torch.cat(structure, 1) @ self.beta
+        return 1 - similarity / (self.alpha.sum() + self.beta.sum())
+
+
+def _torchvisions(
+    network: str, weights: str | os.PathLike[str] | None, use: str
+) -> tuple[Path, dict[str, Tensor]]:
+    """The file with a network's weights, and what is in it."""
+    remedy = f"`linf weights fetch {network}` gets them, or the metric's weights=FILE names a file"
+    file = Path(weights) if weights is not None else backbone_file([network], use, remedy)
+    return file, read(file, use)
+
+
+def _load(layers: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], refusal: str) -> None:
+    """Give layers their weights, each by its own and its given name."""
+    try:
+        layers.load_state_dict({name: state[given] for name, given in names.items()}, assign=True)
+    except (KeyError, RuntimeError) as error:
+        raise UsageError(refusal) from error
