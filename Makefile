@@ -20,9 +20,10 @@ demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it, leave
 	rm -rf outputs/demo
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python eval.py name=demo ckpt_path=outputs/demo/train/model.safetensors \
-		'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.4,0.8]' hydra.run.dir=outputs/demo/eval
+		'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.2,0.4,0.6,0.8,1]' hydra.run.dir=outputs/demo/eval
+	$(BIN)/linf report outputs/demo/eval --out outputs/demo/report
 	@echo
-	@echo "Look at outputs/demo/eval/contact_sheet.png. Next, on pictures of your own:"
+	@echo "Look at outputs/demo/eval/contact_sheet.png and outputs/demo/report/index.html. Next, on pictures of your own:"
 	@echo "  $(BIN)/python eval.py ckpt_path=outputs/demo/train/model.safetensors data=folder data.root=FOLDER save_pictures=true"
 	@echo "  $(BIN)/python train.py data=folder data.root=FOLDER model=linf_patch"
 

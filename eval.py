@@ -5,7 +5,7 @@ from pathlib import Path
 import hydra
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from linf import entry
 
@@ -16,6 +16,8 @@ def evaluate(cfg: DictConfig) -> None:
     """Compose → instantiate → test."""
     pl.seed_everything(cfg.seed, workers=True)
     data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     trainer.test(task, data, verbose=False)
     if trainer.is_global_zero:
         print(task.report())

@@ -19,17 +19,21 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from linf.conditioner import FourierConditioner
 from linf.data.datamodule import SRDataModule
 from linf.data.images import bundled
-from linf.data.pairs import SRBatch
+from linf.data.pairs import Picture, SRBatch
+from linf.data.resize import matlab_bicubic
 from linf.encoders import EDSR, RRDBNet, SwinIR
 from linf.flow import ConditionalFlow
 from linf.losses import Mixture
 from linf.memory import keep_freed_memory
+from linf.metrics.modular import LRPSNR, PSNR, SSIM, NonFinite
 from linf.model import LINF
+from linf.study import measure
 
 BATCH, CROP, QUERIES = 16, 48, 48**2
 
@@ -92,6 +96,26 @@ def temperatures() -> list[Figure]:
     enlarge = partial(model.sample, lr, (512, 512))
     ratio, many, one = side_by_side(partial(enlarge, temperature=taus), partial(enlarge, temperature=0.8), 5)
     return [Figure("21 temperatures / 1, P=3, 128²→512²", ratio, 1.5, detail=f"{many:.2f} / {one:.2f} s")]
+
+
+def grid() -> list[Figure]:
+    """A picture of an evaluation, all metrics but LPIPS, at 21 temperatures against one."""
+    metrics = {"psnr_y": PSNR(luma=True), "psnr_rgb": PSNR(), "ssim": SSIM(), "lr_psnr": LRPSNR()}
+    metrics["nonfinite"] = NonFinite()
+    hr = F.interpolate(torch.rand(1, 3, 64, 64), (512, 512), mode="bicubic").clamp(0, 1)
+    picture = Picture(matlab_bicubic(hr, (128, 128)), hr, 4.0, "made", "made")
+    figures = []
+    for patch_size in (1, 3):
+        study = partial(
+            measure, edsr_baseline(patch_size), picture, metrics, samples=1, border=4, generator=torch.Generator()
+        )
+        taus = [i / 20 for i in range(21)]
+        ratio, many, one = side_by_side(
+            partial(study, temperatures=taus), partial(study, temperatures=[0.8]), 5
+        )
+        detail = f"{many:.2f} / {one:.2f} s"
+        figures.append(Figure(f"grid of 21 temperatures / 1, P={patch_size}, 128²→512²", ratio, 1.5, detail=detail))
+    return figures
 
 
 def sample() -> list[Figure]:
@@ -217,7 +241,7 @@ def step() -> list[Figure]:
     return [Figure("training step / its FLOPs at GEMM speed", ratio * share, 1.5, detail=detail)]
 
 
-FIGURES = {f.__name__: f for f in (temperatures, sample, encoders, x32, loader, step)}
+FIGURES = {f.__name__: f for f in (temperatures, grid, sample, encoders, x32, loader, step)}
 
 
 def main(names: list[str]) -> int:

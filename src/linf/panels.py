@@ -19,9 +19,13 @@ class Row:
 
 def hardest_detail(picture: Tensor, reference: Tensor, side: int) -> tuple[slice, slice]:
     """The square of ``side`` pixels where a picture differs most from its reference; (3,H,W) both."""
-    side = min(side, *reference.shape[-2:])
-    error = (picture - reference).square().mean(0)[None, None]
-    means = F.avg_pool2d(error, side, stride=max(side // 8, 1))[0, 0]
+    return fullest_square((picture - reference).square().mean(0), side)
+
+
+def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:
+    """The square of ``side`` pixels that holds most of a map (H,W)."""
+    side = min(side, *weight.shape)
+    means = F.avg_pool2d(weight[None, None], side, stride=max(side // 8, 1))[0, 0]
     y, x = (int(n) * max(side // 8, 1) for n in torch.unravel_index(means.argmax(), means.shape))
     return slice(y, y + side), slice(x, x + side)
 

@@ -1,39 +1,58 @@
-"""Tables for Lightning: PSNR and SSIM of every system, over scales and temperatures."""
+"""Tables for Lightning: every system over data sets, scales and temperatures, on any number of ranks, restartable."""
 
-import json
-import math
+import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from PIL import Image
-from torch import Tensor
+from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor, nn
 
-from linf.baselines import Bicubic, Regression, systems
+from linf.baselines import Bicubic, Regression
+from linf.data.images import read_image
 from linf.data.pairs import Picture
-from linf.metrics.functional import benchmark_border, psnr, ssim
+from linf.errors import UsageError
+from linf.metrics.modular import PictureMetric
+from linf.metrics.protocol import Protocol
 from linf.model import LINF, check_temperatures
-from linf.panels import detail_row, panel
+from linf.panels import Row, detail_row, panel
+from linf.record import Key, Record, commit, digest, file_digest
+from linf.report.figures import all_figures
+from linf.report.runs import read_run
+from linf.study import Unit, measure
+from linf.task.publishing import publish
+
+log = logging.getLogger(__name__)
 
 
 class Evaluation(pl.LightningModule):
-    """PSNR, SSIM over scales and temperatures beside bicubic, from one encoding per picture and scale.
+    """All metrics of all systems over scales and temperatures, from one encoding per picture and scale.
 
-    Leaves in ``folder``: ``metrics.json`` and ``metrics.csv`` (means per dataset, scale and system),
-    ``pictures.csv`` (every picture), ``contact_sheet.png`` (a detail of the first pictures at the largest scale)
-    and, where asked, ``pictures/``.
+    What it leaves in ``folder`` `linf.record.Record` says; beside the tables there are ``contact_sheet.png`` and
+    ``pictures/``. Started again in the same folder it goes on where it stopped.
 
     Args:
         model: what is evaluated.
         temperatures: τ ≥ 0, one or more.
         folder: where results go.
+        metrics: their constructors by name; one whose weights are not to be had is skipped, and the record says why.
+        protocol: what is counted.
+        samples: of each temperature, over which its figures are means.
         seed: of the latents; each picture and scale has its own, whatever the rank that takes it.
-        save_pictures: also write every picture of every system as PNG.
-        sheet_rows: how many pictures the contact sheet shows.
+        save_pictures: keep every picture of every system; otherwise those of the first ``shown`` pictures at one scale.
+        shown: pictures of each data set for the contact sheet and the report, at the scale nearest to 4.
+        label: what legends call the model; by default what it is.
+        checkpoint: the file it came from, for the record.
+        prior: the file its prior came from.
+        trained_scale: the largest scale it was trained at, for the record.
+
+    Attributes:
+        skipped: why a metric is not there, by its name.
     """
 
     def __init__(
@@ -42,102 +61,174 @@ class Evaluation(pl.LightningModule):
         temperatures: Sequence[float],
         folder: str,
         *,
+        metrics: Mapping[str, Callable[[], PictureMetric]],
+        protocol: Protocol,
+        samples: int = 1,
         seed: int = 0,
         save_pictures: bool = False,
-        sheet_rows: int = 4,
+        shown: int = 4,
+        label: str | None = None,
+        checkpoint: str | None = None,
+        prior: str | None = None,
+        trained_scale: float | None = 4,
     ) -> None:
         super().__init__()
+        for name, value, least in (("samples", samples, 1), ("shown", shown, 0)):
+            if value < least:
+                raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
-        self.folder, self.seed = Path(folder), seed
-        self.save_pictures, self.sheet_rows = save_pictures, sheet_rows
+        self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
+        self.save_pictures, self.shown = save_pictures, shown
+        self.label = label or describe(model)
+        self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
+        self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
+        for name, made in metrics.items():
+            try:
+                self.metrics[name] = made()
+            except UsageError as error:
+                self.skipped[name] = str(error)
 
-    def on_test_start(self) -> None:
-        """Begin an empty table."""
-        self.rows: list[dict[str, Any]] = []
-        self.sheet: list[Any] = []
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def test_step(self, picture: Picture, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """One picture at one scale, by every system."""
+    def setup(self, stage: str) -> None:
+        """Open the folder, and leave out what is finished there."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        dataset, scale = data.test[dataloader_idx].name, picture.scale
-        pictures = self.super_resolve(picture)
-        for system, sr in pictures.items():
-            border = benchmark_border(scale)
-            self.rows.append(
-                {
-                    "dataset": dataset,
-                    "picture": picture.name,
-                    "scale": scale,
-                    "system": system,
-                    "psnr_y": psnr(sr, picture.hr, border=border, luma=True).item(),
-                    "psnr_rgb": psnr(sr, picture.hr, border=border).item(),
-                    "ssim": ssim(sr, picture.hr, border=border).item(),
-                }
-            )
-            if self.save_pictures:
-                self._write_picture(
-                    sr, self.folder / "pictures" / dataset / f"x{scale:g}" / picture.name / system
-                )
-        if scale == max(data.test_scales) and len(self.sheet) < self.sheet_rows:
-            shown = {name: sr[0] for name, sr in pictures.items()}
-            self.sheet.append(detail_row(f"{picture.name} ×{scale:g}", picture.lr[0], picture.hr[0], shown))
+        self.keys: list[Key] = [pairs.key(i) for pairs in data.test_pairs for i in range(len(pairs))]
+        if len(set(self.keys)) < len(self.keys):
+            raise UsageError("a data set or a scale is asked for twice: name each once")
+        self.record = Record(self.folder, self._about(data), self.global_rank)
+        data.tested = self.record.units.keys()
+        finished = sum(key in self.record.units for key in self.keys)
+        if finished and self.global_rank == 0:
+            words = "%d of %d pictures, counting each scale, are finished in %s"
+            log.info(words, finished, len(self.keys), self.folder)
 
-    def super_resolve(self, picture: Picture) -> dict[str, Tensor]:
-        """Every system's picture by its name; see `linf.baselines.systems`."""
-        size = (picture.hr.shape[-2], picture.hr.shape[-1])
-        key = zlib.crc32(f"{self.seed} {picture.name} {picture.scale:g}".encode())
-        generator = torch.Generator(self.device).manual_seed(key)
-        return systems(self.model, picture.lr, size, self.temperatures, generator)
+    def _about(self, data: Any) -> dict[str, Any]:
+        files = {"checkpoint": self.checkpoint, "prior": self.prior}
+        return {
+            "label": self.label,
+            "model": {
+                "name": type(self.model).__name__,
+                "config": getattr(self.model, "config", {}),
+                "parameters": sum(p.numel() for p in self.model.parameters()),
+            },
+            "weights": digest(self.model),
+            **{
+                name: {"path": str(path), "sha256": file_digest(path)} if path else None
+                for name, path in files.items()
+            },
+            "protocol": self.protocol.describe(),
+            "metrics": list(self.metrics),
+            "skipped": self.skipped,
+            "temperatures": self.temperatures,
+            "samples": self.samples,
+            "seed": self.seed,
+            "scales": list(data.test_scales),
+            "datasets": [pairs.name for pairs in data.test_pairs],
+            "resize": data.test_resize,
+            "git": commit(),
+            "versions": {"linf": version("linf"), "torch": torch.__version__},
+            "device": str(self.trainer.strategy.root_device),
+            "max_trained_scale": self.trained_scale,
+        }
 
-    def on_test_epoch_end(self) -> None:
-        """Gather the rows of all ranks and write the results."""
-        rows = self.rows
-        if self.trainer.world_size > 1:
-            gathered: list[Any] = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(gathered, self.rows)
-            rows = [row for share in gathered for row in share]
-        if self.trainer.is_global_zero:
-            self.table = summarise(rows)
-            write_results(rows, self.table, self.folder)
-            if self.sheet:
-                panel(self.sheet).savefig(self.folder / "contact_sheet.png")
+    def test_step(self, picture: Picture, batch_idx: int) -> None:
+        """One picture at one scale, by every system."""
+        key = (picture.dataset, picture.name, picture.scale)
+        kept: dict[str, Tensor] | None = {} if self._is_kept(key) else None
+        unit = self._measured(picture, kept)
+        if kept is not None:
+            self._keep(kept | {"LR": picture.lr[0], "HR": picture.hr[0]}, self._place(key))
+        self.record.add(key, unit)
+
+    def _measured(self, picture: Picture, kept: dict[str, Tensor] | None) -> Unit:
+        seed = zlib.crc32(f"{self.seed} {picture.name} {picture.scale:g}".encode())
+        return measure(
+            self.model,
+            picture,
+            self.metrics,  # type: ignore[arg-type]
+            temperatures=self.temperatures,
+            samples=self.samples,
+            border=self.protocol.border(picture.scale),
+            generator=torch.Generator(self.device).manual_seed(seed),
+            shown=kept,
+        )
+
+    def _is_kept(self, key: Key) -> bool:
+        return self.save_pictures or key in self._on_the_sheet()
+
+    def _on_the_sheet(self) -> list[Key]:
+        """The first pictures of each data set, at the scale that is nearest to 4."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        scale = min(map(float, data.test_scales), key=lambda s: abs(s - 4))
+        named = [[key for key in self.keys if key[::2] == (pairs.name, scale)] for pairs in data.test_pairs]
+        return [key for keys in named for key in keys[: self.shown]]
+
+    def _place(self, key: Key) -> Path:
+        dataset, name, scale = key
+        return self.folder / "pictures" / dataset / f"x{scale:g}" / name
+
+    def _keep(self, pictures: dict[str, Tensor], place: Path) -> None:
+        """Pictures (3,·,·) as PNG, maps (H,W) as half-precision arrays."""
+        few = {f"τ={tau:g}" for tau in spread(self.temperatures, 5)}
+        for name, picture in pictures.items():
+            if not self.save_pictures and name.startswith("τ=") and name not in few:
+                continue
+            self.record.keep(place / name, picture.cpu())
+
+    def teardown(self, stage: str) -> None:
+        """Once all ranks are through, write the tables and the contact sheet."""
+        self.trainer.strategy.barrier()
+        if not self.trainer.is_global_zero:
+            return
+        tables = self.record.tables(self.keys)
+        self.record.write_tables(tables)
+        self.table = tables["metrics"]
+        figures = {}
+        if rows := [self._sheet_row(key) for key in self._on_the_sheet()]:
+            figures["contact_sheet"] = panel(rows)
+            figures["contact_sheet"].savefig(self.folder / "contact_sheet.png")
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                publish(logger, tables, figures | all_figures([read_run(self.folder)]))
+
+    def _sheet_row(self, key: Key) -> Row:
+        place = self._place(key)
+        systems = list(self.table["system"].unique())
+        read = {
+            name: torch.from_numpy(read_image(place / f"{name}.png")).permute(2, 0, 1) / 255
+            for name in ("LR", *systems, "HR")
+            if (place / f"{name}.png").is_file()
+        }
+        lr, hr = read.pop("LR"), read.pop("HR")
+        return detail_row(f"{key[1]} ×{key[2]:g}", lr, hr, read)
 
     def report(self) -> str:
-        """The table in words, what the model's first row comes to, and where the files are."""
-        lines = [self.table.round(3).to_string(index=False)]
+        """The table in words, what the model's first row comes to, what is missing, and where the files are."""
+        headline = self.protocol.headline
+        unit = "dB on Y" if headline == "psnr_y" else "dB on RGB"
+        with pd.option_context("display.width", 200):
+            lines = [self.table.drop(columns=["temperature", "pictures"]).round(3).to_string(index=False)]
         for _, group in self.table.groupby(["dataset", "scale"], sort=False):
-            of = group.set_index("system")["psnr_y"]
-            first = of.index[1] if len(of) > 1 else "bicubic"
-            lines.append(
-                f"{group['dataset'].iloc[0]} ×{group['scale'].iloc[0]:g}: {first} {of[first]:.2f} dB on Y, "
-                f"{of[first] - of['bicubic']:+.2f} dB against bicubic"
-            )
-        return "\n".join([*lines, f"table, contact sheet and metrics.json: {self.folder}"])
-
-    def _write_picture(self, sr: Tensor, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = sr[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu().numpy()
-        Image.fromarray(pixels).save(path.with_name(path.name + ".png"))
+            of = group.set_index("system")[headline] if headline in group else pd.Series(dtype=float)
+            if len(of):
+                first = of.index[min(1, len(of) - 1)]
+                lines.append(
+                    f"{group['dataset'].iloc[0]} ×{group['scale'].iloc[0]:g}: {first} {of[first]:.2f} {unit}, "
+                    f"{of[first] - of['bicubic']:+.2f} dB against bicubic"
+                )
+        lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
+        return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])
 
 
-METRICS = ("psnr_y", "psnr_rgb", "ssim")
+def describe(model: nn.Module) -> str:
+    """What a legend calls a model: its name, patch size and encoder."""
+    config = getattr(model, "config", {})
+    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
+    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
+    return f"{type(model).__name__}{patch}{encoder}"
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Means over pictures, one line per dataset, scale and system, in the order they came."""
-    keys = ["dataset", "scale", "system"]
-    means = pd.DataFrame(rows).groupby(keys, sort=False)[list(METRICS)].mean()
-    return means.reset_index().sort_values(["dataset", "scale"], kind="stable", ignore_index=True)
-
-
-def write_results(rows: Sequence[dict[str, Any]], table: pd.DataFrame, folder: Path) -> None:
-    """``metrics.json``, ``metrics.csv`` and ``pictures.csv``."""
-    table.to_csv(folder / "metrics.csv", index=False)
-    pd.DataFrame(rows).to_csv(folder / "pictures.csv", index=False)
-    # JSON knows no infinity (a perfect picture) and no NaN (a picture too small for SSIM).
-    plain = [
-        {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        for row in table.to_dict("records")
-    ]
-    (folder / "metrics.json").write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+def spread(values: Sequence[float], most: int) -> list[float]:
+    """At most so many of the values, the first and the last among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
