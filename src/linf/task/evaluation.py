@@ -168,7 +168,7 @@ class Evaluation(pl.LightningModule):
 
     def _keep(self, pictures: dict[str, Tensor], place: Path) -> None:
         """Pictures (3,·,·) as PNG, maps (H,W) as half-precision arrays."""
-        few = {f"τ={tau:g}" for tau in spread(self.temperatures, 5)}
+        few = {f"τ={tau:g}" for tau in spread(self.temperatures, 6)}
         for name, picture in pictures.items():
             if not self.save_pictures and name.startswith("τ=") and name not in few:
                 continue
