@@ -107,14 +107,41 @@ def grid() -> list[Figure]:
     figures = []
     for patch_size in (1, 3):
         study = partial(
-            measure, edsr_baseline(patch_size), picture, metrics, samples=1, border=4, generator=torch.Generator()
+            measure,
+            edsr_baseline(patch_size),
+            picture,
+            metrics,
+            samples=1,
+            border=4,
+            generator=torch.Generator(),
         )
         taus = [i / 20 for i in range(21)]
         ratio, many, one = side_by_side(
             partial(study, temperatures=taus), partial(study, temperatures=[0.8]), 5
         )
         detail = f"{many:.2f} / {one:.2f} s"
-        figures.append(Figure(f"grid of 21 temperatures / 1, P={patch_size}, 128²→512²", ratio, 1.5, detail=detail))
+        figures.append(
+            Figure(f"grid of 21 temperatures / 1, P={patch_size}, 128²→512²", ratio, 1.5, detail=detail)
+        )
+    return figures
+
+
+def ensemble() -> list[Figure]:
+    """The local ensemble, whose MLP runs four times for a query, against the feature ensemble."""
+    lr, figures = torch.rand(1, 3, 64, 64), []
+    local = partial(FourierConditioner, depth=2, ensemble="local")
+    for patch_size in (1, 3):
+        feature = edsr_baseline(patch_size)
+        other = LINF(EDSR(), local, ConditionalFlow(patch_size)).eval()
+        ratio, slow, fast = side_by_side(
+            *(partial(model.sample, lr, (256, 256), temperature=0.8) for model in (other, feature)), 7
+        )
+        detail = f"{slow:.2f} / {fast:.2f} s"
+        figures.append(
+            Figure(
+                f"local / feature ensemble, sample, P={patch_size}, 64²→256²", ratio, 1.2, "×", True, detail
+            )
+        )
     return figures
 
 
@@ -241,7 +268,7 @@ def step() -> list[Figure]:
     return [Figure("training step / its FLOPs at GEMM speed", ratio * share, 1.5, detail=detail)]
 
 
-FIGURES = {f.__name__: f for f in (temperatures, grid, sample, encoders, x32, loader, step)}
+FIGURES = {f.__name__: f for f in (temperatures, grid, ensemble, sample, encoders, x32, loader, step)}
 
 
 def main(names: list[str]) -> int:

@@ -91,7 +91,7 @@ def test_ssim_is_that_of_scikit_image(border: int) -> None:
     assert values.shape == (2,)
     for i in range(2):
         expected = theirs_of_ssim(shaved(sr[i], border), shaved(hr[i], border))
-        assert values[i].item() == pytest.approx(expected, abs=1e-7)
+        assert values[i].item() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("height", [11, BLOCK + 9, BLOCK + 10, BLOCK + 11, 2 * BLOCK + 11])
@@ -99,14 +99,27 @@ def test_ssim_is_that_of_scikit_image(border: int) -> None:
 def test_ssim_of_any_size_is_that_of_scikit_image(height: int, width: int) -> None:
     sr, hr = pair(height, width)
     for value, *pictures in zip(ssim(sr, hr), sr, hr, strict=True):
-        assert value.item() == pytest.approx(theirs_of_ssim(*pictures), abs=1e-7)
+        assert value.item() == pytest.approx(theirs_of_ssim(*pictures), abs=1e-6)
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.6), (1.0, 0.9), (0.002, 0.0)])
 def test_ssim_of_flat_pictures_is_their_luminance(x: float, y: float) -> None:
     sr, hr = (torch.full((1, 3, 40, 50), value) for value in (x, y))
     expected = (2 * x * y + 0.01**2) / (x**2 + y**2 + 0.01**2)
-    assert ssim(sr, hr).item() == pytest.approx(expected, abs=1e-6)
+    # Where there is no variance at all, float32 has these digits left.
+    assert ssim(sr, hr).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_products_that_lost_digits_are_taken_in_double() -> None:
+    sr, hr = pair()
+    exact, lr = ssim(sr, hr), torch.nn.functional.avg_pool2d(hr, 4)[..., :13]
+    of_lr = lr_psnr(sr[..., :52], lr)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert ssim(sr, hr).tolist() == pytest.approx(exact.tolist(), abs=1e-6)
+        assert lr_psnr(sr[..., :52], lr).tolist() == pytest.approx(of_lr.tolist(), abs=1e-5)
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def test_low_precision_does_not_reach_the_figures() -> None:
