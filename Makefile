@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint format type bench clean
+.PHONY: help setup demo test test-all lint format type notebooks bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -44,6 +44,11 @@ format: $(READY)  ## Mend style and formatting
 
 type: $(READY)  ## Check types
 	$(BIN)/mypy
+
+notebooks: $(READY)  ## Execute the notebooks into outputs/notebooks/
+	mkdir -p outputs/notebooks
+	cp notebooks/*.ipynb outputs/notebooks/
+	$(BIN)/jupyter-execute --inplace outputs/notebooks/*.ipynb
 
 bench: $(READY)  ## Measure speed and memory, as ratios within one run
 	$(BIN)/python benchmarks/run.py

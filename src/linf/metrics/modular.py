@@ -1,12 +1,14 @@
 """Metric box of the figure: means over pictures that are exact however the pictures are shared out between ranks."""
 
 import os
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from linf.metrics import functional, networks
+import linf.metrics.functional as functional
+import linf.metrics.networks as networks
 
 
 class PictureMean(Metric):
@@ -47,6 +49,7 @@ class PictureMean(Metric):
 class PictureMetric(PictureMean):
     """Mean over pictures, each of which has one or more samples."""
 
+    @abstractmethod
     def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """The figure of one picture, its mean over the samples unless a class says otherwise.
 
@@ -59,7 +62,6 @@ class PictureMetric(PictureMean):
         Returns:
             A scalar in double precision.
         """
-        raise NotImplementedError
 
     def update(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> None:
         """Count in one picture; see `of_picture`."""

@@ -7,6 +7,7 @@ them comes with the packages lpips and torchmetrics. Nothing is ever downloaded.
 import math
 import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,12 +30,12 @@ LEARNED = Path("functional", "image", "dists_models", "weights.pt")
 """Where torchmetrics has the weights that the authors of DISTS learned (in PyPI's dists-pytorch 0.1, to the byte)."""
 
 
-class Frozen(nn.Module):
+class Frozen(nn.Module, ABC):
     """A network that looks at pictures in [0, 1], one by one: memory does not grow with their number."""
 
+    @abstractmethod
     def features(self, picture: Tensor) -> Iterator[Tensor]:
         """Of (1,3,H,W), from the first layer to the last, each (1,C,h,w)."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def compared(

@@ -106,7 +106,7 @@ def _level(axis: Axes, last: float, value: float, **given: Any) -> None:
 def scale(runs: Sequence[Run], dataset: str) -> Figure | None:
     """PSNR against scale, and what of it is gained over bicubic; grey beyond what was trained."""
     there, first = scales(runs, dataset), headline(runs)
-    if len(there) < 2:
+    if len(there) < 2 or first not in measured(runs, dataset):
         return None
     figure, (absolute, gain) = grid(2, 2, (4.4, 2.9))
     absolute.set(title=METRICS[first].axis)
@@ -124,24 +124,23 @@ def scale(runs: Sequence[Run], dataset: str) -> Figure | None:
     entries.append((Line2D([], [], color=GREY, linestyle=DOTTED, marker="x"), "bicubic"))
     limits = {run.about.get("max_trained_scale") or there[-1] for run in order}
     for axis in (absolute, gain):
-        _ticks(axis, there)
-        low, high = axis.get_xlim()
-        for limit in limits - {there[-1]}:
-            axis.axvspan(max(min(limit, high), low), high, color="0.5", alpha=0.12, linewidth=0)
-        axis.set_xlim(low, high)
+        low, high = _ticks(axis, there)
+        for limit in [limit for limit in limits if limit < there[-1]]:
+            axis.axvspan(max(limit, low), high, color="0.5", alpha=0.12, linewidth=0)
     if there[-1] > min(limits, default=there[-1]):
         entries.append((Patch(color="0.5", alpha=0.2), "beyond the trained scales"))
     legend(figure, entries)
     return figure
 
 
-def _ticks(axis: Axes, there: Sequence[float]) -> None:
-    """An axis of scales, a tick at each where there is room."""
-    axis.set_xlabel("scale")
-    axis.set_xscale("log")
+def _ticks(axis: Axes, there: Sequence[float]) -> tuple[float, float]:
+    """An axis of scales, a tick at each where there is room; returns its limits."""
+    margin = (there[-1] / there[0]) ** 0.05
+    axis.set(xlabel="scale", xscale="log", xlim=(there[0] / margin, there[-1] * margin))
     axis.xaxis.set_major_locator(FixedLocator(_apart(there)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda value, _: f"×{value:g}")
+    return axis.get_xlim()
 
 
 def _apart(there: Sequence[float]) -> list[float]:

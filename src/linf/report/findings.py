@@ -27,10 +27,14 @@ def _bought(run: Run, dataset: str, scale: float, first: str, name: str | None) 
     who, of, psnr = f"{run.label} at ×{scale:g}", run.curve(dataset, scale), METRICS[first]
     if not len(of) or first not in of:
         return f"{who} was not evaluated."
+    if name is not None and of[name].notna().sum() > 1:
+        of = of[of[name].notna()]
+    else:
+        name = None
     low, high = of.iloc[0], of.iloc[-1]
     if len(of) == 1:
         return f"{who} was evaluated at {low['system']} alone: {psnr.title} {psnr(low[first])}."
-    if name is None or of[name].isna().any():
+    if name is None:
         return (
             f"{who}: {psnr.title} goes from {psnr(low[first])} at {low['system']} to {psnr(high[first])} "
             f"at {high['system']}."

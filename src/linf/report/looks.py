@@ -92,6 +92,8 @@ def grid(panels: int, across: int, size: tuple[float, float]) -> tuple[Figure, l
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for axis in axes[panels:]:
         axis.remove()
+    for axis in axes[:panels]:  # Ticks are made when they are drawn, perhaps under other settings.
+        axis.tick_params(labelsize=STYLE["font.size"], grid_color=STYLE["grid.color"])
     return figure, axes[:panels]
 
 
@@ -103,7 +105,9 @@ def label_points(figure: Figure, labels: Sequence[tuple[Axes, float, float, str]
         labels: axis, x, y, words; the first have the first choice.
     """
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
+    for _ in range(2):  # The second layout makes room for the ticks that the first one chose.
+        canvas.draw()
+    figure.set_layout_engine("none")  # Labels stand where they are for this layout.
     taken: dict[Axes, list[Bbox]] = {}
     for axis, x, y, label in labels:
         if axis not in taken:

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+import linf.report.findings as findings
 from linf.errors import UsageError
-from linf.report import findings
 from linf.report.crops import places
 from linf.report.figures import all_figures
 from linf.report.looks import STYLE
@@ -88,6 +88,7 @@ def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
         with rc_context(STYLE):
             for kind in kinds:
                 figure.savefig(folder / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
+                figure.set_layout_engine("none")  # What is laid out once stays so.
         # Photographs in SVG are no smaller, and many readers blur them.
         kind = "png" if name.startswith("details_") else "svg"
         content = base64.b64encode((folder / f"{name}.{kind}").read_bytes()).decode()
@@ -188,22 +189,20 @@ def _printed(name: str, table: pd.DataFrame) -> list[dict[str, Any]]:
 def _described(run: Run) -> dict[str, Any]:
     """How a run came about, in words."""
     about = run.about
-    checkpoint, git = about.get("checkpoint") or {}, about.get("git") or {}
-    parameters = about["model"].get("parameters")
-    protocol = {"border": "?", "name": "?"} | about["protocol"]
-    commit = f"{git.get('commit', '?')}{', with changes' if git.get('dirty') else ''}" if git else "not known"
-    facts = {
-        "folder": run.folder,
-        "model": about["model"]["name"]
-        + (f", {parameters:,} parameters" if isinstance(parameters, int) else ""),
-        "checkpoint": checkpoint.get("path", "none"),
-        "sha256": checkpoint.get("sha256", "none"),
+    parameters, trained = about["model"].get("parameters"), about.get("max_trained_scale")
+    protocol, git = {"name": "?", "border": "?"} | about["protocol"], about.get("git") or {}
+    temperatures = run.metrics["temperature"].dropna().unique()
+    facts = {"folder": run.folder, "model": about["model"]["name"]}
+    if isinstance(parameters, int):
+        facts["model"] += f", {parameters:,} parameters"
+    for name in ("checkpoint", "prior"):
+        if about.get(name):
+            facts |= {name: about[name].get("path"), f"sha256 of {name}": about[name].get("sha256")}
+    facts |= {
         "protocol": f"{protocol['name']}: {METRICS[run.headline].title}, border {protocol['border']}",
-        "temperatures": ", ".join(f"{t:g}" for t in about["temperatures"]) or "none",
-        "trained up to": f"×{about['max_trained_scale']:g}"
-        if about.get("max_trained_scale")
-        else "not known",
-        "commit": commit,
+        "temperatures": ", ".join(f"{t:g}" for t in temperatures) or "none",
+        "trained up to": f"×{trained:g}" if trained else "not known",
+        "commit": git.get("commit", "not known") + ", with changes" * bool(git.get("dirty")),
         "versions": ", ".join(f"{name} {version}" for name, version in (about.get("versions") or {}).items()),
     }
     facts |= {name: about[name] for name in ("samples", "seed", "device") if name in about}

@@ -79,7 +79,7 @@ def drawn_panels(runs: Sequence[Run], dataset: str) -> list[float]:
 def plane(runs: Sequence[Run], dataset: str) -> Figure | None:
     """Perception against distortion, a panel for each scale; published points are hollow."""
     name, first = perception(runs, dataset), headline(runs)
-    if name is None:
+    if name is None or first not in measured(runs, dataset):
         return None
     known, at = published_points(runs, dataset, name), drawn_panels(runs, dataset)
     order = [*sampled(runs, dataset), *regressed(runs, dataset)]

@@ -37,8 +37,12 @@ COLUMNS = {
 }
 """What each table must have; those of `metrics` and `pictures` are followed by a column for each metric."""
 
-ABOUT = {"label": str, "model": dict, "protocol": dict, "metrics": list, "temperatures": list}
-"""What ``run.json`` must say, and in which type."""
+MUST = {"label": str, "model": dict, "protocol": dict, "metrics": list, "temperatures": list}
+MAY: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("checkpoint", "prior", "skipped", "git", "versions"), dict),
+    "max_trained_scale": (int, float),
+}
+"""What ``run.json`` must say and may say, or say null, in which types."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,18 +185,17 @@ def _about(path: Path) -> dict[str, Any]:
         about = json.loads(text)
     except ValueError as error:
         raise UsageError(f"{path} is truncated or no JSON ({error}); run eval.py there again") from error
-    wrong = [
-        key
-        for key, kind in ABOUT.items()
-        if not (isinstance(about, dict) and isinstance(about.get(key), kind))
+    if not isinstance(about, dict):
+        about = {}
+    wrong = [key for key, kind in MUST.items() if not isinstance(about.get(key), kind)]
+    wrong += [
+        key for key, kind in MAY.items() if about.get(key) is not None and not isinstance(about[key], kind)
     ]
     if not wrong:
-        wrong = ["model: name"] * ("name" not in about["model"])
+        wrong = ["model: name"] * (not isinstance(about["model"].get("name"), str))
         wrong += ["protocol: headline"] * (about["protocol"].get("headline") not in ("psnr_y", "psnr_rgb"))
     if wrong:
-        raise UsageError(
-            f"{path} was not written by this version's eval.py: it does not say {', '.join(wrong)}"
-        )
+        raise UsageError(f"{path} was not written by this version's eval.py: see its {', '.join(wrong)}")
     return about
 
 

@@ -35,7 +35,7 @@ class Metric:
 
     def __call__(self, value: float) -> str:
         """A value in words, its unit behind it."""
-        return f"{value:.{self.digits}f}" + f" {self.unit}" * bool(self.unit)
+        return f"{value:.{self.digits}f}".replace("inf", "∞") + f" {self.unit}" * bool(self.unit)
 
 
 METRICS = {
@@ -111,7 +111,7 @@ def all_tables(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
         tables["calibration"] = _stacked(calibrated, [_calibration(run) for run in calibrated])
     here = published_here(runs)
     if len(here):
-        tables["published"] = here
+        tables["published"] = here.dropna(axis="columns", how="all")
     tables["metrics"] = _stacked(runs, [run.metrics for run in runs])
     return tables
 

@@ -23,6 +23,7 @@ from linf.model import LINF, check_temperatures
 from linf.panels import Row, detail_row, panel
 from linf.record import Key, Record, commit, digest, file_digest
 from linf.report.figures import all_figures
+from linf.report.looks import spread
 from linf.report.runs import read_run
 from linf.study import Unit, measure
 from linf.task.publishing import publish
@@ -225,10 +226,3 @@ def describe(model: nn.Module) -> str:
     patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
     encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
     return f"{type(model).__name__}{patch}{encoder}"
-
-
-def spread(values: Sequence[float], most: int) -> list[float]:
-    """At most so many of the values, the first and the last among them."""
-    if len(values) <= most:
-        return list(values)
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
