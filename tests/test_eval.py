@@ -335,6 +335,9 @@ def test_a_finished_grid_does_nothing_again_and_grows_by_what_is_new(
     again("data.test_scales=[2,3.3,4]")
     assert len(encoded) == 2
     assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2, 3.3, 4}
+    again("data.test_scales=[2]")  # Its pictures were not kept at the time.
+    assert len(encoded) == 2
+    assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2}
     with pytest.raises(UsageError, match=r"temperatures is \[0, 0\.4, 0\.8\] there and \[0\] here"):
         again(f"data.test_scales={list(SCALES)}", "temperatures=[0]")
 

@@ -187,13 +187,14 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def commit() -> dict[str, Any] | None:
-    """The git commit of this code and whether files differ from it; None outside of a repository."""
+    """The git commit of this code and whether files differ from it; None where it is installed from a package."""
 
     def git(*arguments: str) -> str:
         where = ["git", "-C", str(Path(__file__).parent)]
         return subprocess.run([*where, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # It may lie in another project's repository.
         return {
             "commit": git("rev-parse", "HEAD"),
             "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),

@@ -184,7 +184,8 @@ class Evaluation(pl.LightningModule):
         self.record.write_tables(tables)
         self.table = tables["metrics"]
         figures = {}
-        if rows := [self._sheet_row(key) for key in self._on_the_sheet()]:
+        # What an earlier run of this folder measured it may not have kept.
+        if rows := [self._sheet_row(key) for key in self._on_the_sheet() if self._place(key).is_dir()]:
             figures["contact_sheet"] = panel(rows)
             figures["contact_sheet"].savefig(self.folder / "contact_sheet.png")
         for logger in self.trainer.loggers:
