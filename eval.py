@@ -18,7 +18,13 @@ def evaluate(cfg: DictConfig) -> None:
     data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    trainer.test(task, data, verbose=False)
+    try:
+        trainer.test(task, data, verbose=False)
+    except SystemExit as stop:  # Lightning's answer to an interrupt and to SIGTERM.
+        words = (
+            f"stopped: the same command with hydra.run.dir={cfg.run_dir} goes on from what is finished there"
+        )
+        raise SystemExit(words) from stop
     if trainer.is_global_zero:
         print(task.report())
 

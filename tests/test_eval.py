@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -313,6 +314,36 @@ def test_a_grid_that_was_killed_goes_on_to_the_same_tables(
     assert (folder / "contact_sheet.png").read_bytes() == (
         tmp_path / "whole" / "contact_sheet.png"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_grid_that_was_stopped_says_how_to_go_on(
+    checkpoint: Path, photos: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    folder = tmp_path / "run"
+    scales = [1 + i / 50 for i in range(1, 400)]
+    command = [
+        sys.executable,
+        str(ROOT / "eval.py"),
+        f"ckpt_path={checkpoint}",
+        "data=folder",
+        f"data.root={photos}",
+        "data.num_workers=0",
+        f"data.test_scales={scales}",
+        f"hydra.run.dir={folder}",
+    ]
+    units = folder / "units" / "rank_0.jsonl"
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as run:
+        while run.poll() is None and not (units.exists() and units.stat().st_size):
+            time.sleep(0.01)
+        run.send_signal(stop)
+        _, err = run.communicate(timeout=120)
+    assert run.returncode == 1
+    assert "Traceback" not in err
+    assert err.rstrip().endswith(f"hydra.run.dir={folder} goes on from what is finished there")
+    assert 0 < len([line for line in units.read_text().splitlines() if line]) < 2 * len(scales)
 
 
 def test_a_finished_grid_does_nothing_again_and_grows_by_what_is_new(
