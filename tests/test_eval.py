@@ -222,8 +222,9 @@ def test_pictures_of_one_name_are_kept_apart(
 
 
 def test_the_command_prints_the_table(
-    command: Command, checkpoint: Path, photos: Path, tmp_path: Path
+    command: Command, checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "without_weights"))
     done = command(
         "eval", f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", "data.test_scales=[2]"
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from xml.etree import ElementTree
 
 import matplotlib.cbook
@@ -194,8 +195,9 @@ def real(composed: Compose, checkpoint: Path, photos: Path, tmp_path_factory: py
     given = (f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", f"run_dir={folder}")
     config = composed("eval", *given, "data.num_workers=0", "data.test_scales=[2,3.3]", "samples=2")
     pl.seed_everything(config.seed, workers=True)
-    data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
-    trainer.test(task, data, verbose=False)
+    with mock.patch.dict(os.environ, LINF_CACHE=str(tmp_path_factory.mktemp("without_weights"))):
+        data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+        trainer.test(task, data, verbose=False)
     return folder
 
 

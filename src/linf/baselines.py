@@ -194,6 +194,7 @@ def systems(
     temperatures: Sequence[float],
     generator: torch.Generator | None = None,
     known: Law | None = None,
+    encoded: Sequence[inference.Encoded] | None = None,
 ) -> Iterator[System]:
     """Bicubic, then the model, for LINF at each temperature and by its prior; made one by one, as they are asked for.
 
@@ -204,10 +205,12 @@ def systems(
         temperatures: of LINF's samples, which share their latents.
         generator: of those latents.
         known: LINF's law of these pictures, where it has been worked out already.
+        encoded: their features, from `LINF.encode`, likewise.
     """
     yield System("bicubic", None, bicubic(lr, size)[None])
     if isinstance(model, LINF):
-        encoded = None if model.prior is None else model.encode(lr)
+        if encoded is None and model.prior is not None:
+            encoded = model.encode(lr)
         if known is None:
             known = law(model, lr, size, highest=max(temperatures), generator=generator, encoded=encoded)
         for tau in temperatures:

@@ -69,7 +69,7 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
     if need > free:
         raise UsageError(
             f"output size {size[0]}×{size[1]} needs {-(-need // 2**30)} GiB, {free / 2**30:.3g} GiB are free; "
-            "ask for a smaller scale or fewer temperatures at once"
+            "ask for a smaller scale, or for fewer samples or temperatures at once"
         )
     return size[0], size[1]
 

@@ -54,8 +54,10 @@ def measure(
     """
     lr, hr = picture.lr, picture.hr
     size = (hr.shape[-2], hr.shape[-1])
-    known = None
+    known = encoded = None
     if isinstance(model, LINF):
+        # The law and the prior share them.
+        encoded = None if model.prior is None else model.encode(lr)
         known = law(
             model,
             lr,
@@ -65,9 +67,10 @@ def measure(
             generator=generator,
             deviation=True,
             hr=hr,
+            encoded=encoded,
         )
     rows = []
-    for system in systems(model, lr, size, temperatures, known=known):
+    for system in systems(model, lr, size, temperatures, known=known, encoded=encoded):
         rows.append(_row(system, picture, metrics, samples, border))
         if shown is not None:
             shown[system.name] = system.pictures[0, 0]

@@ -78,6 +78,8 @@ class Evaluation(pl.LightningModule):
             if value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise UsageError(f"temperatures are {self.temperatures}: name each once")
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
         self.save_pictures, self.shown = save_pictures, shown
         self.label = label or describe(model)
