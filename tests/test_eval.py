@@ -45,6 +45,12 @@ def evaluate(composed: Compose, model: Path, pictures: Path, folder: Path, *over
     return task
 
 
+def shell(model: Path, pictures: Path, *overrides: str) -> list[str]:
+    """The command that a process of its own runs."""
+    given = (f"ckpt_path={model}", "data=folder", f"data.root={pictures}", "data.num_workers=0")
+    return [sys.executable, str(ROOT / "eval.py"), *given, *overrides]
+
+
 def strict_json(file: Path) -> list[dict[str, Any]]:
     """JSON as its standard has it, without NaN and Infinity."""
 
@@ -243,20 +249,16 @@ def test_two_processes_say_what_one_says(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "one", "save_pictures=true")
-    command = [
-        sys.executable,
-        str(ROOT / "eval.py"),
-        f"ckpt_path={checkpoint}",
-        "data=folder",
-        f"data.root={photos}",
-        "data.num_workers=0",
+    command = shell(
+        checkpoint,
+        photos,
         f"data.test_scales=[{','.join(map(str, SCALES))}]",
         "save_pictures=true",
         "trainer=ddp",
         "trainer.accelerator=cpu",
         "trainer.devices=2",
         f"hydra.run.dir={tmp_path / 'two'}",
-    ]
+    )
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "two" / "units").iterdir())) == 2
@@ -289,16 +291,9 @@ def test_a_grid_that_was_killed_goes_on_to_the_same_tables(
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "whole")
     folder = tmp_path / "killed"
-    command = [
-        sys.executable,
-        str(ROOT / "eval.py"),
-        f"ckpt_path={checkpoint}",
-        "data=folder",
-        f"data.root={photos}",
-        "data.num_workers=0",
-        f"data.test_scales=[{','.join(map(str, SCALES))}]",
-        f"hydra.run.dir={folder}",
-    ]
+    command = shell(
+        checkpoint, photos, f"data.test_scales=[{','.join(map(str, SCALES))}]", f"hydra.run.dir={folder}"
+    )
     units = folder / "units" / "rank_0.jsonl"
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         while run.poll() is None and not (units.exists() and units.stat().st_size):
@@ -323,16 +318,7 @@ def test_a_grid_that_was_stopped_says_how_to_go_on(
 ) -> None:
     folder = tmp_path / "run"
     scales = [1 + i / 50 for i in range(1, 400)]
-    command = [
-        sys.executable,
-        str(ROOT / "eval.py"),
-        f"ckpt_path={checkpoint}",
-        "data=folder",
-        f"data.root={photos}",
-        "data.num_workers=0",
-        f"data.test_scales={scales}",
-        f"hydra.run.dir={folder}",
-    ]
+    command = shell(checkpoint, photos, f"data.test_scales={scales}", f"hydra.run.dir={folder}")
     units = folder / "units" / "rank_0.jsonl"
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -492,18 +478,14 @@ def test_every_system_has_its_label(
 def test_wandb_gets_tables_curves_and_pictures_without_a_network(
     checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    command = [
-        sys.executable,
-        str(ROOT / "eval.py"),
-        f"ckpt_path={checkpoint}",
-        "data=folder",
-        f"data.root={photos}",
-        "data.num_workers=0",
+    command = shell(
+        checkpoint,
+        photos,
         "data.test_scales=[2]",
         "logger=wandb",
         "logger.wandb.offline=true",
         f"hydra.run.dir={tmp_path / 'run'}",
-    ]
+    )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr

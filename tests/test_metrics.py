@@ -13,7 +13,6 @@ from torch import Tensor
 from linf.flow import ConditionalFlow
 from linf.metrics.functional import (
     BLOCK,
-    benchmark_border,
     bits_per_dimension,
     diversity,
     lr_psnr,
@@ -193,11 +192,6 @@ def test_shaved_leaves_out_the_border_but_never_all() -> None:
     assert torch.equal(shaved(picture, 2), picture[..., 2:4, 2:5])
     assert torch.equal(shaved(picture, 9), picture[..., 2:4, 3:4])
     assert shaved(picture[..., :1, :2], 4).shape == (1, 1, 1, 2)
-
-
-@pytest.mark.parametrize(("scale", "border"), [(2, 2), (3.3, 4), (4.0, 4), (30, 30)])
-def test_benchmarks_shave_the_scale_rounded_up(scale: float, border: int) -> None:
-    assert benchmark_border(scale) == border
 
 
 def shrinking(n: int, n_out: int) -> np.ndarray:

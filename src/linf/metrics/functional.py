@@ -27,11 +27,6 @@ def shaved(picture: Tensor, border: int) -> Tensor:
     return picture[..., trim_y : picture.shape[-2] - trim_y, trim_x : picture.shape[-1] - trim_x]
 
 
-def benchmark_border(scale: float) -> int:
-    """Pixels the ``benchmark`` protocol leaves out on each side."""
-    return math.ceil(scale)
-
-
 def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, luma: bool = False) -> Tensor:
     """Peak signal-to-noise ratio in dB, per picture.
 
