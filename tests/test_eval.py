@@ -245,6 +245,7 @@ def test_the_command_prints_the_table(
     assert done.out.strip().endswith(f"tables, contact sheet and metrics.json: {folder}")
 
 
+@pytest.mark.slow
 def test_two_processes_say_what_one_says(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
