@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint format type notebooks bench clean
+.PHONY: help setup demo test test-all test-slurm lint format type notebooks bench clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ test: $(READY)  ## Run the fast tests
 
 test-all: $(READY)  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+test-slurm: $(READY)  ## Run the tests on a Slurm of their own (Debian: apt-get install slurm-wlm munge)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
 
 lint: $(READY)  ## Check style and formatting
 	$(BIN)/ruff check .

@@ -12,21 +12,20 @@ from linf import entry
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 @entry.job
-def evaluate(cfg: DictConfig) -> None:
+def evaluate(cfg: DictConfig) -> entry.Result | None:
     """Compose → instantiate → test."""
     pl.seed_everything(cfg.seed, workers=True)
-    data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
+    trainer = instantiate(cfg.trainer)
+    if ranks := entry.to_ranks(trainer, __file__):
+        return ranks[0]
+    data, task = instantiate(cfg.data), instantiate(cfg.task)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    try:
-        trainer.test(task, data, verbose=False)
-    except SystemExit as stop:  # Lightning's answer to an interrupt and to SIGTERM.
-        words = (
-            f"stopped: the same command with hydra.run.dir={cfg.run_dir} goes on from what is finished there"
-        )
-        raise SystemExit(words) from stop
-    if trainer.is_global_zero:
-        print(task.report())
+    trainer.test(task, data, verbose=False)
+    if not trainer.is_global_zero:
+        return None
+    print(task.report())
+    return task.merits()
 
 
 if __name__ == "__main__":

@@ -9,29 +9,34 @@ from omegaconf import DictConfig, OmegaConf
 
 import linf
 from linf import entry
-from linf.checkpoints import check_resumable, start_from
+from linf.checkpoints import check_resumable, start_from, to_resume
 from linf.memory import keep_freed_memory
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @entry.job
-def train(cfg: DictConfig) -> None:
+def train(cfg: DictConfig) -> entry.Result | None:
     """Compose → instantiate → fit."""
     keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True)
-    data, task, trainer = instantiate(cfg.data), instantiate(cfg.task), instantiate(cfg.trainer)
-    if cfg.ckpt_path is not None:
-        check_resumable(cfg.ckpt_path, task.model)
+    trainer = instantiate(cfg.trainer)
+    if ranks := entry.to_ranks(trainer, __file__):
+        return ranks[0]
+    data, task = instantiate(cfg.data), instantiate(cfg.task)
+    checkpoint = to_resume(cfg.ckpt_path, Path(cfg.run_dir) / "checkpoints")
+    if checkpoint is not None:
+        check_resumable(checkpoint, task.model)
     elif cfg.init_from is not None:
         start_from(cfg.init_from, task.model)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    trainer.fit(task, data, ckpt_path=cfg.ckpt_path)
+    trainer.fit(task, data, ckpt_path=checkpoint)
     if trainer.is_global_zero:
         weights = Path(cfg.run_dir) / "model.safetensors"
         linf.save(task.model, weights)
-        best = trainer.checkpoint_callback.best_model_path
+        best = getattr(trainer.checkpoint_callback, "best_model_path", None)
         print(f"trained model: {weights}" + (f"\nbest by validation: {best}" if best else ""))
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
 if __name__ == "__main__":

@@ -105,7 +105,6 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "negative seed": ("train", ("experiment=smoke", "seed=-1"), ("seed", "-1")),
     "decay beyond 1": ("train", ("experiment=smoke", "callbacks.ema.decay=1.5"), ("decay", "1.5")),
     "no such device": ("train", ("trainer.accelerator=abacus",), ("abacus",)),
-    "in a sweep": ("train", ("-m", "seed=0,1", "ckpt_path=model.safetensors"), ("no training state",)),
     "even patches": ("train", ("model.flow.patch_size=2",), ("patch size 2", "odd")),
     "odd width": ("train", ("model.conditioner.width=7",), ("width 7",)),
     "no batch": ("train", ("data.batch_size=0",), ("batch_size is 0",)),

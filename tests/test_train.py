@@ -106,7 +106,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_a_run_leaves_its_record(finished: tuple[Path, str]) -> None:
     run, printed = finished
     assert (run / ".hydra" / "config.yaml").is_file()
-    assert sorted(path.name for path in run.glob("checkpoints/*")) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in run.glob("checkpoints/*")) == [
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    ]
     assert f"trained model: {run / 'model.safetensors'}" in printed
     assert f"best by validation: {run / 'checkpoints' / 'best.ckpt'}" in printed
     hparams = (run / "csv" / "version_0" / "hparams.yaml").read_text()

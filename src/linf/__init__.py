@@ -9,10 +9,10 @@ One legend, everywhere:
 
 Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1, 1] inside. "METHOD §n" is that
 section of docs/method.md. In reading order:
-`errors`, `memory`, `flax`, `weights`, `coordinates`, `data`, `encoders`, `ensemble`,
-`conditioner`, `flow`, `inference`, `prior`, `model`, `perceptual`, `metrics`, `closed_form`, `baselines`, `published`,
-`checkpoints`, `losses`, `study`, `record`, `panels`, `report`, `task`, `callbacks`, `cli`, `entry`; a module imports
-only what stands before it.
+`errors`, `files`, `memory`, `flax`, `weights`, `coordinates`, `data`, `encoders`, `ensemble`, `conditioner`, `flow`,
+`inference`, `prior`, `model`, `perceptual`, `metrics`, `closed_form`, `baselines`, `published`, `checkpoints`,
+`losses`, `study`, `record`, `panels`, `report`, `distributed`, `loggers`, `task`, `callbacks`, `jobs`, `cli`, `mistakes`,
+`entry`; a module imports only what stands before it.
 """
 
 from linf.checkpoints import load, save

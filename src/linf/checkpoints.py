@@ -1,8 +1,10 @@
 """Models in and out of files: this project's checkpoints and the published format. No file's code is ever run."""
 
 import json
+import logging
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,10 +19,13 @@ from linf.baselines import LIIF, LTE, LIIFConditioner
 from linf.conditioner import FourierConditioner
 from linf.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.errors import UsageError
+from linf.files import replacing
 from linf.flow import ConditionalFlow
 from linf.model import LINF
 from linf.prior import UNet, published_prior
 from linf.published import from_published
+
+log = logging.getLogger(__name__)
 
 Model = LINF | LIIF | LTE
 """What a checkpoint can hold."""
@@ -108,6 +113,47 @@ def _reason(error: Exception) -> str:
     return f"it is damaged or of another kind ({type(error).__name__})"
 
 
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of a run that has most steps behind it, of those in a folder that are whole; None without one.
+
+    A damaged one is told and left out.
+    """
+    found: list[tuple[int, Path]] = []
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            with zipfile.ZipFile(path) as file:
+                if damaged := file.testzip():
+                    raise zipfile.BadZipFile(damaged)
+            found.append(
+                (torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"], path)
+            )
+        except Exception as error:  # Readers answer a broken file with anything.
+            log.warning("%s is damaged (%s): it is left out", path, type(error).__name__)
+    return max(found, default=(0, None))[1]
+
+
+def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None:
+    """The checkpoint that a run goes on from: the newest of its own, if there are any; None for a new run.
+
+    Args:
+        given: what the user asks for. One of the run's own counts as it is; another one starts a run that has none.
+            Where it is damaged, the newest beside it is taken, which a warning tells.
+        folder: of the run's own checkpoints.
+    """
+    if given is None:
+        return newest(folder)
+    given = Path(given)
+    own = given.absolute().parent == folder.absolute()
+    if not own and (later := newest(folder)):
+        return later
+    if given.suffix == ".ckpt" and given.is_file() and not zipfile.is_zipfile(given):
+        beside = newest(given.parent)
+        if beside is not None:
+            log.warning("going on from %s instead of %s", beside, given)
+        return beside or given
+    return given
+
+
 def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
     """Raise UsageError unless the file is a Lightning checkpoint of this project and of a model like this one."""
     there = load(path)
@@ -148,14 +194,9 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UsageError(f"a model is saved as .safetensors, not as {path.name}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f".{path.name}.{os.getpid()}")
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    try:
-        safetensors.torch.save_file(weights, partial_file, metadata={"linf": json.dumps(model.config)})
-        os.replace(partial_file, path)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with replacing(path) as part:
+        safetensors.torch.save_file(weights, part, metadata={"linf": json.dumps(model.config)})
 
 
 def _fill(model: Model | UNet, weights: dict[str, Tensor]) -> None:

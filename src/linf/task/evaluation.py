@@ -205,6 +205,21 @@ class Evaluation(pl.LightningModule):
         lr, hr = read.pop("LR"), read.pop("HR")
         return detail_row(f"{key[1]} ×{key[2]:g}", lr, hr, read)
 
+    def merits(self) -> dict[str, float]:
+        """The protocol's first figure of the model's first row, for each data set and scale."""
+        headline = self.protocol.headline
+        rows = (
+            self.table[self.table["system"] != "bicubic"]
+            if self.table["system"].nunique() > 1
+            else self.table
+        )
+        first = rows.groupby(["dataset", "scale"], sort=False).head(1)
+        return {
+            f"{row['dataset']}/x{row['scale']:g}/{headline}": float(row[headline])
+            for row in first.to_dict("records")
+            if headline in row
+        }
+
     def report(self) -> str:
         """The table in words, what the model's first row comes to, what is missing, and where the files are."""
         headline = self.protocol.headline

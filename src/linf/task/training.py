@@ -62,8 +62,9 @@ class Training(pl.LightningModule):
         """The loss of one batch; each of its parts is logged under ``train/``."""
         parts = self.loss(self.model, batch)
         self.parts = {name: value.detach() for name, value in parts.items()}
-        self.log("train/loss", parts["loss"], prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in parts.items() if name != "loss"})
+        self.log("train/loss", parts["loss"], prog_bar=True, sync_dist=True)
+        named = {f"train/{name}": value for name, value in parts.items() if name != "loss"}
+        self.log_dict(named, sync_dist=True)
         return parts["loss"]
 
     def validation_step(self, picture: Picture, batch_idx: int) -> None:

@@ -1,0 +1,127 @@
+"""How fast a training goes, and what makes it go faster."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch.utils.flop_counter import FlopCounterMode
+
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
+
+
+class Throughput(Callback):
+    """Logs, over all ranks, ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak``; validation does not count.
+
+    The arithmetic of a batch is counted while the first one is trained on, forward and backward, without elementwise
+    operations. The peak is that of a large matrix product in the run's precision, measured when training starts.
+
+    Args:
+        every_n_steps: how often.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every = every_n_steps
+        self.peak: float | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the peak."""
+        self.peak = peak(pl_module.device, _dtype(trainer.precision))
+        self.flops: int | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self.samples, self.batches, self.began, self.paused = 0, 0, time.perf_counter(), 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Count the first batch's arithmetic."""
+        if self.flops is None:
+            self.counter = FlopCounterMode(display=False)
+            self.counter.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what the batches since the last time came to, whenever the trainer logs."""
+        if self.flops is None:
+            self.counter.__exit__(None, None, None)
+            self.flops = self.counter.get_total_flops()
+            self._restart()  # Counting takes time.
+            return
+        self.samples, self.batches = self.samples + len(batch.lr), self.batches + 1
+        if trainer.global_step % self.every or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        seconds = (time.perf_counter() - self.began - self.paused) / trainer.world_size
+        rate = self.flops * self.batches / seconds
+        assert self.peak is not None
+        speeds = {
+            "samples_per_s": self.samples / seconds,
+            "tflops": rate / 1e12,
+            "of_peak": rate / (self.peak * trainer.world_size),
+        }
+        pl_module.log_dict({f"speed/{name}": value for name, value in speeds.items()})
+        self._restart()
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Stop the clock."""
+        self.pause_began = time.perf_counter()
+
+    def on_validation_end(self, *_: Any) -> None:
+        """Start it again."""
+        if hasattr(self, "began"):
+            self.paused += time.perf_counter() - self.pause_began
+
+
+def peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Floating-point operations per second of a large matrix product: the best of those that fit in ``seconds``."""
+    side = 8192 if device.type == "cuda" else 1024
+    a = torch.full((side, side), 0.5, device=device, dtype=dtype)
+
+    def timed() -> float:
+        began = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    timed()
+    limit, times = time.perf_counter() + seconds, [timed()]
+    while time.perf_counter() < limit:
+        times.append(timed())
+    return 2 * side**3 / min(times)
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return next(dtype for name, dtype in DTYPES.items() if str(precision).startswith(name))
+
+
+class Acceleration(Callback):
+    """Switches that change the speed of a training and, but for rounding, nothing else.
+
+    Args:
+        compile: `torch.compile` encoder and conditioner; validation, where every picture has another size, stays eager.
+        channels_last: lay the encoder's weights out as its pictures are.
+    """
+
+    def __init__(self, compile: bool = False, channels_last: bool = False) -> None:
+        self.compile, self.channels_last = compile, channels_last
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Apply them."""
+        model: Any = pl_module.model
+        if self.channels_last:
+            model.encoder.to(memory_format=torch.channels_last)
+        if self.compile:
+            model.encoder.compile()
+            model.conditioner.compile()
+
+    def on_validation_start(self, *_: Any) -> None:
+        """Eager from here."""
+        if self.compile:
+            torch.compiler.set_stance("force_eager")
+
+    def on_validation_end(self, *_: Any) -> None:
+        """Compiled again."""
+        if self.compile:
+            torch.compiler.set_stance("default")

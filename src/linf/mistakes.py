@@ -1,0 +1,98 @@
+"""What a user got wrong, found before a run or in its error, in one line of words."""
+
+import difflib
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from linf.errors import UsageError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def mistake(error: BaseException) -> BaseException | None:
+    """What in an error's chain of causes the user can mend; None if nothing is."""
+    # W&B's error about a missing account has the name of ours, and Lightning's about settings speaks in words.
+    names = ("UsageError", "MisconfigurationException")
+    chain = [*_causes(error)]
+    full = next((e for e in chain if isinstance(e, OSError) and e.errno in NO_SPACE), None)
+    told = next((e for e in chain if type(e).__name__ in names), None)
+    return told or full or (error if isinstance(error, HydraException | OmegaConfBaseException) else None)
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Raise UsageError if a setting was not given, or is a word or lacks its brackets where it must not."""
+    missing = [key for key, value in _settings(OmegaConf.to_container(cfg)) if value == "???"]
+    if missing:
+        raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
+    if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
+        raise UsageError(f"seed is {cfg.seed}: give a whole number from 0 to {2**32 - 1}")
+    hydra = HydraConfig.get()
+    choices = [
+        given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
+    ]
+    default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
+    for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
+        usual = default.get(key)
+        if isinstance(usual, list) and isinstance(value, str | int | float):
+            raise UsageError(f"{key}={value} wants brackets: '{key}=[{value}]'")
+        # Devices may be "auto" or a list of numbers.
+        if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
+            raise UsageError(f"{key} is {value!r}, where a number such as {usual} belongs")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def in_words(mistake: BaseException, conf: Path) -> str:
+    """A `mistake` in one line.
+
+    Args:
+        mistake: the user's.
+        conf: the primary config file.
+    """
+    if isinstance(mistake, OSError) and mistake.errno in NO_SPACE:
+        return f"cannot write {mistake.filename or 'a file'}: {mistake.strerror}; what was finished before is whole"
+    text = " ".join(str(mistake).split())
+    if isinstance(mistake, OverrideParseException):
+        return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
+    if unknown := re.match(r"Could not override '([^']+)'", text):
+        close = difflib.get_close_matches(unknown[1], _keys(conf), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
+        return f"there is no setting {unknown[1]!r}; {hint}"
+    if isinstance(mistake, HydraException | OmegaConfBaseException):
+        text = _plain(text)
+        root = _plain(" ".join(str([*_causes(mistake)][-1]).split()))
+        return text if root in text else f"{text}: {root}"
+    return text
+
+
+def _plain(text: str) -> str:
+    """A message of Hydra's without what it says to programmers."""
+    text = text.split(" Config search path:")[0]
+    text = text.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
+    return re.sub(r" ?full_key: ([\w.]+)", r" (setting \1)", text)
+
+
+def _keys(conf: Path) -> list[str]:
+    """All dotted keys of the config as it stands without overrides."""
+    with initialize_config_dir(str(conf.parent), version_base="1.3"):
+        return [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
+
+
+def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every dotted key below a node of plain dicts, with its value."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{key}", value
+        yield from _settings(value, f"{prefix}{key}.")
