@@ -28,10 +28,11 @@ TASKS: dict[str, tuple[str, ...]] = {
     "nll": (),
     "mixture": ("task=mixture",),
     "regression": ("model=liif", "task=regression", "~model.flow", "data.patch_size=1"),
-    "finetune": ("task=finetune", "data.crop=12"),
-    "finetune_joint": ("task=finetune_joint", "data.crop=12"),
+    "finetune": ("task=finetune", "data.crop=24"),
+    "finetune_joint": ("task=finetune_joint", "data.crop=24"),
     "prior": (
         "task=prior",
+        "~task.whitening_batches",
         "model.prior.width=8",
         "model.prior.depth=1",
         "data.crop=24",

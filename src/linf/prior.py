@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from linf.errors import UsageError
@@ -42,6 +44,30 @@ class DenseBlock(nn.Module):
         return self.conv5(x)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all ranks; torch's own for this, `nn.SyncBatchNorm`, knows no CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C,h,w)."""
+        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        values = x.float()
+        n = x.new_tensor(len(x) * x.shape[2] * x.shape[3], dtype=torch.float32) * dist.get_world_size()
+        mean = all_reduce(values.sum((0, 2, 3))) / n
+        centred = values - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / n
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
 class DoubleConv(nn.Module):
     """Convolution, batch norm and LeakyReLU, twice."""
 
@@ -49,10 +75,10 @@ class DoubleConv(nn.Module):
         super().__init__()
         self.double_conv = nn.Sequential(
             nn.Conv2d(in_channels, between, 3, padding=1, bias=False),
-            nn.BatchNorm2d(between),
+            BatchNorm(between),
             nn.LeakyReLU(SLOPE, inplace=True),
             nn.Conv2d(between, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            BatchNorm(out_channels),
             nn.LeakyReLU(SLOPE, inplace=True),
         )
 

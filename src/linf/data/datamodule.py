@@ -311,16 +311,16 @@ class SRDataModule(pl.LightningDataModule):
         )
 
     def initial_batches(self, n: int) -> list[SRBatch]:
-        """``n`` batches that training does not see, the same on every rank, to initialise weights from."""
+        """``n`` global batches that training does not see, the same on every rank, to initialise weights from."""
         self.setup("fit")
         if self.train_crops is None:
             raise UsageError("no training pictures to initialise weights from: set data.train")
-        crops = self.train_crops
+        crops, ranks = self.train_crops, self._ranks()[1]
         start = INITIAL_EPOCH * len(crops)
         order = np.random.default_rng((self.seed, INITIAL_EPOCH)).permutation(len(crops))
         chosen = iter(itertools.cycle(order.tolist()))
         return [
-            default_collate([crops[start + i] for i in itertools.islice(chosen, self.batch_size)])
+            default_collate([crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)])
             for _ in range(n)
         ]
 
