@@ -4,8 +4,10 @@ Absolute times tell of the machine, so each figure is held against work of known
 the same process. Each name runs in a fresh one, whose peak memory is its own. Status 1 if a bar is missed.
 """
 
+import csv
 import itertools
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -22,6 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from linf.callbacks.speed import accelerate
 from linf.conditioner import FourierConditioner
 from linf.data.datamodule import SRDataModule
 from linf.data.images import bundled
@@ -36,6 +39,7 @@ from linf.model import LINF
 from linf.study import measure
 
 BATCH, CROP, QUERIES = 16, 48, 48**2
+ROOT = Path(__file__).parents[1]
 
 
 class Figure(NamedTuple):
@@ -268,7 +272,81 @@ def step() -> list[Figure]:
     return [Figure("training step / its FLOPs at GEMM speed", ratio * share, 1.5, detail=detail)]
 
 
-FIGURES = {f.__name__: f for f in (temperatures, grid, ensemble, sample, encoders, x32, loader, step)}
+def bf16() -> list[Figure]:
+    """A training step in fp32 against the same step with `trainer.precision=bf16-mixed`."""
+    (lr, hr), coord = torch.rand(2, BATCH, 3, CROP, CROP), torch.rand(BATCH, CROP, CROP, 2) * 2 - 1
+    _, one_step = training(SRBatch(lr, hr, coord, torch.full((BATCH, 2), 2 / 96)))
+
+    def mixed() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            one_step()
+
+    native = (
+        torch.backends.cpu.get_cpu_capability() == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+    ratio, single, half = side_by_side(one_step, mixed, 5)
+    bar = 1.3 if native else None
+    return [Figure("fp32 / bf16-mixed training step", ratio, bar, "×", True, f"{single:.2f} / {half:.2f} s")]
+
+
+def compiled() -> list[Figure]:
+    """A training step as it is against one with `callbacks.acceleration.compile=true`, and with `channels_last`."""
+    (lr, hr), coord = torch.rand(2, BATCH, 3, CROP, CROP), torch.rand(BATCH, CROP, CROP, 2) * 2 - 1
+    batch = SRBatch(lr, hr, coord, torch.full((BATCH, 2), 2 / 96))
+    _, eager = training(batch)
+    figures = []
+    for name, (compile, channels_last) in {"compile": (True, False), "channels_last": (False, True)}.items():
+        model, one_step = training(batch)
+        accelerate(model, compile, channels_last)
+        ratio, before, after = side_by_side(eager, one_step, 5)
+        detail = f"{before:.2f} / {after:.2f} s"
+        figures.append(Figure(f"training step as it is / {name}", ratio, None, detail=detail))
+    return figures
+
+
+def ddp() -> list[Figure]:
+    """`train.py` on two ranks of a thread against one process of two, with the same global batch."""
+
+    def seconds_per_step(threads: int, *arguments: str) -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            command = [
+                sys.executable,
+                str(ROOT / "train.py"),
+                "model=linf_patch",
+                "task=mixture",
+                "data.crop=24",
+            ]
+            command += [
+                "data.queries=576",
+                "data.num_workers=0",
+                "data.batches_per_epoch=40",
+                "trainer.max_steps=40",
+            ]
+            command += [
+                "data.val_limit=1",
+                "trainer.log_every_n_steps=10",
+                "callbacks.progress.refresh_rate=0",
+            ]
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            command += [f"hydra.run.dir={run}", *arguments]
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+            with (run / "csv" / "version_0" / "metrics.csv").open() as file:
+                speeds = [row["speed/samples_per_s"] for row in csv.DictReader(file)]
+            return 8 / statistics.median(float(speed) for speed in speeds if speed)
+
+    ranks = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4")
+    times = [(seconds_per_step(1, *ranks), seconds_per_step(2, "data.batch_size=8")) for _ in range(3)]
+    ratio = statistics.median(two / one for two, one in times)
+    two, one = (statistics.median(each) for each in zip(*times, strict=True))
+    detail = f"{two:.3f} / {one:.3f} s a step"
+    return [Figure("2 ranks × 1 thread / 1 process × 2 threads", ratio, 1.15, detail=detail)]
+
+
+FIGURES = {
+    f.__name__: f
+    for f in (temperatures, grid, ensemble, sample, encoders, x32, loader, step, bf16, compiled, ddp)
+}
 
 
 def main(names: list[str]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from linf.files import replacing
@@ -61,14 +61,13 @@ class Wandb(WandbLogger):
         if self._experiment is None and not self.kept.is_file():
             with replacing(self.kept) as part:
                 part.write_text(str(self._id))
-        if self._experiment is None:
-            try:
-                return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
-            except Exception as error:
-                if type(error).__name__ == "UsageError":  # No account: the user can mend that.
-                    raise
-                self._go_on_without(error)
-        return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        try:
+            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        except Exception as error:
+            if type(error).__name__ == "UsageError":  # No account: the user can mend that.
+                raise
+            self._go_on_without(error)
+        return self._experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -104,5 +103,4 @@ class Wandb(WandbLogger):
     def _go_on_without(self, error: Exception) -> None:
         words = " ".join(str(error).split()) or type(error).__name__
         log.warning("W&B failed (%s): the run goes on without it, its other logs have everything", words)
-        self._wandb_init["mode"] = "disabled"
-        self._experiment = None
+        self._experiment = DummyExperiment()  # type: ignore[assignment]

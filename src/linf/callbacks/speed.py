@@ -109,12 +109,7 @@ class Acceleration(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Apply them."""
-        model: Any = pl_module.model
-        if self.channels_last:
-            model.encoder.to(memory_format=torch.channels_last)
-        if self.compile:
-            model.encoder.compile()
-            model.conditioner.compile()
+        accelerate(pl_module.model, self.compile, self.channels_last)
 
     def on_validation_start(self, *_: Any) -> None:
         """Eager from here."""
@@ -125,3 +120,12 @@ class Acceleration(Callback):
         """Compiled again."""
         if self.compile:
             torch.compiler.set_stance("default")
+
+
+def accelerate(model: Any, compile: bool, channels_last: bool) -> None:
+    """Apply the switches of `Acceleration` to a model."""
+    if channels_last:
+        model.encoder.to(memory_format=torch.channels_last)
+    if compile:
+        model.encoder.compile()
+        model.conditioner.compile()
