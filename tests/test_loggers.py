@@ -64,7 +64,7 @@ def test_nothing_asks_for_a_network(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
-    done = train(tmp_path, "-m", *OFFLINE, "hydra.sweep.dir=sweep", "seed=0,1")
+    done = train(tmp_path, *OFFLINE, "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep", "seed=0,1")
     assert done.returncode == 0, done.stderr
     found = [ids(tmp_path / "sweep" / f"seed-{seed}") for seed in (0, 1)]
     assert [len(each) for each in found] == [1, 1]

@@ -70,10 +70,13 @@ def test_the_peak_is_that_of_a_matrix_product() -> None:
 def test_channels_last_trains_alike(command: Command, tmp_path: Path) -> None:
     for choice in ("false", "true"):
         done = command(
-            "train", *RUN[:-1], f"callbacks.acceleration.channels_last={choice}", f"hydra.run.dir={choice}"
+            "train",
+            *RUN[:-1],
+            f"callbacks.acceleration.channels_last={choice}",
+            f"hydra.run.dir=run_{choice}",
         )
         assert done.status == 0, done.err
-    one, other = (column(tmp_path / choice, "train/loss") for choice in ("false", "true"))
+    one, other = (column(tmp_path / f"run_{choice}", "train/loss") for choice in ("false", "true"))
     assert one == pytest.approx(other, abs=1e-4)
 
 
@@ -81,14 +84,15 @@ def test_channels_last_trains_alike(command: Command, tmp_path: Path) -> None:
 def test_a_compiled_model_trains_alike(command: Command, tmp_path: Path) -> None:
     for choice in ("false", "true"):
         done = command(
-            "train", *RUN[:-1], f"callbacks.acceleration.compile={choice}", f"hydra.run.dir={choice}"
+            "train", *RUN[:-1], f"callbacks.acceleration.compile={choice}", f"hydra.run.dir=run_{choice}"
         )
         assert done.status == 0, done.err
     for key in ("train/loss", "val/psnr"):
-        one, other = (column(tmp_path / choice, key) for choice in ("false", "true"))
+        one, other = (column(tmp_path / f"run_{choice}", key) for choice in ("false", "true"))
         assert one == pytest.approx(other, abs=1e-3)
     names = [
-        set(linf.load(tmp_path / choice / "model.safetensors").state_dict()) for choice in ("false", "true")
+        set(linf.load(tmp_path / f"run_{choice}" / "model.safetensors").state_dict())
+        for choice in ("false", "true")
     ]
     assert names[0] == names[1]
 

@@ -75,6 +75,13 @@ def by_slurm() -> bool:
     return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
+def slurm_tasks() -> int | None:
+    """How many processes Slurm started for a job of which this one is a task; None for any other process."""
+    if not by_slurm() or launched() or started_by_torchrun():
+        return None
+    return int(os.environ.get("SLURM_NTASKS", 1))
+
+
 def started_by_torchrun() -> bool:
     """Whether an agent of torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
@@ -137,11 +144,11 @@ def report(kind: str, **facts: Any) -> None:
     path.write_text(json.dumps({"kind": kind, **facts}))
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it dies, however it does (Linux)."""
+def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when the one that started it dies, however it does (Linux)."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
 
 
 def _reports(folder: Path) -> dict[int, dict[str, Any]]:

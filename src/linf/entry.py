@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -51,6 +52,8 @@ def job(entry: Callable[[DictConfig], Result | None]) -> Callable[[DictConfig], 
     @functools.wraps(entry)
     def checked(cfg: DictConfig) -> Result | None:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+        if multiprocessing.current_process().name.startswith("Loky"):  # joblib's
+            distributed.die_with_parent(signal.SIGTERM)
         try:
             check_settings(cfg)
             if distributed.launched():
@@ -112,6 +115,13 @@ def to_ranks(trainer: Any, script: str) -> tuple[Result | None] | None:
         What rank 0 returned, in a tuple; None where this process is to train by itself.
     """
     launcher = trainer.strategy.launcher
+    wanted, tasks = trainer.num_devices * trainer.num_nodes, distributed.slurm_tasks()
+    if tasks is not None and tasks != wanted:
+        raise UsageError(
+            f"trainer.devices and num_nodes want {wanted} processes, and Slurm started {tasks}: give srun or sbatch "
+            f"--nodes={trainer.num_nodes} --ntasks-per-node={trainer.num_devices} and start with srun, see "
+            "docs/clusters.md"
+        )
     if launcher is None or trainer.strategy.cluster_environment.creates_processes_externally:
         return None
     if trainer.num_nodes > 1:
@@ -166,9 +176,15 @@ def run(entry: Callable[[], object], conf: Path) -> None:
             end(words, 2 if cause.mistake else 1)
         elif told is not None:
             end(words)
-        if told is None:
+        if told is not None:
+            raise SystemExit(2) from None
+        if Sweep.folder is None:
             raise
-        raise SystemExit(2) from None
+        log.exception("the sweep was cut short")
+    except KeyboardInterrupt:
+        where = f"hydra.sweep.dir={Sweep.folder}" if Sweep.folder else "hydra.run.dir=… of its folder"
+        print(f"stopped by SIGINT; the same command with {where} goes on", file=sys.stderr)
+        raise SystemExit(130) from None
     if Sweep.folder is not None:
         _end_of_sweep(Sweep.folder)
 
@@ -184,7 +200,10 @@ def _say_goodbye(stop: Stopped) -> None:
 
 
 def _end_of_sweep(folder: Path) -> None:
-    table = jobs.summarise(folder)
+    try:
+        table = jobs.summarise(folder)
+    except UsageError:  # It was cut short before its first job began.
+        raise SystemExit(1) from None
     print(jobs.told(table))
     print(f"table and figure: {folder}/sweep.csv, sweep.png")
     unfinished = table.loc[table["state"] != "finished", "job"]

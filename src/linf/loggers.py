@@ -101,6 +101,8 @@ class Wandb(WandbLogger):
             self._go_on_without(error)
 
     def _go_on_without(self, error: Exception) -> None:
+        if isinstance(self._experiment, DummyExperiment):  # Told before; this error is the dummy's.
+            return
         words = " ".join(str(error).split()) or type(error).__name__
         log.warning("W&B failed (%s): the run goes on without it, its other logs have everything", words)
         self._experiment = DummyExperiment()  # type: ignore[assignment]
