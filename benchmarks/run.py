@@ -330,7 +330,7 @@ def ddp() -> list[Figure]:
             ]
             environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
             command += [f"hydra.run.dir={run}", *arguments]
-            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, env=environment, check=True, capture_output=True)
             with (run / "csv" / "version_0" / "metrics.csv").open() as file:
                 speeds = [row["speed/samples_per_s"] for row in csv.DictReader(file)]
             return 8 / statistics.median(float(speed) for speed in speeds if speed)

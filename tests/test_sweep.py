@@ -249,6 +249,35 @@ def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_stops_all_ranks_at_one_step(tmp_path: Path, signum: signal.Signals) -> None:
+    process = start(*SMOKE, *RANKS, "trainer.max_epochs=1000", "hydra.run.dir=run", cwd=tmp_path)
+    wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signum)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum
+    steps = state(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
+    assert f"stopped by {signum.name} after step {steps}, which is saved; the same" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert jobs.read(tmp_path / "run").state == "stopped"
+
+
+@pytest.mark.slow
+def test_jobs_of_joblib_stop_with_their_sweep(tmp_path: Path) -> None:
+    settings = ("trainer.max_epochs=1000", "hydra.sweep.dir=sweep", "seed=0,1")
+    process = start("-m", "launcher=joblib", *SMOKE, *settings, cwd=tmp_path)
+    lasts = [tmp_path / "sweep" / f"seed-{seed}" / "checkpoints" / "last.ckpt" for seed in (0, 1)]
+    for last in lasts:
+        wait_for(last, process)
+    process.kill()
+    process.wait()
+    limit = time.monotonic() + 60
+    while any(jobs.read(last.parents[1]).state == "running" for last in lasts):
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
 def test_ranks_die_with_the_process_that_started_them(tmp_path: Path) -> None:
     process = start(*SMOKE, *RANKS, "trainer.max_epochs=1000", "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)

@@ -240,13 +240,19 @@ OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 
 
 def _leave_out_what_no_user_can_act_on() -> None:
-    """Drop Lightning's advertisements, and its warnings about its own use of torch, a resume and a frozen part."""
+    """Drop advertisements, and warnings about what Lightning or this project does on purpose."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     noise = ("Tip: For seamless", "already configured with model summary callbacks")
     logger.addFilter(lambda record: not any(words in record.getMessage() for words in noise))
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings(
+        "ignore", message=r"The `srun` command is available on your system but is not used"
+    )
+    # Metrics of validation are those of all ranks already, also of a rank that had no picture at a scale.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('val/")
+    warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric PSNR was called before")
 
 
 def _leave_talking_to_the_first_rank() -> None:
