@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import _len_torch_dispatch_stack
 
 import linf
 from conftest import Command
@@ -39,6 +40,13 @@ def test_throughput_is_logged_and_adds_up(command: Command, tmp_path: Path) -> N
     for rate, speed in zip(tflops, samples, strict=True):
         # Forward, and twice that backward, but for the first layer; and a little for the flow.
         assert 0.8 < 1e12 * rate / speed / (3 * work) < 1.3
+
+
+def test_counting_ends_where_the_first_step_fails(command: Command) -> None:
+    done = command("train", *RUN, "task.loss.nll=1e39")
+    assert done.status == 2
+    assert "not finite" in done.err
+    assert _len_torch_dispatch_stack() == 0
 
 
 def test_accumulated_batches_count(command: Command, tmp_path: Path) -> None:

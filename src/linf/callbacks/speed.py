@@ -1,6 +1,7 @@
 """How fast a training goes, and what makes it go faster."""
 
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytorch_lightning as pl
@@ -24,6 +25,7 @@ class Throughput(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every = every_n_steps
         self.peak: float | None = None
+        self.counting = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the peak."""
@@ -37,15 +39,14 @@ class Throughput(Callback):
     def on_train_batch_start(self, *_: Any) -> None:
         """Count the first batch's arithmetic."""
         if self.flops is None:
-            self.counter = FlopCounterMode(display=False)
-            self.counter.__enter__()
+            self.counter = self.counting.enter_context(FlopCounterMode(display=False))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log what the batches since the last time came to, whenever the trainer logs."""
         if self.flops is None:
-            self.counter.__exit__(None, None, None)
+            self.counting.close()
             self.flops = self.counter.get_total_flops()
             self._restart()  # Counting takes time.
             return
@@ -62,6 +63,10 @@ class Throughput(Callback):
         }
         pl_module.log_dict({f"speed/{name}": value for name, value in speeds.items()})
         self._restart()
+
+    def on_exception(self, *_: Any) -> None:
+        """Count no more: the mode would stay on for whatever comes after this run."""
+        self.counting.close()
 
     def on_validation_start(self, *_: Any) -> None:
         """Stop the clock."""
