@@ -35,6 +35,7 @@ def ids(folder: Path) -> list[str]:
     return [path.name.rsplit("-", 1)[1] for path in sorted(folder.glob("wandb/offline-run-*"))]
 
 
+@pytest.mark.slow
 def test_a_restarted_run_is_the_same_one(tmp_path: Path) -> None:
     for epochs in (1, 2):
         done = train(tmp_path, *OFFLINE, f"trainer.max_epochs={epochs}", "hydra.run.dir=run")

@@ -81,6 +81,7 @@ def test_sigterm_ends_a_run_in_words_with_its_last_step_saved(stopped: tuple[Pat
     assert json.loads((folder / "job.json").read_text())["state"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(
     stopped: tuple[Path, int, str], command: Command, tmp_path: Path
 ) -> None:
@@ -115,6 +116,7 @@ def test_twenty_kills_change_no_bit(command: Command, tmp_path: Path) -> None:
     assert not left, "half-written files"
 
 
+@pytest.mark.slow
 def test_an_accumulated_gradient_is_never_cut(command: Command, tmp_path: Path) -> None:
     accumulating = [
         *SMOKE,

@@ -163,6 +163,7 @@ def test_torchrun_starts_no_sweep(command: Command, monkeypatch: pytest.MonkeyPa
 # Killed half-way
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_runs_only_what_is_missing(command: Command, tmp_path: Path) -> None:
     settings = ["-m", *TINY, "trainer.max_epochs=6", ONE_EACH, "seed=0,1,2"]
     process = start(*settings, cwd=tmp_path)
