@@ -101,3 +101,14 @@ def test_a_file_is_named_after_a_thing(file: str) -> None:
 @pytest.mark.parametrize("file", MODULES)
 def test_a_file_says_first_what_it_is(file: str) -> None:
     assert ast.get_docstring(ast.parse((HOME / file).read_text()))
+
+
+def test_hydras_plugins_are_light() -> None:
+    # Hydra imports them at the start of every program of its own.
+    for path in (HOME.parent / "hydra_plugins").glob("*.py"):
+        top = [
+            node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {str(node.module) for node in top if isinstance(node, ast.ImportFrom)}
+        assert not {name.split(".")[0] for name in names} & {"linf", "torch", "optuna", "pytorch_lightning"}

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from conftest import ROOT, Compose
+from linf.search import overrides, probes, space
 from test_perceptual import write_vgg
 
 CONF = ROOT / "conf"
@@ -141,8 +142,11 @@ def test_protocols_count_what_published_tables_count(composed: Compose, tmp_path
 def test_every_run_of_a_sweep_composes(composed: Compose, tmp_path: Path, option: str) -> None:
     config = composed("train", f"sweep={option}", f"run_dir={tmp_path}", hydra=True)
     assert config.hydra.mode.name == "MULTIRUN"
-    axes = [f"{key}={values}" for key, values in config.hydra.sweeper.params.items()]
-    runs = list(each_run(axes))
+    sweeper = config.hydra.sweeper
+    if "space" in sweeper:
+        runs = [overrides(trial) for trial in probes(space(OmegaConf.to_container(sweeper.space)))]
+    else:
+        runs = list(each_run([f"{key}={values}" for key, values in sweeper.params.items()]))
     assert len(runs) > 1
     seen = [resolved(composed("train", f"sweep={option}", *run, f"run_dir={tmp_path}")) for run in runs]
     assert all(one != other for one, other in itertools.combinations(seen, 2))

@@ -206,10 +206,12 @@ def _end_of_sweep(folder: Path) -> None:
         raise SystemExit(1) from None
     print(jobs.told(table))
     print(f"table and figure: {folder}/sweep.csv, sweep.png")
-    unfinished = table.loc[table["state"] != "finished", "job"]
+    searched = (folder / "pareto.csv").is_file()  # Other processes may be at the same search.
+    unfinished = table.loc[~table["state"].isin(["finished", "running"] if searched else ["finished"]), "job"]
     if len(unfinished):
         words = f"{len(unfinished)} of {len(table)} jobs did not finish: {', '.join(unfinished)}"
-        end(f"{words}; the same command with hydra.sweep.dir={folder} runs only those", 1)
+        again = "goes on with what was not ended" if searched else "runs only those"
+        end(f"{words}; the same command with hydra.sweep.dir={folder} {again}", 1)
 
 
 class Sweep(Callback):

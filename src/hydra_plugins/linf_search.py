@@ -1,0 +1,154 @@
+"""`linf.search` as a sweeper of Hydra's, which admits them in this namespace only; see ``conf/sweep/search.yaml``."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+# Hydra loads this file at the start of every program of its own: what is heavy is imported where it is used.
+
+log = logging.getLogger(__name__)
+
+
+class SearchSweeper(Sweeper):
+    """Asks a study for trials, has Hydra's launcher run them as jobs, and tells the study what came out.
+
+    Args:
+        trials: see `linf.search.Search`, as for what is not named here.
+        workers: trials at a time, as far as the launcher can.
+        storage: of the study.
+        study: its name.
+        seed: of the search.
+        objectives: two figures of merit.
+        space: see `linf.search.space`; what the command itself sets is left out.
+        sampler: called with ``seed``.
+    """
+
+    config: DictConfig
+    hydra_context: HydraContext
+    launcher: Launcher
+
+    def __init__(
+        self,
+        *,
+        trials: int,
+        workers: int,
+        storage: str | None,
+        study: str,
+        seed: int,
+        objectives: Mapping[str, str],
+        space: Mapping[str, Any],
+        sampler: Callable[..., Any],
+    ) -> None:
+        self.workers, self.space = workers, space
+        self.settings: dict[str, Any] = {
+            "storage": storage,
+            "name": study,
+            "objectives": objectives,
+            "sampler": sampler,
+            "seed": seed,
+            "trials": trials,
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra hands a sweeper."""
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Search until all trials are taken.
+
+        Args:
+            arguments: the command's settings.
+
+        Raises:
+            UsageError: one of the search's settings is wrong.
+        """
+        from linf.errors import UsageError
+        from linf.search import Search, space
+
+        if self.workers < 1:
+            raise UsageError(f"workers are {self.workers}: give 1 or more")
+        given = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(arguments)
+        if many := next((override.input_line for override in given if override.is_sweep_override()), None):
+            raise UsageError(f"a search takes one value of each setting, not {many}: see hydra.sweeper.space")
+        fixed = {override.key_or_group for override in given}
+        ranges = space({key: of for key, of in self.space.items() if key.lstrip("+") not in fixed})
+        job = self._composed(arguments, ranges)
+        search = Search(Path(self.config.hydra.sweep.dir), space=ranges, **self.settings)
+        instantiate(job.callbacks.get("lpips"))  # Or each trial would find out that there are no weights.
+        OmegaConf.save(self.config, search.folder / "multirun.yaml")
+        count = 0
+        while True:
+            with search.taken(self.workers) as trials:
+                for number, result in self._launched(search, arguments, trials, count).items():
+                    search.tell(number, result)
+            table = search.summarise()
+            if not trials:
+                break
+            count += len(trials)
+            for number, line in table.loc[list(trials)].iterrows():
+                figures = ", ".join(f"{name} {line[name]:.4f}" for name in search.objectives)
+                log.info("trial %d %s: %s", number, line["state"], figures)
+        finished, front = (table["state"] == "finished").sum(), table["front"].sum()
+        where = search.folder / "pareto.csv"
+        log.info("%d of %d trials finished, %d on the front: %s", finished, len(table), front, where)
+
+    def _composed(self, arguments: list[str], ranges: Any) -> DictConfig:
+        """A job's config, after one with each choice has been composed: before a trial is asked for."""
+        from linf.search import overrides, probes
+
+        loader = self.hydra_context.config_loader
+        jobs = [
+            loader.load_sweep_config(self.config, [*arguments, *overrides(params)])
+            for params in probes(ranges)
+        ]
+        return jobs[0]
+
+    def _launched(
+        self, search: Any, arguments: list[str], trials: Mapping[int, Mapping[str, Any]], first: int
+    ) -> dict[int, Mapping[str, float] | None]:
+        """Run trials as jobs; what each that ended returned, None where it failed."""
+        from linf import jobs
+
+        if not trials:
+            return {}
+        batch = [[*arguments, *search.job(number, params)] for number, params in trials.items()]
+        try:
+            launched = self.launcher.launch(batch, initial_job_idx=first)
+            returned = {number: job.return_value for number, job in zip(trials, launched, strict=True)}
+            # A job is refused where one that a killed command left behind still runs: that one is the trial.
+            return {
+                number: result
+                for number, result in returned.items()
+                if result is not None or jobs.read(search.place(number)).state != "running"
+            }
+        except Exception:
+            # A job that Slurm ended, or whose process died, takes the others' results along, but not their records.
+            found = {number: jobs.read(search.place(number)) for number in trials}
+            if all(job.state == "new" for job in found.values()):
+                raise
+            log.exception("the launcher failed")
+            # One that still runs, or never ran, stays with the study for whoever takes it next.
+            return {
+                number: job.result if job.state == "finished" else None
+                for number, job in found.items()
+                if job.state in ("finished", "failed", "killed")
+            }
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="linf_search",
+    node={"_target_": f"{__name__}.{SearchSweeper.__name__}", "_convert_": "all"},
+    provider="linf",
+)
