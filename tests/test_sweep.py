@@ -235,6 +235,14 @@ def test_every_launcher_runs_each_job_once_on_two_ranks(
 
 
 @pytest.mark.slow
+def test_a_mistake_that_only_ranks_can_find_is_one_line(tmp_path: Path) -> None:
+    process = start(*TINY, *RANKS, "data.val_scales=[2]", "hydra.run.dir=run", cwd=tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert_in_words(process.returncode, "", errors, "1 validation pictures", "2 ranks", "fewer devices")
+    assert "cannot be shared among" in (jobs.read(tmp_path / "run").error or "")
+
+
+@pytest.mark.slow
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
     process = start(*SMOKE, *RANKS, "trainer.max_epochs=1000", "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)

@@ -154,7 +154,8 @@ def run(entry: Callable[[], object], conf: Path) -> None:
     Sweep.folder = None
     _leave_out_what_no_user_can_act_on()
     _leave_talking_to_the_first_rank()
-    full = os.environ.get("HYDRA_FULL_ERROR")
+    # Ranks have it from the process that started them, which tells what they leave word of.
+    full = os.environ.get("HYDRA_FULL_ERROR") and not distributed.launched()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra prints and exits by itself.
     try:
         entry()
