@@ -12,7 +12,7 @@ section of docs/method.md. In reading order:
 `errors`, `files`, `memory`, `flax`, `weights`, `coordinates`, `data`, `encoders`, `ensemble`, `conditioner`, `flow`,
 `inference`, `prior`, `model`, `perceptual`, `metrics`, `closed_form`, `baselines`, `published`, `checkpoints`,
 `losses`, `study`, `record`, `panels`, `report`, `distributed`, `loggers`, `search`, `task`, `callbacks`, `jobs`,
-`cli`, `mistakes`, `entry`; a module imports only what stands before it.
+`upscale`, `cli`, `mistakes`, `entry`; a module imports only what stands before it.
 """
 
 from linf.checkpoints import load, save

@@ -36,6 +36,10 @@ REGRESSIONS = {model.__name__: model for model in (LIIF, LTE)}
 """What a file may ask for: nothing else is ever built from a file's words."""
 
 
+SHIPPED = Path(__file__).with_name("models") / "default.safetensors"
+"""The model that comes with this package, called ``default`` (docs/model-card.md)."""
+
+
 def build(config: dict[str, Any]) -> Model:
     """A model from its ``config``, weights as they start."""
     parts = {part: dict(settings) for part, settings in config.items()}
@@ -59,8 +63,8 @@ def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = No
     """The model in a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: a Lightning ``.ckpt`` or ``.safetensors`` of this project, or a published ``.pth``. Of a run with
-            averaged weights (EMA), the average is taken.
+        path: a Lightning ``.ckpt`` or ``.safetensors`` of this project, a published ``.pth``, or ``default`` for the
+            model that comes with this package. Of a run with averaged weights (EMA), the average is taken.
         prior: a file to take the prior of a LINF from: a published prior, or any checkpoint that has one.
 
     Raises:
@@ -87,11 +91,18 @@ def load_prior(path: str | os.PathLike[str]) -> UNet:
     return prior
 
 
+def located(path: str | os.PathLike[str]) -> Path:
+    """The file of a checkpoint, also of the one called ``default``."""
+    return SHIPPED if os.fspath(path) == "default" else Path(path)
+
+
 def read(path: str | os.PathLike[str]) -> Model | UNet:
     """What a file holds, in evaluation mode on the CPU: a model, or a published prior without its LINF."""
-    path = Path(path)
+    path = located(path)
     if not path.is_file():
-        raise UsageError(f"no checkpoint at {path}: give a .ckpt, .safetensors or published .pth file")
+        raise UsageError(
+            f"no checkpoint at {path}: give a .ckpt, .safetensors or published .pth file, or default"
+        )
     try:
         config, weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
         model: Model | UNet = UNet(**config["prior"]) if config.keys() == {"prior"} else build(config)
@@ -189,12 +200,21 @@ def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((f"{part}.{key}", value) for part, settings in config.items() for key, value in settings.items())
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
-    """Write a model to ``.safetensors``, its config inside; a kill leaves the old file or the new one."""
+def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
+    """Write a model to ``.safetensors``, its config inside; a kill leaves the old file or the new one.
+
+    Args:
+        model: what is saved.
+        path: of the file.
+        half: in half precision, half the size; it is loaded in single precision again.
+    """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UsageError(f"a model is saved as .safetensors, not as {path.name}")
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    weights = {
+        name: (value.half() if half and value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+    }
     with replacing(path) as part:
         safetensors.torch.save_file(weights, part, metadata={"linf": json.dumps(model.config)})
 

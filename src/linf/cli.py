@@ -1,4 +1,4 @@
-"""The command `linf`: look into checkpoints and sweeps, convert, fetch weights, report evaluations."""
+"""The command `linf`: enlarge pictures, look into checkpoints and sweeps, convert, fetch weights, report."""
 
 import argparse
 import io
@@ -14,11 +14,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from linf import jobs, report, weights
-from linf.checkpoints import load, read, save
+from linf.checkpoints import load, located, read, save
 from linf.errors import UsageError, end
 from linf.files import replacing
 from linf.prior import UNet
 from linf.published import to_published
+from linf.upscale.command import upscale
+from linf.upscale.writing import FORMATS
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,8 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser("linf", description="Look into checkpoints and sweeps, convert, fetch weights, report.")
+    parser = Parser(
+        "linf",
+        description="Enlarge pictures, look into checkpoints and sweeps, convert, fetch weights, report.",
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_upscale(commands)
 
     info = commands.add_parser("info", help="what a checkpoint is", description="Tell what a checkpoint is.")
     info.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .safetensors or published .pth")
@@ -61,8 +67,11 @@ def _parser() -> Parser:
     convert.add_argument(
         "--prior", type=Path, metavar="FILE", help="also take the prior of a LINF from this file"
     )
+    convert.add_argument("--half", action="store_true", help="weights in half precision, .safetensors only")
     convert.add_argument("--force", action="store_true", help="overwrite OUT")
-    convert.set_defaults(run=lambda given: _convert(given.source, given.out, given.force, given.prior))
+    convert.set_defaults(
+        run=lambda given: _convert(given.source, given.out, given.force, given.prior, given.half)
+    )
 
     reported = commands.add_parser(
         "report",
@@ -120,7 +129,63 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_upscale(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser(
+        "upscale",
+        help="enlarge pictures",
+        description="Enlarge pictures. Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the "
+        "format can. Status 1 if a picture failed, each with a line on stderr.",
+    )
+    parser.add_argument(
+        "input", nargs="+", metavar="IN", help="file, folder (however deep), glob in quotes, or - for stdin"
+    )
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--scale", type=float, metavar="S", help="from 1 up, such as 3.7")
+    size.add_argument("--size", metavar="WxH", help="4096x (the width), x2160 (the height) or 4096x2160")
+    parser.add_argument(
+        "--model",
+        default="default",
+        metavar="FILE",
+        help="a .ckpt, .safetensors or published .pth, or bicubic (default: the one that comes with linf)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE|DIR",
+        help="or - for stdout (default: NAME_x3.7 beside NAME; - for stdin)",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="default: by the name of OUT or else IN; png to stdout"
+    )
+    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of jpg and webp (default: 95)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="0 is the mean, more is more texture; 0 to 1 is usual (default: 0, with --samples 0.8)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="pictures to draw, with seeds from --seed up"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="also write NAME_uncertainty.png, a map of the deviation"
+    )
+    parser.add_argument(
+        "--tile", default="auto", metavar="N", help="pixels a side encoded at once (default: auto, by memory)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="default: auto, bfloat16 on a GPU that has it",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
+    parser.set_defaults(run=upscale)
+
+
 def _info(file: Path) -> None:
+    file = located(file)
     model = read(file)
     kind, facts = _kind(file)
     config: dict[str, Any] = {"prior": model.config} if isinstance(model, UNet) else model.config
@@ -161,17 +226,19 @@ def _kind(file: Path) -> tuple[str, dict[str, Any]]:
     return kind, {key: value for key, value in facts.items() if value is not None}
 
 
-def _convert(source: Path, out: Path, force: bool, prior: Path | None) -> None:
+def _convert(source: Path, out: Path, force: bool, prior: Path | None, half: bool) -> None:
     if out.suffix not in (".safetensors", ".pth"):
         raise UsageError(
             f"cannot write {out}: end its name in .safetensors, or in .pth for the published format"
         )
+    if half and out.suffix == ".pth":
+        raise UsageError("the published format has single precision: leave out --half, or write .safetensors")
     if out.is_dir() or (out.exists() and not force):
         raise UsageError(f"{out} exists: choose another name" + (", or --force" if out.is_file() else ""))
     model = load(source, prior)
     try:
         if out.suffix == ".safetensors":
-            save(model, out)
+            save(model, out, half=half)
         else:
             content = io.BytesIO()
             torch.save(to_published(model), content)

@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
 from linf.baselines import Bicubic, Regression
+from linf.checkpoints import located
 from linf.data.images import read_image
 from linf.data.pairs import Picture
 from linf.errors import UsageError
@@ -115,7 +116,7 @@ class Evaluation(pl.LightningModule):
             },
             "weights": digest(self.model),
             **{
-                name: {"path": str(path), "sha256": file_digest(path)} if path else None
+                name: {"path": str(path), "sha256": file_digest(located(path))} if path else None
                 for name, path in files.items()
             },
             "protocol": self.protocol.describe(),

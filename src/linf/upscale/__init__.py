@@ -1,0 +1,1 @@
+"""`linf upscale`: users' own pictures, of any size, at any scale."""

@@ -1,0 +1,126 @@
+"""What `linf upscale` is given: which pictures, how large they become, and where they go."""
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from linf.data.images import SUFFIXES as WALKED
+from linf.errors import UsageError
+from linf.upscale.writing import SUFFIXES
+
+PIPE = Path("-")
+LARGEST = 1000.0
+"""Scale beyond which a slip of the keyboard is likelier than a wish."""
+
+
+class Job(NamedTuple):
+    """One picture."""
+
+    source: Path
+    folder: Path
+    """Where what comes out goes, unless it goes to one file."""
+
+
+class Size(NamedTuple):
+    """What ``--scale`` or ``--size`` asks for."""
+
+    scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def of(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) → (H, W).
+
+        Raises:
+            UsageError: that would be smaller, or beyond `LARGEST`.
+        """
+        if self.scale is not None:
+            return round(self.scale * height), round(self.scale * width)
+        tall = self.height or round((self.width or 0) * height / width)
+        wide = self.width or round((self.height or 0) * width / height)
+        if tall < height or wide < width or max(tall / height, wide / width) > LARGEST:
+            raise UsageError(
+                f"it has {width}×{height} pixels, and {wide}×{tall} are asked for: a side may grow 1 to {LARGEST:g} "
+                "times"
+            )
+        return tall, wide
+
+    def word(self, size: tuple[int, int]) -> str:
+        """What it adds to a file's name."""
+        return f"x{self.scale:g}" if self.scale is not None else f"{size[1]}x{size[0]}"
+
+
+def parse_size(scale: float | None, size: str | None) -> Size:
+    """What was given of ``--scale`` and ``--size``; UsageError if it is neither a scale nor a size."""
+    if size is None:
+        if scale is None or not 1 <= scale <= LARGEST:
+            raise UsageError(f"--scale {scale:g} is not a number from 1 to {LARGEST:g}")
+        return Size(scale=scale)
+    sides = re.fullmatch(r"(\d{0,9})[x×](\d{0,9})", size.strip().lower())
+    wide, tall = (int(side) if side else None for side in sides.groups()) if sides else (0, 0)
+    if wide == 0 or tall == 0 or (wide is None and tall is None):
+        raise UsageError(
+            f"--size {size} is none: give 4096x (the width), x2160 (the height) or 4096x2160, each from 1 pixel up"
+        )
+    return Size(width=wide, height=tall)
+
+
+def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Job], Path | None]:
+    """The pictures in order, each once, and the one file that comes out, if `--out` names one."""
+    if "-" in inputs:
+        if len(inputs) > 1:
+            raise UsageError("- is stdin, one picture: give it alone")
+        target = PIPE if out is None else Path(out)
+        folder = target.is_dir() or (target != PIPE and target.suffix.lower() not in SUFFIXES)
+        return [Job(PIPE, target if folder else Path())], None if folder else target
+    found: dict[Path, Job] = {}
+    only_files = True
+    for word in inputs:
+        path = Path(word)
+        if path.is_dir():
+            only_files = False
+            root = Path(out) if out is not None else _beside(path, size)
+            for job in _walk(path, root):
+                found.setdefault(job.source.absolute(), job)
+            continue
+        paths = [path]
+        if not path.exists() and glob.has_magic(word):
+            paths = [match for match in map(Path, sorted(glob.glob(word, recursive=True))) if match.is_file()]
+            if not paths:
+                raise UsageError(f"no file matches {word}")
+        elif not path.exists():
+            raise UsageError(f"there is no file or folder {word}")
+        for path in paths:
+            job = Job(path, Path(out) if out is not None else path.parent)
+            found.setdefault(path.absolute(), job)
+    if not found:
+        raise UsageError(f"no picture in {', '.join(inputs)}: {', '.join(sorted(WALKED))} are looked for")
+    if out is None or Path(out).is_dir() or out.endswith("/"):
+        return list(found.values()), None
+    single = len(found) == 1 and only_files
+    if out == "-" or Path(out).suffix.lower() in SUFFIXES:
+        if not single:
+            raise UsageError(f"--out {out} is one file, and {len(found)} pictures are given: give a folder")
+        return list(found.values()), Path(out)
+    if Path(out).is_file() or (Path(out).suffix and single):
+        raise UsageError(f"--out {out} is neither a folder nor a file with one of {', '.join(SUFFIXES)}")
+    return list(found.values()), None
+
+
+def _beside(folder: Path, size: Size) -> Path:
+    """Where a folder's pictures go by default: ``photos_x3.7`` beside ``photos``."""
+    word = f"x{size.scale:g}" if size.scale is not None else f"{size.width or ''}x{size.height or ''}"
+    folder = folder.resolve()
+    return folder.with_name(f"{folder.name}_{word}")
+
+
+def _walk(folder: Path, root: Path) -> Iterator[Job]:
+    """All pictures in a folder, however deep, but for those that came out before."""
+    out, home = root.resolve(), folder.resolve()
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        came_out = home in out.parents and out in path.resolve().parents
+        if path.suffix.lower() in WALKED and not hidden and not came_out and path.is_file():
+            yield Job(path, root / path.relative_to(folder).parent)
