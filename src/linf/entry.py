@@ -87,8 +87,7 @@ def _recorded(entry: Callable[[DictConfig], Result | None], cfg: DictConfig, swe
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
             OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")
         try:
-            words = lambda error: str(mistake(error) or error)  # noqa: E731
-            with jobs.recorded(folder, hydra.overrides.task, settings, words) as run:
+            with jobs.recorded(folder, hydra.overrides.task, settings, _words) as run:
                 run.result = entry(cfg) or {}
         finally:
             if sweeping:
@@ -96,12 +95,15 @@ def _recorded(entry: Callable[[DictConfig], Result | None], cfg: DictConfig, swe
     return run.result
 
 
+def _words(error: BaseException) -> str:
+    return " ".join(str(mistake(error) or error).split())
+
+
 def _told(error: Exception) -> None:
-    told = mistake(error)
-    if told is None and not isinstance(error, RankFailed):
+    if mistake(error) is None and not isinstance(error, RankFailed):
         log.exception("the job failed")
     else:
-        log.error("the job failed: %s", " ".join(str(told or error).split()))
+        log.error("the job failed: %s", _words(error))
 
 
 def to_ranks(trainer: Any, script: str) -> tuple[Result | None] | None:
