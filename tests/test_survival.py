@@ -48,8 +48,8 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -
         time.sleep(0.01)
 
 
-def whole_run(folder: Path, command: Command) -> Path:
-    done = command("train", *LONG, f"hydra.run.dir={folder}")
+def whole_run(folder: Path, command: Command, *more: str) -> Path:
+    done = command("train", *LONG, *more, f"hydra.run.dir={folder}")
     assert done.status == 0, done.err
     return folder
 
@@ -96,19 +96,20 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 @pytest.mark.slow
 def test_twenty_kills_change_no_bit(command: Command, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
-    arguments = [*LONG, "callbacks.last.minutes=0.01", f"hydra.run.dir={killed}"]
+    longer = ("data.batches_per_epoch=10", "trainer.max_epochs=150")
+    arguments = [*LONG, *longer, "callbacks.last.minutes=0.005", f"hydra.run.dir={killed}"]
     moments = random.Random(0)
-    for _ in range(20):
+    for number in range(20):
         process = start(*arguments, cwd=tmp_path)
-        wait_for(killed / "job.json", process)
-        time.sleep(moments.uniform(0, 4))
+        wait_for(killed / "csv" / f"version_{number}", process)  # It is about to train.
+        time.sleep(moments.uniform(0, 1.5))
         assert process.poll() is None, "it finished before it was killed"
         process.kill()
         process.communicate()
     steps = state(killed / "checkpoints" / "last.ckpt")["global_step"]
-    assert 0 < steps < 200
+    assert 20 < steps < 1500
     assert command("train", *arguments).status == 0
-    assert_same_end(whole_run(tmp_path / "whole", command), killed)
+    assert_same_end(whole_run(tmp_path / "whole", command, *longer), killed)
     assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
         killed / "model.safetensors"
     ).read_bytes()
