@@ -177,8 +177,19 @@ def test_what_a_run_goes_on_from(pair: Path, tmp_path: Path) -> None:
     assert to_resume(pair / "previous.ckpt", pair) == pair / "previous.ckpt", "its own as the user chose"
     shutil.copytree(pair, own, ignore=shutil.ignore_patterns("own"))
     assert to_resume(pair / "previous.ckpt", own) == own / "last.ckpt", "a requeued run from its own"
-    damaged(own / "last.ckpt", "half")
-    assert to_resume(own / "last.ckpt", own) == own / "previous.ckpt"
+
+
+@pytest.mark.parametrize("how", ["half", "bit"])
+def test_a_damaged_checkpoint_that_is_asked_for_gives_way_to_the_one_beside_it(pair: Path, how: str) -> None:
+    damaged(pair / "last.ckpt", how)
+    assert to_resume(pair / "last.ckpt", pair / "own") == pair / "previous.ckpt"
+
+
+def test_a_damaged_checkpoint_alone_is_refused(pair: Path) -> None:
+    damaged(pair / "last.ckpt", "bit")
+    (pair / "previous.ckpt").unlink()
+    with pytest.raises(UsageError, match=r"last\.ckpt is damaged"):
+        to_resume(pair / "last.ckpt", pair / "own")
 
 
 @pytest.mark.parametrize("how", ["half", "bit"])
