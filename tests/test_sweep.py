@@ -107,6 +107,13 @@ def test_other_settings_run_again(
     assert steps == [4, 4], "they went on from their checkpoints"
 
 
+def test_a_job_whose_settings_are_wrong_is_recorded_too(command: Command, tmp_path: Path) -> None:
+    done = command("train", "-m", *TINY, ONE_EACH, "seed=1,-1")
+    assert done.status == 1
+    assert "1 of 2 jobs did not finish: seed--1" in done.err.splitlines()[-1]
+    assert "seed is -1" in (jobs.read(tmp_path / "sweep" / "seed--1").error or "")
+
+
 def test_status_of_a_sweep(
     swept: tuple[Path, int, str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -66,6 +66,9 @@ def job(entry: Callable[[DictConfig], Result | None]) -> Callable[[DictConfig], 
         except Exception as error:
             if sweeping:
                 _told(error)
+                if not distributed.rank() and jobs.read(Path(cfg.run_dir)).state == "new":  # Wrong settings.
+                    overrides = list(HydraConfig.get().overrides.task)
+                    jobs.write(Path(cfg.run_dir), jobs.Job("failed", overrides, error=_words(error)))
                 return None
             if mistake(error) is None:
                 raise
