@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -231,6 +232,20 @@ def training(batch: SRBatch) -> tuple[LINF, Callable[[], None]]:
     return model, one_step
 
 
+def upscale() -> list[Figure]:
+    """Memory of `linf upscale` on a photograph of 12 megapixels, the whole process."""
+    with tempfile.TemporaryDirectory() as folder:
+        photo = Image.open(bundled("heldout").hr[0]).convert("RGB")
+        photo.resize((4000, 3000)).save(f"{folder}/photo.jpg", quality=95)
+        command = [sys.executable, "-m", "linf", "upscale", f"{folder}/photo.jpg", "--scale", "2"]
+        took = seconds(
+            lambda: subprocess.run([*command, "--temperature", "0.8"], check=True, capture_output=True)
+        )
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    detail = f"{took:.0f} s"
+    return [Figure("linf upscale, whole process, 12 MP ×2, P=3, τ=0.8", peak, 3000, "MB", detail=detail)]
+
+
 def loader() -> list[Figure]:
     """Samples per second of two loading processes against those the model can train on."""
     warm, timed = 8, 64
@@ -345,7 +360,7 @@ def ddp() -> list[Figure]:
 
 FIGURES = {
     f.__name__: f
-    for f in (temperatures, grid, ensemble, sample, encoders, x32, loader, step, bf16, compiled, ddp)
+    for f in (temperatures, grid, ensemble, sample, encoders, x32, upscale, loader, step, bf16, compiled, ddp)
 }
 
 

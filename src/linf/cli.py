@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from linf import jobs, report, weights
+from linf import weights
 from linf.checkpoints import load, located, read, save
 from linf.errors import UsageError, end
 from linf.files import replacing
@@ -250,11 +250,15 @@ def _convert(source: Path, out: Path, force: bool, prior: Path | None, half: boo
 
 
 def _report(paths: Sequence[Path], out: Path, force: bool) -> None:
+    from linf import report  # It and `jobs` draw, which other commands need not wait for.
+
     runs = report.find_runs(paths)
     print(f"{report.write(runs, out, force=force)}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")
 
 
 def _sweep_status(folder: Path) -> None:
+    from linf import jobs
+
     table = jobs.summarise(folder)
     print(jobs.told(table))
     print(f"{(table['state'] == 'finished').sum()} of {len(table)} finished; {folder}/sweep.csv, sweep.png")

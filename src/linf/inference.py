@@ -157,6 +157,7 @@ def conditions(
             x = centres_x[c].repeat(r.stop - r.start)
             near = neighbourhood(y, x, (height, width), origin=part.origin, row=part.features.shape[-1])
             yield Block(part.picture, r, c, decode(maps, of_cell, near), patch_size)
+        del part, maps  # Before the next tile is encoded.
 
 
 def _inside(centres: Tensor, start: int, stop: int, n: int) -> range:

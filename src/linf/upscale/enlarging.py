@@ -185,6 +185,7 @@ def _encoded(
             # Named, the features around the tile would be kept while it is decoded.
             features = encoder(image)[inner].contiguous(memory_format=torch.channels_last)
             yield inference.Encoded(0, rows, cols, (y0, x0), features)
+            del features, image
 
 
 def _around(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
