@@ -150,6 +150,22 @@ def test_a_run_is_converted(run: Linf, tmp_path: Path, checkpoint: Path) -> None
     assert same(tmp_path / "model.safetensors", checkpoint)
 
 
+def test_the_mean_of_two_models(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
+    other = linf.load(checkpoint)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(2)
+    linf.save(other, tmp_path / "other.safetensors")
+    assert run("convert", checkpoint, "mean.safetensors", "--mean", "other.safetensors").status == 0
+    ours, mean = (dict(linf.load(path).named_parameters()) for path in (checkpoint, "mean.safetensors"))
+    for name, value in ours.items():
+        torch.testing.assert_close(mean[name], value + 1)
+    done = run("convert", checkpoint, "out.safetensors", "--mean", "default")
+    assert_in_words(
+        done.status, done.out, done.err, "default is of another model", "encoder.blocks is 16 there"
+    )
+
+
 @pytest.mark.parametrize("name", ["there.safetensors", "there.pth"])
 def test_an_existing_file_is_overwritten_by_force_only(
     run: Linf, tmp_path: Path, checkpoint: Path, name: str

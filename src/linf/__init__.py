@@ -11,8 +11,8 @@ Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1
 section of docs/method.md. In reading order:
 `errors`, `files`, `memory`, `flax`, `weights`, `coordinates`, `data`, `encoders`, `ensemble`, `conditioner`, `flow`,
 `inference`, `prior`, `model`, `perceptual`, `metrics`, `closed_form`, `baselines`, `published`, `checkpoints`,
-`losses`, `study`, `record`, `panels`, `report`, `distributed`, `loggers`, `search`, `task`, `callbacks`, `jobs`,
-`upscale`, `cli`, `mistakes`, `entry`; a module imports only what stands before it.
+`export`, `losses`, `study`, `record`, `panels`, `report`, `distributed`, `loggers`, `search`, `task`, `callbacks`,
+`jobs`, `upscale`, `demo`, `cli`, `mistakes`, `entry`; a module imports only what stands before it.
 """
 
 from linf.checkpoints import load, save

@@ -198,6 +198,19 @@ def start_from(path: str | os.PathLike[str], model: Model) -> None:
     model.load_state_dict(there.state_dict())
 
 
+def average_with(path: str | os.PathLike[str], model: Model) -> None:
+    """Move a model half the way to the weights of a checkpoint; UsageError unless that is of a model like it.
+
+    Between a model and what it became by further training lies one with much of what either does best (Wortsman et
+    al., arXiv 2109.01903).
+    """
+    there = load(path)
+    _check_same(path, there, model)
+    theirs = there.state_dict()
+    mean = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.load_state_dict(mean)
+
+
 def _check_same(path: str | os.PathLike[str], there_model: Model, here_model: Model) -> None:
     there, here = (dict(_flat(m.config)) for m in (there_model, here_model))
     differ = [key for key in there | here if there.get(key) != here.get(key)]

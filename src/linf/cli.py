@@ -1,4 +1,4 @@
-"""The command `linf`: enlarge pictures, look into checkpoints and sweeps, convert, fetch weights, report."""
+"""The command `linf`: enlarge pictures, look into checkpoints and sweeps, convert, export, fetch weights, report."""
 
 import argparse
 import io
@@ -14,13 +14,16 @@ from safetensors import SafetensorError
 from torch import nn
 
 from linf import weights
-from linf.checkpoints import load, located, read, save
+from linf.checkpoints import average_with, load, located, read, save
+from linf.demo.command import demo
+from linf.demo.command import options as demo_options
 from linf.errors import UsageError, end
+from linf.export import OPSET, export
 from linf.files import replacing
 from linf.prior import UNet
 from linf.published import to_published
 from linf.upscale.command import upscale
-from linf.upscale.writing import FORMATS
+from linf.upscale.settings import options as enlarging_options
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,10 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> Parser:
     parser = Parser(
         "linf",
-        description="Enlarge pictures, look into checkpoints and sweeps, convert, fetch weights, report.",
+        description="Enlarge pictures, look into checkpoints and sweeps, convert, export, fetch weights, report.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _add_upscale(commands)
+    enlarging = commands.add_parser(
+        "upscale",
+        help="enlarge pictures",
+        description="Enlarge pictures. Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the "
+        "format can. Status 1 if a picture failed, each with a line on stderr.",
+    )
+    enlarging_options(enlarging)
+    enlarging.set_defaults(run=upscale)
+
+    served = commands.add_parser(
+        "demo",
+        help="a page to try it on",
+        description="Serve a page on this machine: drop a picture, choose a scale, move the temperature.",
+    )
+    demo_options(served)
+    served.set_defaults(run=demo)
 
     info = commands.add_parser("info", help="what a checkpoint is", description="Tell what a checkpoint is.")
     info.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .safetensors or published .pth")
@@ -67,11 +85,36 @@ def _parser() -> Parser:
     convert.add_argument(
         "--prior", type=Path, metavar="FILE", help="also take the prior of a LINF from this file"
     )
+    convert.add_argument(
+        "--mean",
+        type=Path,
+        metavar="FILE",
+        help="take the mean of its weights and those of this checkpoint, as of stage 2 and the stage 1 before it",
+    )
     convert.add_argument("--half", action="store_true", help="weights in half precision, .safetensors only")
     convert.add_argument("--force", action="store_true", help="overwrite OUT")
     convert.set_defaults(
-        run=lambda given: _convert(given.source, given.out, given.force, given.prior, given.half)
+        run=lambda given: _convert(given.source, given.out, given.force, given.prior, given.mean, given.half)
     )
+
+    exported = commands.add_parser(
+        "export",
+        help="a model as a graph that runs without linf: torch.export or ONNX",
+        description="Write a LINF as one graph of lr, size, temperature and z, for any of their sizes; the file says "
+        "what they are. It is checked against the model first. The graph takes whole pictures, without tiles: memory "
+        "grows with the output. A learned prior is left out.",
+    )
+    exported.add_argument(
+        "model", metavar="MODEL", help="default, or a .ckpt, .safetensors or published .pth of a LINF"
+    )
+    exported.add_argument(
+        "out", type=Path, metavar="OUT", help="NAME.pt2 for torch.export.load, or NAME.onnx"
+    )
+    exported.add_argument(
+        "--opset", type=int, metavar="N", help=f"of ONNX, from {OPSET} up (default: {OPSET})"
+    )
+    exported.add_argument("--force", action="store_true", help="overwrite OUT")
+    exported.set_defaults(run=lambda given: _export(given.model, given.out, given.opset, given.force))
 
     reported = commands.add_parser(
         "report",
@@ -129,61 +172,6 @@ def _parser() -> Parser:
     return parser
 
 
-def _add_upscale(commands: "argparse._SubParsersAction[Parser]") -> None:
-    parser = commands.add_parser(
-        "upscale",
-        help="enlarge pictures",
-        description="Enlarge pictures. Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the "
-        "format can. Status 1 if a picture failed, each with a line on stderr.",
-    )
-    parser.add_argument(
-        "input", nargs="+", metavar="IN", help="file, folder (however deep), glob in quotes, or - for stdin"
-    )
-    size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--scale", type=float, metavar="S", help="from 1 up, such as 3.7")
-    size.add_argument("--size", metavar="WxH", help="4096x (the width), x2160 (the height) or 4096x2160")
-    parser.add_argument(
-        "--model",
-        default="default",
-        metavar="FILE",
-        help="a .ckpt, .safetensors or published .pth, or bicubic (default: the one that comes with linf)",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE|DIR",
-        help="or - for stdout (default: NAME_x3.7 beside NAME; - for stdin)",
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="default: by the name of OUT or else IN; png to stdout"
-    )
-    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of jpg and webp (default: 95)")
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        metavar="T",
-        help="0 is the mean, more is more texture; 0 to 1 is usual (default: 0, with --samples 0.8)",
-    )
-    parser.add_argument(
-        "--samples", type=int, default=1, metavar="N", help="pictures to draw, with seeds from --seed up"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    parser.add_argument(
-        "--uncertainty", action="store_true", help="also write NAME_uncertainty.png, a map of the deviation"
-    )
-    parser.add_argument(
-        "--tile", default="auto", metavar="N", help="pixels a side encoded at once (default: auto, by memory)"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
-    parser.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="default: auto, bfloat16 on a GPU that has it",
-    )
-    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
-    parser.set_defaults(run=upscale)
-
-
 def _info(file: Path) -> None:
     file = located(file)
     model = read(file)
@@ -226,7 +214,7 @@ def _kind(file: Path) -> tuple[str, dict[str, Any]]:
     return kind, {key: value for key, value in facts.items() if value is not None}
 
 
-def _convert(source: Path, out: Path, force: bool, prior: Path | None, half: bool) -> None:
+def _convert(source: Path, out: Path, force: bool, prior: Path | None, mean: Path | None, half: bool) -> None:
     if out.suffix not in (".safetensors", ".pth"):
         raise UsageError(
             f"cannot write {out}: end its name in .safetensors, or in .pth for the published format"
@@ -236,6 +224,8 @@ def _convert(source: Path, out: Path, force: bool, prior: Path | None, half: boo
     if out.is_dir() or (out.exists() and not force):
         raise UsageError(f"{out} exists: choose another name" + (", or --force" if out.is_file() else ""))
     model = load(source, prior)
+    if mean is not None:
+        average_with(mean, model)
     try:
         if out.suffix == ".safetensors":
             save(model, out, half=half)
@@ -247,6 +237,20 @@ def _convert(source: Path, out: Path, force: bool, prior: Path | None, half: boo
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
+
+
+def _export(source: str, out: Path, opset: int | None, force: bool) -> None:
+    if out.is_dir() or (out.exists() and not force):
+        raise UsageError(f"{out} exists: choose another name" + (", or --force" if out.is_file() else ""))
+    if opset is not None and out.suffix == ".pt2":
+        raise UsageError("--opset is of ONNX: leave it out, or write .onnx")
+    model = load(source)
+    try:
+        worst = export(model, out, opset=OPSET if opset is None else opset)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
+    told = "not checked, for want of onnxruntime" if worst is None else f"at most {worst:.1e} from the model"
+    print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB, {told}")
 
 
 def _report(paths: Sequence[Path], out: Path, force: bool) -> None:

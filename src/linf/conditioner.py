@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood, neighbourhood
 from linf.encoders.blocks import conv3x3
-from linf.ensemble import FourierEnsemble, Scratch, ensemble_chunk
+from linf.ensemble import FourierEnsemble, Scratch, ensemble_chunk, ensemble_graph
 from linf.errors import UsageError
 
 Decode = Callable[[Tensor, Tensor, Neighbourhood], Tensor]
@@ -27,8 +27,8 @@ def batch_neighbourhood(coord: Tensor, size: tuple[int, int]) -> Neighbourhood:
     """The neighbours of queries (B,...,2) in the LR pixels of a batch, all in row-major order."""
     batch, coord = coord.shape[0], coord.flatten(1, -2)
     near = neighbourhood(coord[..., 0].flatten(), coord[..., 1].flatten(), size)
-    first = torch.arange(batch, device=coord.device) * (size[0] * size[1])
-    return near._replace(pixel=near.pixel + first.repeat_interleave(coord.shape[1]))
+    first = torch.arange(batch, device=coord.device)[:, None] * (size[0] * size[1])
+    return near._replace(pixel=near.pixel + first.expand(-1, coord.shape[1]).flatten())
 
 
 class FourierConditioner(nn.Module):
@@ -89,7 +89,8 @@ class FourierConditioner(nn.Module):
     def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
         """Phases: (B,2) cells, LR size (h, w) → (B, width / 2), in half turns."""
         with torch.autocast(cell.device.type, enabled=False):
-            return self.phase((cell * cell.new_tensor(size)).to(self.phase.weight.dtype))
+            cell = torch.stack((cell[:, 0] * size[0], cell[:, 1] * size[1]), dim=1)
+            return self.phase(cell.to(self.phase.weight.dtype))
 
     def forward(self, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """The condition of each query.
@@ -104,14 +105,18 @@ class FourierConditioner(nn.Module):
         """
         size = (features.shape[-2], features.shape[-1])
         near = batch_neighbourhood(coord, size)
-        phase = self.of_cell(cell, size).repeat_interleave(near.pixel.shape[1] // len(features), dim=0)
+        queries = near.pixel.shape[1] // features.shape[0]
+        phase = self.of_cell(cell, size)[:, None].expand(-1, queries, -1).flatten(0, 1)
         weight = near.weight
         if self.local:
             near = near._replace(weight=torch.ones_like(weight))
-        basis = FourierEnsemble.apply(self.maps(features), phase, *tuple(near))
+        if torch.compiler.is_exporting():
+            basis = ensemble_graph(self.maps(features), phase, near)
+        else:
+            basis = FourierEnsemble.apply(self.maps(features), phase, *tuple(near))
         if not self.local:
             return self.mlp(basis).T
-        answers = self.mlp(basis.view(-1, basis.shape[1] // 4)).view(len(basis), 4, -1)
+        answers = self.mlp(basis.view(-1, basis.shape[1] // 4)).view(basis.shape[0], 4, -1)
         return torch.einsum("njo,jn->on", answers, weight.to(answers.dtype))
 
     def decoder(self, maps: Tensor, chunk: int) -> Decode:

@@ -27,7 +27,7 @@ def patch_centres(n: int, patch_size: int, *, device: torch.device | None = None
 
     Where the published code uses coordinate 0 beyond the edge, the grid goes on (METHOD §5).
     """
-    count = -(-n // patch_size)
+    count = (n + patch_size - 1) // patch_size
     pixel = torch.arange(count, device=device, dtype=torch.float32) * patch_size + patch_size // 2
     return (2 * pixel + 1) / n - 1
 

@@ -66,6 +66,17 @@ def ensemble_chunk(maps: Tensor, phase: Tensor, near: Neighbourhood, scratch: Sc
         torch.mul(coef, wave, out=part)
 
 
+def ensemble_graph(maps: Tensor, phase: Tensor, near: Neighbourhood) -> Tensor:
+    """`ensemble_chunk` of all queries for `torch.export`, which takes neither buffers nor a number of chunks."""
+    width, parts = maps.shape[1] // 2, []
+    for j in range(4):
+        coef, freq_y, freq_x = maps[near.pixel[j]].split((width, width // 2, width // 2), dim=1)
+        angle = freq_y * near.rel_y[j, :, None] + freq_x * near.rel_x[j, :, None] + phase
+        wave = torch.cat([torch.cos(math.pi * angle), torch.sin(math.pi * angle)], dim=1)
+        parts.append(coef * near.weight[j, :, None] * wave)
+    return torch.cat(parts, dim=1)
+
+
 class FourierEnsemble(torch.autograd.Function):
     """`ensemble_chunk` over all queries, with its gradient worked out by hand.
 

@@ -32,12 +32,9 @@ def unwindows(x: Tensor, size: tuple[int, int], side: int) -> Tensor:
 
 def shift_mask(size: tuple[int, int], side: int, shift: int, device: torch.device) -> Tensor:
     """Which pixels of each shifted window were neighbours before the shift: 0 or -100, (windows, side², side²)."""
-    region = torch.zeros(1, *size, 1, device=device)
-    cuts = [slice(0, -side), slice(-side, -shift), slice(-shift, None)]
-    for i, rows in enumerate(cuts):
-        for j, cols in enumerate(cuts):
-            region[:, rows, cols] = 3 * i + j
-    label = windows(region, side).squeeze(-1)
+    places = [torch.arange(n, device=device) - n for n in size]
+    rows, cols = ((place >= -side).long() + (place >= -shift) for place in places)
+    label = windows((3 * rows[:, None] + cols)[None, :, :, None], side).squeeze(-1)
     return (label[:, None] != label[:, :, None]).float() * -100
 
 
@@ -71,6 +68,8 @@ class WindowAttention(nn.Module):
         if mask is not None:
             bias = (bias + mask[:, None]).repeat(n // mask.shape[0], 1, 1, 1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        if torch.compiler.is_exporting():  # Elsewhere the answer may lie otherwise in memory.
+            x = x.clone(memory_format=torch.contiguous_format)
         return self.proj(x.transpose(1, 2).reshape(n, length, channels))
 
 
@@ -217,7 +216,17 @@ class SwinIR(nn.Module):
 def padded(image: Tensor, multiple: int) -> Tensor:
     """A picture grown at the bottom and right to a multiple: reflected where it is large enough, else repeated."""
     for axis, n in enumerate(image.shape[-2:]):
+        if torch.compiler.is_exporting():  # A graph has no branches by size.
+            image = image.index_select(axis - 2, _padded_index(n, multiple, image.device))
+            continue
         more = -n % multiple
         pad = (0, 0, 0, more) if axis == 0 else (0, more, 0, 0)
         image = F.pad(image, pad, mode="reflect" if more < n else "replicate")
     return image
+
+
+def _padded_index(n: int, multiple: int, device: torch.device) -> Tensor:
+    """Which of n pixels stands at each place of the padded axis."""
+    place = torch.arange((n + multiple - 1) // multiple * multiple, device=device)
+    reflected = 2 * (n - 1) - place
+    return torch.where(place < n, place, torch.where(reflected[-1] >= 0, reflected, n - 1))

@@ -1,7 +1,7 @@
-"""What of the options of `linf upscale` concerns the model, and the model itself."""
+"""The options of `linf upscale`, what of them concerns the model, and the model itself."""
 
 import re
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 import torch
 
@@ -10,6 +10,56 @@ from linf.checkpoints import load
 from linf.errors import UsageError
 from linf.model import LINF, check_temperatures
 from linf.upscale.enlarging import Ask
+from linf.upscale.writing import FORMATS
+
+
+def options(parser: ArgumentParser) -> None:
+    """Add the options of ``linf upscale``."""
+    parser.add_argument(
+        "input", nargs="+", metavar="IN", help="file, folder (however deep), glob in quotes, or - for stdin"
+    )
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--scale", type=float, metavar="S", help="from 1 up, such as 3.7")
+    size.add_argument("--size", metavar="WxH", help="4096x (the width), x2160 (the height) or 4096x2160")
+    parser.add_argument(
+        "--model",
+        default="default",
+        metavar="FILE",
+        help="a .ckpt, .safetensors or published .pth, or bicubic (default: the one that comes with linf)",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE|DIR",
+        help="or - for stdout (default: NAME_x3.7 beside NAME; - for stdin)",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, help="default: by the name of OUT or else IN; png to stdout"
+    )
+    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of jpg and webp (default: 95)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="0 is the mean, more is more texture; 0 to 1 is usual (default: 0, with --samples 0.8)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="pictures to draw, with seeds from --seed up"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="also write NAME_uncertainty.png, a map of the deviation"
+    )
+    parser.add_argument(
+        "--tile", default="auto", metavar="N", help="pixels a side encoded at once (default: auto, by memory)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="default: auto, bfloat16 on a GPU that has it",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite files that are there")
 
 
 def asked(given: Namespace, device: torch.device) -> Ask:

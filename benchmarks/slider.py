@@ -1,0 +1,146 @@
+"""From a move of the temperature to the new picture on the page: ``python benchmarks/slider.py``.
+
+256² → ×4, the whole picture shown, in a headless Chromium (Debian: apt-get install chromium chromium-driver), beside
+what of it is mixing and encoding. Status 1 if the bar is missed; it is one of an otherwise idle machine.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+import linf
+from linf.data.images import bundled
+from linf.upscale.reading import read_picture
+
+MOVES, BAR = 30, 300.0
+
+MOVE = """
+const [slider, value, done] = arguments;
+const image = () => document.querySelectorAll('#compare img')[1];
+const range = document.querySelector(slider + ' input[type=range]');
+const before = image().src, start = performance.now();
+range.value = value;
+range.dispatchEvent(new Event('input', {bubbles: true}));
+const look = () => image().src === before ? setTimeout(look, 1)
+    : image().decode().then(() => requestAnimationFrame(() => done(performance.now() - start)));
+look();
+"""
+
+RESCALE = """
+const range = document.querySelector('#scale input[type=range]');
+range.value = 4;
+range.dispatchEvent(new Event('input', {bubbles: true}));
+range.dispatchEvent(new Event('pointerup', {bubbles: true}));
+"""
+
+
+@contextmanager
+def served(*arguments: str) -> Iterator[str]:
+    """The address of a `linf demo` with these arguments, which ends in good order."""
+    command = [sys.executable, "-m", "linf", "demo", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split(",")[0]
+        finally:
+            server.terminate()
+            out, err = server.communicate(timeout=60)
+        assert (server.returncode, out, err) == (130, "", "")
+
+
+@contextmanager
+def chromium(width: int, height: int, downloads: Path) -> Iterator[webdriver.Chrome]:
+    """A browser without a window, which logs what it asks the network for."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    browser = webdriver.Chrome(options, Service("/usr/bin/chromedriver"))
+    # A window is never as narrow as a phone's.
+    screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.set_script_timeout(60)
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+def upload(browser: webdriver.Chrome, picture: Path) -> None:
+    """Give the page a picture, and wait until it is enlarged."""
+    waiting = WebDriverWait(browser, 300, poll_frequency=0.1)
+    shown = [image.get_attribute("src") for image in browser.find_elements(By.CSS_SELECTOR, "#compare img")]
+    waiting.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#upload input[type=file]"))
+    browser.find_element(By.CSS_SELECTOR, "#upload input[type=file]").send_keys(str(picture))
+    waiting.until(lambda b: len(now := sides(b)) == 2 and now != shown)
+
+
+def sides(browser: webdriver.Chrome) -> list[str]:
+    """The addresses of what is left and right of the divider."""
+    return browser.execute_script("return [...document.querySelectorAll('#compare img')].map(i => i.src)")
+
+
+def move(browser: webdriver.Chrome, value: float, slider: str = "#temperature") -> float:
+    """Milliseconds until a slider's new value is seen."""
+    return float(browser.execute_async_script(MOVE, slider, value))
+
+
+def mixing(picture: Path) -> list[float]:
+    """The milliseconds of it that the server mixes and encodes, in this process."""
+    from linf.demo.page import Visitor
+
+    visitor = Visitor(read_picture(picture), picture, 4.0)
+    visitor.enlarge(linf.load("default"), lambda done: None)
+    times = []
+    for k in range(MOVES):
+        start = time.perf_counter()
+        visitor.sides((k + 1) / MOVES, 1.0, close=False)
+        times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def row(what: str, times: Sequence[float], bar: float | None) -> str:
+    """A line of the table."""
+    median, p90 = statistics.median(times), statistics.quantiles(times, n=10)[-1]
+    verdict = "" if bar is None else f"≤ {bar:g} ms | {'met' if median <= bar else 'MISSED'}"
+    return f"| {what} | {median:.0f} ms | {p90:.0f} ms | {verdict or '|'} |"
+
+
+def main() -> None:
+    """Measure and tell."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        picture = Path(folder, "small.png")
+        Image.open(bundled("heldout").hr[0]).crop((100, 0, 356, 256)).save(picture)
+        with served() as address, chromium(1280, 1000, Path(folder)) as browser:
+            browser.get(address)
+            upload(browser, picture)
+            browser.execute_script(RESCALE)
+            told = browser.find_element(By.ID, "told")
+            WebDriverWait(browser, 300).until(lambda b: "1024" in told.text)
+            browser.find_element(By.CSS_SELECTOR, "#view input[value=Whole]").click()
+            wide = "return [...document.querySelectorAll('#compare img')].map(i => i.naturalWidth)"
+            WebDriverWait(browser, 60).until(lambda b: b.execute_script(wide) == [1024, 1024])
+            seen = [move(browser, (k + 1) / MOVES) for k in range(MOVES)]
+        print("| 256² → 1024², a move of the temperature | median | 90 % | bar | |\n|---|---|---|---|---|")
+        print(row("to the picture seen in Chromium", seen, BAR))
+        print(row("of it mixing and encoding", mixing(picture), None))
+    raise SystemExit(statistics.median(seen) > BAR)
+
+
+if __name__ == "__main__":
+    main()

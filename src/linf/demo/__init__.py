@@ -1,0 +1,1 @@
+"""`linf demo`: a local page that mixes one picture's mean and texture at any temperature."""

@@ -1,0 +1,326 @@
+"""The page itself: what stands where, and what happens when something is moved."""
+
+import io
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from torch import Tensor
+
+from linf.data.images import bundled
+from linf.demo.mixing import HIGHEST, WHOLE, Mixture, Part, around, cut, detail
+from linf.errors import UsageError
+from linf.model import LINF
+from linf.upscale.heat import heat_map
+from linf.upscale.reading import Picture, read_picture
+from linf.upscale.writing import write_picture
+
+CLOSE = (420, 560)
+"""Pixels (high, wide) of a close-up."""
+
+VISITORS = 4
+"""Open tabs whose pictures are kept, the last ones: each takes up to 200 MB."""
+
+SHOWN = 8
+"""Files of a slider's last positions that are kept, as a browser may still be fetching them."""
+
+ABOUT = """# One small picture, many large ones
+A small picture does not say what its lost detail looked like. [LINF](https://arxiv.org/abs/2303.05156) predicts, at any
+scale, how all large pictures that fit it are distributed: a mean, and the texture around it. **Temperature** is how
+much of the texture is added. At 0 you see the mean: smooth, and on average closest to the truth. Further up there is
+more detail that *could* have been there, and less certainty that it was."""
+
+CLOSE_UP, ALL = "Close-up", "Whole"
+REGION = "Paint over what is to have a temperature of its own, such as hair, grass or a wall."
+MAP = "Bright is where the large picture could have looked otherwise: edges and texture. It takes as long as enlarging."
+
+CSS = """
+.gradio-container {max-width: 1280px !important; margin: 0 auto}
+#compare::before, #compare::after {position: absolute; bottom: 8px; z-index: 15; padding: 2px 8px; border-radius: 4px;
+  font-size: 13px; color: white; background: rgba(0, 0, 0, 0.6); pointer-events: none}
+#compare::before {content: "Bicubic"; left: 8px}
+#compare::after {content: "LINF"; right: 8px}
+"""
+
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+PROGRESS = gr.Progress()
+
+# A browser downloads only what is clicked, and the file is there only after a click.
+FETCH = "() => setTimeout(() => document.querySelector('#fetch').click(), 100)"
+
+
+class Visitor:
+    """What the page holds for one open tab: a picture and its enlargement.
+
+    Args:
+        picture: whole.
+        source: its file.
+        scale: to be enlarged by.
+    """
+
+    mixture: Mixture
+    bicubic: Picture
+
+    def __init__(self, picture: Picture, source: Path, scale: float) -> None:
+        self.picture, self.source, self.scale = picture, source, scale
+        self.size = picture.pixels.shape[:2]
+        self.point: tuple[float, float] = (self.size[0] / 2, self.size[1] / 2)
+        self.part, self.seed, self.files = WHOLE, 0, 0
+        self.region: Tensor | None = None
+        self.folder = tempfile.TemporaryDirectory(dir=os.environ["GRADIO_TEMP_DIR"])
+        self.beside: tuple[Part, Path] | None = None
+
+    def enlarge(self, model: LINF, advance: Callable[[float], object]) -> None:
+        """Make the mixture for the scale, point and seed as they are set."""
+        self.part = detail(self.size, self.scale, self.point)
+        self.mixture = Mixture(model, cut(self.picture, self.part), self.scale, self.seed, advance)
+        self.bicubic, self.beside = self.mixture.bicubic(), None
+
+    def sides(self, temperature: float, within: float, close: bool) -> tuple[Path, Path]:
+        """Files of bicubic and the picture, or of a close-up around the point."""
+        part = WHOLE
+        if close:
+            middle = [self.scale * (p - s.start) for p, s in zip(self.point, self.part, strict=True)]
+            part = around(self.mixture.size, middle, CLOSE)
+        if self.beside is None or self.beside[0] != part:
+            self.beside = part, self.shown(cut(self.bicubic, part), "bicubic")
+        return self.beside[1], self.shown(self.mixed(temperature, within, part), "linf")
+
+    def mixed(self, temperature: float, within: float, part: Part = WHOLE) -> Picture:
+        """The picture at a temperature, and at another within the region."""
+        if self.region is None:
+            return self.mixture.at(temperature, part)
+        return self.mixture.at(temperature + (within - temperature) * self.region, part)
+
+    def shown(self, picture: Picture, name: str) -> Path:
+        """A file for the browser to show, under a new address; of a name the last `SHOWN` are kept."""
+        self.files += 1
+        for old in sorted(Path(self.folder.name).glob(f"{name}-*.jpg"))[: 1 - SHOWN]:
+            old.unlink(missing_ok=True)
+        return self.saved(replace(picture, exif=None), f"{name}-{self.files:09}.jpg")
+
+    def saved(self, picture: Picture, name: str) -> Path:
+        """A file for the browser to fetch, in the format of its suffix."""
+        path, content = Path(self.folder.name, name), io.BytesIO()
+        write_picture(content, picture, path.suffix[1:], 95)
+        path.write_bytes(content.getbuffer())
+        return path
+
+    def told(self) -> str:
+        """What is shown, in words."""
+        (height, width), (h, w) = self.mixture.size, self.mixture.lr.pixels.shape[:2]
+        words = f"{w}×{h} → **{width}×{height}** pixels, sample {self.seed}."
+        if (h, w) != self.size:
+            words += (
+                f" It is a detail of your picture of {self.size[1]}×{self.size[0]}, as large as this page takes at a "
+                "time. `linf upscale` enlarges whole pictures of any size."
+            )
+        if height > CLOSE[0] or width > CLOSE[1]:
+            words += " Click on a place of your picture to see it close up."
+        return " ".join([words, *(f"Note: {note}." for note in self.picture.notes)])
+
+
+class Events:
+    """What happens, for whichever tab it happens in.
+
+    Args:
+        model: that enlarges.
+    """
+
+    def __init__(self, model: LINF) -> None:
+        self.model = model
+        self.visitors: OrderedDict[str, Visitor] = OrderedDict()
+
+    def opened(
+        self,
+        upload: dict[str, Any] | None,
+        scale: float,
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> tuple[Any, ...]:
+        """A picture is dropped, or taken away: picture, words, canvas, map."""
+        path = Path(upload["path"]) if upload else None
+        known = self.visitors.get(str(request.session_hash))
+        if path is None or (known and known.source == path):  # A browser may tell of a picture twice.
+            return (gr.skip(),) * 4
+        try:
+            visitor = Visitor(read_picture(path), path, scale)
+        except UsageError as error:
+            gr.Warning(f"{path.name}: {error}. Choose another picture.", duration=30)
+            return None, *(gr.skip(),) * 3
+        made = self._enlarged(visitor, progress)
+        self.visitors[str(request.session_hash)] = visitor
+        while len(self.visitors) > VISITORS:
+            self.visitors.popitem(last=False)
+        return gr.skip(), *made
+
+    def rescaled(
+        self, scale: float, request: gr.Request, progress: gr.Progress = PROGRESS
+    ) -> tuple[Any, ...]:
+        """Another scale is chosen: words, canvas, map."""
+        visitor = self._visitor(request)
+        visitor.scale = scale
+        return self._enlarged(visitor, progress)
+
+    def pointed(
+        self, where: gr.SelectData, request: gr.Request, progress: gr.Progress = PROGRESS
+    ) -> tuple[Any, ...]:
+        """Another place is chosen; beyond what is enlarged, another detail too: view, words, canvas, map."""
+        visitor = self._visitor(request)
+        visitor.point = where.index[1], where.index[0]
+        if all(s.start <= p <= s.stop for p, s in zip(visitor.point, visitor.part, strict=True)):
+            return CLOSE_UP, *(gr.skip(),) * 3
+        return CLOSE_UP, *self._enlarged(visitor, progress)
+
+    def redrawn(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> str:
+        """Another sample is asked for: words."""
+        visitor = self._visitor(request)
+        visitor.seed += 1
+        self._enlarge(visitor, progress)
+        return visitor.told()
+
+    def painted(self, drawn: dict[str, Any] | None, request: gr.Request) -> None:
+        """A region is painted, or wiped off."""
+        visitor = self._visitor(request)
+        ink = next((layer.getchannel("A") for layer in (drawn or {}).get("layers", [])), None)
+        visitor.region = visitor.mixture.region(ink) if ink is not None and ink.getbbox() else None
+
+    def mixed(self, temperature: float, within: float, view: str, request: gr.Request) -> Any:
+        """A temperature is moved: both sides of the divider."""
+        if str(request.session_hash) not in self.visitors:
+            return gr.skip()
+        return self._visitor(request).sides(temperature, within, view == CLOSE_UP)
+
+    def mapped(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Path:
+        """The map of uncertainty is asked for: its file."""
+        visitor = self._visitor(request)
+        deviation = visitor.mixture.deviation(self.model, lambda done: progress(done, "Measuring"))
+        path = Path(visitor.folder.name, f"uncertainty-{visitor.scale:g}.png")
+        heat_map(deviation).save(path)
+        return path
+
+    def saved(self, temperature: float, within: float, request: gr.Request) -> Path:
+        """The picture is to be downloaded: its file, without loss."""
+        visitor = self._visitor(request)
+        name = f"{visitor.source.stem}_x{visitor.scale:g}_t{temperature:g}.png"
+        return visitor.saved(visitor.mixed(temperature, within), name)
+
+    def _enlarged(self, visitor: Visitor, progress: gr.Progress) -> tuple[Any, ...]:
+        """Words, a fresh canvas and no map yet."""
+        self._enlarge(visitor, progress)
+        visitor.region = None
+        canvas = visitor.shown(visitor.mixture.lr, "canvas")
+        return visitor.told(), {"background": str(canvas), "layers": [], "composite": None}, None
+
+    def _enlarge(self, visitor: Visitor, progress: gr.Progress) -> None:
+        progress(0, "Enlarging")
+        try:
+            visitor.enlarge(self.model, lambda done: progress(done, "Enlarging"))
+        except UsageError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    def _visitor(self, request: gr.Request) -> Visitor:
+        key = str(request.session_hash)
+        if key not in self.visitors:
+            raise gr.Error("There is no picture yet: drop one on the page.", print_exception=False)
+        self.visitors.move_to_end(key)
+        return self.visitors[key]
+
+
+def page(model: LINF) -> gr.Blocks:
+    """The page of a model; `gradio.Blocks.launch` wants `THEME` and `CSS` with it."""
+    events = Events(model)
+    with gr.Blocks(title="LINF", analytics_enabled=False) as blocks:
+        gr.Markdown(ABOUT)
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                upload = gr.Image(
+                    type="filepath",
+                    label="Your picture",
+                    sources=["upload", "clipboard"],
+                    image_mode=None,
+                    height=280,
+                    buttons=[],
+                    elem_id="upload",
+                )
+                gr.Examples([[str(path)] for path in bundled("heldout").hr], upload, label="Or one of these")
+                scale = gr.Slider(1, 8, 3.7, step=0.1, label="Scale", buttons=[], elem_id="scale")
+            with gr.Column(scale=5, min_width=300):
+                with gr.Row():
+                    temperature = gr.Slider(
+                        0,
+                        HIGHEST,
+                        0.5,
+                        step=0.01,
+                        label="Temperature",
+                        buttons=[],
+                        scale=3,
+                        min_width=280,
+                        elem_id="temperature",
+                    )
+                    view = gr.Radio([CLOSE_UP, ALL], value=CLOSE_UP, label="View", scale=2, elem_id="view")
+                compare = gr.ImageSlider(
+                    show_label=False,
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    max_height=600,
+                    elem_id="compare",
+                )
+                told = gr.Markdown(elem_id="told")
+                with gr.Row():
+                    redraw = gr.Button("Another sample", min_width=120)
+                    save = gr.Button("Download", variant="primary", min_width=120)
+                    fetch = gr.DownloadButton(visible="hidden", elem_id="fetch")
+                with gr.Accordion("A region with a temperature of its own", open=False):
+                    gr.Markdown(REGION)
+                    within = gr.Slider(
+                        0,
+                        HIGHEST,
+                        1,
+                        step=0.01,
+                        label="Temperature in the region",
+                        buttons=[],
+                        elem_id="within",
+                    )
+                    canvas = gr.ImageEditor(
+                        type="pil",
+                        sources=[],
+                        transforms=[],
+                        layers=False,
+                        buttons=[],
+                        brush=gr.Brush(colors=[("#ff3b30", 0.6)], color_mode="fixed"),
+                        show_label=False,
+                        elem_id="canvas",
+                    )
+                with gr.Accordion("Where the model is uncertain", open=False):
+                    gr.Markdown(MAP)
+                    measure = gr.Button("Show the map")
+                    heat = gr.Image(label="Uncertainty", buttons=["fullscreen"], elem_id="heat")
+
+        made = [told, canvas, heat]
+        slow: dict[str, Any] = {"show_progress_on": compare, "trigger_mode": "always_last"}
+        quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
+        changes = (
+            upload.change(events.opened, [upload, scale], [upload, *made], preprocess=False, **slow),
+            upload.select(events.pointed, None, [view, *made], **slow),
+            scale.release(events.rescaled, scale, made, **slow),
+            redraw.click(events.redrawn, None, told, **slow),
+            canvas.input(events.painted, canvas, None, **quick),
+        )
+        moves: tuple[Callable[..., Any], ...] = (
+            temperature.input,
+            within.input,
+            view.input,
+            *(change.success for change in changes),
+        )
+        for move in moves:
+            move(events.mixed, [temperature, within, view], compare, **quick)
+        measure.click(events.mapped, None, heat)
+        save.click(events.saved, [temperature, within], fetch).success(None, js=FETCH)
+    return blocks
