@@ -246,6 +246,16 @@ def upscale() -> list[Figure]:
     return [Figure("linf upscale, whole process, 12 MP ×2, P=3, τ=0.8", peak, 3000, "MB", detail=detail)]
 
 
+def slider() -> list[Figure]:
+    """From a move of the temperature to the new picture on the page of `linf demo`."""
+    from slider import measured  # With what only this figure needs.
+
+    seen, mixing = measured()
+    detail = f"90 %: {statistics.quantiles(seen, n=10)[-1]:.0f} ms; mixing and encoding {statistics.median(mixing):.0f}"
+    what = "temperature moved until seen in Chromium, 256²→1024²"
+    return [Figure(what, statistics.median(seen), 300, "ms", detail=detail)]
+
+
 def loader() -> list[Figure]:
     """Samples per second of two loading processes against those the model can train on."""
     warm, timed = 8, 64
@@ -360,7 +370,21 @@ def ddp() -> list[Figure]:
 
 FIGURES = {
     f.__name__: f
-    for f in (temperatures, grid, ensemble, sample, encoders, x32, upscale, loader, step, bf16, compiled, ddp)
+    for f in (
+        temperatures,
+        grid,
+        ensemble,
+        sample,
+        encoders,
+        x32,
+        upscale,
+        slider,
+        loader,
+        step,
+        bf16,
+        compiled,
+        ddp,
+    )
 }
 
 

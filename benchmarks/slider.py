@@ -1,16 +1,11 @@
-"""From a move of the temperature to the new picture on the page: ``python benchmarks/slider.py``.
-
-256² → ×4, the whole picture shown, in a headless Chromium (Debian: apt-get install chromium chromium-driver), beside
-what of it is mixing and encoding. Status 1 if the bar is missed; it is one of an otherwise idle machine.
-"""
+"""The page of `linf demo` in a headless Chromium (Debian: apt-get install chromium chromium-driver)."""
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,7 +19,7 @@ import linf
 from linf.data.images import bundled
 from linf.upscale.reading import read_picture
 
-MOVES, BAR = 30, 300.0
+MOVES = 30
 
 MOVE = """
 const [slider, value, done] = arguments;
@@ -113,15 +108,8 @@ def mixing(picture: Path) -> list[float]:
     return times
 
 
-def row(what: str, times: Sequence[float], bar: float | None) -> str:
-    """A line of the table."""
-    median, p90 = statistics.median(times), statistics.quantiles(times, n=10)[-1]
-    verdict = "" if bar is None else f"≤ {bar:g} ms | {'met' if median <= bar else 'MISSED'}"
-    return f"| {what} | {median:.0f} ms | {p90:.0f} ms | {verdict or '|'} |"
-
-
-def main() -> None:
-    """Measure and tell."""
+def measured() -> tuple[list[float], list[float]]:
+    """Milliseconds of each move until its picture is seen, and what of a move is mixing and encoding."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         picture = Path(folder, "small.png")
@@ -136,11 +124,4 @@ def main() -> None:
             wide = "return [...document.querySelectorAll('#compare img')].map(i => i.naturalWidth)"
             WebDriverWait(browser, 60).until(lambda b: b.execute_script(wide) == [1024, 1024])
             seen = [move(browser, (k + 1) / MOVES) for k in range(MOVES)]
-        print("| 256² → 1024², a move of the temperature | median | 90 % | bar | |\n|---|---|---|---|---|")
-        print(row("to the picture seen in Chromium", seen, BAR))
-        print(row("of it mixing and encoding", mixing(picture), None))
-    raise SystemExit(statistics.median(seen) > BAR)
-
-
-if __name__ == "__main__":
-    main()
+        return seen, mixing(picture)

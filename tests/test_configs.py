@@ -168,7 +168,7 @@ def each_run(overrides: list[str]) -> Iterator[list[str]]:
 
 def shown_commands() -> list[str]:
     """Every line with train.py or eval.py in what users read, from there on, without its comment."""
-    files = ("README.md", "Makefile", "docs/clusters.md")
+    files = ("README.md", "Makefile", "docs/clusters.md", "docs/model-card.md")
     text = "".join((ROOT / name).read_text().replace("\\\n", " ") for name in files)
     found = re.findall(r"^.*\b((?:train|eval)\.py(?: [^#\n`]*)?)(?: +#.*)?$", text, re.MULTILINE)
     return sorted({line.strip(' "') for line in found})
