@@ -74,6 +74,19 @@ def test_the_card_says_what_was_measured(dataset: str, scale: float) -> None:
     assert more.strip() == f"{top['ssim']:.3f}, {top['lr_psnr']:.1f}, {top['diversity']:.2f}"
 
 
+def test_so_does_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, system, run in (
+        ("bicubic", "bicubic", "LINF"),
+        ("LIIF, official", "LIIF", "LIIF, official"),
+        ("LINF, τ = 0", "τ=0", "LINF"),
+        ("LINF, τ = 0.5", "τ=0.5", "LINF"),
+    ):
+        found = (rows(system, run).loc[("B100", scale)] for scale in (2, 4))
+        cells = (f"{row['psnr_y']:.2f}, {row['lpips_alex']:.3f}" for row in found)
+        assert f"| {name} | {' | '.join(cells)} |" in readme
+
+
 def test_the_mean_is_near_the_best_that_regression_does() -> None:
     for scale, bar in ((2, 37.4), (3, 33.9), (4, 31.7)):
         assert rows("τ=0").loc[("Set5", scale), "psnr_y"] >= bar
