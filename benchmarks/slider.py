@@ -98,8 +98,8 @@ def mixing(picture: Path) -> list[float]:
     """The milliseconds of it that the server mixes and encodes, in this process."""
     from linf.demo.page import Visitor
 
-    visitor = Visitor(read_picture(picture), picture, 4.0)
-    visitor.enlarge(linf.load("default"), lambda done: None)
+    visitor = Visitor(read_picture(picture), picture)
+    visitor.enlarge(linf.load("default"), 4.0, (128.0, 128.0))
     times = []
     for k in range(MOVES):
         start = time.perf_counter()

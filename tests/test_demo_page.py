@@ -167,7 +167,7 @@ def test_without_a_picture_buttons_say_so_and_sliders_wait(events: Any) -> None:
     gradio = pytest.importorskip("gradio")
     assert events.mixed(0.5, 1, "Whole", asking()) == gradio.skip()
     for ask in (lambda: events.redrawn(asking(), silent), lambda: events.saved(0.5, 1, asking())):
-        with pytest.raises(gradio.Error, match="no picture yet"):
+        with pytest.raises(gradio.Error, match="There is no picture"):
             ask()
 
 
@@ -194,6 +194,40 @@ def test_a_tab_sees_its_own_picture_and_old_tabs_are_let_go(
         np.testing.assert_array_equal(np.asarray(Image.open(saved)), mixture.at(0.5).pixels)
 
 
+def test_a_tab_whose_picture_was_let_go_is_told_once(events: Any, photos: Path) -> None:
+    gradio = pytest.importorskip("gradio")
+    from linf.demo import page
+
+    for number in range(page.VISITORS + 1):
+        events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(str(number)), silent)
+    for _ in range(2):
+        assert events.mixed(0.5, 1, "Whole", asking("0")) == gradio.skip()
+    assert len(events.warned) == 1
+    assert "Drop one on the page" in events.warned[0]
+
+
+def test_a_scale_beyond_the_slider_is_that_of_its_end(events: Any, photos: Path) -> None:
+    source = sorted(photos.iterdir())[0]
+    height, width = read_picture(source).pixels.shape[:2]
+    events.opened({"path": str(source)}, None, asking(), silent)
+    for typed, scale in ((99, 8), (0.2, 1), (None, 1), (3, 3)):
+        told = events.rescaled(typed, asking(), silent)[0]
+        assert f"**{scale * width}×{scale * height}**" in told
+    told = events.opened({"path": str(source)}, 2, asking(), silent)[1]
+    assert f"**{2 * width}×{2 * height}**" in told
+
+
+def test_a_region_stays_with_another_sample_and_goes_with_another_scale(events: Any, photos: Path) -> None:
+    events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
+    visitor = events.visitors["tab"]
+    events.painted({"layers": [Image.new("RGBA", visitor.size[::-1], "red")]}, asking())
+    assert (visitor.now.region == 1).all()
+    events.redrawn(asking(), silent)
+    assert (visitor.now.region == 1).all()
+    events.rescaled(3, asking(), silent)
+    assert visitor.now.region is None
+
+
 def test_a_click_moves_the_close_up_and_then_the_detail(
     events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,26 +239,26 @@ def test_a_click_moves_the_close_up_and_then_the_detail(
     source = sorted(photos.iterdir())[0]
     _, told, *_ = events.opened({"path": str(source)}, 2, asking(), silent)
     visitor = events.visitors["tab"]
-    high, wide = visitor.mixture.lr.pixels.shape[:2]
+    high, wide = visitor.now.mixture.lr.pixels.shape[:2]
     assert high * wide <= 400
     assert "It is a detail of your picture of" in told
-    inside = visitor.part[0].start + 1, visitor.part[1].start + 1
-    before = visitor.mixture
+    inside = visitor.now.part[0].start + 1, visitor.now.part[1].start + 1
+    before = visitor.now.mixture
     answer = events.pointed(SimpleNamespace(index=inside[::-1]), asking(), silent)
-    assert (answer[0], answer[1:], visitor.mixture) == ("Close-up", (gradio.skip(),) * 3, before)
+    assert (answer[0], answer[1:], visitor.now.mixture) == ("Close-up", (gradio.skip(),) * 3, before)
     made = events.mixed(0.5, 1, "Close-up", asking())[1]
     close = before.at(0.5, (slice(0, 10), slice(0, 12))).pixels
     assert abs(np.asarray(Image.open(made)) - close.astype(int)).mean() < 6
     events.pointed(SimpleNamespace(index=(0, 0)), asking(), silent)
-    assert (visitor.part[0].start, visitor.part[1].start) == (0, 0)
-    assert visitor.mixture is not before
+    assert (visitor.now.part[0].start, visitor.now.part[1].start) == (0, 0)
+    assert visitor.now.mixture is not before
 
 
 def test_another_sample_has_another_texture_and_the_same_mean(events: Any, photos: Path) -> None:
     events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
-    before = events.visitors["tab"].mixture
+    before = events.visitors["tab"].now.mixture
     assert "sample 1" in events.redrawn(asking(), silent)
-    after = events.visitors["tab"].mixture
+    after = events.visitors["tab"].now.mixture
     assert torch.equal(before.mean, after.mean)
     assert not torch.equal(before.texture, after.texture)
 
@@ -277,7 +311,16 @@ def test_a_port_in_use_is_one_line(capfd: pytest.CaptureFixture[str], checkpoint
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run(capfd, "--model", checkpoint, "--port", str(port))
-    assert_in_words(done.status, done.out, done.err, str(port))
+    assert_in_words(done.status, done.out, done.err, f"port {port}", "in use", "another --port")
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
+def test_an_address_of_another_machine_is_one_line(
+    capfd: pytest.CaptureFixture[str], checkpoint: Path, host: str
+) -> None:
+    pytest.importorskip("gradio")
+    done = run(capfd, "--model", checkpoint, "--host", host)
+    assert_in_words(done.status, done.out, done.err, f"cannot serve at {host}")
 
 
 # A browser
@@ -407,6 +450,27 @@ def test_a_visitor_enlarges_mixes_paints_and_saves(address: str, small: Path, tm
         at_the_edge = np.asarray(Image.open(saved))[:20].astype(int)
         assert abs(at_the_edge - wanted(0.0)[:20]).max() <= 1
         assert strangers(browser, address) == set()
+
+
+@pytest.mark.slow
+def test_the_scale_waits_for_its_turn_and_takes_keys(address: str, small: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+    from slider import RESCALE, chromium
+
+    with chromium(1280, 1000, tmp_path) as browser:
+        browser.get(address)
+        file = until(browser, lambda: browser.find_elements("css selector", "#upload input[type=file]"))[0]
+        file.send_keys(str(small))
+        time.sleep(0.5)
+        browser.execute_script(RESCALE)
+        told = browser.find_element("css selector", "#told")
+        until(browser, lambda: "400×320" in told.text)
+        browser.find_element("css selector", "#scale input[type=range]").send_keys(Keys.ARROW_LEFT)
+        until(browser, lambda: "390×312" in told.text)
+        box = browser.find_element("css selector", "#scale input[type=number]")
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys("2", Keys.ENTER)
+        until(browser, lambda: "200×160" in told.text)
 
 
 @pytest.mark.slow

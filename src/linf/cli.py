@@ -249,7 +249,11 @@ def _export(source: str, out: Path, opset: int | None, force: bool) -> None:
         worst = export(model, out, opset=OPSET if opset is None else opset)
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
-    told = "not checked, for want of onnxruntime" if worst is None else f"at most {worst:.1e} from the model"
+    told = (
+        "not checked, for want of onnxruntime"
+        if worst is None
+        else f"in its check at most {worst:.1e} from the model"
+    )
     print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB, {told}")
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import tempfile
 import threading
 from argparse import ArgumentParser, Namespace
@@ -56,7 +57,11 @@ def demo(given: Namespace) -> None:
                 raise
             raise UsageError("linf demo needs Gradio: pip install 'linf[demo]'") from error
         blocks = page(model.to(device))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
+            # Gradio would try port after port at an address that is not this machine's.
+            family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
+            socket.create_server((given.host, given.port or 0), family=family).close()
             _, address, _ = blocks.launch(
                 server_name=given.host,
                 server_port=given.port,
@@ -73,8 +78,9 @@ def demo(given: Namespace) -> None:
                 css=CSS,
             )
         except (OSError, ValueError) as error:
-            raise UsageError(f"cannot serve at {given.host}: {error}") from error
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+            asked = given.host if given.port is None else f"{given.host}, port {given.port}"
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"cannot serve at {asked}: {reason}; give another --port or --host") from error
         print(f"{address}, until Ctrl-C", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()

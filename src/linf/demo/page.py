@@ -4,8 +4,9 @@ import io
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,17 @@ from linf.upscale.writing import write_picture
 CLOSE = (420, 560)
 """Pixels (high, wide) of a close-up."""
 
+SCALES = (1, 8)
+
 VISITORS = 4
-"""Open tabs whose pictures are kept, the last ones: each takes up to 200 MB."""
+"""Open tabs whose pictures are kept, the last ones: each takes up to 200 MB and its picture."""
 
 SHOWN = 8
 """Files of a slider's last positions that are kept, as a browser may still be fetching them."""
+
+NO_PICTURE = (
+    f"There is no picture, or no longer: those of the last {VISITORS} tabs are kept. Drop one on the page."
+)
 
 ABOUT = """# One small picture, many large ones
 A small picture does not say what its lost detail looked like. [LINF](https://arxiv.org/abs/2303.05156) predicts, at any
@@ -51,8 +58,37 @@ THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monos
 
 PROGRESS = gr.Progress()
 
+# The slider tells of a value that was dragged, not of one that was typed or stepped to.
+KEYS = """() => document.querySelector('#scale').addEventListener('keyup', event => {
+    if (/^(Arrow|Home|End|Page|Enter)/.test(event.key))
+        document.querySelector('#scale input[type=range]').dispatchEvent(new Event('pointerup', {bubbles: true}));
+})"""
+
 # A browser downloads only what is clicked, and the file is there only after a click.
 FETCH = "() => setTimeout(() => document.querySelector('#fetch').click(), 100)"
+
+
+@dataclass
+class Enlarged:
+    """An enlargement, which takes the place of the one before it as a whole."""
+
+    mixture: Mixture
+    bicubic: Picture
+    part: Part
+    """Of the picture."""
+    scale: float
+    point: tuple[float, float]
+    """(y, x) of the picture, around which a close-up lies."""
+    seed: int
+    region: Tensor | None = None
+    beside: tuple[Part, Path] | None = None
+    """The part and file of bicubic that were shown last."""
+
+    def mixed(self, temperature: float, within: float, part: Part = WHOLE) -> Picture:
+        """The picture at a temperature, and at another within the region."""
+        if self.region is None:
+            return self.mixture.at(temperature, part)
+        return self.mixture.at(temperature + (within - temperature) * self.region, part)
 
 
 class Visitor:
@@ -61,42 +97,37 @@ class Visitor:
     Args:
         picture: whole.
         source: its file.
-        scale: to be enlarged by.
     """
 
-    mixture: Mixture
-    bicubic: Picture
+    now: Enlarged
 
-    def __init__(self, picture: Picture, source: Path, scale: float) -> None:
-        self.picture, self.source, self.scale = picture, source, scale
+    def __init__(self, picture: Picture, source: Path) -> None:
+        self.picture, self.source, self.files = picture, source, 0
         self.size = picture.pixels.shape[:2]
-        self.point: tuple[float, float] = (self.size[0] / 2, self.size[1] / 2)
-        self.part, self.seed, self.files = WHOLE, 0, 0
-        self.region: Tensor | None = None
         self.folder = tempfile.TemporaryDirectory(dir=os.environ["GRADIO_TEMP_DIR"])
-        self.beside: tuple[Part, Path] | None = None
 
-    def enlarge(self, model: LINF, advance: Callable[[float], object]) -> None:
-        """Make the mixture for the scale, point and seed as they are set."""
-        self.part = detail(self.size, self.scale, self.point)
-        self.mixture = Mixture(model, cut(self.picture, self.part), self.scale, self.seed, advance)
-        self.bicubic, self.beside = self.mixture.bicubic(), None
+    def enlarge(
+        self,
+        model: LINF,
+        scale: float,
+        point: tuple[float, float],
+        seed: int = 0,
+        advance: Callable[[float], object] = lambda done: None,
+    ) -> None:
+        """Make another enlargement."""
+        part = detail(self.size, scale, point)
+        mixture = Mixture(model, cut(self.picture, part), scale, seed, advance)
+        self.now = Enlarged(mixture, mixture.bicubic(), part, scale, point, seed)
 
     def sides(self, temperature: float, within: float, close: bool) -> tuple[Path, Path]:
         """Files of bicubic and the picture, or of a close-up around the point."""
-        part = WHOLE
+        now, part = self.now, WHOLE
         if close:
-            middle = [self.scale * (p - s.start) for p, s in zip(self.point, self.part, strict=True)]
-            part = around(self.mixture.size, middle, CLOSE)
-        if self.beside is None or self.beside[0] != part:
-            self.beside = part, self.shown(cut(self.bicubic, part), "bicubic")
-        return self.beside[1], self.shown(self.mixed(temperature, within, part), "linf")
-
-    def mixed(self, temperature: float, within: float, part: Part = WHOLE) -> Picture:
-        """The picture at a temperature, and at another within the region."""
-        if self.region is None:
-            return self.mixture.at(temperature, part)
-        return self.mixture.at(temperature + (within - temperature) * self.region, part)
+            middle = [now.scale * (p - s.start) for p, s in zip(now.point, now.part, strict=True)]
+            part = around(now.mixture.size, middle, CLOSE)
+        if now.beside is None or now.beside[0] != part:
+            now.beside = part, self.shown(cut(now.bicubic, part), "bicubic")
+        return now.beside[1], self.shown(now.mixed(temperature, within, part), "linf")
 
     def shown(self, picture: Picture, name: str) -> Path:
         """A file for the browser to show, under a new address; of a name the last `SHOWN` are kept."""
@@ -114,8 +145,9 @@ class Visitor:
 
     def told(self) -> str:
         """What is shown, in words."""
-        (height, width), (h, w) = self.mixture.size, self.mixture.lr.pixels.shape[:2]
-        words = f"{w}×{h} → **{width}×{height}** pixels, sample {self.seed}."
+        mixture = self.now.mixture
+        (height, width), (h, w) = mixture.size, mixture.lr.pixels.shape[:2]
+        words = f"{w}×{h} → **{width}×{height}** pixels, sample {self.now.seed}."
         if (h, w) != self.size:
             words += (
                 f" It is a detail of your picture of {self.size[1]}×{self.size[0]}, as large as this page takes at a "
@@ -136,101 +168,130 @@ class Events:
     def __init__(self, model: LINF) -> None:
         self.model = model
         self.visitors: OrderedDict[str, Visitor] = OrderedDict()
+        self.let_go: set[str] = set()
 
     def opened(
         self,
         upload: dict[str, Any] | None,
-        scale: float,
+        scale: float | None,
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> tuple[Any, ...]:
         """A picture is dropped, or taken away: picture, words, canvas, map."""
-        path = Path(upload["path"]) if upload else None
-        known = self.visitors.get(str(request.session_hash))
-        if path is None or (known and known.source == path):  # A browser may tell of a picture twice.
+        key, scale, path = str(request.session_hash), clamped(scale), Path(upload["path"]) if upload else None
+        known = self.visitors.get(key)
+        # A browser may tell of a picture twice.
+        if path is None or (known and (known.source, known.now.scale) == (path, scale)):
             return (gr.skip(),) * 4
         try:
-            visitor = Visitor(read_picture(path), path, scale)
+            visitor = Visitor(read_picture(path), path)
         except UsageError as error:
             gr.Warning(f"{path.name}: {error}. Choose another picture.", duration=30)
             return None, *(gr.skip(),) * 3
-        made = self._enlarged(visitor, progress)
-        self.visitors[str(request.session_hash)] = visitor
+        made = self._enlarged(visitor, progress, scale, (visitor.size[0] / 2, visitor.size[1] / 2))
+        self.visitors[key] = visitor
         while len(self.visitors) > VISITORS:
-            self.visitors.popitem(last=False)
+            self.let_go.add(self.visitors.popitem(last=False)[0])
         return gr.skip(), *made
 
     def rescaled(
-        self, scale: float, request: gr.Request, progress: gr.Progress = PROGRESS
+        self, scale: float | None, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> tuple[Any, ...]:
         """Another scale is chosen: words, canvas, map."""
         visitor = self._visitor(request)
-        visitor.scale = scale
-        return self._enlarged(visitor, progress)
+        return self._enlarged(visitor, progress, clamped(scale), visitor.now.point)
 
     def pointed(
         self, where: gr.SelectData, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> tuple[Any, ...]:
         """Another place is chosen; beyond what is enlarged, another detail too: view, words, canvas, map."""
         visitor = self._visitor(request)
-        visitor.point = where.index[1], where.index[0]
-        if all(s.start <= p <= s.stop for p, s in zip(visitor.point, visitor.part, strict=True)):
+        now, point = visitor.now, (where.index[1], where.index[0])
+        if all(s.start <= p <= s.stop for p, s in zip(point, now.part, strict=True)):
+            now.point = point
             return CLOSE_UP, *(gr.skip(),) * 3
-        return CLOSE_UP, *self._enlarged(visitor, progress)
+        return CLOSE_UP, *self._enlarged(visitor, progress, now.scale, point)
 
     def redrawn(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> str:
         """Another sample is asked for: words."""
         visitor = self._visitor(request)
-        visitor.seed += 1
-        self._enlarge(visitor, progress)
+        before = visitor.now
+        self._enlarge(visitor, progress, before.scale, before.point, before.seed + 1)
+        visitor.now.region = before.region
         return visitor.told()
 
     def painted(self, drawn: dict[str, Any] | None, request: gr.Request) -> None:
         """A region is painted, or wiped off."""
-        visitor = self._visitor(request)
+        now = self._visitor(request).now
         ink = next((layer.getchannel("A") for layer in (drawn or {}).get("layers", [])), None)
-        visitor.region = visitor.mixture.region(ink) if ink is not None and ink.getbbox() else None
+        now.region = now.mixture.region(ink) if ink is not None and ink.getbbox() else None
 
     def mixed(self, temperature: float, within: float, view: str, request: gr.Request) -> Any:
         """A temperature is moved: both sides of the divider."""
-        if str(request.session_hash) not in self.visitors:
+        key = str(request.session_hash)
+        if key in self.let_go:
+            self.let_go.remove(key)
+            gr.Warning(NO_PICTURE)
+        if key not in self.visitors:
             return gr.skip()
         return self._visitor(request).sides(temperature, within, view == CLOSE_UP)
 
     def mapped(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Path:
         """The map of uncertainty is asked for: its file."""
         visitor = self._visitor(request)
-        deviation = visitor.mixture.deviation(self.model, lambda done: progress(done, "Measuring"))
-        path = Path(visitor.folder.name, f"uncertainty-{visitor.scale:g}.png")
+        with in_words():
+            deviation = visitor.now.mixture.deviation(self.model, lambda done: progress(done, "Measuring"))
+        path = Path(visitor.folder.name, f"uncertainty-{visitor.now.scale:g}.png")
         heat_map(deviation).save(path)
         return path
 
     def saved(self, temperature: float, within: float, request: gr.Request) -> Path:
         """The picture is to be downloaded: its file, without loss."""
         visitor = self._visitor(request)
-        name = f"{visitor.source.stem}_x{visitor.scale:g}_t{temperature:g}.png"
-        return visitor.saved(visitor.mixed(temperature, within), name)
+        now = visitor.now
+        name = f"{visitor.source.stem}_x{now.scale:g}_t{temperature:g}.png"
+        return visitor.saved(now.mixed(temperature, within), name)
 
-    def _enlarged(self, visitor: Visitor, progress: gr.Progress) -> tuple[Any, ...]:
+    def _enlarged(
+        self, visitor: Visitor, progress: gr.Progress, scale: float, point: tuple[float, float]
+    ) -> tuple[Any, ...]:
         """Words, a fresh canvas and no map yet."""
-        self._enlarge(visitor, progress)
-        visitor.region = None
-        canvas = visitor.shown(visitor.mixture.lr, "canvas")
+        self._enlarge(visitor, progress, scale, point)
+        canvas = visitor.shown(visitor.now.mixture.lr, "canvas")
         return visitor.told(), {"background": str(canvas), "layers": [], "composite": None}, None
 
-    def _enlarge(self, visitor: Visitor, progress: gr.Progress) -> None:
+    def _enlarge(
+        self,
+        visitor: Visitor,
+        progress: gr.Progress,
+        scale: float,
+        point: tuple[float, float],
+        seed: int = 0,
+    ) -> None:
         progress(0, "Enlarging")
-        try:
-            visitor.enlarge(self.model, lambda done: progress(done, "Enlarging"))
-        except UsageError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        with in_words():
+            visitor.enlarge(self.model, scale, point, seed, lambda done: progress(done, "Enlarging"))
 
     def _visitor(self, request: gr.Request) -> Visitor:
         key = str(request.session_hash)
         if key not in self.visitors:
-            raise gr.Error("There is no picture yet: drop one on the page.", print_exception=False)
+            raise gr.Error(NO_PICTURE, print_exception=False)
         self.visitors.move_to_end(key)
         return self.visitors[key]
+
+
+def clamped(scale: float | None) -> float:
+    """The scale that a slider shows for what is typed beside it."""
+    return min(max(scale or 0, SCALES[0]), SCALES[1])
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """A user's mistake as a message on the page."""
+    try:
+        yield
+    except UsageError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def page(model: LINF) -> gr.Blocks:
@@ -250,7 +311,7 @@ def page(model: LINF) -> gr.Blocks:
                     elem_id="upload",
                 )
                 gr.Examples([[str(path)] for path in bundled("heldout").hr], upload, label="Or one of these")
-                scale = gr.Slider(1, 8, 3.7, step=0.1, label="Scale", buttons=[], elem_id="scale")
+                scale = gr.Slider(*SCALES, 3.7, step=0.1, label="Scale", buttons=[], elem_id="scale")
             with gr.Column(scale=5, min_width=300):
                 with gr.Row():
                     temperature = gr.Slider(
@@ -304,12 +365,14 @@ def page(model: LINF) -> gr.Blocks:
                     heat = gr.Image(label="Uncertainty", buttons=["fullscreen"], elem_id="heat")
 
         made = [told, canvas, heat]
-        slow: dict[str, Any] = {"show_progress_on": compare, "trigger_mode": "always_last"}
+        # One at a time, in order.
+        turn: dict[str, Any] = {"concurrency_id": "enlarge", "concurrency_limit": 1}
+        slow: dict[str, Any] = {"show_progress_on": compare, "trigger_mode": "always_last"} | turn
         quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
         changes = (
             upload.change(events.opened, [upload, scale], [upload, *made], preprocess=False, **slow),
             upload.select(events.pointed, None, [view, *made], **slow),
-            scale.release(events.rescaled, scale, made, **slow),
+            scale.release(events.rescaled, scale, made, preprocess=False, **slow),
             redraw.click(events.redrawn, None, told, **slow),
             canvas.input(events.painted, canvas, None, **quick),
         )
@@ -321,6 +384,7 @@ def page(model: LINF) -> gr.Blocks:
         )
         for move in moves:
             move(events.mixed, [temperature, within, view], compare, **quick)
-        measure.click(events.mapped, None, heat)
+        measure.click(events.mapped, None, heat, **turn)
         save.click(events.saved, [temperature, within], fetch).success(None, js=FETCH)
+        blocks.load(None, js=KEYS)
     return blocks
