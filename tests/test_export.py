@@ -246,27 +246,25 @@ def test_a_model_without_a_flow_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
-@pytest.mark.parametrize(("encoder", "ensemble", "patch_size"), MODELS)
-def test_every_encoder_ensemble_and_patch(
+@pytest.mark.parametrize(
+    ("encoder", "ensemble", "patch_size"),
+    [("edsr", "feature", 1), ("rdn", "feature", 3), ("rrdb", "local", 3), ("swinir", "local", 1)],
+)
+def test_every_encoder_is_written(
     tmp_path: Path, encoder: str, ensemble: str, patch_size: int, suffix: str
 ) -> None:
     model, out = small(encoder, ensemble, patch_size), tmp_path / f"model{suffix}"
     export.export(model, out)
     graph = export.onnx_runner(out) if suffix == ".onnx" else without_linf(model, out, tmp_path)
-    worst = furthest(model, graph)
-    print(f"{encoder} {ensemble} P={patch_size} {suffix}: {worst:.1e}")
-    assert worst < 1e-5
+    assert furthest(model, graph) < 1e-5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", [18, 23])
-def test_the_shipped_model(tmp_path: Path, opset: int) -> None:
+def test_the_shipped_model(tmp_path: Path) -> None:
     model = linf.load("default")
     assert isinstance(model, LINF)
-    export.export(model, tmp_path / "model.onnx", opset=opset)
-    worst = furthest(model, export.onnx_runner(tmp_path / "model.onnx"))
-    print(f"default, opset {opset}: {worst:.1e}")
-    assert worst < 1e-4
+    export.export(model, tmp_path / "model.onnx")
+    assert furthest(model, export.onnx_runner(tmp_path / "model.onnx")) < 1e-4
 
 
 @pytest.mark.slow
