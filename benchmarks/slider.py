@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import linf
 from linf.data.images import bundled
+from linf.demo.visitor import Visitor
 from linf.upscale.reading import read_picture
 
 MOVES = 30
@@ -96,8 +97,6 @@ def move(browser: webdriver.Chrome, value: float, slider: str = "#temperature") 
 
 def mixing(picture: Path) -> list[float]:
     """The milliseconds of it that the server mixes and encodes, in this process."""
-    from linf.demo.page import Visitor
-
     visitor = Visitor(read_picture(picture), picture)
     visitor.enlarge(linf.load("default"), 4.0, (128.0, 128.0))
     times = []

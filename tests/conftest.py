@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import linf
-from linf import weights
+from linf import cli, weights
 from linf.conditioner import FourierConditioner
 from linf.data.images import bundled
 from linf.encoders import EDSR
@@ -107,6 +107,25 @@ class Outcome:
     status: int
     out: str
     err: str
+
+
+Linf = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Linf:
+    """``run("info", …)`` is ``linf info …`` in this process, from ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str | Path) -> Outcome:
+        status = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        return Outcome(status, *capfd.readouterr())
+
+    return command
 
 
 def assert_in_words(status: int, out: str, err: str, *words: str) -> None:

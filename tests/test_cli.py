@@ -11,30 +11,12 @@ import pytest
 import torch
 
 import linf
-from conftest import Outcome, assert_in_words
+from conftest import Linf, Outcome, assert_in_words
 from linf import cli
 from linf.model import LINF
 from linf.published import to_published
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
-Linf = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Linf:
-    """``run("info", …)`` is ``linf info …`` in this process, from ``tmp_path``."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str | Path) -> Outcome:
-        status = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        out, err = capfd.readouterr()
-        return Outcome(status, out, err)
-
-    return command
 
 
 def lightning(path: Path, checkpoint: Path, **more: object) -> None:

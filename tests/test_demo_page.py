@@ -21,11 +21,10 @@ import torch
 from PIL import Image, ImageDraw
 
 import linf
-from conftest import ROOT, Outcome, assert_in_words
-from linf import cli
+from conftest import ROOT, Linf, assert_in_words
 from linf.baselines import LIIF, Bicubic, LIIFConditioner
 from linf.data.images import bundled
-from linf.demo import mixing
+from linf.demo import mixing, visitor
 from linf.demo.mixing import Mixture, around, cut, detail
 from linf.encoders import EDSR
 from linf.upscale.enlarging import LUMA, Ask, enlarge
@@ -183,12 +182,12 @@ def test_a_tab_sees_its_own_picture_and_old_tabs_are_let_go(
         len(events.visitors) == page.VISITORS == len([path for path in tmp_path.iterdir() if path.is_dir()])
     )
     for tab, source in (("1", a), ("2", b)):
-        for _ in range(2 * page.SHOWN):
+        for _ in range(2 * visitor.SHOWN):
             bicubic, made = events.mixed(0.5, 1, "Whole", asking(tab))
         mixture = Mixture(events.model, read_picture(source), 2)
         assert Image.open(made).size == Image.open(bicubic).size == mixture.size[::-1]
         assert abs(np.asarray(Image.open(made)) - mixture.at(0.5).pixels.astype(int)).mean() < 4
-        assert len(list(made.parent.iterdir())) <= page.SHOWN + 3
+        assert len(list(made.parent.iterdir())) <= visitor.SHOWN + 3
         saved = events.saved(0.5, 1, asking(tab))
         assert saved.name == f"{source.stem}_x2_t0.5.png"
         np.testing.assert_array_equal(np.asarray(Image.open(saved)), mixture.at(0.5).pixels)
@@ -219,39 +218,38 @@ def test_a_scale_beyond_the_slider_is_that_of_its_end(events: Any, photos: Path)
 
 def test_a_region_stays_with_another_sample_and_goes_with_another_scale(events: Any, photos: Path) -> None:
     events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
-    visitor = events.visitors["tab"]
-    events.painted({"layers": [Image.new("RGBA", visitor.size[::-1], "red")]}, asking())
-    assert (visitor.now.region == 1).all()
+    tab = events.visitors["tab"]
+    events.painted({"layers": [Image.new("RGBA", tab.size[::-1], "red")]}, asking())
+    assert (tab.now.region == 1).all()
     events.redrawn(asking(), silent)
-    assert (visitor.now.region == 1).all()
+    assert (tab.now.region == 1).all()
     events.rescaled(3, asking(), silent)
-    assert visitor.now.region is None
+    assert tab.now.region is None
 
 
 def test_a_click_moves_the_close_up_and_then_the_detail(
     events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradio = pytest.importorskip("gradio")
-    from linf.demo import page
 
-    monkeypatch.setattr(page, "CLOSE", (10, 12))
+    monkeypatch.setattr(visitor, "CLOSE", (10, 12))
     monkeypatch.setattr(mixing, "LARGEST_IN", 400)
     source = sorted(photos.iterdir())[0]
     _, told, *_ = events.opened({"path": str(source)}, 2, asking(), silent)
-    visitor = events.visitors["tab"]
-    high, wide = visitor.now.mixture.lr.pixels.shape[:2]
+    tab = events.visitors["tab"]
+    high, wide = tab.now.mixture.lr.pixels.shape[:2]
     assert high * wide <= 400
     assert "It is a detail of your picture of" in told
-    inside = visitor.now.part[0].start + 1, visitor.now.part[1].start + 1
-    before = visitor.now.mixture
+    inside = tab.now.part[0].start + 1, tab.now.part[1].start + 1
+    before = tab.now.mixture
     answer = events.pointed(SimpleNamespace(index=inside[::-1]), asking(), silent)
-    assert (answer[0], answer[1:], visitor.now.mixture) == ("Close-up", (gradio.skip(),) * 3, before)
+    assert (answer[0], answer[1:], tab.now.mixture) == ("Close-up", (gradio.skip(),) * 3, before)
     made = events.mixed(0.5, 1, "Close-up", asking())[1]
     close = before.at(0.5, (slice(0, 10), slice(0, 12))).pixels
     assert abs(np.asarray(Image.open(made)) - close.astype(int)).mean() < 6
     events.pointed(SimpleNamespace(index=(0, 0)), asking(), silent)
-    assert (visitor.now.part[0].start, visitor.now.part[1].start) == (0, 0)
-    assert visitor.now.mixture is not before
+    assert (tab.now.part[0].start, tab.now.part[1].start) == (0, 0)
+    assert tab.now.mixture is not before
 
 
 def test_another_sample_has_another_texture_and_the_same_mean(events: Any, photos: Path) -> None:
@@ -274,16 +272,7 @@ def test_sixteen_bits_grey_and_a_profile_come_back(events: Any, tmp_path: Path) 
 # The command
 
 
-def run(capfd: pytest.CaptureFixture[str], *arguments: str | Path) -> Outcome:
-    status = 0
-    try:
-        cli.main(["demo", *map(str, arguments)])
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    return Outcome(status, *capfd.readouterr())
-
-
-def test_mistakes_are_one_line(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_mistakes_are_one_line(run: Linf, tmp_path: Path) -> None:
     regression = tmp_path / "liif.safetensors"
     conditioner = partial(LIIFConditioner, width=8, depth=1)
     linf.save(LIIF(EDSR(blocks=1, channels=8), conditioner), regression)
@@ -293,33 +282,29 @@ def test_mistakes_are_one_line(capfd: pytest.CaptureFixture[str], tmp_path: Path
         ("--port", "70000"): "--port 70000 is not a number from 1 to 65535",
         ("--device", "abacus"): "--device abacus is not here",
     }.items():
-        done = run(capfd, *arguments)
+        done = run("demo", *arguments)
         assert_in_words(done.status, done.out, done.err, words)
 
 
-def test_gradio_is_asked_for_in_words(
-    capfd: pytest.CaptureFixture[str], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gradio_is_asked_for_in_words(run: Linf, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "linf.demo.page", raising=False)
-    done = run(capfd, "--model", checkpoint)
+    done = run("demo", "--model", checkpoint)
     assert_in_words(done.status, done.out, done.err, "linf demo needs Gradio: pip install 'linf[demo]'")
 
 
-def test_a_port_in_use_is_one_line(capfd: pytest.CaptureFixture[str], checkpoint: Path) -> None:
+def test_a_port_in_use_is_one_line(run: Linf, checkpoint: Path) -> None:
     pytest.importorskip("gradio")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run(capfd, "--model", checkpoint, "--port", str(port))
+        done = run("demo", "--model", checkpoint, "--port", str(port))
     assert_in_words(done.status, done.out, done.err, f"port {port}", "in use", "another --port")
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
-def test_an_address_of_another_machine_is_one_line(
-    capfd: pytest.CaptureFixture[str], checkpoint: Path, host: str
-) -> None:
+def test_an_address_of_another_machine_is_one_line(run: Linf, checkpoint: Path, host: str) -> None:
     pytest.importorskip("gradio")
-    done = run(capfd, "--model", checkpoint, "--host", host)
+    done = run("demo", "--model", checkpoint, "--host", host)
     assert_in_words(done.status, done.out, done.err, f"cannot serve at {host}")
 
 

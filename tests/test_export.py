@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import linf
-from conftest import Outcome, assert_in_words
-from linf import cli, export
+from conftest import Linf, assert_in_words
+from linf import export
 from linf.conditioner import FourierConditioner
 from linf.coordinates import grid
 from linf.encoders import EDSR, RDN, RRDBNet, SwinIR, swinir
@@ -23,7 +23,6 @@ from linf.flow import ConditionalFlow
 from linf.model import LINF
 from linf.published import to_published
 
-Linf = Callable[..., Outcome]
 SIZES = [
     (1, 9, 7, 9, 7),
     (1, 10, 13, 33, 43),
@@ -59,23 +58,6 @@ cases = torch.load(sys.argv[2], weights_only=True)
 torch.save([program(*given) for given in cases], sys.argv[3])
 assert not [name for name, module in sys.modules.items() if name.startswith("linf") and module]
 """
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Linf:
-    """``run("export", …)`` is ``linf export …`` in this process, from ``tmp_path``."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*arguments: str | Path) -> Outcome:
-        status = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        out, err = capfd.readouterr()
-        return Outcome(status, out, err)
-
-    return command
 
 
 def small(encoder: str, ensemble: str, patch_size: int) -> LINF:

@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from conftest import Compose, Outcome, assert_in_words
-from linf import cli
+from conftest import Compose, Linf, assert_in_words
 from linf.data.images import bundled
 from linf.errors import UsageError
 from linf.report import find_runs, findings, read_run, write
@@ -40,22 +39,9 @@ from linf.report.typeset import best, escaped, latex, markdown
 SHA = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
 
 
-Linf = Callable[..., Outcome]
-
-
 @pytest.fixture
-def linf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Linf:
-    """``linf("report", …)`` runs that command in this process, from ``tmp_path``."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str | Path) -> Outcome:
-        status = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else 1
-        return Outcome(status, *capfd.readouterr())
-
+def linf(run: Linf) -> Linf:
+    """`run`, as here runs are evaluations."""
     return run
 
 
