@@ -98,7 +98,7 @@ def move(browser: webdriver.Chrome, value: float, slider: str = "#temperature") 
 def mixing(picture: Path) -> list[float]:
     """The milliseconds of it that the server mixes and encodes, in this process."""
     visitor = Visitor(read_picture(picture), picture)
-    visitor.enlarge(linf.load("default"), 4.0, (128.0, 128.0))
+    visitor.enlarge(linf.load("default"), 4.0, (128.0, 128.0), 0)
     times = []
     for k in range(MOVES):
         start = time.perf_counter()

@@ -203,6 +203,10 @@ def test_a_tab_whose_picture_was_let_go_is_told_once(events: Any, photos: Path) 
         assert events.mixed(0.5, 1, "Whole", asking("0")) == gradio.skip()
     assert len(events.warned) == 1
     assert "Drop one on the page" in events.warned[0]
+    for tab in "01":
+        events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(tab), silent)
+    events.mixed(0.5, 1, "Whole", asking("1"))
+    assert len(events.warned) == 1
 
 
 def test_a_scale_beyond_the_slider_is_that_of_its_end(events: Any, photos: Path) -> None:
@@ -223,7 +227,7 @@ def test_a_region_stays_with_another_sample_and_goes_with_another_scale(events: 
     assert (tab.now.region == 1).all()
     events.redrawn(asking(), silent)
     assert (tab.now.region == 1).all()
-    events.rescaled(3, asking(), silent)
+    assert "sample 1" in events.rescaled(3, asking(), silent)[0]
     assert tab.now.region is None
 
 

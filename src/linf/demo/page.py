@@ -89,6 +89,7 @@ class Events:
             return None, *(gr.skip(),) * 3
         made = self._enlarged(visitor, progress, scale, (visitor.size[0] / 2, visitor.size[1] / 2))
         self.visitors[key] = visitor
+        self.let_go.discard(key)
         while len(self.visitors) > VISITORS:
             self.let_go.add(self.visitors.popitem(last=False)[0])
         return gr.skip(), *made
@@ -98,7 +99,7 @@ class Events:
     ) -> tuple[Any, ...]:
         """Another scale is chosen: words, canvas, map."""
         visitor = self._visitor(request)
-        return self._enlarged(visitor, progress, clamped(scale), visitor.now.point)
+        return self._enlarged(visitor, progress, clamped(scale), visitor.now.point, visitor.now.seed)
 
     def pointed(
         self, where: gr.SelectData, request: gr.Request, progress: gr.Progress = PROGRESS
@@ -109,7 +110,7 @@ class Events:
         if all(s.start <= p <= s.stop for p, s in zip(point, now.part, strict=True)):
             now.point = point
             return CLOSE_UP, *(gr.skip(),) * 3
-        return CLOSE_UP, *self._enlarged(visitor, progress, now.scale, point)
+        return CLOSE_UP, *self._enlarged(visitor, progress, now.scale, point, now.seed)
 
     def redrawn(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> str:
         """Another sample is asked for: words."""
@@ -152,10 +153,15 @@ class Events:
         return visitor.saved(now.mixed(temperature, within), name)
 
     def _enlarged(
-        self, visitor: Visitor, progress: gr.Progress, scale: float, point: tuple[float, float]
+        self,
+        visitor: Visitor,
+        progress: gr.Progress,
+        scale: float,
+        point: tuple[float, float],
+        seed: int = 0,
     ) -> tuple[Any, ...]:
         """Words, a fresh canvas and no map yet."""
-        self._enlarge(visitor, progress, scale, point)
+        self._enlarge(visitor, progress, scale, point, seed)
         canvas = visitor.shown(visitor.now.mixture.lr, "canvas")
         return visitor.told(), {"background": str(canvas), "layers": [], "composite": None}, None
 
@@ -165,7 +171,7 @@ class Events:
         progress: gr.Progress,
         scale: float,
         point: tuple[float, float],
-        seed: int = 0,
+        seed: int,
     ) -> None:
         progress(0, "Enlarging")
         with in_words():

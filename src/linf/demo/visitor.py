@@ -64,7 +64,7 @@ class Visitor:
         model: LINF,
         scale: float,
         point: tuple[float, float],
-        seed: int = 0,
+        seed: int,
         advance: Callable[[float], object] = lambda done: None,
     ) -> None:
         """Make another enlargement."""
@@ -78,9 +78,10 @@ class Visitor:
         if close:
             middle = [now.scale * (p - s.start) for p, s in zip(now.point, now.part, strict=True)]
             part = around(now.mixture.size, middle, CLOSE)
-        if now.beside is None or now.beside[0] != part:
-            now.beside = part, self.shown(cut(now.bicubic, part), "bicubic")
-        return now.beside[1], self.shown(now.mixed(temperature, within, part), "linf")
+        beside = now.beside
+        if beside is None or beside[0] != part:
+            beside = now.beside = part, self.shown(cut(now.bicubic, part), "bicubic")
+        return beside[1], self.shown(now.mixed(temperature, within, part), "linf")
 
     def shown(self, picture: Picture, name: str) -> Path:
         """A file for the browser to show, under a new address; of a name the last `SHOWN` are kept."""
