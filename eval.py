@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from linf import entry
+from linf.runs import entry
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")

@@ -8,9 +8,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import linf
-from linf import entry
-from linf.checkpoints import check_resumable, start_from, to_resume
+from linf.checkpoints.native import check_resumable, start_from, to_resume
 from linf.memory import keep_freed_memory
+from linf.runs import entry
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")

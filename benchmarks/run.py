@@ -25,19 +25,19 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from linf.callbacks.speed import accelerate
-from linf.conditioner import FourierConditioner
 from linf.data.datamodule import SRDataModule
-from linf.data.images import bundled
 from linf.data.pairs import Picture, SRBatch
-from linf.data.resize import matlab_bicubic
-from linf.encoders import EDSR, RRDBNet, SwinIR
-from linf.flow import ConditionalFlow
-from linf.losses import Mixture
+from linf.data.sources import bundled
+from linf.evaluation.measure import measure
+from linf.images.resize import matlab_bicubic
+from linf.losses.flow import Mixture
 from linf.memory import keep_freed_memory
-from linf.metrics.modular import LRPSNR, PSNR, SSIM, NonFinite
-from linf.model import LINF
-from linf.study import measure
+from linf.metrics.metric import LRPSNR, PSNR, SSIM, NonFinite
+from linf.models.conditioner import FourierConditioner
+from linf.models.encoders import EDSR, RRDBNet, SwinIR
+from linf.models.flow import ConditionalFlow
+from linf.models.linf import LINF
+from linf.training.callbacks.throughput import accelerate
 
 BATCH, CROP, QUERIES = 16, 48, 48**2
 ROOT = Path(__file__).parents[1]

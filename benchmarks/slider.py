@@ -16,9 +16,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 import linf
-from linf.data.images import bundled
-from linf.demo.visitor import Visitor
-from linf.upscale.reading import read_picture
+from linf.data.sources import bundled
+from linf.demo.session import Visitor
+from linf.images.read import read_picture
 
 MOVES = 30
 

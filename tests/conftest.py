@@ -3,11 +3,9 @@
 import contextlib
 import logging
 import os
-import re
 import runpy
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -22,15 +20,16 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import linf
-from linf import cli, weights
-from linf.conditioner import FourierConditioner
-from linf.data.images import bundled
-from linf.encoders import EDSR
+from helpers.commands import Command, Compose, Linf, Outcome
+from helpers.paths import ROOT
+from linf import cli
+from linf.checkpoints import pretrained as weights
+from linf.data.sources import bundled
 from linf.errors import UsageError
-from linf.flow import ConditionalFlow
-from linf.model import LINF
-
-ROOT = Path(__file__).parents[1]
+from linf.models.conditioner import FourierConditioner
+from linf.models.encoders import EDSR
+from linf.models.flow import ConditionalFlow
+from linf.models.linf import LINF
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,9 +82,6 @@ def fetched() -> Callable[[str], Path]:
     return file
 
 
-Compose = Callable[..., DictConfig]
-
-
 @pytest.fixture(scope="session")
 def composed() -> Compose:
     """``composed("train", "encoder=edsr", …)`` is the config that ``train.py encoder=edsr …`` runs with."""
@@ -98,18 +94,6 @@ def composed() -> Compose:
             return compose(name, list(overrides), return_hydra_config=hydra)
 
     return config
-
-
-@dataclass
-class Outcome:
-    """What a command left behind."""
-
-    status: int
-    out: str
-    err: str
-
-
-Linf = Callable[..., Outcome]
 
 
 @pytest.fixture
@@ -126,23 +110,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Outcome(status, *capfd.readouterr())
 
     return command
-
-
-def assert_in_words(status: int, out: str, err: str, *words: str) -> None:
-    """A failing status and, at the end of stderr, one line with these words; no traceback anywhere."""
-    assert "Traceback" not in out + err
-    assert status == 2
-    line = err.rstrip("\n").splitlines()[-1]
-    assert line.startswith("error: ")
-    for word in words:
-        assert word in line
-    # What Python or a library says to a programmer.
-    assert not re.search(r"<class|object at 0x|torch\.Size|weights_only|full_key|provider=|: None$", line)
-    reasons = [part for part in line.split(": ") if len(part) > 20]
-    assert len(reasons) == len(set(reasons)), "says it twice"
-
-
-Command = Callable[..., Outcome]
 
 
 @pytest.fixture

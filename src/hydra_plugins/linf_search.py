@@ -1,4 +1,4 @@
-"""`linf.search` as a sweeper of Hydra's, which admits them in this namespace only; see ``conf/sweep/search.yaml``."""
+"""`linf.runs.search` as a sweeper of Hydra, which admits them in this namespace only: ``conf/sweep/search.yaml``."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -23,13 +23,13 @@ class SearchSweeper(Sweeper):
     """Asks a study for trials, has Hydra's launcher run them as jobs, and tells the study what came out.
 
     Args:
-        trials: see `linf.search.Search`, as for what is not named here.
+        trials: see `linf.runs.search.Search`, as for what is not named here.
         workers: trials at a time, as far as the launcher can.
         storage: of the study.
         study: its name.
         seed: of the search.
         objectives: two figures of merit.
-        space: see `linf.search.space`; what the command itself sets is left out.
+        space: see `linf.runs.search.space`; what the command itself sets is left out.
         sampler: called with ``seed``.
     """
 
@@ -74,7 +74,7 @@ class SearchSweeper(Sweeper):
             UsageError: one of the search's settings is wrong.
         """
         from linf.errors import UsageError
-        from linf.search import Search, space
+        from linf.runs.search import Search, space
 
         if self.workers < 1:
             raise UsageError(f"workers are {self.workers}: give 1 or more")
@@ -105,7 +105,7 @@ class SearchSweeper(Sweeper):
 
     def _composed(self, arguments: list[str], ranges: Any) -> DictConfig:
         """A job's config, after one with each choice has been composed: before a trial is asked for."""
-        from linf.search import overrides, probes
+        from linf.runs.search import overrides, probes
 
         loader = self.hydra_context.config_loader
         jobs = [
@@ -118,7 +118,7 @@ class SearchSweeper(Sweeper):
         self, search: Any, arguments: list[str], trials: Mapping[int, Mapping[str, Any]], first: int
     ) -> dict[int, Mapping[str, float] | None]:
         """Run trials as jobs; what each that ended returned, None where it failed."""
-        from linf import jobs
+        from linf.runs import sweep as jobs
 
         if not trials:
             return {}

@@ -15,6 +15,6 @@ section of docs/method.md. In reading order:
 `jobs`, `upscale`, `demo`, `cli`, `mistakes`, `entry`; a module imports only what stands before it.
 """
 
-from linf.checkpoints import load, save
+from linf.checkpoints.native import load, save
 
 __all__ = ["load", "save"]

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from linf.data.images import read_image, some
+from linf.data.sources import read_image, some
 from linf.errors import UsageError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from linf.data.cache import ImageCache
-from linf.data.images import Pictures
 from linf.data.pairs import (
     Picture,
     RandomScaleCrops,
@@ -20,6 +19,7 @@ from linf.data.pairs import (
     collate_picture,
     smallest_crop,
 )
+from linf.data.sources import Pictures
 from linf.errors import UsageError
 
 log = logging.getLogger(__name__)

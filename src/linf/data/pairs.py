@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from linf.coordinates import pixel_centres
 from linf.data.cache import ImageCache
-from linf.data.resize import matlab_bicubic, pil_bicubic
 from linf.errors import UsageError
+from linf.images.resize import matlab_bicubic, pil_bicubic
 
 
 class SRBatch(NamedTuple):

@@ -8,13 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from linf.data.images import bundled
-from linf.demo.mixing import HIGHEST
-from linf.demo.visitor import Visitor
+from linf.data.sources import bundled
+from linf.demo.mixture import HIGHEST
+from linf.demo.session import Visitor
 from linf.errors import UsageError
-from linf.model import LINF
-from linf.upscale.heat import heat_map
-from linf.upscale.reading import read_picture
+from linf.images.read import read_picture
+from linf.models.linf import LINF
+from linf.upscale.heat_map import heat_map
 
 SCALES = (1, 8)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.data.resize import matlab_bicubic, product_dtype
+from linf.images.resize import matlab_bicubic, product_dtype
 
 LUMA = (65.738 / 256, 129.057 / 256, 25.064 / 256)
 """Y of ITU-R BT.601 in [16, 235] from RGB in [0, 255], as super-resolution benchmarks take it (METHOD §7)."""

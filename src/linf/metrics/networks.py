@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
+from linf.checkpoints.pretrained import backbone_file, read
 from linf.errors import UsageError
-from linf.weights import backbone_file, read
 
 BACKBONES = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}
 """Torchvision's name of a backbone of LPIPS, and the fewest pixels a side that its features can be had of."""

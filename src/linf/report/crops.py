@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from linf.data.images import read_image
+from linf.data.sources import read_image
 from linf.errors import UsageError
-from linf.panels import fullest_square
-from linf.report.looks import spread, words
-from linf.report.runs import Run
+from linf.evaluation.panels import fullest_square
+from linf.report.evaluations import Run
+from linf.report.style import spread, words
 from linf.report.tables import METRICS, PERCEPTION, headline, safe
 
 SIDE = 96

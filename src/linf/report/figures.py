@@ -13,9 +13,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from linf.report.crops import details
-from linf.report.looks import DOTTED, GREY, MARKERS, STYLE, curve, grid, legend, look
+from linf.report.evaluations import Run, told_apart
 from linf.report.plane import perception, plane, regressed, sampled
-from linf.report.runs import Run, told_apart
+from linf.report.style import DOTTED, GREY, MARKERS, STYLE, curve, grid, legend, look
 from linf.report.tables import METRICS, datasets, headline, measured, of_any, safe, scales
 
 Entries = list[tuple[Artist, str]]

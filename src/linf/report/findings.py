@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from linf.report.crops import SIDE, places
+from linf.report.evaluations import Run
 from linf.report.figures import drawn_scales
 from linf.report.plane import drawn_panels, perception, regressed, sampled
-from linf.report.runs import Run
 from linf.report.tables import METRICS, datasets, headline, of_any, published_points, scales
 
 

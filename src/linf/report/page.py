@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 import linf.report.findings as findings
 from linf.errors import UsageError
 from linf.report.crops import places
+from linf.report.evaluations import Run, told_apart
 from linf.report.figures import all_figures
-from linf.report.looks import STYLE
-from linf.report.runs import Run, told_apart
+from linf.report.style import STYLE
 from linf.report.tables import METRICS, all_tables, datasets, headline, safe
-from linf.report.typeset import groups, latex, markdown, marks, pieces, shown, title
+from linf.report.typesetting import groups, latex, markdown, marks, pieces, shown, title
 
 MARK = '<meta name="generator" content="linf report"/>'
 """What tells a report of ours from a folder that must be left alone."""
@@ -32,7 +32,7 @@ def write(runs: Sequence[Run], out: str | Path, *, force: bool = False) -> Path:
     They are made beside ``out`` and moved there when complete; an older report is removed only then.
 
     Args:
-        runs: from `linf.report.runs.find_runs` or `read_run`.
+        runs: from `linf.report.evaluations.find_runs` or `read_run`.
         out: a new folder, an empty one, or with ``force`` an older report.
         force: replace an older report.
 

@@ -8,8 +8,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from linf.report.looks import GREY, curve, grid, label_points, legend, look, spread, words
-from linf.report.runs import Run
+from linf.report.evaluations import Run
+from linf.report.style import GREY, curve, grid, label_points, legend, look, spread, words
 from linf.report.tables import (
     METRICS,
     PERCEPTION,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from linf.report.runs import Run, told_apart
+from linf.report.evaluations import Run, told_apart
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from linf.data.images import SUFFIXES as WALKED
+from linf.data.sources import SUFFIXES as WALKED
 from linf.errors import UsageError
-from linf.upscale.writing import SUFFIXES
+from linf.images.write import SUFFIXES
 
 PIPE = Path("-")
 LARGEST = 1000.0

@@ -1,0 +1,251 @@
+"""The model as a graph that runs without this package: `torch.export` and ONNX."""
+
+import copy
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linf.coordinates import patch_centres
+from linf.errors import UsageError
+from linf.files import replacing
+from linf.models.linf import LINF, WILD
+
+OPSET = 18
+"""The lowest that torch's exporter writes, and so the most widely read."""
+
+TOLERANCE = 1e-4
+"""The largest difference from the model that is let pass, where white is 1."""
+
+AXES = {
+    "lr": {0: "batch", 2: "h", 3: "w"},
+    "size": {},
+    "temperature": {},
+    "z": {0: "batch", 1: "gh", 2: "gw"},
+}
+"""A graph's inputs in order, and the axes of them that are free."""
+
+EXAMPLE = (2, 11, 13, 35, 44)
+"""Batch, LR and output size to trace at."""
+
+CHECKED = ((1, 9, 7, 30, 23), (3, 5, 8, 5, 8), (1, 1, 3, 1, 16), (1, 16, 24, 53, 36))
+"""Those at which what was written is run."""
+
+Run = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Takes a graph's four inputs."""
+
+
+class Graph(nn.Module):
+    """What is exported: `LINF.sample` of whole pictures, with latents and temperature as inputs.
+
+    Nothing is cut into tiles, so that memory grows with the output: about 2 kB a pixel at P = 3, and
+    nine times that at P = 1.
+
+    Args:
+        model: it is copied, without its prior.
+    """
+
+    inverses: Tensor
+
+    def __init__(self, model: LINF) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self.model.set_prior(None)
+        self.register_buffer("inverses", model.flow.inverses().contiguous())
+        self.eval().requires_grad_(False)
+
+    def forward(self, lr: Tensor, size: Tensor, temperature: Tensor, z: Tensor) -> Tensor:
+        """Super-resolve; as in `LINF.sample`, a patch beyond ±`WILD` is shown at its mean.
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            size: int64 (2,), the output's H and W.
+            temperature: () τ ≥ 0; it multiplies z.
+            z: (B,gh,gw,D) latents, gh = ceil(H/P), gw = ceil(W/P).
+
+        Returns:
+            (B,3,H,W), not clamped.
+        """
+        height, width = size.tolist()
+        torch._check(height >= 1)
+        torch._check(width >= 1)
+        batch, dim, p = z.shape[0], z.shape[-1], self.model.patch_size
+        rows, cols = (height + p - 1) // p, (width + p - 1) // p
+        y, x = patch_centres(height, p, device=lr.device), patch_centres(width, p, device=lr.device)
+        coord = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).expand(batch, -1, -1, -1)
+        cell = (2 / size.to(lr.dtype)).expand(batch, -1)
+        condition = self.model.condition(lr, coord, cell)
+        latents = z.reshape(batch * rows * cols, dim).T
+        mean, (texture,) = self.model.flow.mean_and_textures((latents,), condition, self.inverses)
+        texture = temperature * texture
+        residual = torch.where((mean.abs() <= WILD).all(0), mean, 0)
+        residual = residual + torch.where((mean.abs() + texture.abs() <= WILD).all(0), texture, 0)
+        patches = residual.view(dim, batch, rows, cols).transpose(0, 1)
+        picture = F.pixel_shuffle(patches, p)[..., :height, :width]
+        return F.interpolate(lr, (height, width), mode="bilinear", align_corners=False) + picture / 2
+
+
+def export(model: nn.Module, out: Path, *, opset: int = OPSET) -> float | None:
+    """Write a model as a graph, checked first, so that a file of another result never takes its place.
+
+    Args:
+        model: a LINF, on the CPU.
+        out: ``.pt2``, which `torch.export.load` reads, or ``.onnx``. Inputs and output as in `Graph.forward`.
+        opset: of ONNX.
+
+    Returns:
+        The largest difference from `LINF.sample`, where white is 1; None for ONNX without onnxruntime.
+
+    Raises:
+        UsageError: the model has no flow; the suffix, the opset or what is installed does not do; the weights are
+            more than ONNX holds; the file differs from the model by more than `TOLERANCE`.
+        OSError: of the writing.
+    """
+    if not isinstance(model, LINF):
+        raise UsageError(f"a {type(model).__name__} has no flow to export: give a LINF")
+    if out.suffix not in (".pt2", ".onnx"):
+        raise UsageError(f"cannot write {out}: end its name in .pt2 for torch.export, or in .onnx")
+    if out.suffix == ".onnx":
+        _check_onnx(model, opset)
+    program = _program(model)
+    with replacing(out) as part, _quiet():
+        if out.suffix == ".pt2":
+            with open(part, "wb+") as file:  # Of a name, torch wants the suffix.
+                torch.export.save(program, file, extra_files={"linf.txt": describe(model)})
+                file.seek(0)
+                run: Run | None = torch.export.load(file).module()
+        else:
+            _write_onnx(model, program, part, opset)
+            run = onnx_runner(part) if find_spec("onnxruntime") else None
+        worst = difference(model, run) if run else None
+        if worst is not None and not worst <= TOLERANCE:
+            raise UsageError(
+                f"{out} would differ from the model by {worst:.1e}, more than {TOLERANCE:g}: nothing is written; "
+                "another version of torch or onnxscript may do"
+            )
+    return worst
+
+
+def _program(model: LINF) -> torch.export.ExportedProgram:
+    given = example(model, *EXAMPLE)
+    shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis in names} for names in AXES.values())
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(Graph(model), given, dynamic_shapes=shapes)
+    # With the example go guards on sizes, of which some only tell how it lay in memory.
+    program.example_inputs = None
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # It names this machine's files.
+    return program
+
+
+def example(
+    model: LINF, batch: int, h: int, w: int, height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs of a `Graph`: a smooth picture, its output size, τ = 0.8 and latents, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    lr = F.interpolate(torch.rand(batch, 3, 3, 3, generator=generator), (h, w), mode="bilinear")
+    z = model.draw(lr, (height, width), generator)
+    return lr, torch.tensor([height, width]), torch.tensor(0.8), z
+
+
+@torch.no_grad()
+def difference(model: LINF, run: Run) -> float:
+    """The largest difference of ``run`` from `LINF.sample` over all sizes of `CHECKED`."""
+    worst = 0.0
+    for case in CHECKED:
+        given = example(model, *case)
+        expected = model.sample(given[0], case[-2:], temperature=[float(given[2])], z=given[3])[0]
+        worst = max(worst, float((run(*given) - expected).abs().max().nan_to_num(math.inf)))
+    return worst
+
+
+def onnx_runner(path: Path) -> Run:
+    """An ONNX file as a function of tensors, by onnxruntime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(*given: Tensor) -> Tensor:
+        arrays = {name: value.numpy() for name, value in zip(AXES, given, strict=True)}
+        return torch.from_numpy(session.run(None, arrays)[0])
+
+    return run
+
+
+def _check_onnx(model: LINF, opset: int) -> None:
+    if not (find_spec("onnx") and find_spec("onnxscript")):
+        raise UsageError("to write .onnx needs ONNX: pip install 'linf[export]'")
+    import onnx
+
+    highest = onnx.defs.onnx_opset_version()
+    if not OPSET <= opset <= highest:
+        raise UsageError(f"opset {opset} cannot be written: give one from {OPSET} to {highest}")
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    if size > 2e9:
+        raise UsageError(f"the weights are {size / 1e9:.1f} GB and one ONNX file holds 2: write .pt2")
+
+
+def _write_onnx(model: LINF, program: torch.export.ExportedProgram, path: Path, opset: int) -> None:
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnxscript import optimizer
+
+    written = torch.onnx.export(
+        program,
+        dynamo=True,
+        # It takes 1e-9, which keeps area weights from 0 / 0, for 0 and leaves it out.
+        optimize=False,
+        verbose=False,
+        opset_version=opset,
+        input_names=list(AXES),
+        output_names=["picture"],
+        dynamic_shapes=tuple(AXES.values()),
+    )
+    assert written is not None
+    graph = written.model
+    if graph.opset_imports[""] != opset:
+        raise UsageError(f"opset {opset} cannot be written by this torch and onnxscript: give {OPSET}")
+    optimizer.fold_constants(graph)
+    optimizer.remove_unused_nodes(graph)
+    ClearMetadataAndDocStringPass()(graph)
+    graph.producer_name, graph.producer_version = "linf", metadata.version("linf")
+    graph.doc_string = describe(model)
+    facts = {"version": graph.producer_version, "patch_size": model.patch_size, "dim": model.flow.dim}
+    graph.metadata_props["linf"] = json.dumps({**facts, "config": model.config})
+    written.save(path, external_data=False)
+
+
+def describe(model: LINF) -> str:
+    """Inputs and output of a graph, in words for whoever has no more than the file."""
+    p, d = model.patch_size, model.flow.dim
+    return (
+        "Super-resolution at any scale by a local implicit normalizing flow (arXiv 2303.05156). "
+        "lr: float32 (batch, 3, h, w), RGB in [0, 1]. size: int64 (2,), height H and width W of the output. "
+        "temperature: float32 scalar from 0 up; 0 is the mean, 0 to 1 is usual. "
+        f"z: float32 (batch, ceil(H/{p}), ceil(W/{p}), {d}), standard Gaussian; patch size P = {p}, D = {d}. "
+        "picture: float32 (batch, 3, H, W), not clamped to [0, 1]."
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what exporters say to programmers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,1 @@
+"""Every system over data sets, scales and temperatures, into one record."""

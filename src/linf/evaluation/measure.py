@@ -1,0 +1,132 @@
+"""One picture at one scale, by every system: all that a table, a curve or a panel of a study shows of it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from linf.data.pairs import Picture
+from linf.metrics.functional import LUMA, bits_per_dimension, shaved
+from linf.metrics.metric import LPIPS, Diversity, PictureMetric
+from linf.models.baselines import Bicubic, Regression, System, systems
+from linf.models.distribution import NOMINAL, Law, coverage, law
+from linf.models.linf import LINF
+
+Measured = dict[str, float | str | None]
+
+
+class Unit(NamedTuple):
+    """What is known of one picture at one scale."""
+
+    rows: list[Measured]
+    """Per system: its name, temperature and metrics."""
+    distribution: Measured | None
+    """Of LINF: likelihood, whitened residuals, and what closed-form PSNR is made of."""
+    calibration: list[Measured]
+    """Of LINF: shares of HR within the predicted intervals."""
+
+
+def measure(
+    model: LINF | Regression | Bicubic,
+    picture: Picture,
+    metrics: Mapping[str, PictureMetric],
+    *,
+    temperatures: Sequence[float],
+    samples: int,
+    border: int,
+    generator: torch.Generator,
+    shown: dict[str, Tensor] | None = None,
+) -> Unit:
+    """Score every system on a picture, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
+
+    Args:
+        model: what is studied.
+        picture: from `collate_picture`.
+        metrics: by name.
+        temperatures: of LINF's samples.
+        samples: of each temperature, over which its figures are means.
+        border: pixels left out on each side.
+        generator: of the latents.
+        shown: receives each system's first picture (3,H,W), LINF's ``deviation`` of Y (H,W) at τ = 1 and, where LPIPS
+            is among the metrics, its ``best_temperature`` (H,W).
+    """
+    lr, hr = picture.lr, picture.hr
+    size = (hr.shape[-2], hr.shape[-1])
+    known = encoded = None
+    if isinstance(model, LINF):
+        # The law and the prior share them.
+        encoded = None if model.prior is None else model.encode(lr)
+        known = law(
+            model,
+            lr,
+            size,
+            samples=samples,
+            highest=max(temperatures),
+            generator=generator,
+            deviation=True,
+            hr=hr,
+            encoded=encoded,
+        )
+    rows = []
+    for system in systems(model, lr, size, temperatures, known=known, encoded=encoded):
+        rows.append(_row(system, picture, metrics, samples, border))
+        if shown is not None:
+            shown[system.name] = system.pictures[0, 0]
+    if known is None:
+        return Unit(rows, None, [])
+    if shown is not None:
+        assert known.deviation is not None
+        shown["deviation"] = known.deviation[0, 3]
+        lpips = next((m for m in metrics.values() if isinstance(m, LPIPS)), None)
+        if lpips is not None and len(temperatures) > 1:
+            shown["best_temperature"] = best_temperature(lpips, known, hr, temperatures)
+    return Unit(rows, *_distribution(known, hr, border))
+
+
+def _row(
+    system: System, picture: Picture, metrics: Mapping[str, PictureMetric], samples: int, border: int
+) -> Measured:
+    sr = system.pictures[:, 0]
+    row: Measured = {"system": system.name, "temperature": system.temperature}
+    for name, metric in metrics.items():
+        # What is not random varies by nothing, however often it is sampled.
+        seen = sr.expand(samples, -1, -1, -1) if isinstance(metric, Diversity) and len(sr) == 1 else sr
+        row[name] = metric.of_picture(seen, picture.hr, picture.lr, border).item()
+    return row
+
+
+def best_temperature(lpips: LPIPS, known: Law, hr: Tensor, temperatures: Sequence[float]) -> Tensor:
+    """The temperature at which each pixel's share of LPIPS is least: (1,3,H,W) HR in [0, 1] → (H,W)."""
+    least, best = torch.full_like(hr[0, 0], math.inf), torch.full_like(hr[0, 0], math.nan)
+    for tau in temperatures:
+        distance = lpips.network.spatial(known.at(tau)[:1, 0], hr)[0]
+        better = distance < least
+        least[better], best[better] = distance[better], tau
+    return best
+
+
+def _distribution(known: Law, hr: Tensor, border: int) -> tuple[Measured, list[Measured]]:
+    assert known.deviation is not None
+    assert known.latents is not None
+    assert known.log_prob is not None
+    error, deviation = (shaved(part, border).double() for part in (known.mean - hr, known.deviation))
+    luma = torch.einsum("c,bchw->bhw", error.new_tensor(LUMA), error)
+    z = known.latents.double()
+    measured: Measured = {
+        "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1]).item(),
+        "whitened_mean": z.mean().item(),
+        "whitened_var": z.var(correction=0).item(),
+        "whitened_kurtosis": ((z - z.mean()).pow(4).mean() / z.var(correction=0).square()).item(),
+        "error_y": luma.square().mean().item(),
+        "variance_y": deviation[:, 3].square().mean().item(),
+        "error_rgb": error.square().mean().item(),
+        "variance_rgb": deviation[:, :3].square().mean().item(),
+    }
+    calibration: list[Measured] = [
+        {"kind": kind, "nominal": nominal, "covered": covered}
+        for kind, values in (("pixel", error / deviation[:, :3]), ("latent", z))
+        for nominal, covered in zip(NOMINAL, coverage(values), strict=True)
+    ]
+    return measured, calibration

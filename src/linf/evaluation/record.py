@@ -1,0 +1,200 @@
+"""The folder of an evaluation: what is finished, line by line as it comes, and in the end the tables.
+
+``units/`` holds a line of JSON for each picture and scale, in one file per process; a kill loses at most the line that
+was being written. ``run.json`` says what was evaluated and how; only a run with the same words goes on in its folder.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from linf.errors import UsageError
+from linf.evaluation.measure import Unit
+from linf.files import replacing
+
+Key = tuple[str, str, float]
+"""Data set, picture, scale."""
+
+DECIDES = ("model", "weights", "protocol", "metrics", "skipped", "temperatures", "samples", "seed", "resize")
+"""What in ``run.json`` must be the same for units of two runs to stand in one table."""
+
+
+class Record:
+    """An evaluation's folder.
+
+    Args:
+        folder: where results go.
+        about: the content of ``run.json``.
+        rank: of this process; the first one writes ``run.json`` and the tables.
+
+    Attributes:
+        units: what was finished before this run began, by its key.
+
+    Raises:
+        UsageError: the folder holds an evaluation with other settings, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any], rank: int = 0) -> None:
+        self.folder, self.about, self.rank = folder, about, rank
+        self.units = self._read()
+        if rank == 0:
+            self._write(folder / "run.json", _json(about))
+
+    def _read(self) -> dict[Key, Unit]:
+        lines = [
+            line
+            for file in sorted(self.folder.glob("units/*.jsonl"))
+            for line in file.read_text(errors="replace").splitlines()
+        ]
+        if lines:
+            self._check_same()
+        units = {}
+        for line in lines:
+            try:
+                dataset, picture, scale, *unit = json.loads(line)
+            except ValueError:  # The line that was being written when the run was killed.
+                continue
+            units[dataset, picture, scale] = Unit(*unit)
+        return units
+
+    def _check_same(self) -> None:
+        try:
+            there = json.loads((self.folder / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{self.folder}/run.json cannot be read ({error}): choose another folder"
+            ) from error
+        here = json.loads(json.dumps(self.about))
+        differ = [key for key in DECIDES if there.get(key) != here.get(key)]
+        if differ:
+            words = ", ".join(
+                f"{key} is {_short(there.get(key))} there and {_short(here.get(key))} here" for key in differ
+            )
+            raise UsageError(
+                f"{self.folder} holds an evaluation with other settings: {words}; give it the same, or choose another "
+                "folder with hydra.run.dir=…"
+            )
+
+    def add(self, key: Key, unit: Unit) -> None:
+        """Write one finished unit."""
+        path = self.folder / "units" / f"rank_{self.rank}.jsonl"
+        line = json.dumps([*key, *unit], ensure_ascii=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "a") as file:
+                file.write(f"\n{line}\n")  # On a line of its own, even after one that a kill cut short.
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def keep(self, path: Path, picture: Tensor) -> None:
+        """A picture (3,·,·), clamped to [0, 1], as PNG; a map (H,W) as an array in half precision."""
+        content = io.BytesIO()
+        if picture.ndim == 2:
+            np.save(content, picture.numpy().astype(np.float16))
+        else:
+            pixels = picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(content, "PNG")
+        self._write(path.with_name(path.name + (".npy" if picture.ndim == 2 else ".png")), content.getvalue())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            with replacing(path) as part:
+                part.write_bytes(content)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"cannot write to {self.folder}: {error.strerror or error}; what is finished stays there, and the same "
+            f"command with hydra.run.dir={self.folder} goes on"
+        )
+
+    def tables(self, keys: Sequence[Key]) -> dict[str, pd.DataFrame]:
+        """What all processes have finished of these units, as tables; for their names see `write_tables`."""
+        units = self._read()
+        found = [
+            (dict(zip(("dataset", "picture", "scale"), key, strict=True)), units[key])
+            for key in keys
+            if key in units
+        ]
+        tables = {
+            "pictures": pd.DataFrame([of | row for of, unit in found for row in unit.rows]),
+            "distribution": pd.DataFrame([of | unit.distribution for of, unit in found if unit.distribution]),
+            "calibration": pd.DataFrame([of | row for of, unit in found for row in unit.calibration]),
+        }
+        tables["metrics"] = means(tables["pictures"])
+        return {name: table for name, table in tables.items() if len(table)}
+
+    def write_tables(self, tables: dict[str, pd.DataFrame]) -> None:
+        """``metrics.csv`` and ``.json``, ``pictures.csv``, and of LINF ``distribution.csv`` and ``calibration.csv``."""
+        for name, table in tables.items():
+            self._write(self.folder / f"{name}.csv", table.to_csv(index=False).encode())
+        plain = [{k: _jsonable(v) for k, v in row.items()} for row in tables["metrics"].to_dict("records")]
+        self._write(self.folder / "metrics.json", _json(plain))
+
+
+def means(pictures: pd.DataFrame) -> pd.DataFrame:
+    """Means over pictures, one line per data set, scale and system, in the order they came."""
+    keys = ["dataset", "scale", "system", "temperature"]
+    groups = pictures.groupby(keys, sort=False, dropna=False)
+    table = groups.mean(numeric_only=True)
+    table.insert(0, "pictures", groups.size())
+    return table.reset_index()
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _jsonable(value: Any) -> Any:
+    # JSON knows no infinity (a perfect picture) and no NaN (a picture too small for SSIM).
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def digest(model: nn.Module) -> str:
+    """The sha256 of a model's weights: names, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(f"{name} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def file_digest(path: str | os.PathLike[str]) -> str:
+    """The sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def commit() -> dict[str, Any] | None:
+    """The git commit of this code and whether files differ from it; None where it is installed from a package."""
+
+    def git(*arguments: str) -> str:
+        where = ["git", "-C", str(Path(__file__).parent)]
+        return subprocess.run([*where, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # It may lie in another project's repository.
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,182 @@
+"""Users' own pictures into files, with what came with them."""
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import IO, Any
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageOps
+
+from linf.images.read import DESCRIPTIVE, EXIF, GPS, Picture
+
+FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}
+"""What is written: the words of ``--format``, and Pillow's."""
+
+SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+
+LONGEST = {"png": 2**31 - 1, "jpg": 65500, "webp": 16383, "tiff": 2**31 - 1}
+"""Pixels a side that a format, or Pillow's encoder of it, can hold."""
+
+SOFTWARE, WIDE, HIGH = 0x0131, 0xA002, 0xA003
+
+
+def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h,w) uint8 or uint16 → (H,W), by Pillow's bicubic."""
+    image = Image.fromarray(alpha if alpha.dtype == np.uint8 else alpha.astype(np.float32))
+    resized = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
+    return resized if alpha.dtype == np.uint8 else resized.round().clip(0, 65535).astype(np.uint16)
+
+
+def losses(picture: Picture, form: str) -> list[str]:
+    """What of a picture a format cannot hold, in words."""
+    lossy = form in ("jpg", "webp")
+    lost = []
+    if lossy and picture.peak > 255:
+        lost.append(f"its 16 bits are written as 8: {form} holds no more; --format png or tiff does")
+    if form == "jpg" and picture.alpha is not None:
+        lost.append("its transparency is laid over white: jpg holds none; --format png, webp or tiff does")
+    deep = picture.peak > 255 and (picture.pixels.shape[2] == 3 or picture.alpha is not None)
+    if form == "tiff" and deep and picture.pixels.shape[2] == 1:
+        lost.append(
+            "its grey is written as RGB: few read TIFF of 16-bit grey with transparency; --format png keeps it"
+        )
+    if form == "tiff" and deep and _has_more_exif(picture):
+        lost.append("of its EXIF only the description is kept: TIFF of 16 bits is written without the rest")
+    return lost
+
+
+def _has_more_exif(picture: Picture) -> bool:
+    """Whether there is EXIF beyond the description."""
+    return picture.exif is not None and (EXIF in picture.exif or GPS in picture.exif)
+
+
+def write_picture(out: IO[bytes], picture: Picture, form: str, quality: int) -> list[str]:
+    """Write a picture; what else could not be written, in words.
+
+    Args:
+        out: to write to, and to read from.
+        picture: of at most `LONGEST` pixels a side.
+        form: one of `FORMATS`.
+        quality: 1 to 100, for JPEG and WebP.
+    """
+    without = replace(picture, exif=None)
+    attempts = {
+        "": picture,
+        "its EXIF": without,
+        "its EXIF and colour profile": replace(without, profile=None),
+    }
+    for lost, attempt in attempts.items():
+        try:
+            _write(out, attempt, form, quality)
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # What is odd in EXIF or a profile shows when it is written.
+            if attempt.exif is None and attempt.profile is None:
+                raise
+            out.seek(0)
+            out.truncate()
+        else:
+            return [f"{lost} cannot be written to {form}"] if lost else []
+    raise AssertionError
+
+
+def _write(out: IO[bytes], picture: Picture, form: str, quality: int) -> None:
+    pixels, alpha = picture.pixels, picture.alpha
+    if form in ("jpg", "webp") and picture.peak > 255:
+        pixels, alpha = _eight_bits(pixels), None if alpha is None else _eight_bits(alpha)
+    exif = _sized(picture.exif, pixels.shape[1], pixels.shape[0])
+    if pixels.dtype == np.uint16 and form == "png":
+        return _write_deep_png(out, pixels, alpha, exif, picture.profile)
+    if pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or alpha is not None):
+        return _write_deep_tiff(out, pixels, alpha, picture)
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    if alpha is not None and form == "jpg":
+        image.paste("white", mask=ImageOps.invert(Image.fromarray(alpha)))
+    elif alpha is not None:
+        image.putalpha(Image.fromarray(alpha))
+    # With compression Pillow can write no EXIF but the description.
+    packing = None if _has_more_exif(picture) else "tiff_adobe_deflate"
+    by_format: dict[str, dict[str, Any]] = {
+        "jpg": {"quality": quality, "subsampling": 0},
+        "webp": {"quality": quality},
+        "tiff": {"big_tiff": pixels.nbytes > 2**31, "compression": packing},
+        "png": {},
+    }
+    metadata = {"icc_profile": picture.profile, "exif": exif}
+    known = {name: content for name, content in metadata.items() if content is not None}
+    image.save(out, FORMATS[form], **by_format[form], **known)
+    return None
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    return np.rint(values / np.float32(257)).astype(np.uint8)
+
+
+def _sized(exif: Image.Exif | None, width: int, height: int) -> bytes | None:
+    """EXIF that tells the size of the enlarged picture."""
+    if exif is None:
+        return None
+    inner = exif.get(EXIF)
+    if inner is not None:
+        inner.update({tag: n for tag, n in ((WIDE, width), (HIGH, height)) if tag in inner})
+    return exif.tobytes()
+
+
+def _write_deep_png(
+    out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | None, exif: bytes | None, profile: bytes | None
+) -> None:
+    """PNG of 16 bits, of which Pillow writes grey without alpha only (PNG specification, third edition)."""
+
+    def chunk(name: bytes, content: bytes) -> None:
+        out.write(struct.pack(">I", len(content)) + name + content)
+        out.write(struct.pack(">I", zlib.crc32(name + content)))
+
+    height, width, channels = pixels.shape
+    kind = (0 if channels == 1 else 2) + (0 if alpha is None else 4)
+    out.write(b"\x89PNG\r\n\x1a\n")
+    chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0))
+    if profile is not None:
+        chunk(b"iCCP", b"ICC\0\0" + zlib.compress(profile))
+    if exif is not None:
+        chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
+    packer, above = zlib.compressobj(6), None
+    for top in range(0, height, 64):
+        rows = pixels[top : top + 64]
+        if alpha is not None:
+            rows = np.concatenate([rows, alpha[top : top + 64, :, None]], axis=2)
+        values = np.ascontiguousarray(rows.astype(">u2")).view(np.uint8).reshape(len(rows), -1)
+        before = np.zeros_like(values[:1]) if above is None else above
+        filtered = np.full((len(rows), values.shape[1] + 1), 2, np.uint8)  # 2 is the filter "Up".
+        filtered[:, 1:] = values - np.concatenate([before, values[:-1]])
+        above = values[-1:]
+        if packed := packer.compress(filtered.tobytes()):
+            chunk(b"IDAT", packed)
+    chunk(b"IDAT", packer.flush())
+    chunk(b"IEND", b"")
+
+
+def _write_deep_tiff(out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | None, picture: Picture) -> None:
+    """TIFF of 16 bits, of which Pillow writes grey without alpha only."""
+    profile = picture.profile if pixels.shape[2] == 3 else None
+    if alpha is not None:
+        pixels = np.concatenate([pixels] * (3 // pixels.shape[2]) + [alpha[..., None]], axis=2)
+    told: Mapping[int, Any] = picture.exif or {}
+    tifffile.imwrite(
+        out,
+        pixels,
+        photometric="rgb",
+        planarconfig="contig",
+        extrasamples=None if alpha is None else ["unassalpha"],
+        compression="zlib",
+        iccprofile=profile,
+        metadata=None,
+        software=str(told.get(SOFTWARE, "")).encode() or None,
+        extratags=[
+            (tag, 2, 0, str(told[tag]).encode(), True)
+            for tag in DESCRIPTIVE
+            if tag in told and tag != SOFTWARE
+        ],
+    )

@@ -1,0 +1,1 @@
+"""What a model is judged by on a batch of training pairs."""

@@ -1,0 +1,81 @@
+"""Encoder box of the figure: RDN without its upsampler.
+
+Zhang et al., *Residual Dense Network for Image Super-Resolution*, CVPR 2018, arXiv 1802.08797. Modules keep the
+names of the published code.
+"""
+
+import os
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linf.checkpoints.initial import start_from
+from linf.models.encoders.encoder import call, conv3x3
+
+
+class DenseLayer(nn.Module):
+    """``[x, relu(conv(x))]``: what it makes joins what it was given."""
+
+    def __init__(self, in_channels: int, growth: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(conv3x3(in_channels, growth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C+growth,h,w)."""
+        return torch.cat((x, F.relu(self.conv(x), inplace=True)), dim=1)
+
+
+class ResidualDenseBlock(nn.Module):
+    """Dense layers, fused by a 1×1 convolution and added to the input (arXiv 1802.08797, equation 7)."""
+
+    def __init__(self, channels: int, growth: int, layers: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(*(DenseLayer(channels + i * growth, growth) for i in range(layers)))
+        self.LFF = nn.Conv2d(channels + layers * growth, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C,h,w)."""
+        return self.LFF(self.convs(x)) + x
+
+
+class RDN(nn.Module):
+    """Residual dense network; `rdn` is the paper's B: 16 blocks of 8 layers, growth 64.
+
+    Args:
+        blocks: number of residual dense blocks.
+        layers: dense layers in each.
+        growth: channels that each layer adds.
+        channels: width between blocks, and `out_channels`.
+        checkpoint: keep no activations inside blocks, see `call`.
+        pretrained: whose weights to begin with, see `start_from`.
+    """
+
+    def __init__(
+        self,
+        blocks: int = 16,
+        layers: int = 8,
+        growth: int = 64,
+        channels: int = 64,
+        *,
+        checkpoint: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = {"blocks": blocks, "layers": layers, "growth": growth, "channels": channels}
+        self.SFENet1 = conv3x3(3, channels)
+        self.SFENet2 = conv3x3(channels, channels)
+        self.RDBs = nn.ModuleList(ResidualDenseBlock(channels, growth, layers) for _ in range(blocks))
+        self.GFF = nn.Sequential(nn.Conv2d(blocks * channels, channels, 1), conv3x3(channels, channels))
+        self.out_channels, self.checkpoint = channels, checkpoint
+        self.halo = 3 + blocks * layers
+        start_from(self, pretrained)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        shallow = self.SFENet1(image)
+        x, outputs = self.SFENet2(shallow), []
+        for block in self.RDBs:
+            x = call(block, x, checkpointed=self.checkpoint)
+            outputs.append(x)
+        return self.GFF(torch.cat(outputs, dim=1)) + shallow

@@ -1,0 +1,84 @@
+"""Encoder box of the figure: RRDBNet without its upsampler.
+
+Wang et al., *ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks*, ECCVW 2018, arXiv 1809.00219.
+Modules keep the names of the published code.
+"""
+
+import os
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linf.checkpoints.initial import start_from
+from linf.models.encoders.encoder import call, conv3x3
+
+RESIDUAL_SCALE = 0.2
+
+
+class DenseBlock(nn.Module):
+    """Five densely connected convolutions, their last output scaled and added to the input."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3, self.conv4 = (
+            conv3x3(channels + i * growth, growth) for i in range(4)
+        )
+        self.conv5 = conv3x3(channels + 4 * growth, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C,h,w)."""
+        dense = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            dense = torch.cat((dense, F.leaky_relu(conv(dense), 0.2, inplace=True)), dim=1)
+        return x.add(self.conv5(dense), alpha=RESIDUAL_SCALE)
+
+
+class RRDB(nn.Module):
+    """Three dense blocks, together a scaled residual (arXiv 1809.00219, figure 4)."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(channels, growth) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C,h,w)."""
+        return x.add(self.RDB3(self.RDB2(self.RDB1(x))), alpha=RESIDUAL_SCALE)
+
+
+class RRDBNet(nn.Module):
+    """Residual in residual dense blocks; `rrdb` is 23 of 64 channels and growth 32.
+
+    Args:
+        blocks: number of RRDBs.
+        channels: width, and `out_channels`.
+        growth: channels that each layer of a dense block adds.
+        checkpoint: keep no activations inside blocks, see `call`.
+        pretrained: whose weights to begin with, see `start_from`.
+    """
+
+    def __init__(
+        self,
+        blocks: int = 23,
+        channels: int = 64,
+        growth: int = 32,
+        *,
+        checkpoint: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = {"blocks": blocks, "channels": channels, "growth": growth}
+        self.conv_first = conv3x3(3, channels)
+        self.RRDB_trunk = nn.Sequential(*(RRDB(channels, growth) for _ in range(blocks)))
+        self.trunk_conv = conv3x3(channels, channels)
+        self.out_channels, self.checkpoint = channels, checkpoint
+        self.halo = 2 + 15 * blocks
+        start_from(self, pretrained)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        shallow = self.conv_first(image)
+        x = shallow
+        for block in self.RRDB_trunk:
+            x = call(block, x, checkpointed=self.checkpoint)
+        return shallow + self.trunk_conv(x)

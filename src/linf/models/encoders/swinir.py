@@ -1,0 +1,232 @@
+"""Encoder box of the figure: SwinIR without its upsampler.
+
+Liang et al., *SwinIR: Image Restoration Using Swin Transformer*, ICCVW 2021, arXiv 2108.10257, on the shifted windows
+of Liu et al., arXiv 2103.14030. Modules keep the names of the published code. Inside, pictures are (B,h,w,C).
+"""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linf.checkpoints.initial import start_from
+from linf.errors import UsageError
+from linf.models.encoders.encoder import call, conv3x3
+
+
+def windows(x: Tensor, side: int) -> Tensor:
+    """(B,h,w,C) → (B·h·w/side², side², C), the windows of a picture in row-major order."""
+    b, h, w, c = x.shape
+    x = x.view(b, h // side, side, w // side, side, c)
+    return x.transpose(2, 3).reshape(-1, side * side, c)
+
+
+def unwindows(x: Tensor, size: tuple[int, int], side: int) -> Tensor:
+    """The inverse of `windows`: (n, side², C) → (B,h,w,C)."""
+    h, w = size
+    x = x.view(-1, h // side, w // side, side, side, x.shape[-1])
+    return x.transpose(2, 3).reshape(x.shape[0], h, w, -1)
+
+
+def shift_mask(size: tuple[int, int], side: int, shift: int, device: torch.device) -> Tensor:
+    """Which pixels of each shifted window were neighbours before the shift: 0 or -100, (windows, side², side²)."""
+    places = [torch.arange(n, device=device) - n for n in size]
+    rows, cols = ((place >= -side).long() + (place >= -shift) for place in places)
+    label = windows((3 * rows[:, None] + cols)[None, :, :, None], side).squeeze(-1)
+    return (label[:, None] != label[:, :, None]).float() * -100
+
+
+def relative_positions(side: int) -> Tensor:
+    """Which entry of the table of biases belongs to each pair of a window's pixels, (side², side²)."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    place = torch.stack((y.flatten(), x.flatten()))
+    way = place[:, :, None] - place[:, None] + side - 1
+    return way[0] * (2 * side - 1) + way[1]
+
+
+class WindowAttention(nn.Module):
+    """``softmax(QKᵀ/√d + bias) V`` within windows, with a learned bias per relative position."""
+
+    relative_position_index: Tensor
+
+    def __init__(self, channels: int, side: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * side - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.register_buffer("relative_position_index", relative_positions(side), persistent=False)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(n, side², C), mask (windows, side², side²) or None → (n, side², C)."""
+        n, length, channels = x.shape
+        q, k, v = self.qkv(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
+        if mask is not None:
+            bias = (bias + mask[:, None]).repeat(n // mask.shape[0], 1, 1, 1)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        if torch.compiler.is_exporting():  # Elsewhere the answer may lie otherwise in memory.
+            x = x.clone(memory_format=torch.contiguous_format)
+        return self.proj(x.transpose(1, 2).reshape(n, length, channels))
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...,C) → (...,C)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Stochastic depth (arXiv 1603.09382): in training, leave a sample's branch out with this probability."""
+    if not training or probability == 0:
+        return x
+    kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - probability)
+    return x * kept / (1 - probability)
+
+
+class SwinLayer(nn.Module):
+    """Window attention and MLP, each normalised first and added to its input (arXiv 2103.14030, equation 3)."""
+
+    def __init__(self, channels: int, side: int, heads: int, hidden: int, shift: int, drop: float) -> None:
+        super().__init__()
+        self.side, self.shift, self.drop = side, shift, drop
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attn = WindowAttention(channels, side, heads)
+        self.mlp = MLP(channels, hidden)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B,h,w,C), the mask of shifted windows → (B,h,w,C)."""
+        size = (x.shape[1], x.shape[2])
+        y = torch.roll(self.norm1(x), (-self.shift, -self.shift), dims=(1, 2))
+        y = unwindows(self.attn(windows(y, self.side), mask if self.shift else None), size, self.side)
+        y = torch.roll(y, (self.shift, self.shift), dims=(1, 2))
+        x = x + drop_path(y, self.drop, self.training)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop, self.training)
+
+
+class ResidualSwinBlock(nn.Module):
+    """Swin layers, then a 3×3 convolution, added to the input (arXiv 2108.10257, equation 5)."""
+
+    def __init__(self, layers: Sequence[SwinLayer], channels: int) -> None:
+        super().__init__()
+        self.residual_group = nn.ModuleDict({"blocks": nn.ModuleList(layers)})
+        self.conv = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B,h,w,C), the mask of shifted windows → (B,h,w,C)."""
+        y = x
+        for layer in self.residual_group["blocks"]:  # type: ignore[attr-defined]
+            y = layer(y, mask)
+        return x + self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class SwinIR(nn.Module):
+    """Swin transformer for restoration; `swinir` is six blocks of six layers of 180 channels, window 8.
+
+    Any size from one pixel up: the picture is padded to whole windows, by reflection where it is wide enough and by
+    its border where not, and the features are cropped back.
+
+    Args:
+        channels: width of the transformer; a multiple of every number of heads.
+        depths: Swin layers in each residual block.
+        heads: attention heads in each residual block.
+        window: pixels a side of a window; even.
+        mlp_ratio: width of the MLP's hidden layer over channels.
+        drop_path: stochastic depth of the last layer; it grows from 0 at the first.
+        out_channels: C of the features.
+        checkpoint: keep no activations inside blocks, see `call`.
+        pretrained: whose weights to begin with, see `start_from`.
+    """
+
+    halo = None
+    """Attention reaches too far for exact tiles: pictures are encoded whole."""
+
+    def __init__(
+        self,
+        channels: int = 180,
+        depths: Sequence[int] = (6, 6, 6, 6, 6, 6),
+        heads: Sequence[int] = (6, 6, 6, 6, 6, 6),
+        *,
+        window: int = 8,
+        mlp_ratio: float = 2.0,
+        drop_path: float = 0.1,
+        out_channels: int = 64,
+        checkpoint: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if len(depths) != len(heads) or any(channels % n for n in heads):
+            raise UsageError(
+                f"SwinIR heads {list(heads)} must be one per depth {list(depths)} and divide {channels}"
+            )
+        if window < 2 or window % 2:
+            raise UsageError(f"SwinIR window {window} is not a positive even number")
+        self.config = {
+            "channels": channels,
+            "depths": list(depths),
+            "heads": list(heads),
+            "window": window,
+            "mlp_ratio": mlp_ratio,
+            "drop_path": drop_path,
+            "out_channels": out_channels,
+        }
+        self.window, self.out_channels, self.checkpoint = window, out_channels, checkpoint
+        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        hidden = int(channels * mlp_ratio)
+        self.conv_first = conv3x3(3, channels)
+        self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})
+        self.layers = nn.ModuleList()
+        for depth, n in zip(depths, heads, strict=True):
+            block = [
+                SwinLayer(channels, window, n, hidden, window // 2 * (i % 2), rates.pop(0))
+                for i in range(depth)
+            ]
+            self.layers.append(ResidualSwinBlock(block, channels))
+        self.norm = nn.LayerNorm(channels)
+        self.conv_after_body = conv3x3(channels, channels)
+        self.conv_before_upsample = nn.Sequential(conv3x3(channels, out_channels), nn.LeakyReLU(inplace=True))
+        for module in self.layers.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        start_from(self, pretrained)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        height, width = image.shape[-2:]
+        shallow = self.conv_first(padded(image, self.window))
+        x = self.patch_embed["norm"](shallow.permute(0, 2, 3, 1))
+        mask = shift_mask((x.shape[1], x.shape[2]), self.window, self.window // 2, x.device)
+        for layer in self.layers:
+            x = call(layer, x, mask, checkpointed=self.checkpoint)
+        deep = self.conv_after_body(self.norm(x).permute(0, 3, 1, 2))
+        return self.conv_before_upsample(shallow + deep)[..., :height, :width]
+
+
+def padded(image: Tensor, multiple: int) -> Tensor:
+    """A picture grown at the bottom and right to a multiple: reflected where it is large enough, else repeated."""
+    for axis, n in enumerate(image.shape[-2:]):
+        if torch.compiler.is_exporting():  # A graph has no branches by size.
+            image = image.index_select(axis - 2, _padded_index(n, multiple, image.device))
+            continue
+        more = -n % multiple
+        pad = (0, 0, 0, more) if axis == 0 else (0, more, 0, 0)
+        image = F.pad(image, pad, mode="reflect" if more < n else "replicate")
+    return image
+
+
+def _padded_index(n: int, multiple: int, device: torch.device) -> Tensor:
+    """Which of n pixels stands at each place of the padded axis."""
+    place = torch.arange((n + multiple - 1) // multiple * multiple, device=device)
+    reflected = 2 * (n - 1) - place
+    return torch.where(place < n, place, torch.where(reflected[-1] >= 0, reflected, n - 1))

@@ -1,0 +1,290 @@
+"""Prior box of the figure: a U-Net that predicts the flow's latent from the LR picture (METHOD §9).
+
+Tsao et al., *Boosting Flow-based Generative Super-Resolution Models via Learned Prior*, CVPR 2024, arXiv 2403.10988.
+Modules keep the names of the published code, so that its weights load by name.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional as F
+
+from linf.errors import UsageError
+from linf.models.flow import check_patch_size
+
+SLOPE = 0.2
+"""Of every LeakyReLU."""
+
+
+class DenseBlock(nn.Module):
+    """Five densely connected convolutions (ESRGAN's block, arXiv 1809.00219, without its residual)."""
+
+    def __init__(self, in_channels: int, growth: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = (
+            nn.Conv2d(in_channels + i * growth, growth, 3, padding=1) for i in range(5)
+        )
+        for conv in self.children():
+            assert isinstance(conv, nn.Conv2d)
+            nn.init.kaiming_normal_(conv.weight)
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+            with torch.no_grad():
+                conv.weight *= 0.1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,in_channels,h,w) → (B,growth,h,w)."""
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = torch.cat((x, F.leaky_relu(conv(x), SLOPE)), dim=1)
+        return self.conv5(x)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm over the batches of all ranks; torch's own for this, `nn.SyncBatchNorm`, knows no CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C,h,w)."""
+        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+            return super().forward(x)
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        values = x.float()
+        n = x.new_tensor(len(x) * x.shape[2] * x.shape[3], dtype=torch.float32) * dist.get_world_size()
+        mean = all_reduce(values.sum((0, 2, 3))) / n
+        centred = values - mean[:, None, None]
+        variance = all_reduce(centred.square().sum((0, 2, 3))) / n
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * n / (n - 1), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+class DoubleConv(nn.Module):
+    """Convolution, batch norm and LeakyReLU, twice."""
+
+    def __init__(self, in_channels: int, between: int, out_channels: int) -> None:
+        super().__init__()
+        self.double_conv = nn.Sequential(
+            nn.Conv2d(in_channels, between, 3, padding=1, bias=False),
+            BatchNorm(between),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv2d(between, out_channels, 3, padding=1, bias=False),
+            BatchNorm(out_channels),
+            nn.LeakyReLU(SLOPE, inplace=True),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,in_channels,h,w) → (B,out_channels,h,w)."""
+        return self.double_conv(x)
+
+
+class Halve(nn.Module):
+    """Maximum of 2×2, an odd last row or column left out; a side of 1, where the published code fails, stays 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,C,h,w) → (B,C,max(h // 2, 1),max(w // 2, 1))."""
+        return F.max_pool2d(x, [min(2, n) for n in x.shape[-2:]])
+
+
+class Down(nn.Module):
+    """Half the size, then two convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.maxpool_conv = nn.Sequential(Halve(), DoubleConv(in_channels, out_channels, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,in_channels,h,w) → (B,out_channels,h/2,w/2)."""
+        return self.maxpool_conv(x)
+
+
+class Up(nn.Module):
+    """Twice the size, zeros around to that of the skip connection, then two convolutions of both."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = DoubleConv(in_channels, in_channels // 2, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B,·,h/2,w/2) and (B,·,h,w) → (B,out_channels,h,w)."""
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        dy, dx = (n - m for n, m in zip(skip.shape[-2:], x.shape[-2:], strict=True))
+        # Below zero, where a side of 1 was not halved, it crops.
+        x = F.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
+        return self.conv(torch.cat((skip, x), dim=1))
+
+
+class PointwiseConv(nn.Module):
+    """1×1 convolution, one module deep as its published name wants it."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,in_channels,h,w) → (B,out_channels,h,w)."""
+        return self.conv(x)
+
+
+class UNet(nn.Module):
+    """Latent of the upscaled LR picture, and the LR picture → the latent to sample with.
+
+    .. math::
+        ẑ = U(z_{lr}, LR),   z_{lr} = f(r | c),   r = up(LR) − up(down(up(LR)))
+
+    It sees the whole grid at once: its `align_corners` upsampling leaves no exact tiling.
+
+    Args:
+        patch_size: P of the flow; D = 3P² channels in and out.
+        width: channels at full size; even. The paper's is 64.
+        depth: how often the grid is halved.
+    """
+
+    def __init__(self, patch_size: int = 1, *, width: int = 64, depth: int = 3) -> None:
+        super().__init__()
+        check_patch_size(patch_size)
+        if width < 2 or width % 2:
+            raise UsageError(f"prior width {width} is not a positive even number; the paper uses 64")
+        if depth < 1:
+            raise UsageError(f"prior depth {depth} is below 1; the paper uses 3")
+        self.config = {"patch_size": patch_size, "width": width, "depth": depth}
+        self.patch_size, self.depth, dim = patch_size, depth, 3 * patch_size**2
+        self.input_proj = DenseBlock(dim, width // 2)
+        self.lr_proj = nn.Sequential(
+            nn.Conv2d(3, dim, 3, stride=3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            DenseBlock(dim, width // 2),
+        )
+        self.inc = DoubleConv(width, width, width)
+        # The deepest stage does not widen, for its output joins a skip connection as wide as itself.
+        widths = [width * 2 ** min(i, depth - 1) for i in range(depth + 1)]
+        self.down_layers = nn.ModuleList(Down(widths[i], widths[i + 1]) for i in range(depth))
+        self.up_layers = nn.ModuleList(
+            Up(2 * widths[i], widths[max(i - 1, 0)]) for i in reversed(range(depth))
+        )
+        self.outc = PointwiseConv(width, dim)
+
+    @property
+    def bytes_per_patch(self) -> int:
+        """Memory that `forward` takes for each patch of a large grid, without gradient, in single precision."""
+        # Measured on the CPU, where the last stage joins its skip: 29 for each channel of the width, 10 for each of D.
+        return 32 * self.config["width"] + 36 * self.patch_size**2
+
+    def forward(self, z_lr: Tensor, lr: Tensor, coord: Tensor | None = None) -> Tensor:
+        """ẑ on the grid of ``z_lr``.
+
+        Args:
+            z_lr: (B,D,gh,gw), of any size from 1×1.
+            lr: (B,3,h,w) in [-1, 1], of any size from 1×1.
+            coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1], at which LR features are taken; by default they are
+                resized to the grid, which for a grid that covers the picture in whole patches is the same.
+
+        Returns:
+            (B,D,gh,gw).
+        """
+        if self.training and z_lr.shape[0] * math.prod(max(n >> self.depth, 1) for n in z_lr.shape[-2:]) == 1:
+            raise UsageError(
+                "batch norm has a single value to train on at the bottom of the prior: raise data.batch_size, or "
+                f"data.crop for windows of at least {2 ** (self.depth + 1)} patches a side"
+            )
+        features = self.lr_proj(lr)
+        if coord is None:
+            features = F.interpolate(features, z_lr.shape[-2:], mode="bilinear", align_corners=False)
+        else:
+            features = F.grid_sample(
+                features, coord.flip(-1), mode="bilinear", padding_mode="border", align_corners=False
+            )
+        x = self.inc(torch.cat((self.input_proj(z_lr), features), dim=1))
+        del features
+        skips = []
+        for down in self.down_layers:
+            skips.append(x)
+            x = down(x)
+        for up in self.up_layers:
+            x = up(x, skips.pop())
+        return self.outc(x)
+
+
+def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
+    """What enlarging, reducing and enlarging again takes from the enlarged LR picture.
+
+    Args:
+        lr: (B,3,h,w) in [0, 1].
+        size: (H, W).
+
+    Returns:
+        ``up(lr) − up(down(up(lr)))``, (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
+    """
+
+    def resized(picture: Tensor, to: tuple[int, int]) -> Tensor:
+        return F.interpolate(picture, to, mode="bilinear", align_corners=False)
+
+    lr_up = resized(lr, size)
+    return 2 * (lr_up - resized(resized(lr_up, (lr.shape[-2], lr.shape[-1])), size))
+
+
+def grid_patches(picture: Tensor, patch_size: int) -> Tensor:
+    """The patches that tile a picture: (B,3,H,W) → (B,D,ceil(H/P),ceil(W/P)), zero beyond the edge."""
+    height, width = picture.shape[-2:]
+    padded = F.pad(picture, (0, -width % patch_size, 0, -height % patch_size))
+    return F.pixel_unshuffle(padded, patch_size)
+
+
+def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
+    """The patches of `lr_residual` in one contiguous window of whole patches for each picture of a batch.
+
+    Args:
+        lr: (B,3,h,w) in [0, 1].
+        coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
+        cell: (B,2), 2 over the HR size; it may differ from picture to picture.
+        patch_size: P.
+
+    Returns:
+        (B,D,gh,gw).
+
+    Raises:
+        UsageError: the patches do not lie side by side.
+    """
+    pixel = ((coord + 1) / cell[:, None, None] - 0.5).round().long()
+    corner = pixel[:, 0, 0] - patch_size // 2
+    steps = torch.cartesian_prod(*(torch.arange(n, device=coord.device) for n in coord.shape[1:3]))
+    grid = corner[:, None, None] + patch_size // 2 + patch_size * steps.view(*coord.shape[1:3], 2)
+    if not torch.equal(pixel, grid):
+        raise UsageError("a prior is trained on contiguous windows of whole patches: set data.window=true")
+    sizes = (2 / cell).round().long().tolist()
+    high, wide = (patch_size * n for n in coord.shape[1:3])
+    windows = [
+        lr_residual(one[None], (height, width))[:, :, y : y + high, x : x + wide]
+        for one, (height, width), (y, x) in zip(lr, sizes, corner.tolist(), strict=True)
+    ]
+    return F.pixel_unshuffle(torch.cat(windows), patch_size)
+
+
+def published_prior(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Config and weights of a published prior file, ``{"prior_model": {"name", "args", "sd"}, …}``.
+
+    Returns:
+        what `UNet` is made with beside its ``name``, and its state dict.
+
+    Raises:
+        UsageError: it is another network than `UNet`.
+    """
+    given = content["prior_model"]
+    args = dict(given["args"])
+    channels, width, depth = args.pop("in_chans"), args.pop("dim", 64), args.pop("depth", 3)
+    bilinear_up = args.pop("bilinear", True)
+    patch_size = math.isqrt(max(channels // 3, 1))
+    if given["name"] != "unet" or not bilinear_up or args or channels != 3 * patch_size**2:
+        settings = ", ".join(f"{key}={value!r}" for key, value in given["args"].items())
+        raise UsageError(f"a published prior {given['name']!r} with {settings} is not known here")
+    config = {"name": "UNet", "patch_size": patch_size, "width": width, "depth": depth}
+    return config, dict(given["sd"])

@@ -1,0 +1,7 @@
+"""Multi-objective search: a study that processes share, stop and take up again, and the Pareto front it leaves."""
+
+from linf.runs.search.space import overrides, probes, space
+from linf.runs.search.study import Search
+from linf.runs.search.trial import STORAGE_FAILED, Trial
+
+__all__ = ["STORAGE_FAILED", "Search", "Trial", "overrides", "probes", "space"]

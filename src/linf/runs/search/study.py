@@ -1,0 +1,208 @@
+"""The study that processes share, stop and take up again, one folder for each of its trials."""
+
+import fcntl
+import math
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import optuna
+import pandas as pd
+from optuna.distributions import (
+    check_distribution_compatibility,
+)
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from linf.errors import UsageError
+from linf.files import owned, owner, replacing
+from linf.report.style import STYLE
+from linf.runs.search.front import figure
+from linf.runs.search.space import Space, overrides
+from linf.runs.search.trial import PRUNED, latest, opened
+
+DIRECTIONS = ("maximize", "minimize")
+
+STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
+
+
+class Search:
+    """A study in a folder, from which any number of processes take trials; a trial's folder is named by its number.
+
+    What a process takes is its own until it ends, whatever ends it: the trials of one that was killed are the first
+    that another takes. A trial is a function of the seed, its number and the trials before.
+
+    Args:
+        folder: of the search, which all its processes see.
+        storage: a database's URL; None for SQLite's file ``search.db`` in the folder.
+        name: of the study there.
+        objectives: two figures of merit, each ``maximize`` or ``minimize``.
+        space: see `space`.
+        sampler: called with ``seed``.
+        seed: of the search.
+        trials: in all, with those that are pruned or fail.
+
+    Raises:
+        UsageError: the storage cannot be opened, or its study of that name is another search.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        storage: str | None,
+        name: str,
+        objectives: Mapping[str, str],
+        space: Space,
+        sampler: Callable[..., BaseSampler],
+        seed: int = 0,
+        trials: int,
+    ) -> None:
+        if wrong := [f"{key}: {way}" for key, way in objectives.items() if way not in DIRECTIONS]:
+            raise UsageError(f"no direction is {', '.join(wrong)}: choose {' or '.join(DIRECTIONS)}")
+        if len(objectives) != 2:
+            raise UsageError(f"the objectives are {', '.join(objectives) or 'none'}: give two")
+        if trials < 1:
+            raise UsageError(f"trials are {trials}: give 1 or more")
+        self.folder, self.objectives, self.space = folder.absolute(), dict(objectives), space
+        self.sampler, self.seed, self.trials, self.name = sampler, seed, trials, name
+        self.url = storage or f"sqlite:///{self.folder}/search.db"
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)
+        with self._alone():  # Two that both make the tables would stumble over each other.
+            self.study = optuna.create_study(
+                study_name=name,
+                storage=opened(self.url),
+                directions=[StudyDirection[way.upper()] for way in self.objectives.values()],
+                load_if_exists=True,
+            )
+            self._check()
+            self.study.set_user_attr("folder", str(self.folder))
+            self.study.set_metric_names(list(self.objectives))
+
+    def _check(self) -> None:
+        told = f"the study {self.name!r}"
+        remedy = "or start another one with hydra.sweeper.study=NAME"
+        before = self.study.user_attrs.get("folder", str(self.folder))
+        if before != str(self.folder) and Path(before).is_dir():
+            raise UsageError(f"{told} has its trials in {before}: give hydra.sweep.dir={before}, {remedy}")
+        ways = [direction.name.lower() for direction in self.study.directions]
+        named = dict(zip(self.study.metric_names or self.objectives, ways, strict=False))
+        if named != self.objectives:
+            raise UsageError(f"{told} has other objectives, {named}: give those, {remedy}")
+        for trial in self.study.get_trials(deepcopy=False):
+            for key in set(self.space) & set(trial.distributions):
+                try:
+                    check_distribution_compatibility(trial.distributions[key], self.space[key])
+                except ValueError as error:
+                    raise UsageError(
+                        f"{told} has another kind of range for {key}: keep it, {remedy}"
+                    ) from error
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time."""
+        (self.folder / ".search").mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".search" / "lock", "w") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def taken(self, most: int) -> Iterator[dict[int, dict[str, Any]]]:
+        """Trials for this process to run while the block lasts: those that nobody runs any more, then new ones.
+
+        Args:
+            most: how many.
+
+        Yields:
+            Parameters by number; none where all trials are taken.
+        """
+        with ExitStack() as claims:
+            with self._alone():
+                begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+                idle = {t.number for t in begun if t.state == TrialState.RUNNING and not self._runs(t.number)}
+                # Read again: what nobody has now may have been finished since it was read.
+                still = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+                left = [trial for trial in still if trial.number in idle]
+                mine = {trial.number: trial.params for trial in left[:most]}
+                for number in range(len(begun), min(self.trials, len(begun) + most - len(mine))):
+                    # By number, or a second process, or this one when it goes on, would draw the first trials again.
+                    seed = zlib.crc32(f"{self.seed} {number}".encode())
+                    self.study.sampler = self.sampler(seed=seed)
+                    trial = self.study.ask(self.space)
+                    mine[trial.number] = trial.params
+                for number in mine:
+                    claims.enter_context(owned(self._claim(number)))
+            yield mine
+
+    def _claim(self, number: int) -> Path:
+        return self.folder / ".search" / self.place(number).name
+
+    def _runs(self, number: int) -> bool:
+        """Whether a process has a trial, or a job that it left behind still runs."""
+        return any(owner(place) for place in (self._claim(number), self.place(number)))
+
+    def place(self, number: int) -> Path:
+        """A trial's folder."""
+        return self.folder / f"trial_{number:04d}"
+
+    def job(self, number: int, params: Mapping[str, Any]) -> list[str]:
+        """A trial as settings of a command: its parameters, where its `Trial` is found, and its folder."""
+        told = {"storage": self.url, "study": self.name}
+        found = {key: "'" + value.replace("'", "\\'") + "'" for key, value in told.items()} | {
+            "trial": number
+        }
+        pruning = [f"callbacks.pruning.{key}={value}" for key, value in found.items()]
+        return [*overrides(params), *pruning, f"hydra.sweep.subdir={self.place(number).name}"]
+
+    def tell(self, number: int, result: Mapping[str, float] | None) -> None:
+        """Enter what came out of a trial; one without its objectives, or whose are not finite, has failed.
+
+        Args:
+            number: of the trial.
+            result: its figures; what is missing is taken from its last validation. None for a trial that failed.
+        """
+        trial = self.study.get_trials(deepcopy=False)[number]
+        found = latest(trial) | dict(result or {})
+        values = [found.get(name, math.nan) for name in self.objectives]
+        if result is None or not all(map(math.isfinite, values)):
+            self.study.tell(number, state=TrialState.FAIL)
+        elif PRUNED in trial.user_attrs:
+            self.study.tell(number, state=TrialState.PRUNED)
+        else:
+            self.study.tell(number, values)
+
+    def table(self) -> pd.DataFrame:
+        """A line for each trial, by number: state, whether on the front, objectives, parameters."""
+        trials = self.study.get_trials(deepcopy=False)
+        front = {trial.number for trial in self.study.best_trials}
+        rows = []
+        for trial in trials:
+            values = dict(zip(self.objectives, trial.values or (), strict=False)) or latest(trial)
+            line = {"state": STATES[trial.state], "front": trial.number in front}
+            rows.append(line | {name: values.get(name, math.nan) for name in self.objectives} | trial.params)
+        index = pd.Index([trial.number for trial in trials], name="trial")
+        table = pd.DataFrame(rows, index, None if rows else ["state", "front", *self.objectives])
+        return table.astype({"front": bool})
+
+    def summarise(self) -> pd.DataFrame:
+        """Write ``pareto.csv`` and ``pareto.png`` to the search's folder, and return the `table`."""
+        with self._alone():  # Or an older table might take the place of a newer one.
+            table = self.table()
+            with replacing(self.folder / "pareto.csv") as part:
+                table.to_csv(part)
+            with replacing(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
+                figure(table, self.objectives).savefig(part, format="png")
+        return table

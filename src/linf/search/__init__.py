@@ -1,7 +1,0 @@
-"""Multi-objective search: a study that processes share, stop and take up again, and the Pareto front it leaves."""
-
-from linf.search.space import overrides, probes, space
-from linf.search.study import Search
-from linf.search.trial import STORAGE_FAILED, Trial
-
-__all__ = ["STORAGE_FAILED", "Search", "Trial", "overrides", "probes", "space"]

@@ -1,0 +1,20 @@
+"""What happens beside training and evaluation, for Lightning."""
+
+from linf.training.callbacks.checkpoint import CheckpointFiles, LastCheckpoint
+from linf.training.callbacks.ema import EMA
+from linf.training.callbacks.finite import StopAtNonFinite, StopOnSignal
+from linf.training.callbacks.panels import PicturePanels
+from linf.training.callbacks.progress import ProgressBar
+from linf.training.callbacks.throughput import Acceleration, Throughput
+
+__all__ = [
+    "EMA",
+    "Acceleration",
+    "CheckpointFiles",
+    "LastCheckpoint",
+    "PicturePanels",
+    "ProgressBar",
+    "StopAtNonFinite",
+    "StopOnSignal",
+    "Throughput",
+]

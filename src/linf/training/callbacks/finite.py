@@ -1,0 +1,114 @@
+"""A stop in time: before what is not finite spoils the weights, and in good order after a signal."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from torch import Tensor
+
+from linf.errors import UsageError
+from linf.runs import launch as distributed
+from linf.runs.launch import Stopped
+
+
+class StopOnSignal(Checkpoint):  # Of this kind, so that Lightning calls it after all others.
+    """An interrupt, SIGTERM, SIGUSR1 or SIGUSR2 ends an evaluation after the picture at hand; a second one at once.
+
+    Lightning's own answer to SIGTERM speaks to the other ranks in the middle of whatever they are doing, and under
+    Slurm its answer to SIGUSR1 saves in mid-step.
+
+    Args:
+        folder: of the run, for what is said.
+
+    Attributes:
+        signum: the signal that came, if one did.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.signum: int | None = None
+        self.handling = ExitStack()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen from here on, in Lightning's place."""
+        self._listen()
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Stop if a signal has come."""
+        if self.signum is not None:
+            raise Stopped(self.signum, "between two pictures, which are finished", str(self.folder))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Listen no more."""
+        self.handling.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Listen no more."""
+        self.handling.close()
+
+    def _listen(self) -> None:
+        self.signum = None
+        self.handling.enter_context(distributed.handled(self._came))
+
+    def _came(self, signum: int, _: object) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+
+class StopAtNonFinite(Callback):
+    """Stops before a loss or a gradient that is not finite spoils the weights, and keeps what made it.
+
+    Each rank leaves ``nonfinite_batch.pt`` (beyond the first: ``nonfinite_batch_rank1.pt``, …), which
+    ``torch.load(…, weights_only=True)`` reads: ``what`` is not finite, ``step``, the loss's ``parts``, and ``batches``,
+    those of the step, of which there are several under gradient accumulation.
+
+    Args:
+        folder: where it goes.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.batches: list[Any] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Hold the batches of the step."""
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self.batches = []
+        self.batches.append(batch)
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Check the loss."""
+        self._check("loss", loss, trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Check the gradient, unless the loss is scaled (fp16): the scaler itself leaves such a step out."""
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self._check("gradient", torch.nn.utils.get_total_norm(gradients), trainer, pl_module)
+
+    def _check(self, what: str, value: Tensor, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # All ranks stop together: one that waited for another's gradients would wait forever.
+        if trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(value).all())):
+            return
+        parts = {name: float(part) for name, part in getattr(pl_module, "parts", {}).items()}
+        rank = f"_rank{trainer.global_rank}" if trainer.global_rank else ""
+        path = self.folder / f"nonfinite_batch{rank}.pt"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        batches = [{name: part.cpu() for name, part in batch._asdict().items()} for batch in self.batches]
+        torch.save({"what": what, "step": trainer.global_step, "parts": parts, "batches": batches}, path)
+        trainer.strategy.barrier()
+        shown = f" ({', '.join(f'{name} {part:g}' for name, part in parts.items())})" if parts else ""
+        raise UsageError(
+            f"training stopped before step {trainer.global_step + 1}: its {what} is not finite{shown}; its batch is "
+            f"in {path}. Go on from an earlier checkpoint (ckpt_path=…), with a lower task.optimizer.lr if it recurs"
+        )

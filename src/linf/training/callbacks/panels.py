@@ -1,0 +1,79 @@
+"""Pictures to look at during training."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+
+from linf.evaluation.panels import detail_row, panel
+from linf.models.baselines import systems
+
+
+class PicturePanels(Callback):
+    """After a validation: LR, bicubic, samples and HR of fixed pictures, to the run's folder and its loggers.
+
+    Args:
+        folder: where ``step_….png`` go.
+        pictures: how many.
+        every_n_validations: how often.
+        temperatures: of the samples shown.
+        seed: of their latents, the same each time.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        *,
+        pictures: int = 3,
+        every_n_validations: int = 1,
+        temperatures: tuple[float, ...] = (0.0, 0.8),
+        seed: int = 0,
+    ) -> None:
+        self.folder, self.pictures, self.temperatures = Path(folder), pictures, list(temperatures)
+        self.every, self.seed = every_n_validations, seed
+        self.validations = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there have been."""
+        return {"validations": self.validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.validations = state_dict["validations"]
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw and log one panel."""
+        if trainer.sanity_checking:
+            return
+        self.validations += 1
+        pairs = trainer.datamodule.val_pairs  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or (self.validations - 1) % self.every:
+            return
+        rows = []
+        # The last scale's pictures stand last: there the models differ most.
+        for i in range(len(pairs) - min(self.pictures, len(pairs.hr)), len(pairs)):
+            lr, hr, scale, name, _ = pairs[i]
+            lr, hr = (picture.to(pl_module.device, pl_module.dtype) for picture in (lr, hr))
+            size = (hr.shape[-2], hr.shape[-1])
+            generator = torch.Generator(pl_module.device).manual_seed(self.seed)
+            made = systems(pl_module.model, lr[None], size, self.temperatures, generator)  # type: ignore[arg-type]
+            named = {name: pictures[0, 0] for name, _, pictures in made}
+            rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step_{trainer.global_step:07d}.png"
+        panel(rows).savefig(path)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("val/pictures", [str(path)], step=trainer.global_step)
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(
+                    "val/pictures",
+                    np.asarray(Image.open(path).convert("RGB")),
+                    trainer.global_step,
+                    dataformats="HWC",
+                )

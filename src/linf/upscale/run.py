@@ -1,0 +1,216 @@
+"""The command ``linf upscale``: files, folders, globs and pipes through a model, one picture after another."""
+
+import errno
+import io
+import logging
+import math
+import shutil
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from linf.cli.options import asked, chosen_device, chosen_model
+from linf.errors import UsageError
+from linf.files import replacing
+from linf.images.read import Picture, header_size, read_picture
+from linf.images.write import LONGEST, SUFFIXES, enlarged_alpha, losses, write_picture
+from linf.models.baselines import Bicubic, Regression
+from linf.models.linf import LINF
+from linf.upscale.enlarge import Ask, enlarge
+from linf.upscale.heat_map import heat_map
+from linf.upscale.inputs import PIPE, Job, Size, parse_size, planned
+
+
+def upscale(given: Namespace) -> None:
+    """Run the command as parsed; ends with status 1 where a picture failed.
+
+    Raises:
+        UsageError: a mistake that concerns all pictures.
+    """
+    for library in ("PIL", "tifffile"):  # What they log of a broken file has its line from us.
+        logging.getLogger(library).addHandler(logging.NullHandler())
+    size = parse_size(given.scale, given.size)
+    if not 1 <= given.quality <= 100:
+        raise UsageError(f"--quality {given.quality} is not a whole number from 1 to 100")
+    device = chosen_device(given.device)
+    ask = asked(given, device)
+    jobs, one = planned(given.input, given.out, size)
+    piped = one == PIPE
+    named = SUFFIXES[one.suffix.lower()] if one is not None and not piped else None
+    if named is not None and given.format not in (None, named):
+        raise UsageError(f"--out {one} and --format {given.format} contradict each other: give one of them")
+    if piped and (ask.samples > 1 or ask.uncertainty):
+        raise UsageError("one picture goes to stdout: give --out FOLDER with --samples and --uncertainty")
+    if piped and sys.stdout.isatty():
+        raise UsageError("stdout is a terminal, which shows no picture: send it on, or give --out FILE")
+    model = chosen_model(given.model, ask)
+    command = _Command(model.to(device), size, ask, given.format, given.quality, given.force, one)
+    failed = 0
+    with _progress(jobs, size) as bar:
+        for number, job in enumerate(jobs, 1):
+            name = "stdin" if job.source == PIPE else str(job.source)
+            bar.set_description(f"{number}/{len(jobs)} {job.source.name}")
+            done = bar.n
+            try:
+                for line in command.run(job, bar):
+                    _tell(line, sys.stderr if line.startswith("note: ") or piped else sys.stdout)
+            except BrokenPipeError:
+                raise
+            except (UsageError, OSError, MemoryError, RuntimeError) as error:
+                if not _foreseen(error):
+                    raise
+                failed += 1
+                _tell(f"{name}: {_words(error)}", sys.stderr)
+            bar.update(max(0, _expected(job, size) - (bar.n - done)) if not bar.disable else 0)
+    if failed:
+        if len(jobs) > 1:
+            print(f"{failed} of {len(jobs)} pictures failed", file=sys.stderr)
+        sys.stdout.flush()
+        raise SystemExit(1)
+
+
+def _foreseen(error: Exception) -> bool:
+    """Whether it is the user's, the disk's or the memory's, not a defect of ours."""
+    return not isinstance(error, RuntimeError) or "memory" in str(error)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, UsageError):
+        if error.errno is None:
+            return f"cannot be written: {error}"
+        full = "; what was written before is whole" if error.errno == errno.ENOSPC else ""
+        return f"cannot write {error.filename or 'the picture'}: {error.strerror}{full}"
+    if isinstance(error, MemoryError | RuntimeError):
+        return "memory is too small for it; give a smaller --scale or --tile"
+    return " ".join(str(error).split())
+
+
+def _tell(line: str, out: TextIO) -> None:
+    """A line that does not break the progress bar."""
+    # A file's name may hold what no terminal shows.
+    safe = "".join(c if c.isprintable() else "�" for c in line)
+    encoding = out.encoding or "utf-8"
+    tqdm.write(safe.encode(encoding, "replace").decode(encoding), file=out)
+
+
+def _progress(jobs: Sequence[Job], size: Size) -> "tqdm[None]":
+    seen = sys.stderr.isatty()
+    return tqdm(
+        total=sum(_expected(job, size) for job in jobs) if seen else None,
+        disable=not seen,
+        unit="px",
+        unit_scale=True,
+        dynamic_ncols=True,
+        leave=False,
+    )
+
+
+def _expected(job: Job, size: Size) -> int:
+    """Output pixels, so far as a header tells."""
+    found = None if job.source == PIPE else header_size(job.source)
+    try:
+        return 0 if found is None else math.prod(size.of(*found))
+    except UsageError:
+        return 0
+
+
+class _Command:
+    """What is the same for all pictures, and which files have been written."""
+
+    def __init__(
+        self,
+        model: LINF | Regression | Bicubic,
+        size: Size,
+        ask: Ask,
+        form: str | None,
+        quality: int,
+        force: bool,
+        one: Path | None,
+    ) -> None:
+        self.model, self.size, self.ask = model, size, ask
+        self.form, self.quality, self.force, self.one = form, quality, force, one
+        self.written: set[Path] = set()
+
+    def run(self, job: Job, bar: "tqdm[None]") -> Iterator[str]:
+        """Enlarge one picture; the lines to tell."""
+        picture = read_picture(sys.stdin.buffer.read() if job.source == PIPE else job.source)
+        size = self.size.of(*picture.pixels.shape[:2])
+        form = self._format(job)
+        if max(size) > LONGEST[form]:
+            raise UsageError(f"{form} holds at most {LONGEST[form]} pixels a side, {max(size)} are asked for")
+        out, heat = self._outputs(job, size, form)
+        for path in (*out, *heat):
+            self._check(path, size, picture, form)
+        made = enlarge(self.model, picture.pixels, size, self.ask, bar.update)
+        alpha = None if picture.alpha is None else enlarged_alpha(picture.alpha, size)
+        while made.pictures:  # What is written needs no memory any more.
+            whole = replace(picture, pixels=made.pictures.pop(0), alpha=alpha)
+            picture.notes += self._write(out[-len(made.pictures) - 1], whole, form)
+        if made.deviation is not None:
+            with replacing(heat[0]) as part, open(part, "wb") as file:
+                heat_map(made.deviation).save(file, "PNG")
+        name = "stdin" if job.source == PIPE else str(job.source)
+        yield from (f"note: {name}: {note}" for note in dict.fromkeys(picture.notes + losses(picture, form)))
+        if self.one != PIPE:
+            self.written |= {path.absolute() for path in (*out, *heat)}
+            yield from (f"{path}, {size[1]}×{size[0]}" for path in out)
+            yield from map(str, heat)
+
+    def _format(self, job: Job) -> str:
+        if self.form is not None:
+            return self.form
+        named = job.source if self.one in (None, PIPE) else self.one
+        assert named is not None
+        return SUFFIXES.get(named.suffix.lower(), "png") if self.one != PIPE else "png"
+
+    def _outputs(self, job: Job, size: tuple[int, int], form: str) -> tuple[list[Path], list[Path]]:
+        """The files of a picture: its samples, and its map."""
+        if self.one == PIPE:
+            return [PIPE], []
+        if self.one is not None:
+            stem, suffix, folder = self.one.stem, self.one.suffix, self.one.parent
+        else:
+            own = job.source.suffix
+            suffix = own if SUFFIXES.get(own.lower()) == form else f".{form}"
+            stem = f"{'stdin' if job.source == PIPE else job.source.stem}_{self.size.word(size)}"
+            folder = job.folder
+        numbers = [""] if self.ask.samples == 1 else [f"_{n}" for n in range(1, self.ask.samples + 1)]
+        heat = [folder / f"{stem}_uncertainty.png"] if self.ask.uncertainty else []
+        return [folder / f"{stem}{number}{suffix}" for number in numbers], heat
+
+    def _check(self, path: Path, size: tuple[int, int], picture: Picture, form: str) -> None:
+        """Raise UsageError unless a file may and can be written."""
+        if path == PIPE:
+            return
+        if path.absolute() in self.written:
+            raise UsageError(
+                f"another picture of this call was written to {path}; give them folders of their own"
+            )
+        if path.is_dir() or (path.exists() and not self.force):
+            raise UsageError(f"{path} exists" + ("" if path.is_dir() else "; --force overwrites it"))
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise UsageError(f"cannot write {path}: {folder} is no folder")
+        # Photographs are seldom packed tighter.
+        raw = math.prod(size) * picture.pixels.shape[2] * picture.pixels.itemsize
+        need, free = raw // (50 if form in ("jpg", "webp") else 10), shutil.disk_usage(folder).free
+        if self.ask.samples * need > free:
+            raise UsageError(
+                f"{size[1]}×{size[0]} pixels need at least {self.ask.samples * need / 2**30:.2g} GiB on the disk of "
+                f"{folder}, {free / 2**30:.2g} GiB are free"
+            )
+
+    def _write(self, path: Path, picture: Picture, form: str) -> list[str]:
+        if path == PIPE:
+            content = io.BytesIO()
+            notes = write_picture(content, picture, form, self.quality)
+            sys.stdout.buffer.write(content.getbuffer())
+            sys.stdout.buffer.flush()
+            return notes
+        with replacing(path) as part, open(part, "w+b") as file:
+            return write_picture(file, picture, form, self.quality)

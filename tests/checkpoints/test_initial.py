@@ -1,0 +1,113 @@
+"""An encoder begins with another model's weights, tensor for tensor, or says why it does not."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+import linf
+from helpers.commands import Command, Compose, assert_in_words
+from linf.checkpoints.initial import start_from
+from linf.checkpoints.published import to_published
+from linf.errors import UsageError
+from linf.models.conditioner import FourierConditioner
+from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
+from linf.models.flow import ConditionalFlow
+from linf.models.linf import LINF
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+@pytest.fixture(params=["safetensors", "published", "lightning"])
+def file(request: pytest.FixtureRequest, tmp_path: Path, checkpoint: Path) -> Path:
+    """A model with an EDSR of one block and four channels, in each format."""
+    model = linf.load(checkpoint)
+    if request.param == "safetensors":
+        return checkpoint
+    if request.param == "published":
+        torch.save(to_published(model), tmp_path / "model.pth")
+        return tmp_path / "model.pth"
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"linf": model.config, "state_dict": state}, tmp_path / "last.ckpt")
+    return tmp_path / "last.ckpt"
+
+
+def test_an_encoder_starts_from_anothers_weights(file: Path, checkpoint: Path) -> None:
+    model = linf.load(checkpoint)
+    encoder = EDSR(1, 4, pretrained=file)
+    assert not same(EDSR(1, 4), model.encoder)
+    assert same(encoder, model.encoder)
+    assert encoder.config == model.encoder.config, "a checkpoint needs no other file"
+    assert all(p.requires_grad and p.is_leaf for p in encoder.parameters())
+
+
+@pytest.mark.parametrize(("blocks", "channels"), [(2, 4), (1, 5)])
+def test_weights_of_another_make_are_told(file: Path, blocks: int, channels: int) -> None:
+    with pytest.raises(UsageError, match=r"another encoder than EDSR .*: (body|head)\..* there and .* here"):
+        EDSR(blocks, channels, pretrained=str(file))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [partial(RDN, 16, 8, 64, 4), partial(RRDBNet, 1, 4, 2), partial(SwinIR, 12, (2,), (2,))],
+    ids=["rdn", "rrdb", "swinir"],
+)
+def test_every_encoder_starts_from_a_published_file(tmp_path: Path, make: Callable[..., nn.Module]) -> None:
+    flow = ConditionalFlow(1, 2)
+    model = LINF(make(), partial(FourierConditioner, width=8, depth=1), flow)
+    torch.save(to_published(model), tmp_path / "published.pth")
+    assert same(make(pretrained=tmp_path / "published.pth"), model.encoder)
+
+
+def test_mean_shifts_are_dropped_and_nothing_else(tmp_path: Path, checkpoint: Path) -> None:
+    content = to_published(linf.load(checkpoint))
+    state = content["model"]["sd"]
+    assert "encoder.sub_mean.weight" in state
+    torch.save(content, tmp_path / "whole.pth")
+    start_from(EDSR(1, 4), tmp_path / "whole.pth")
+    state["encoder.extra.weight"] = torch.zeros(3)
+    torch.save(content, tmp_path / "more.pth")
+    with pytest.raises(UsageError, match=r"extra.weight is 3 there and missing here"):
+        start_from(EDSR(1, 4), tmp_path / "more.pth")
+    del state["encoder.extra.weight"], state["encoder.head.0.bias"]
+    torch.save(content, tmp_path / "less.pth")
+    with pytest.raises(UsageError, match=r"head.0.bias is missing there and 4 here"):
+        start_from(EDSR(1, 4), tmp_path / "less.pth")
+
+
+@pytest.mark.parametrize("name", ["text.pth", "text.safetensors", "tensor.pth", "none.pth", "list.ckpt"])
+def test_a_file_of_another_kind_is_told(tmp_path: Path, name: str) -> None:
+    contents: dict[str, object] = {
+        "tensor.pth": torch.zeros(3),
+        "none.pth": {"state_dict": {"a": torch.zeros(3)}},
+        "list.ckpt": [3],
+    }
+    path = tmp_path / name
+    path.write_text("text") if "text" in name else torch.save(contents[name], path)
+    with pytest.raises(UsageError, match=name):
+        EDSR(1, 4, pretrained=path)
+
+
+def test_a_backbone_of_lpips_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path))
+    for name in ("alexnet", "edsr_baseline_liif"):
+        with pytest.raises(UsageError, match=f"linf weights fetch {name}"):
+            EDSR(pretrained=name)
+
+
+def test_the_published_liif_starts_an_encoder(fetched: Callable[[str], Path], composed: Compose) -> None:
+    model = linf.load(fetched("edsr_baseline_liif"))
+    config = composed("train", "encoder.pretrained=edsr_baseline_liif")
+    assert same(instantiate(config.encoder), model.encoder)
+
+
+def test_a_mistake_is_one_line(command: Command) -> None:
+    done = command("train", "experiment=smoke", "encoder.pretrained=gone.pth")
+    assert_in_words(done.status, done.out, done.err, "encoder.pretrained=gone.pth", "edsr_baseline_liif")

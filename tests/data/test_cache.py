@@ -1,0 +1,151 @@
+"""The cache of decoded pictures."""
+
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.images import one_line, write
+from linf.data.cache import ImageCache
+from linf.data.sources import read_image
+from linf.errors import UsageError
+
+
+def test_cache_gives_the_pictures_read_only(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{i}.png", 5 + i, 9) for i in range(3)]
+    cache = ImageCache(paths, cache_dir=tmp_path / "cache")
+    assert (len(cache), cache.paths, cache.shapes) == (3, tuple(paths), ((5, 9), (6, 9), (7, 9)))
+    for path, pixels in zip(paths, cache, strict=True):
+        assert np.array_equal(pixels, read_image(path))
+        assert not pixels.flags.writeable
+        assert not pixels.flags.owndata
+
+
+def test_cache_pickles_without_its_pixels(tmp_path: Path) -> None:
+    cache = ImageCache([write(tmp_path / "a.png", 200, 200)], cache_dir=tmp_path)
+    first = cache[0]
+    blob = pickle.dumps(cache)
+    assert len(blob) < 2000
+    assert np.array_equal(pickle.loads(blob)[0], first)
+
+
+def test_cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.png")
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "env"))
+    assert ImageCache([path]).file.parent == tmp_path / "env" / "pictures"
+    monkeypatch.delenv("LINF_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert ImageCache([path]).file.parent == tmp_path / "home" / ".cache" / "linf" / "pictures"
+
+
+def test_cache_is_reused_until_a_source_changes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    first = ImageCache([path], cache_dir=tmp_path)
+    inode = first.file.stat().st_ino
+    assert ImageCache([path], min_side=2, cache_dir=tmp_path).file.stat().st_ino == inode
+    write(path, 20, 20)
+    os.utime(path, ns=(1, 1))
+    second = ImageCache([path], cache_dir=tmp_path)
+    assert second.file != first.file
+    assert np.array_equal(second[0], read_image(path))
+
+
+def test_dropped_pictures_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    good, small = write(tmp_path / "good.png"), write(tmp_path / "small.png", 3, 30)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(good.read_bytes()[:-300])
+    with caplog.at_level(logging.WARNING):
+        cache = ImageCache([small, broken, good], min_side=4, cache_dir=tmp_path)
+    assert cache.paths == (good,)
+    assert np.array_equal(cache[0], read_image(good))
+    assert "small.png has 3 x 30 pixels" in caplog.text
+    assert "broken.png" in caplog.text
+    assert len(caplog.records) == 2
+    with pytest.raises(UsageError, match=r"broken\.png"):
+        ImageCache([broken, good], on_error="raise", cache_dir=tmp_path)
+    with pytest.raises(UsageError, match="none of 2 pictures"):
+        ImageCache([small, broken], min_side=4, cache_dir=tmp_path)
+    with pytest.raises(UsageError, match="choose 'skip' or 'raise'"):
+        ImageCache([good], on_error="ignore", cache_dir=tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_file_damaged_on_disk_is_rebuilt(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    file = ImageCache([path], cache_dir=tmp_path).file
+    file.write_bytes(file.read_bytes()[:-5])
+    assert np.array_equal(ImageCache([path], cache_dir=tmp_path)[0], read_image(path))
+
+
+def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", 100, 100)
+    part = ImageCache([path], cache_dir=tmp_path).file.with_suffix(".part")
+    part.with_suffix(".pixels").unlink()
+    part.symlink_to("/dev/full")
+    with pytest.raises(
+        UsageError, match=r"No space left on device; free some space, or .*LINF_CACHE"
+    ) as error:
+        ImageCache([path], cache_dir=tmp_path)
+    one_line(error)
+    assert not part.is_symlink()
+    assert len(ImageCache([path], cache_dir=tmp_path)) == 1
+
+
+def test_an_unwritable_place_is_told_in_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot use the picture cache"):
+        ImageCache([path], cache_dir=tmp_path / "file")
+
+
+BUILD = """
+import logging, sys, time
+from pathlib import Path
+from linf.data import cache
+decode = cache.read_image
+def counted(path):
+    with open(sys.argv[2], "a") as tally:
+        tally.write("x")
+    time.sleep(float(sys.argv[3]))
+    return decode(path)
+cache.read_image = counted
+pictures = cache.ImageCache(sorted(Path(sys.argv[1]).glob("*.png")), cache_dir=sys.argv[1])
+print(pictures.file.stat().st_ino, sum(int(picture.sum()) for picture in pictures))
+"""
+
+
+def build(root: Path, delay: float) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-c", BUILD, str(root), str(root / "tally"), str(delay)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_concurrent_starters_decode_once(tmp_path: Path) -> None:
+    for i in range(6):
+        write(tmp_path / f"{i}.png")
+    starters = [build(tmp_path, 0.05) for _ in range(4)]
+    told = {starter.communicate(timeout=60)[0] for starter in starters}
+    assert len(told) == 1
+    assert all(starter.returncode == 0 for starter in starters)
+    assert (tmp_path / "tally").read_text() == "x" * 6
+
+
+def test_a_killed_build_harms_nobody(tmp_path: Path) -> None:
+    paths = [write(tmp_path / f"{i}.png") for i in range(6)]
+    starter = build(tmp_path, 0.3)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "tally").exists() or len((tmp_path / "tally").read_text()) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    starter.send_signal(signal.SIGKILL)
+    starter.communicate(timeout=60)
+    assert len(list((tmp_path / "pictures").glob("*.part"))) == 1
+    assert not list((tmp_path / "pictures").glob("*.pixels"))
+    cache = ImageCache(paths, cache_dir=tmp_path)
+    assert all(np.array_equal(cache[i], read_image(path)) for i, path in enumerate(paths))
+    assert not list((tmp_path / "pictures").glob("*.part"))

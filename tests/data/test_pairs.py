@@ -1,0 +1,293 @@
+"""Training samples and evaluation pairs, by property."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from linf.data.cache import ImageCache
+from linf.data.pairs import (
+    RandomScaleCrops,
+    ScaledPictures,
+    SRBatch,
+    collate_picture,
+    oriented,
+    smallest_crop,
+)
+from linf.errors import UsageError
+from linf.images.resize import matlab_bicubic, pil_bicubic
+
+
+def cache_of(root: Path, *shapes: tuple[int, int], channels: str = "noise", **kwargs: int) -> ImageCache:
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, (height, width) in enumerate(shapes):
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        if channels == "position":  # Red tells y, green tells x.
+            image[..., 0], image[..., 1] = np.arange(height)[:, None], np.arange(width)
+        paths.append(root / f"{i}_{height}x{width}_{channels}.png")
+        Image.fromarray(image).save(paths[-1])
+    return ImageCache(paths, cache_dir=root, **kwargs)
+
+
+def pixel_index(coord: Tensor, n: int) -> np.ndarray:
+    """The inverse of ``-1 + (2i + 1) / n``, exact or failing."""
+    index = ((coord.double() + 1) * n - 1) / 2
+    assert torch.allclose(index, index.round(), atol=1e-3)
+    return index.round().long().numpy()
+
+
+def whole_crop(dataset: RandomScaleCrops, i: int) -> np.ndarray:
+    """The HR crop of sample i: (H, W, 3) uint8, by the same draws."""
+    epoch, index = divmod(i, len(dataset))
+    rng = np.random.default_rng((dataset.seed, epoch, index))
+    return dataset._hr_crop(dataset.cache[index % len(dataset.cache)], rng)
+
+
+def same(a: SRBatch, b: SRBatch) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+CASES = [
+    {"patch_size": 1, "queries": 100, "window": False},
+    {"patch_size": 3, "queries": 30, "window": False},
+    {"patch_size": 5, "queries": 2000, "window": False},
+    {"patch_size": 1, "queries": 144, "window": True},
+    {"patch_size": 3, "queries": 17, "window": True},
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sample_is_patches_of_a_crop_and_its_bicubic_lr(tmp_path: Path, case: dict) -> None:
+    dataset = RandomScaleCrops(cache_of(tmp_path, (60, 70), (90, 55)), crop=12, **case)
+    p = case["patch_size"]
+    for i in range(12):
+        sample, crop = dataset[i], whole_crop(dataset, i)
+        n = len(crop)
+        assert torch.equal(sample.cell, torch.tensor([2 / n, 2 / n]))
+        lr = np.rint(sample.lr.numpy() * 255).astype(np.uint8).transpose(1, 2, 0)
+        assert np.array_equal(lr, pil_bicubic(crop, (12, 12)))
+        d, *grid = sample.hr.shape
+        assert d == 3 * p * p
+        assert sample.coord.shape == (*grid, 2)
+        y, x = (pixel_index(sample.coord[..., axis], n) for axis in (0, 1))
+        assert min(y.min(), x.min()) >= p // 2
+        assert max(y.max(), x.max()) < n - p // 2
+        for c in range(3):
+            for dy in range(p):
+                for dx in range(p):
+                    expected = crop[y + dy - p // 2, x + dx - p // 2, c].astype(np.float32) / 255
+                    assert np.array_equal(sample.hr[c * p * p + dy * p + dx].numpy(), expected)
+        assert all(t.dtype == torch.float32 for t in sample)
+
+
+@pytest.mark.parametrize(("queries", "grid"), [(16, (4, 4)), (15, (1, 15)), (1, (1, 1))])
+def test_queries_make_a_square_or_a_row(tmp_path: Path, queries: int, grid: tuple[int, int]) -> None:
+    sample = RandomScaleCrops(cache_of(tmp_path, (40, 40)), crop=8, queries=queries)[0]
+    assert sample.coord.shape == (*grid, 2)
+
+
+def test_queries_are_distinct_where_there_are_enough(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (40, 40))
+    coord = RandomScaleCrops(cache, crop=8, scale=(2, 2), queries=256)[0].coord
+    assert len(torch.unique(coord.reshape(-1, 2), dim=0)) == 256
+    coord = RandomScaleCrops(cache, crop=8, scale=(2, 2), queries=400)[0].coord
+    assert coord.shape == (20, 20, 2)
+
+
+def test_window_is_contiguous_whole_patches(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (80, 80), channels="position")
+    dataset = RandomScaleCrops(cache, crop=12, scale=(1, 4), patch_size=3, queries=16, window=True, repeat=40)
+    corners = set()
+    for i in range(40):
+        sample, crop = dataset[i], whole_crop(dataset, i)
+        tiles = sample.hr.reshape(3, 3, 3, 4, 4).permute(3, 1, 4, 2, 0).reshape(12, 12, 3)
+        y, x = (int(pixel_index(sample.coord[0, 0, axis], len(crop))) - 1 for axis in (0, 1))
+        assert np.array_equal(np.rint(tiles.numpy() * 255), crop[y : y + 12, x : x + 12])
+        corners.add((y, x))
+    assert len(corners) > 20
+
+
+def test_scale_is_uniform_in_range_and_all_eight_orientations_occur(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (100, 100), channels="position")
+    dataset = RandomScaleCrops(cache, crop=16, scale=(1.5, 4), queries=1, repeat=400)
+    sides, seen, tops = [], set(), []
+    for i in range(400):
+        crop = whole_crop(dataset, i).astype(int)
+        sides.append(len(crop))
+        down, right = (crop[-1, 0] - crop[0, 0])[:2], (crop[0, -1] - crop[0, 0])[:2]
+        seen.add((*np.sign(down), *np.sign(right)))
+        tops.append(crop[..., 0].min() / (100 - len(crop)))
+        assert set(np.abs(np.concatenate([down, right]))) == {0, len(crop) - 1}
+    assert (min(sides), max(sides)) == (24, 64)
+    assert np.mean(sides) / 16 == pytest.approx(2.75, abs=0.15)
+    assert len(seen) == 8
+    assert min(tops) < 0.05
+    assert max(tops) > 0.95
+
+
+def test_fixed_scale(tmp_path: Path) -> None:
+    dataset = RandomScaleCrops(cache_of(tmp_path, (50, 50)), crop=10, scale=(2.55, 2.55), queries=1, repeat=5)
+    assert {len(whole_crop(dataset, i)) for i in range(5)} == {round(25.5)}
+
+
+def test_oriented_gives_eight_different_pictures() -> None:
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert len({oriented(image, i).tobytes() for i in range(8)}) == 8
+    assert oriented(np.zeros((2, 5, 3)), 4).shape == (5, 2, 3)
+
+
+def test_sample_depends_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (60, 60), (60, 60))
+    dataset, again = (RandomScaleCrops(cache, crop=8, queries=9, repeat=3) for _ in range(2))
+    assert len(dataset) == 6
+    for i in (5, 0, 17):
+        assert same(dataset[i], again[i])
+    samples = [dataset[i] for i in range(18)] + [
+        RandomScaleCrops(cache, crop=8, queries=9, repeat=3, seed=1)[0]
+    ]
+    assert not any(same(a, b) for i, a in enumerate(samples) for b in samples[:i])
+
+
+def test_samples_collate_to_the_same_tuple(tmp_path: Path) -> None:
+    dataset = RandomScaleCrops(cache_of(tmp_path, (60, 60)), crop=8, patch_size=3, queries=9, repeat=4)
+    batch = default_collate([dataset[i] for i in range(4)])
+    assert isinstance(batch, SRBatch)
+    assert [tuple(t.shape) for t in batch] == [(4, 3, 8, 8), (4, 27, 3, 3), (4, 3, 3, 2), (4, 2)]
+
+
+def test_small_pictures_limit_the_scale_or_are_dropped(tmp_path: Path) -> None:
+    shapes = ((19, 40), (20, 90), (64, 64))
+    smallest = smallest_crop(10, (2.0, 4.0))
+    cache = cache_of(tmp_path, *shapes, min_side=smallest)
+    assert cache.shapes == shapes[1:]
+    dataset = RandomScaleCrops(cache, crop=10, scale=(2.0, 4.0), queries=4, repeat=30)
+    assert {len(whole_crop(dataset, i)) for i in range(0, 60, 2)} == {20}
+    assert max(len(whole_crop(dataset, i)) for i in range(1, 60, 2)) > 35
+    with pytest.raises(UsageError, match="min_side=20"):
+        RandomScaleCrops(cache_of(tmp_path, *shapes), crop=10, scale=(2.0, 4.0))
+
+
+def test_rounding_down_the_smallest_crop_still_gives_samples(tmp_path: Path) -> None:
+    dataset = RandomScaleCrops(cache_of(tmp_path, (3, 3)), crop=3, scale=(1.1, 4), queries=4)
+    assert dataset[0].lr.shape == (3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [
+        ({"scale": (math.nan, 4)}, "scale is"),
+        ({"scale": (0, 4)}, "scale is"),
+        ({"scale": (0.5, 4)}, "scale is"),
+        ({"scale": (-1, 4)}, "scale is"),
+        ({"scale": (1, math.inf)}, "scale is"),
+        ({"scale": (4, 1)}, "scale is"),
+        ({"scale": (4,)}, "scale is"),
+        ({"crop": 0}, "crop is 0"),
+        ({"patch_size": 2}, "odd"),
+        ({"patch_size": 0}, "odd"),
+        ({"patch_size": -3}, "odd"),
+        ({"queries": 0}, "queries"),
+        ({"repeat": 0}, "repeat"),
+        ({"seed": -1}, "seed"),
+        ({"crop": 8, "window": True, "queries": 81}, "take 9 pixels a side, .* smallest crop"),
+        ({"crop": 8, "window": True, "queries": 9, "patch_size": 3}, "take 9 pixels"),
+        ({"crop": 2, "patch_size": 3}, "take 3 pixels"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, wrong: dict, match: str) -> None:
+    with pytest.raises(UsageError, match=match) as error:
+        RandomScaleCrops(cache_of(tmp_path, (60, 60)), **wrong)
+    assert "\n" not in str(error.value)
+
+
+# Evaluation pairs
+
+
+@pytest.mark.parametrize("s", [1, 2, 3, 3.3, 4, 7.25])
+def test_pair_is_a_crop_and_its_bicubic_lr(tmp_path: Path, s: float) -> None:
+    cache = cache_of(tmp_path, (50, 61))
+    picture = ScaledPictures(cache, [s])[0]
+    h, w = math.floor(50 / s), math.floor(61 / s)
+    assert picture.lr.shape == (3, h, w)
+    assert picture.hr.shape == (3, round(h * s), round(w * s))
+    hr = cache[0][: round(h * s), : round(w * s)]
+    assert np.array_equal(np.rint(picture.hr.numpy() * 255), hr.transpose(2, 0, 1))
+    lr = pil_bicubic(np.ascontiguousarray(hr), (h, w))
+    assert np.array_equal(np.rint(picture.lr.numpy() * 255), lr.transpose(2, 0, 1))
+    assert (picture.scale, picture.name) == (s, "0_50x61_noise")
+
+
+def test_floor_survives_floating_point(tmp_path: Path) -> None:
+    assert ScaledPictures(cache_of(tmp_path, (33, 33)), [1.1])[0].lr.shape == (3, 30, 30)
+
+
+def test_first_scale_first(tmp_path: Path) -> None:
+    pairs = ScaledPictures(cache_of(tmp_path, (20, 20), (30, 30)), [2, 3])
+    assert [(p.scale, p.hr.shape[1]) for p in pairs] == [(2, 20), (2, 30), (3, 18), (3, 30)]
+    assert len(pairs) == 4
+
+
+@pytest.mark.parametrize(("hr", "cropped"), [((50, 61), (48, 60)), ((47, 60), (47, 60))])
+def test_given_lr_is_used_and_decides_the_crop(
+    tmp_path: Path, hr: tuple[int, int], cropped: tuple[int, int]
+) -> None:
+    lr = cache_of(tmp_path, (16, 20))
+    pairs = ScaledPictures(cache_of(tmp_path, hr), [2, 3], {3: lr})
+    assert np.array_equal(np.rint(pairs[1].lr.numpy() * 255), lr[0].transpose(2, 0, 1))
+    assert pairs[1].hr.shape == (3, *cropped)
+    assert pairs[0].lr.shape == (3, hr[0] // 2, hr[1] // 2)
+
+
+@pytest.mark.parametrize("s", [2, 2.7, 4])
+def test_lr_is_made_by_the_bicubic_that_is_asked_for(tmp_path: Path, s: float) -> None:
+    cache = cache_of(tmp_path, (40, 44))
+    pil, matlab = (ScaledPictures(cache, [s], name="set", resize=whose)[0] for whose in ("pil", "matlab"))
+    assert torch.equal(pil.hr, matlab.hr)
+    expected = matlab_bicubic(pil.hr.mul(255).round().byte(), pil.lr.shape[-2:])
+    assert torch.equal(matlab.lr.mul(255).round().byte(), expected)
+    inside = (..., slice(3, -3), slice(3, -3))
+    difference = (pil.lr - matlab.lr).mul(255).round().abs()
+    assert difference[inside].max() <= 1
+    assert difference.max() > 1, "they differ at the border"
+    assert pil.dataset == "set"
+
+
+def test_a_bicubic_that_there_is_not_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="choose 'pil' or 'matlab'"):
+        ScaledPictures(cache_of(tmp_path, (20, 20)), [2], resize="kornia")  # type: ignore[arg-type]
+
+
+def test_central_crop_comes_first_and_sets_given_lr_aside(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (50, 61), (10, 80))
+    pairs = ScaledPictures(cache, [3], {3: cache_of(tmp_path, (16, 20), (3, 26))}, crop=20)
+    assert np.array_equal(np.rint(pairs[0].hr.numpy() * 255), cache[0][15:33, 20:38].transpose(2, 0, 1))
+    assert (pairs[0].lr.shape, pairs[1].hr.shape) == ((3, 6, 6), (3, 9, 18))
+
+
+def test_collate_adds_the_batch(tmp_path: Path) -> None:
+    picture = ScaledPictures(cache_of(tmp_path, (20, 30)), [2])[0]
+    batch = collate_picture([picture])
+    assert (batch.lr.shape, batch.hr.shape) == ((1, 3, 10, 15), (1, 3, 20, 30))
+    assert (batch.scale, batch.name) == (2.0, picture.name)
+
+
+def test_evaluation_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (5, 40))
+    for scales in ([], [0], [math.nan], [0.5], [2, math.inf]):
+        with pytest.raises(UsageError, match="scales are"):
+            ScaledPictures(cache, scales)
+    with pytest.raises(UsageError, match=r"0_5x40_noise\.png has 5 pixels .* scale 6 .* at most 5") as error:
+        ScaledPictures(cache, [2, 6])
+    assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="crop is 0"):
+        ScaledPictures(cache, [2], crop=0)
+    with pytest.raises(UsageError, match="given LR of"):
+        ScaledPictures(cache_of(tmp_path, (50, 60)), [2], {2: cache_of(tmp_path, (50, 60))})
+    with pytest.raises(UsageError, match="is nothing"):
+        ScaledPictures(cache_of(tmp_path, (8, 8), (8, 8)), [2], {2: cache_of(tmp_path, (4, 4))})

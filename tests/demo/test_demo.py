@@ -1,0 +1,49 @@
+"""Promises kept on the real thing: the demo, memory at a large scale, and a published network's figures."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from helpers.paths import DATA, ROOT
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run([sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_model_is_a_decibel_above_bicubic_at_every_scale(tmp_path: Path) -> None:
+    run(str(ROOT / "train.py"), "experiment=demo", cwd=tmp_path)
+    weights = tmp_path / "outputs/demo/train/model.safetensors"
+    scales = "data.test_scales=[2,3.3,4]"
+    run(str(ROOT / "eval.py"), f"ckpt_path={weights}", scales, f"hydra.run.dir={tmp_path}/eval", cwd=tmp_path)
+    table = pd.read_csv(tmp_path / "eval/metrics.csv").pivot(index="scale", columns="system", values="psnr_y")
+    assert list(table.index) == [2, 3.3, 4]
+    assert (table["τ=0"] - table["bicubic"]).min() >= 1.0
+    assert (table["τ=0"] > table["τ=0.4"]).all()
+    assert (table["τ=0.4"] > table["τ=0.8"]).all()
+
+
+@pytest.mark.slow
+def test_a_scale_of_32_stays_within_a_gigabyte(tmp_path: Path) -> None:
+    assert "| met |" in run(str(ROOT / "benchmarks/run.py"), "x32", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_the_official_liif_has_its_figures_on_set5(tmp_path: Path, fetched: Callable[[str], Path]) -> None:
+    """Y-PSNR with MATLAB's LR: published weights through our reader, encoder, decoder and protocol."""
+    if not (DATA / "Set5").is_dir():
+        pytest.skip(f"no Set5 in {DATA}")
+    weights = fetched("edsr_baseline_liif")
+    scales = "data.test_scales=[2,3,4,8]"
+    where = ("data=benchmark", f"data.root={DATA}", scales, f"hydra.run.dir={tmp_path}/eval")
+    run(str(ROOT / "eval.py"), f"ckpt_path={weights}", *where, cwd=tmp_path)
+    table = pd.read_csv(tmp_path / "eval/metrics.csv").pivot(index="scale", columns="system", values="psnr_y")
+    assert table["LIIF"].tolist() == pytest.approx([37.97, 34.39, 32.23, 26.98], abs=0.02)
+    assert table["bicubic"].tolist()[:3] == pytest.approx([33.66, 30.39, 28.42], abs=0.02)

@@ -1,0 +1,505 @@
+"""Evaluation from a model file to its tables, against figures worked out apart from it."""
+
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+from skimage.color import rgb2ycbcr
+
+import linf
+from helpers.commands import Command, Compose
+from helpers.paths import ROOT
+from linf.data.sources import read_image
+from linf.errors import UsageError
+from linf.evaluation.evaluation import Evaluation
+from linf.images.resize import matlab_bicubic, pil_bicubic
+from linf.models.distribution import law
+
+SCALES = (2, 3.3)
+SYSTEMS = ("bicubic", "τ=0", "τ=0.4", "τ=0.8")
+METRICS = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr"]
+
+
+def evaluate(composed: Compose, model: Path, pictures: Path, folder: Path, *overrides: str) -> Evaluation:
+    """What ``eval.py`` does, over a folder of pictures."""
+    given = (f"ckpt_path={model}", "data=folder", f"data.root={pictures}", f"run_dir={folder}")
+    config = composed("eval", *given, "data.num_workers=0", f"data.test_scales={list(SCALES)}", *overrides)
+    pl.seed_everything(config.seed, workers=True)
+    data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+    trainer.test(task, data, verbose=False)
+    return task
+
+
+def shell(model: Path, pictures: Path, *overrides: str) -> list[str]:
+    """The command that a process of its own runs."""
+    given = (f"ckpt_path={model}", "data=folder", f"data.root={pictures}", "data.num_workers=0")
+    return [sys.executable, str(ROOT / "eval.py"), *given, *overrides]
+
+
+def strict_json(file: Path) -> list[dict[str, Any]]:
+    """JSON as its standard has it, without NaN and Infinity."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in {file}")
+
+    return json.loads(file.read_text(), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Evaluation]:
+    folder = tmp_path_factory.mktemp("evaluated")
+    return folder, evaluate(composed, checkpoint, photos, folder, "save_pictures=true")
+
+
+def test_tables_agree(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+    folder, _ = evaluated
+    records = strict_json(folder / "metrics.json")
+    table, pictures = (pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "pictures"))
+    assert [(r["dataset"], r["scale"], r["system"]) for r in records] == [
+        (photos.name, scale, system) for scale in SCALES for system in SYSTEMS
+    ]
+    assert np.allclose(pd.DataFrame(records)[METRICS], table[METRICS], rtol=1e-12)
+    assert len(pictures) == 2 * len(SCALES) * len(SYSTEMS)
+    assert sorted(set(pictures["picture"])) == sorted(path.stem for path in photos.iterdir())
+    for record in records:
+        rows = pictures[(pictures["scale"] == record["scale"]) & (pictures["system"] == record["system"])]
+        assert len(rows) == 2
+        assert [record[name] for name in METRICS] == pytest.approx(rows[METRICS].mean().tolist(), rel=1e-6)
+
+
+def test_bicubic_is_what_it_is_elsewhere(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+    pictures = pd.read_csv(evaluated[0] / "pictures.csv").set_index(["picture", "scale", "system"])
+    for path in photos.iterdir():
+        for scale in SCALES:
+            hr = Image.open(path)
+            h, w = (int(n / scale) for n in (hr.height, hr.width))
+            hr = hr.crop((0, 0, round(w * scale), round(h * scale)))
+            lr = torch.from_numpy(np.array(hr.resize((w, h), Image.Resampling.BICUBIC))).permute(2, 0, 1)
+            sr = matlab_bicubic(lr, (hr.height, hr.width)).permute(1, 2, 0).numpy()
+            shave = slice(math.ceil(scale), -math.ceil(scale))
+            error = (rgb2ycbcr(np.array(hr)) - rgb2ycbcr(sr))[shave, shave, 0]
+            expected = 10 * math.log10(255**2 / np.mean(error**2))
+            assert pictures.loc[(path.stem, scale, "bicubic"), "psnr_y"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_figures_are_those_of_the_pictures_written(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+    folder, _ = evaluated
+    pictures = pd.read_csv(folder / "pictures.csv").set_index(["picture", "scale", "system"])
+    written = list((folder / "pictures").rglob("*.png"))
+    assert len(written) == len(pictures) + 2 * 2 * len(SCALES), "LR and HR stand beside the systems"
+    for (name, scale, system), row in pictures.iterrows():  # type: ignore[misc]
+        sr = np.array(Image.open(folder / "pictures" / photos.name / f"x{scale:g}" / name / f"{system}.png"))
+        hr = np.array(Image.open(photos / f"{name}.png"))
+        size = tuple(round(int(n / scale) * scale) for n in hr.shape[:2])
+        assert sr.shape == (*size, 3)
+        border = slice(math.ceil(scale), -math.ceil(scale))
+        error = (sr / 255 - hr[: size[0], : size[1]] / 255)[border, border]
+        # Rounded to 8 bits they are nearly as good.
+        assert row["psnr_rgb"] == pytest.approx(-10 * math.log10(np.mean(error**2)), abs=0.02)
+
+
+def test_mean_is_better_than_samples(evaluated: tuple[Path, Evaluation]) -> None:
+    table = pd.read_csv(evaluated[0] / "metrics.csv").set_index(["scale", "system"])["psnr_y"]
+    for scale in SCALES:
+        assert table[scale, "τ=0"] > table[scale, "τ=0.4"] > table[scale, "τ=0.8"]
+
+
+def test_contact_sheet_shows_something(evaluated: tuple[Path, Evaluation]) -> None:
+    sheet = np.asarray(Image.open(evaluated[0] / "contact_sheet.png").convert("RGB"))
+    assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 1000
+    # A column each for LR, the systems and HR; a row each for the two pictures.
+    assert sheet.shape[1] / sheet.shape[0] == pytest.approx(6 / 2, rel=0.15)
+
+
+def test_the_report_says_what_the_table_says(evaluated: tuple[Path, Evaluation]) -> None:
+    folder, task = evaluated
+    report = task.report()
+    table = pd.read_csv(folder / "metrics.csv").set_index(["scale", "system"])["psnr_y"]
+    for scale in SCALES:
+        mean, bicubic = table[scale, "τ=0"], table[scale, "bicubic"]
+        assert f"×{scale:g}: τ=0 {mean:.2f} dB on Y, {mean - bicubic:+.2f} dB against bicubic" in report
+    assert str(folder) in report
+
+
+def test_each_picture_and_scale_is_encoded_once(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    given = (f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}")
+    config = composed("eval", *given, "data.num_workers=0", f"data.test_scales={list(SCALES)}")
+    data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+    sizes = []
+    task.model.encoder.register_forward_hook(lambda module, args, out: sizes.append(tuple(args[0].shape)))
+    trainer.test(task, data, verbose=False)
+    expected = [(1, 3, int(h / s), int(w / s)) for s in SCALES for h, w in ((44, 52), (40, 48))]
+    assert sorted(sizes) == sorted(expected)
+
+
+def test_the_seed_decides_the_samples_and_nothing_else(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    tables = []
+    for run, seed in enumerate((0, 0, 1)):
+        folder = tmp_path / str(run)
+        evaluate(composed, checkpoint, photos, folder, f"seed={seed}")
+        tables.append(pd.read_csv(folder / "pictures.csv"))
+    first, again, other = tables
+    assert first.equals(again)
+    random = first["temperature"] > 0
+    assert first[~random].equals(other[~random])
+    assert (first[random][METRICS] != other[random][METRICS]).all(axis=None)
+
+
+def test_a_pictures_samples_do_not_depend_on_the_others(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    both, one = tmp_path / "both", tmp_path / "one"
+    evaluate(composed, checkpoint, photos, both)
+    evaluate(composed, checkpoint, photos, one, "data.test_limit=1", "data.test_scales=[3.3]")
+    table, alone = (pd.read_csv(folder / "pictures.csv") for folder in (both, one))
+    row = table[(table["scale"] == 3.3) & (table["picture"] == alone["picture"][0])]
+    assert row.reset_index(drop=True).equals(alone)
+
+
+def test_pictures_of_every_kind(composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kinds"
+    folder.mkdir()
+    picture = Image.open(next(iter(sorted(photos.iterdir()))))
+    grey = picture.convert("L")
+    grey.save(folder / "grey.png")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(folder / "deep.png")
+    picture.convert("P").save(folder / "palette.png")
+    veiled = picture.convert("RGBA")
+    veiled.putalpha(255)
+    veiled.save(folder / "alpha.png")
+    picture.save(folder / "plain.jpg", quality=95)
+    evaluate(composed, checkpoint, folder, tmp_path / "out", "data.test_scales=[2]", "temperatures=[0]")
+    table = pd.read_csv(tmp_path / "out" / "pictures.csv").set_index(["picture", "system"])
+    assert len(table) == 5 * 2
+    assert np.isfinite(table[METRICS]).all(axis=None)
+    assert table.loc[("grey", "τ=0"), METRICS].equals(table.loc[("deep", "τ=0"), METRICS])
+
+
+def test_what_has_no_figure_is_null(composed: Compose, checkpoint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    Image.new("RGB", (40, 40), (90, 140, 20)).save(folder / "flat.png")
+    evaluate(composed, checkpoint, folder, tmp_path / "flat", "data.test_scales=[2]")
+    flat = {row["system"]: row for row in strict_json(tmp_path / "flat" / "metrics.json")}
+    assert flat["bicubic"]["psnr_y"] is None
+    assert flat["bicubic"]["ssim"] == pytest.approx(1, abs=2e-4)  # float32, where no variance is left
+    assert flat["τ=0.8"]["psnr_y"] < 60
+    (folder / "flat.png").unlink()
+    Image.effect_noise((12, 9), 50).save(folder / "small.png")
+    evaluate(composed, checkpoint, folder, tmp_path / "small", "data.test_scales=[2]")
+    for row in strict_json(tmp_path / "small" / "metrics.json"):
+        assert row["ssim"] is None
+        assert row["psnr_y"] > 0
+
+
+def test_pictures_of_one_name_are_kept_apart(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    for folder, path in zip(("a", "b"), sorted(photos.iterdir()), strict=True):
+        (tmp_path / "nested" / folder).mkdir(parents=True)
+        (tmp_path / "nested" / folder / "0001.png").write_bytes(path.read_bytes())
+    out = tmp_path / "out"
+    evaluate(composed, checkpoint, tmp_path / "nested", out, "data.test_scales=[2]", "save_pictures=true")
+    table = pd.read_csv(out / "pictures.csv")
+    written = [path for path in out.glob("pictures/**/*.png") if path.stem not in ("LR", "HR")]
+    assert len(written) == len(table) == 2 * len(SYSTEMS)
+    assert table["picture"].nunique() == 2
+
+
+def test_the_command_prints_the_table(
+    command: Command, checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "without_weights"))
+    done = command(
+        "eval", f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", "data.test_scales=[2]"
+    )
+    assert done.status == 0, done.err
+    (folder,) = (tmp_path / "outputs" / "eval").iterdir()
+    made = {path.name for path in folder.iterdir()}
+    assert {"metrics.json", "metrics.csv", "pictures.csv", "contact_sheet.png", "run.json", ".hydra"} <= made
+    assert {"distribution.csv", "calibration.csv"} <= made
+    assert "psnr_y" in done.out
+    assert "lpips_alex skipped: " in done.out
+    assert "linf weights fetch alexnet" in done.out
+    assert done.out.strip().endswith(f"tables, contact sheet and metrics.json: {folder}")
+
+
+@pytest.mark.slow
+def test_two_processes_say_what_one_says(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    evaluate(composed, checkpoint, photos, tmp_path / "one", "save_pictures=true")
+    command = shell(
+        checkpoint,
+        photos,
+        f"data.test_scales=[{','.join(map(str, SCALES))}]",
+        "save_pictures=true",
+        "trainer=ddp",
+        "trainer.accelerator=cpu",
+        "trainer.devices=2",
+        f"hydra.run.dir={tmp_path / 'two'}",
+    )
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "two" / "units").iterdir())) == 2
+    for table in ("metrics", "pictures", "distribution", "calibration"):
+        one, two = (pd.read_csv(tmp_path / folder / f"{table}.csv") for folder in ("one", "two"))
+        pd.testing.assert_frame_equal(two, one, rtol=0, atol=1e-6)
+    of_one, of_two = (
+        sorted(p.relative_to(tmp_path / folder) for p in (tmp_path / folder / "pictures").rglob("*.*"))
+        for folder in ("one", "two")
+    )
+    assert of_one == of_two
+    # A rank that has nothing left to do stops nobody.
+    units = tmp_path / "two" / "units" / "rank_1.jsonl"
+    lines = units.read_text().splitlines()
+    units.write_text("\n".join(lines[:-1]))
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 4 pictures, counting each scale, are finished" in done.stdout
+    again = pd.read_csv(tmp_path / "two" / "pictures.csv")
+    pd.testing.assert_frame_equal(again, pd.read_csv(tmp_path / "one" / "pictures.csv"), rtol=0, atol=1e-6)
+
+
+def tables_of(folder: Path) -> dict[str, bytes]:
+    """Every table that an evaluation left."""
+    return {path.name: path.read_bytes() for path in (*folder.glob("*.csv"), folder / "metrics.json")}
+
+
+def test_a_grid_that_was_killed_goes_on_to_the_same_tables(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    evaluate(composed, checkpoint, photos, tmp_path / "whole")
+    folder = tmp_path / "killed"
+    command = shell(
+        checkpoint, photos, f"data.test_scales=[{','.join(map(str, SCALES))}]", f"hydra.run.dir={folder}"
+    )
+    units = folder / "units" / "rank_0.jsonl"
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        while run.poll() is None and not (units.exists() and units.stat().st_size):
+            time.sleep(0.001)
+        run.kill()
+    # However far it came, one picture is finished and the next half written.
+    first = next(line for line in units.read_text().splitlines() if line)
+    units.write_text(f"{first}\n{first[:40]}")
+    (folder / "metrics.csv").unlink(missing_ok=True)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 4 pictures, counting each scale, are finished in" in done.stdout
+    assert tables_of(folder) == tables_of(tmp_path / "whole")
+    assert (folder / "contact_sheet.png").read_bytes() == (
+        tmp_path / "whole" / "contact_sheet.png"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_grid_that_was_stopped_says_how_to_go_on(
+    checkpoint: Path, photos: Path, tmp_path: Path, stop: signal.Signals
+) -> None:
+    folder = tmp_path / "run"
+    scales = [1 + i / 50 for i in range(1, 400)]
+    command = shell(checkpoint, photos, f"data.test_scales={scales}", f"hydra.run.dir={folder}")
+    units = folder / "units" / "rank_0.jsonl"
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as run:
+        while run.poll() is None and not (units.exists() and units.stat().st_size):
+            time.sleep(0.01)
+        run.send_signal(stop)
+        _, err = run.communicate(timeout=120)
+    assert run.returncode == 128 + stop
+    assert "Traceback" not in err
+    assert err.rstrip().endswith(f"the same command with hydra.run.dir={folder} goes on from there")
+    assert 0 < len([line for line in units.read_text().splitlines() if line]) < 2 * len(scales)
+
+
+def test_a_finished_grid_does_nothing_again_and_grows_by_what_is_new(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    evaluate(composed, checkpoint, photos, tmp_path)
+    before = tables_of(tmp_path)
+    encoded = []
+
+    def again(*overrides: str) -> None:
+        given = (f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}")
+        config = composed("eval", *given, "data.num_workers=0", *overrides)
+        data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+        task.model.encoder.register_forward_hook(lambda module, args, out: encoded.append(args[0].shape))
+        trainer.test(task, data, verbose=False)
+
+    again(f"data.test_scales={list(SCALES)}")
+    assert not encoded
+    assert tables_of(tmp_path) == before
+    again("data.test_scales=[2,3.3,4]")
+    assert len(encoded) == 2
+    assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2, 3.3, 4}
+    again("data.test_scales=[2]")  # Its pictures were not kept at the time.
+    assert len(encoded) == 2
+    assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2}
+    with pytest.raises(UsageError, match=r"temperatures is \[0, 0\.4, 0\.8\] there and \[0\] here"):
+        again(f"data.test_scales={list(SCALES)}", "temperatures=[0]")
+
+
+def test_closed_form_figures_are_those_of_the_model(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+    folder, task = evaluated
+    table = pd.read_csv(folder / "distribution.csv")
+    psnr = pd.read_csv(folder / "pictures.csv").set_index(["picture", "scale", "system"])
+    assert len(table) == 2 * len(SCALES)
+    for _, row in table.iterrows():
+        of = psnr.loc[(row["picture"], row["scale"])]
+        for name in ("y", "rgb"):
+            for tau in (0, 0.4, 0.8):
+                exact = -10 * math.log10(row[f"error_{name}"] + tau**2 * row[f"variance_{name}"])
+                # One sample of a small picture, clamped.
+                assert of.loc[f"τ={tau:g}", f"psnr_{name}"] == pytest.approx(exact, abs=0.5)
+    path = photos / f"{table['picture'][0]}.png"
+    hr = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
+    lr = torch.from_numpy(pil_bicubic(np.array(Image.open(path)), (hr.shape[2] // 2, hr.shape[3] // 2)))
+    known = law(task.model, lr.permute(2, 0, 1)[None] / 255, tuple(hr.shape[-2:]), hr=hr)  # type: ignore[arg-type]
+    nats = -known.log_prob.mean().item() / 27  # type: ignore[union-attr]
+    assert table["bits_per_dim"][0] == pytest.approx(nats / math.log(2) + math.log2(127.5), abs=1e-4)
+    assert table["whitened_var"][0] == pytest.approx(known.latents.var(correction=0).item(), rel=1e-4)  # type: ignore[union-attr]
+    calibration = pd.read_csv(folder / "calibration.csv")
+    assert len(calibration) == len(table) * 2 * 12
+    assert calibration["covered"].between(0, 1).all()
+
+
+def test_figures_of_several_samples_are_their_means(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    one, five = tmp_path / "one", tmp_path / "five"
+    evaluate(composed, checkpoint, photos, one, "data.test_scales=[4]")
+    task = evaluate(composed, checkpoint, photos, five, "data.test_scales=[4]", "protocol=generative")
+    assert task.samples == 5
+    single, several = (pd.read_csv(f / "pictures.csv").set_index(["picture", "system"]) for f in (one, five))
+    fixed = several["temperature"].isna() | (several["temperature"] == 0)
+    assert (several.loc[fixed, "diversity"] == 0).all()
+    assert (several.loc[~fixed, "diversity"] > 1).all()
+    assert single["diversity"].isna().all(), "one sample has none"
+    pd.testing.assert_frame_equal(single.loc[fixed, METRICS], several.loc[fixed, METRICS])
+    name = several.index[0][0]
+    hr = read_image(photos / f"{name}.png")
+    height, width = (n // 4 * 4 for n in hr.shape[:2])
+    lr = torch.from_numpy(pil_bicubic(hr[:height, :width].copy(), (height // 4, width // 4))).permute(2, 0, 1)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"0 {name} 4".encode()))
+    known = law(task.model, lr[None] / 255, (height, width), samples=5, generator=generator, highest=0.8)  # type: ignore[arg-type]
+    border = (slice(4, -4), slice(4, -4))
+    truth = hr[:height, :width][border] / 255
+    errors = [
+        np.mean((sr[0].permute(1, 2, 0).clamp(0, 1).numpy()[border] - truth) ** 2) for sr in known.at(0.8)
+    ]
+    expected = np.mean(-10 * np.log10(errors))
+    assert several.loc[(name, "τ=0.8"), "psnr_rgb"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_div2k_shaves_the_scale_and_six(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    given = ("data.test_scales=[3.3]", "protocol=div2k", "save_pictures=true")
+    task = evaluate(composed, checkpoint, photos, tmp_path, *given)
+    for (name, system), row in pd.read_csv(tmp_path / "pictures.csv").groupby(["picture", "system"]):
+        place = tmp_path / "pictures" / photos.name / "x3.3" / str(name)
+        sr, hr = (read_image(place / f"{which}.png")[10:-10, 10:-10] / 255 for which in (system, "HR"))
+        assert row["psnr_rgb"].item() == pytest.approx(-10 * math.log10(np.mean((sr - hr) ** 2)), abs=0.03)
+    assert "dB on RGB" in task.report()
+
+
+def test_lpips_stands_in_the_table_where_its_weights_are(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, fetched: Callable[[str], Path]
+) -> None:
+    fetched("alexnet")
+    task = evaluate(
+        composed, checkpoint, photos, tmp_path, "data.test_scales=[4]", "temperatures=[0,0.4,0.8]"
+    )
+    assert not task.skipped
+    table = pd.read_csv(tmp_path / "pictures.csv")
+    for _, row in table.iterrows():
+        place = tmp_path / "pictures" / photos.name / "x4" / row["picture"]
+        sr, hr = (
+            torch.from_numpy(read_image(place / f"{which}.png")).permute(2, 0, 1)[None] / 255
+            for which in (row["system"], "HR")
+        )
+        assert row["lpips_alex"] == pytest.approx(task.metrics["lpips_alex"].network(sr, hr).item(), abs=0.01)
+    best = np.load(place / "best_temperature.npy")
+    assert best.shape == tuple(hr.shape[-2:])
+    assert set(np.unique(best.astype(np.float32).round(3))) <= {0, np.float32(0.4), np.float32(0.8)}
+    assert len(np.unique(best)) > 1
+    assert np.load(place / "deviation.npy").shape == best.shape
+
+
+def test_many_temperatures_leave_a_few_pictures(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    taus = [i / 20 for i in range(21)]
+    evaluate(composed, checkpoint, photos, tmp_path, f"temperatures={taus}", "shown=1", "metrics=fidelity")
+    (place,) = (tmp_path / "pictures" / photos.name / "x3.3").iterdir()
+    assert {path.stem for path in place.glob("τ*")} == {f"τ={t:g}" for t in (0, 0.2, 0.4, 0.6, 0.8, 1)}
+    assert len(pd.read_csv(tmp_path / "pictures.csv")) == 2 * len(SCALES) * 22
+
+
+def test_a_data_set_named_twice_is_told(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="asked for twice"):
+        evaluate(composed, checkpoint, photos, tmp_path, "data.test_scales=[2,2.0]")
+
+
+def test_every_system_has_its_label(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    evaluate(composed, checkpoint, photos, tmp_path / "a", "data.test_scales=[2]")
+    evaluate(composed, checkpoint, photos, tmp_path / "b", "data.test_scales=[2]", "label=ours")
+    about = [json.loads((tmp_path / run / "run.json").read_text()) for run in "ab"]
+    assert [of["label"] for of in about] == ["LINF P=3, EDSR", "ours"]
+    assert about[0]["checkpoint"]["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert about[0]["model"]["parameters"] == sum(p.numel() for p in linf.load(checkpoint).parameters())
+
+
+def test_wandb_gets_tables_curves_and_pictures_without_a_network(
+    checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    command = shell(
+        checkpoint,
+        photos,
+        "data.test_scales=[2]",
+        "logger=wandb",
+        "logger.wandb.offline=true",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    media = [path.name for path in (offline / "files" / "media").rglob("*") if path.is_file()]
+    for table in ("metrics", "pictures", "distribution", "calibration"):
+        assert [name for name in media if name.startswith(f"{table}_") and name.endswith(".table.json")]
+    for figure in ("contact_sheet", f"temperature_{photos.name}", f"calibration_{photos.name}"):
+        assert [name for name in media if name.startswith(f"{figure}_") and name.endswith(".png")]
+    (record,) = offline.glob("run-*.wandb")
+    said = record.read_bytes()
+    assert f"curves/{photos.name}/x2/psnr_y".encode() in said
+    assert f"{photos.name}/x2/psnr_y/bicubic".encode() in said
+    assert b"outputs/eval/" in said, "the group"
+    assert b"test_scales" in said, "the config"

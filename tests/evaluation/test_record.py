@@ -1,0 +1,172 @@
+"""An evaluation's folder: every unit that was finished is found again, and nothing else is."""
+
+import hashlib
+import json
+import math
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import linf
+from helpers.paths import ROOT
+from linf.errors import UsageError
+from linf.evaluation.measure import Unit
+from linf.evaluation.record import Record, commit, digest, file_digest, means
+
+ABOUT: dict[str, Any] = {
+    "model": {"name": "LINF"},
+    "weights": "ab",
+    "temperatures": [0, 0.8],
+    "samples": 1,
+    "seed": 0,
+}
+KEYS = [("Set5", "baby", 2.0), ("Set5", "bird", 2.0), ("Set5", "baby", 3.3)]
+
+
+def unit(value: float) -> Unit:
+    rows = [
+        {"system": "bicubic", "temperature": None, "psnr_y": value},
+        {"system": "τ=0.8", "temperature": 0.8, "psnr_y": value + 1},
+    ]
+    return Unit(rows, {"bits_per_dim": value}, [{"kind": "pixel", "nominal": 0.9, "covered": 0.8}])
+
+
+def test_what_was_added_is_found_again_by_any_process(tmp_path: Path) -> None:
+    first, second = (Record(tmp_path, ABOUT, rank) for rank in (0, 1))
+    first.add(KEYS[0], unit(30.0))
+    second.add(KEYS[2], unit(math.inf))
+    assert Record(tmp_path, ABOUT).units == {KEYS[0]: unit(30.0), KEYS[2]: unit(math.inf)}
+    tables = first.tables(KEYS)
+    assert list(tables["pictures"]["picture"]) == ["baby"] * 4
+    assert list(tables["pictures"].columns) == [
+        "dataset",
+        "picture",
+        "scale",
+        "system",
+        "temperature",
+        "psnr_y",
+    ]
+    assert list(tables["distribution"]["scale"]) == [2.0, 3.3]
+    assert list(tables["calibration"]["covered"]) == [0.8, 0.8]
+    assert len(first.tables(KEYS[:1])["pictures"]) == 2, "only what is asked for"
+
+
+def test_a_line_that_a_kill_cut_short_is_made_again(tmp_path: Path) -> None:
+    record = Record(tmp_path, ABOUT)
+    for key in KEYS:
+        record.add(key, unit(30.0))
+    file = tmp_path / "units" / "rank_0.jsonl"
+    whole = file.read_bytes()
+    last = whole.rindex(b"\n", 0, -1)
+    for cut in range(last + 2, len(whole) - 1, 7):
+        file.write_bytes(whole[:cut])
+        again = Record(tmp_path, ABOUT)
+        assert again.units.keys() == set(KEYS[:2])
+        again.add(KEYS[2], unit(31.0))
+        assert Record(tmp_path, ABOUT).units[KEYS[2]] == unit(31.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"temperatures": [0, 0.7]}, r"temperatures is \[0, 0\.8\] there and \[0, 0\.7\] here"),
+        ({"weights": "cd"}, "weights is ab there and cd here"),
+        ({"metrics": ["psnr_y"]}, "metrics is None there"),
+    ],
+)
+def test_a_folder_of_another_evaluation_is_refused_and_left_alone(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=words):
+        Record(tmp_path, ABOUT | change)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    Record(tmp_path, ABOUT | {"label": "another word", "scales": [2, 3]})
+
+
+def test_a_lost_or_broken_run_json_is_told(tmp_path: Path) -> None:
+    Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UsageError, match=r"run\.json cannot be read"):
+        Record(tmp_path, ABOUT)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_told_and_what_is_finished_stays(tmp_path: Path, full_disk: None) -> None:
+    record = Record(tmp_path, ABOUT)
+    record.add(KEYS[0], unit(30.0))
+    with pytest.raises(
+        UsageError, match=f"cannot write to {tmp_path}: .*File too large.*hydra.run.dir={tmp_path}"
+    ):
+        [record.add(("Set5", str(i), 2.0), unit(30.0)) for i in range(9)]
+    assert Record(tmp_path, ABOUT).units[KEYS[0]] == unit(30.0)
+    with pytest.raises(UsageError, match="File too large"):
+        record.keep(tmp_path / "noise", torch.rand(3, 40, 40))
+    assert not list(tmp_path.glob("*noise*"))
+
+
+def test_pictures_are_png_and_maps_are_arrays(tmp_path: Path) -> None:
+    record = Record(tmp_path, ABOUT)
+    picture = torch.rand(3, 5, 7)
+    record.keep(tmp_path / "a" / "τ=0.8", picture * 3 - 1)
+    record.keep(tmp_path / "a" / "deviation", picture[0])
+    pixels = np.asarray(Image.open(tmp_path / "a" / "τ=0.8.png"))
+    assert np.array_equal(
+        pixels, (picture * 3 - 1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    )
+    assert np.load(tmp_path / "a" / "deviation.npy") == pytest.approx(picture[0].numpy(), abs=1e-3)
+
+
+def test_means_stand_in_the_order_of_the_units() -> None:
+    rows = [
+        {"dataset": d, "picture": p, "scale": s, "system": system, "temperature": t, "psnr_y": value}
+        for (d, p, s), value in zip(
+            [("B", "x", 3.3), ("B", "y", 3.3), ("A", "x", 2.0)], (1.0, 2.0, 5.0), strict=True
+        )
+        for system, t in (("bicubic", None), ("τ=0.8", 0.8))
+    ]
+    table = means(pd.DataFrame(rows))
+    assert table[["dataset", "scale", "system"]].to_numpy().tolist() == [
+        ["B", 3.3, "bicubic"],
+        ["B", 3.3, "τ=0.8"],
+        ["A", 2.0, "bicubic"],
+        ["A", 2.0, "τ=0.8"],
+    ]
+    assert table["psnr_y"].tolist() == [1.5, 1.5, 5, 5]
+    assert table["pictures"].tolist() == [2, 2, 1, 1]
+
+
+def test_digests_tell_models_and_files_apart(checkpoint: Path, tmp_path: Path) -> None:
+    model, again = linf.load(checkpoint), linf.load(checkpoint)
+    assert digest(model) == digest(again)
+    with torch.no_grad():
+        again.flow.bias[0, 0] += 1e-6  # type: ignore[union-attr]
+    assert digest(model) != digest(again)
+    assert file_digest(checkpoint) == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+
+
+def test_the_commit_is_that_of_the_code() -> None:
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    found = commit()
+    if done.returncode:
+        assert found is None
+    else:
+        assert found is not None
+        assert found["commit"] == done.stdout.strip()
+        assert json.dumps(found)

@@ -1,0 +1,213 @@
+"""Losses against what they say of the flow."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from helpers.networks import write_vgg
+from linf.coordinates import patch_centres
+from linf.data.pairs import SRBatch
+from linf.errors import UsageError
+from linf.losses.flow import Finetune, Mixture, l1, latents, nll
+from linf.losses.perceptual import Perceptual
+from linf.models.conditioner import FourierConditioner
+from linf.models.encoders import EDSR
+from linf.models.flow import ConditionalFlow
+from linf.models.linf import LINF
+
+
+def training(patch_size: int) -> tuple[LINF, SRBatch]:
+    """A small model and a batch of 5×5 patches of two pictures."""
+    torch.manual_seed(0)
+    flow = ConditionalFlow(patch_size, steps=2)
+    model = LINF(EDSR(1, 4), partial(FourierConditioner, width=8, depth=1), flow).double()
+    lr, hr = torch.rand(2, 3, 6, 6).double(), torch.rand(2, flow.dim, 5, 5).double()
+    return model, SRBatch(
+        lr, hr, torch.rand(2, 5, 5, 2).double() * 1.8 - 0.9, torch.full((2, 2), 2 / 15).double()
+    )
+
+
+def case(patch_size: int) -> tuple[ConditionalFlow, Tensor, Tensor]:
+    torch.manual_seed(0)
+    flow = ConditionalFlow(patch_size, steps=2).double()
+    torch.nn.init.normal_(flow.bias)
+    residual = torch.randn(flow.dim, 20, dtype=torch.float64)
+    return flow, residual, torch.randn(flow.condition_dim, 20, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_nll_is_nats_per_dimension(patch_size: int) -> None:
+    flow, residual, condition = case(patch_size)
+    expected = -flow.log_prob(residual, condition).sum() / residual.numel()
+    torch.testing.assert_close(nll(flow, residual, condition), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_l1_is_the_distance_to_the_mean(patch_size: int) -> None:
+    flow, residual, condition = case(patch_size)
+    mean, _ = flow.moments(condition)
+    value = l1(flow, residual, condition)
+    torch.testing.assert_close(value, (mean - residual).abs().mean(), rtol=0, atol=1e-13)
+    assert l1(flow, mean, condition) == 0
+
+
+@pytest.mark.parametrize("loss", [nll, l1])
+def test_every_loss_reaches_flow_and_condition(loss: Callable[..., Tensor]) -> None:
+    flow, residual, condition = case(3)
+    loss(flow, residual, condition).backward()
+    for tensor in (condition, *flow.parameters()):
+        assert torch.isfinite(tensor.grad).all()
+        assert tensor.grad.any()
+
+
+def test_mixture_reaches_every_parameter() -> None:
+    model, batch = training(3)
+    Mixture(0.05, 10)(model, batch)["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+def test_mixture_is_the_weighted_sum_of_its_parts() -> None:
+    model, batch = training(3)
+    parts = Mixture(0.05, 10)(model, batch)
+    residual = model.residual(*batch)
+    assert parts.keys() == {"loss", "nll", "l1"}
+    likelihood = -model.log_prob(batch.lr, residual, batch.coord, batch.cell).mean() / 27
+    torch.testing.assert_close(parts["nll"], likelihood, rtol=0, atol=1e-13)
+    mean, _ = model.flow.moments(model.condition(batch.lr, batch.coord, batch.cell))
+    error = (mean - residual.transpose(0, 1).flatten(1)).abs().mean()
+    torch.testing.assert_close(parts["l1"], error, rtol=0, atol=1e-13)
+    torch.testing.assert_close(parts["loss"], 0.05 * parts["nll"] + 10 * parts["l1"], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(("weights", "name"), [({}, "nll"), ({"nll": 0, "l1": 1}, "l1")])
+def test_weight_of_zero_leaves_a_part_out(weights: dict, name: str) -> None:
+    parts = Mixture(**weights)(*training(1))
+    assert parts.keys() == {"loss", name}
+    assert parts["loss"] == parts[name]
+
+
+@pytest.mark.parametrize(
+    ("nll", "l1"), [(0, 0), (-1, 2), (1, -0.1), (math.nan, 1), (1, math.nan), (math.inf, 0)]
+)
+def test_weights_that_weigh_nothing_are_refused(nll: float, l1: float) -> None:
+    with pytest.raises(UsageError, match=f"nll={nll}, l1={l1}") as error:
+        Mixture(nll, l1)
+    assert "\n" not in str(error.value)
+
+
+# Stage 2
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Perceptual]:
+    return partial(Perceptual, weights=write_vgg(tmp_path_factory.mktemp("vgg") / "vgg16.pth"))
+
+
+def windows(patch_size: int) -> tuple[LINF, SRBatch, Tensor, Tensor]:
+    """A model whose texture is strong, a batch of two whole pictures, these, and latents."""
+    model, _ = training(patch_size)
+    model.flow.whiten(0.3 * torch.randn(model.flow.dim, 500))
+    side = -(-18 // patch_size) * patch_size
+    hr = torch.rand(2, 3, side, side).double()
+    centres = patch_centres(side, patch_size).double()
+    coord = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), dim=-1).expand(2, -1, -1, -1)
+    batch = SRBatch(
+        # No query of an even picture lies at the centre of an LR pixel of an odd one, where neighbours are a matter of
+        # rounding.
+        torch.rand(2, 3, 5, 5).double(),
+        F.pixel_unshuffle(hr, patch_size),
+        coord,
+        torch.full((2, 2), 2 / side).double(),
+    )
+    return model, batch, hr, torch.randn_like(batch.hr)
+
+
+@pytest.mark.parametrize("patch_size", [1, 3, 5])
+def test_finetune_is_the_published_sum(patch_size: int, features: Callable[[], Perceptual]) -> None:
+    model, batch, hr, z = windows(patch_size)
+    parts = Finetune(5e-4, 1.0, 2.5e-2, features=features)(model, batch, z)
+    residual = model.residual(*batch)
+    log_prob = model.log_prob(batch.lr, residual, batch.coord, batch.cell)
+    mean, _ = model.flow.moments(model.condition(batch.lr, batch.coord, batch.cell))
+    error = (mean - residual.transpose(0, 1).flatten(1)).abs().mean()
+    sr = model.sample(batch.lr, hr.shape[-2:], temperature=0.8, z=0.8 * z.permute(0, 2, 3, 1))
+    distance = features().double()(sr, hr)
+    assert list(parts) == ["loss", "nll", "l1", "perceptual"]
+    torch.testing.assert_close(parts["nll"], -log_prob.mean() / model.flow.dim, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts["l1"], error, rtol=0, atol=1e-12)
+    torch.testing.assert_close(parts["perceptual"], distance, rtol=1e-6, atol=0)
+    assert distance > 0.01
+    # The published weight is of nats per patch.
+    whole = -5e-4 * log_prob.mean() + error + 2.5e-2 * distance
+    torch.testing.assert_close(parts["loss"], whole, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("only", [None, ("nll",), ("l1",), ("perceptual",), ("l1", "perceptual")])
+def test_every_step_of_stage_2_reaches_every_parameter(
+    only: tuple[str, ...] | None, features: Callable[[], Perceptual]
+) -> None:
+    model, batch, _, z = windows(3)
+    torch.nn.init.normal_(model.flow.bias, std=0.01)
+    parts = Finetune(features=features)(model, batch, z, only)
+    assert parts.keys() == {"loss", *(only or ("nll", "l1", "perceptual"))}
+    parts["loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+def test_the_temperature_is_the_samples(features: Callable[[], Perceptual]) -> None:
+    model, batch, hr, z = windows(3)
+    cold = Finetune(temperature=0.0, features=features)(model, batch, z)["perceptual"]
+    expected = features().double()(model.sample(batch.lr, hr.shape[-2:]), hr)
+    torch.testing.assert_close(cold, expected, rtol=1e-6, atol=0)
+    assert Finetune(features=features)(model, batch, z)["perceptual"] != cold
+    with pytest.raises(UsageError, match="temperature -1"):
+        Finetune(temperature=-1, features=features)
+
+
+def test_without_latents_torchs_own_generator_draws_them(features: Callable[[], Perceptual]) -> None:
+    model, batch, _, _ = windows(1)
+    loss = Finetune(0, 0, 1, features=features)
+    torch.manual_seed(5)
+    first, second = loss(model, batch)["loss"], loss(model, batch)["loss"]
+    torch.manual_seed(5)
+    assert first == loss(model, batch, torch.randn_like(batch.hr))["loss"]
+    assert first != second
+
+
+def test_weight_of_zero_leaves_a_part_of_stage_2_and_its_network_out() -> None:
+    model, batch, _, _ = windows(1)
+
+    def never() -> Perceptual:
+        raise AssertionError
+
+    parts = Finetune(perceptual=0.0, features=never)(model, batch)
+    assert parts.keys() == {"loss", "nll", "l1"}
+    torch.testing.assert_close(parts["loss"], 3 * 5e-4 * parts["nll"] + parts["l1"], rtol=0, atol=1e-14)
+    with pytest.raises(UsageError, match="nll=0, l1=0, perceptual=0"):
+        Finetune(0, 0, 0, features=never)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_samples_latents_are_its_own_whatever_the_batch(dtype: torch.dtype) -> None:
+    like = torch.empty(4, 27, 5, 6, dtype=dtype)
+    whole = latents(like, 7, 8)
+    assert whole.dtype == dtype
+    assert torch.equal(
+        whole, torch.cat([latents(like[:2], 7, 8), latents(like[:1], 7, 10), latents(like[:1], 7, 11)])
+    )
+    assert not torch.equal(whole, latents(like, 8, 8))
+    many = latents(torch.empty(200, 27, 5, 6), 0, 0)
+    assert many.mean().item() == pytest.approx(0, abs=0.01)
+    assert many.std().item() == pytest.approx(1, abs=0.01)
+    assert torch.corrcoef(many.flatten(1))[0, 1:].abs().max() < 0.15

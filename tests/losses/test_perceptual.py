@@ -1,0 +1,166 @@
+"""The perceptual distance against torchvision's own networks, and where its weights come from."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.functional import normalize
+
+from helpers.networks import network, write_vgg
+from linf.errors import UsageError
+from linf.losses.perceptual import Perceptual
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("vgg")
+    return {backbone: write_vgg(folder / f"{backbone}.pth", backbone) for backbone in ("vgg19", "vgg16")}
+
+
+def pictures() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(2, 2, 3, 33, 40, generator=generator).unbind()
+
+
+@pytest.mark.parametrize(("backbone", "last"), [("vgg19", 34), ("vgg16", 28)])
+@pytest.mark.parametrize("chosen", ["auto", "itself"])
+def test_it_is_the_distance_of_torchvisions_last_convolutions(
+    files: dict[str, Path], backbone: str, last: int, chosen: str
+) -> None:
+    perceptual = Perceptual(chosen if chosen == "auto" else backbone, files[backbone])
+    layers = network(backbone).features
+    weights = torch.load(files[backbone], weights_only=True)
+    layers.load_state_dict(
+        {n.removeprefix("features."): w for n, w in weights.items() if "features" in n}, assign=True
+    )
+    assert last == max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
+    features = [
+        layers[: last + 1](normalize(picture, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+        for picture in pictures()
+    ]
+    expected = (features[0] - features[1]).abs().mean()
+    assert perceptual.backbone == backbone
+    assert 0.01 < expected < 10
+    torch.testing.assert_close(perceptual(*pictures()), expected, rtol=1e-5, atol=0)
+
+
+def test_equal_pictures_have_no_distance(files: dict[str, Path]) -> None:
+    perceptual = Perceptual(weights=files["vgg16"])
+    _, hr = pictures()
+    assert perceptual(hr, hr) == 0
+    assert perceptual(1 - hr, hr) > 0
+
+
+def test_what_leaves_the_range_is_clamped(files: dict[str, Path]) -> None:
+    perceptual = Perceptual(weights=files["vgg16"])
+    sr, hr = pictures()
+    wide = 2 * sr - 0.5
+    assert perceptual(wide, hr) == perceptual(wide.clamp(0, 1), hr)
+    assert perceptual(wide, hr) != perceptual(sr, hr)
+
+
+def test_the_gradient_is_the_pictures_alone(files: dict[str, Path]) -> None:
+    perceptual = Perceptual(weights=files["vgg16"])
+    sr, hr = pictures()
+    perceptual(sr.requires_grad_(), hr.requires_grad_()).backward()
+    assert sr.grad is not None
+    assert sr.grad.abs().sum() > 0
+    assert hr.grad is None
+    assert not any(p.requires_grad for p in perceptual.parameters())
+    assert not perceptual.training
+
+
+def test_a_copy_is_itself(files: dict[str, Path]) -> None:
+    perceptual = Perceptual(weights=files["vgg16"])
+    assert copy.deepcopy({"loss": perceptual})["loss"] is perceptual
+
+
+def test_small_windows_are_told_in_words(files: dict[str, Path]) -> None:
+    perceptual = Perceptual(weights=files["vgg16"])
+    assert perceptual(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)).isfinite()
+    with pytest.raises(UsageError, match="at least 16 pixels a side, not 15×20"):
+        perceptual(torch.rand(1, 3, 15, 20), torch.rand(1, 3, 15, 20))
+
+
+# Where weights come from
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where torchvision keeps its downloads, and the cache of this project; both empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "linf"))
+    return tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "linf" / "weights"
+
+
+def test_vgg19_comes_before_vgg16_and_torchvisions_before_fetched(
+    files: dict[str, Path], places: tuple[Path, Path]
+) -> None:
+    hub, cache = places
+    fetched = write_vgg(cache / "vgg16.safetensors")
+    assert (Perceptual().backbone, Perceptual().weights) == ("vgg16", fetched)
+    hub.mkdir(parents=True)
+    (hub / "vgg19_bn-c79401a0.pth").write_text("another network")
+    os.symlink(files["vgg16"], hub / "vgg16-397923af.pth")
+    assert Perceptual().weights == hub / "vgg16-397923af.pth"
+    os.symlink(files["vgg19"], hub / "vgg19-dcbb9e9d.pth")
+    assert (Perceptual().backbone, Perceptual().weights) == ("vgg19", hub / "vgg19-dcbb9e9d.pth")
+    assert Perceptual("vgg16").backbone == "vgg16"
+
+
+def test_the_choice_is_logged(files: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        Perceptual(weights=files["vgg16"])
+    assert "vgg16 features[:29]" in caplog.text
+    assert str(files["vgg16"]) in caplog.text
+
+
+@pytest.mark.parametrize(("backbone", "named"), [("auto", ["vgg19", "vgg16"]), ("vgg19", ["vgg19"])])
+def test_no_weights_are_told_in_words(places: tuple[Path, Path], backbone: str, named: list[str]) -> None:
+    with pytest.raises(UsageError) as error:
+        Perceptual(backbone)
+    text = str(error.value)
+    assert "\n" not in text
+    places_and_ways = [*map(str, places), "linf weights fetch vgg16", "task.loss.perceptual=0"]
+    for word in (
+        *places_and_ways,
+        *(f"{name}-*.pth" for name in named),
+        *(f"{n}.safetensors" for n in named),
+    ):
+        assert word in text
+
+
+class Code:
+    """What a file must not be able to run."""
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("ran",)
+
+
+def test_other_files_are_told_in_words(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.pth")
+    (tmp_path / "text.pth").write_text("not weights")
+    (tmp_path / "text.safetensors").write_text("not weights")
+    torch.save({"features.0.weight": Code()}, tmp_path / "code.pth")
+    for name, words in {
+        "none.pth": "no weights for the perceptual loss at",
+        "part.pth": "does not hold the weights of torchvision's vgg16",
+        "text.pth": "damaged or of another kind",
+        "text.safetensors": "damaged or of another kind",
+        "code.pth": "damaged or of another kind",
+    }.items():
+        with pytest.raises(UsageError, match=words) as error:
+            Perceptual(weights=tmp_path / name)
+        assert "\n" not in str(error.value)
+        assert name in str(error.value)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(UsageError, match="does not hold the weights of torchvision's vgg19"):
+        Perceptual("vgg19", files["vgg16"])
+    with pytest.raises(UsageError, match="'vgg11' is not one of auto, vgg19, vgg16"):
+        Perceptual("vgg11")

@@ -1,0 +1,291 @@
+"""Every figure against scikit-image, scipy, numpy and closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from skimage.data import astronaut
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
+
+from linf.metrics.functional import (
+    BLOCK,
+    bits_per_dimension,
+    diversity,
+    lr_psnr,
+    nonfinite,
+    psnr,
+    shaved,
+    ssim,
+)
+from linf.models.flow import ConditionalFlow
+
+
+def pair(height: int = 40, width: int = 53, noise: float = 0.05) -> tuple[Tensor, Tensor]:
+    """Two noisy details (2,3,H,W) of a photograph, in [0, 1], and the details."""
+    photograph = torch.from_numpy(astronaut()).permute(2, 0, 1).float() / 255
+    hr = torch.stack([photograph[:, y : y + height, 150 : 150 + width] for y in (60, 300)])
+    generator = torch.Generator().manual_seed(0)
+    return (hr + noise * torch.randn(hr.shape, generator=generator)).clamp(0, 1), hr
+
+
+def array(picture: Tensor) -> np.ndarray:
+    return picture.permute(1, 2, 0).double().numpy()
+
+
+@pytest.mark.parametrize("border", [0, 3])
+def test_psnr_is_that_of_scikit_image(border: int) -> None:
+    sr, hr = pair()
+    values = psnr(sr, hr, border=border)
+    assert values.shape == (2,)
+    for i in range(2):
+        ours, theirs = (
+            array(p[i, :, border : p.shape[2] - border, border : p.shape[3] - border]) for p in (sr, hr)
+        )
+        expected = peak_signal_noise_ratio(theirs, ours, data_range=1)
+        assert values[i].item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_psnr_of_a_constant_difference_is_its_logarithm() -> None:
+    hr = torch.full((1, 3, 4, 4), 0.5)
+    assert psnr(hr + 0.1, hr).item() == pytest.approx(20, abs=1e-5)
+    assert psnr(hr - 0.01, hr).item() == pytest.approx(40, abs=1e-4)
+
+
+@pytest.mark.parametrize(("channel", "weight"), [(0, 65.738 / 256), (1, 129.057 / 256), (2, 25.064 / 256)])
+def test_luma_weighs_each_channel_as_benchmarks_do(channel: int, weight: float) -> None:
+    hr = torch.full((1, 3, 4, 4), 0.25)
+    sr = hr.clone()
+    sr[:, channel] += 0.5
+    assert psnr(sr, hr, luma=True).item() == pytest.approx(-20 * math.log10(0.5 * weight), abs=1e-5)
+
+
+def test_luma_of_a_photograph_is_psnr_of_y() -> None:
+    sr, hr = pair()
+    weights = np.array([65.738, 129.057, 25.064]) / 256
+    for i, value in enumerate(psnr(sr, hr, border=2, luma=True)):
+        ours, theirs = (array(p[i])[2:-2, 2:-2] @ weights for p in (sr, hr))
+        assert value.item() == pytest.approx(peak_signal_noise_ratio(theirs, ours, data_range=1), abs=1e-5)
+
+
+def theirs_of_ssim(sr: Tensor, hr: Tensor) -> float:
+    """What scikit-image finds in (3,H,W)."""
+    return structural_similarity(
+        array(hr),
+        array(sr),
+        data_range=1,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+
+
+@pytest.mark.parametrize("border", [0, 4])
+def test_ssim_is_that_of_scikit_image(border: int) -> None:
+    sr, hr = pair()
+    values = ssim(sr, hr, border=border)
+    assert values.shape == (2,)
+    for i in range(2):
+        expected = theirs_of_ssim(shaved(sr[i], border), shaved(hr[i], border))
+        assert values[i].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("height", [11, BLOCK + 9, BLOCK + 10, BLOCK + 11, 2 * BLOCK + 11])
+@pytest.mark.parametrize("width", [12, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 10, 2 * BLOCK + 11])
+def test_ssim_of_any_size_is_that_of_scikit_image(height: int, width: int) -> None:
+    sr, hr = pair(height, width)
+    for value, *pictures in zip(ssim(sr, hr), sr, hr, strict=True):
+        assert value.item() == pytest.approx(theirs_of_ssim(*pictures), abs=1e-6)
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.6), (1.0, 0.9), (0.002, 0.0)])
+def test_ssim_of_flat_pictures_is_their_luminance(x: float, y: float) -> None:
+    sr, hr = (torch.full((1, 3, 40, 50), value) for value in (x, y))
+    expected = (2 * x * y + 0.01**2) / (x**2 + y**2 + 0.01**2)
+    # Where there is no variance at all, float32 has these digits left.
+    assert ssim(sr, hr).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_products_that_lost_digits_are_taken_in_double() -> None:
+    sr, hr = pair()
+    exact, lr = ssim(sr, hr), torch.nn.functional.avg_pool2d(hr, 4)[..., :13]
+    of_lr = lr_psnr(sr[..., :52], lr)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert ssim(sr, hr).tolist() == pytest.approx(exact.tolist(), abs=1e-6)
+        assert lr_psnr(sr[..., :52], lr).tolist() == pytest.approx(of_lr.tolist(), abs=1e-5)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_low_precision_does_not_reach_the_figures() -> None:
+    """Under autocast matrix products are taken in bfloat16, and pictures may come in it."""
+    sr, hr = pair()
+    lr, rough = hr[..., ::2, ::2], sr.bfloat16()
+    expected = [psnr(sr, hr, luma=True), ssim(sr, hr), lr_psnr(sr, lr)]
+    expected += [psnr(rough.float(), hr), ssim(rough.float(), hr), lr_psnr(rough.float(), lr)]
+    with torch.autocast("cpu", torch.bfloat16):
+        values = [psnr(sr, hr, luma=True), ssim(sr, hr), lr_psnr(sr, lr)]
+        values += [psnr(rough, hr), ssim(rough, hr), lr_psnr(rough, lr)]
+    assert all(torch.equal(value, wanted) for value, wanted in zip(values, expected, strict=True))
+    assert all(value.dtype == torch.float32 for value in values)
+
+
+@pytest.mark.parametrize("luma", [False, True])
+def test_many_samples_are_held_against_one_picture(luma: bool) -> None:
+    sr, hr = pair()
+    one = hr[:1].expand(2, -1, -1, -1)
+    assert torch.equal(psnr(sr, hr[:1], luma=luma, border=2), psnr(sr, one, luma=luma, border=2))
+    assert torch.equal(ssim(sr, hr[:1], border=2), ssim(sr, one, border=2))
+    assert torch.equal(lr_psnr(sr, hr[:1, :, ::2, ::2]), lr_psnr(sr, one[..., ::2, ::2]))
+
+
+def test_ssim_sees_the_valid_region_alone() -> None:
+    """Written out: Gaussian windows that lie wholly inside the picture, no padding."""
+    sr, hr = pair(13, 17)
+    window = torch.exp(-((torch.arange(11) - 5.0) ** 2) / (2 * 1.5**2)).double()
+    window = torch.outer(window, window) / window.sum() ** 2
+
+    def mean(picture: Tensor) -> Tensor:
+        return torch.einsum("bcyxij,ij->bcyx", picture.unfold(2, 11, 1).unfold(3, 11, 1), window)
+
+    a, b = sr.double(), hr.double()
+    covariance = mean(a * b) - mean(a) * mean(b)
+    variances = mean(a**2) - mean(a) ** 2 + mean(b**2) - mean(b) ** 2
+    luminance = (2 * mean(a) * mean(b) + 0.01**2) / (mean(a) ** 2 + mean(b) ** 2 + 0.01**2)
+    expected = (luminance * (2 * covariance + 0.03**2) / (variances + 0.03**2)).mean((1, 2, 3))
+    torch.testing.assert_close(ssim(sr, hr).double(), expected, rtol=0, atol=1e-5)
+
+
+def test_a_perfect_picture_scores_infinity_and_one() -> None:
+    _, hr = pair()
+    assert (psnr(hr, hr) == math.inf).all()
+    assert (psnr(hr, hr, luma=True) == math.inf).all()
+    torch.testing.assert_close(ssim(hr, hr), torch.ones(2), rtol=0, atol=1e-6)
+
+
+def test_values_outside_the_picture_are_clamped() -> None:
+    _, hr = pair()
+    beyond = torch.where(hr > 0.5, hr + 2, hr - 2)
+    assert torch.equal(psnr(beyond, hr), psnr((hr > 0.5).float(), hr))
+    assert torch.equal(ssim(beyond, hr), ssim((hr > 0.5).float(), hr))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "border", "number"),
+    [(11, 40, 0, True), (10, 40, 0, False), (40, 10, 0, False), (19, 19, 4, True), (18, 40, 4, False)],
+)
+def test_ssim_without_a_valid_region_is_not_a_number(
+    height: int, width: int, border: int, number: bool
+) -> None:
+    values = ssim(*pair(height, width), border=border)
+    assert values.shape == (2,)
+    assert (~torch.isnan(values) == number).all()
+
+
+def test_shaved_leaves_out_the_border_but_never_all() -> None:
+    picture = torch.arange(42.0).view(1, 1, 6, 7)
+    assert torch.equal(shaved(picture, 0), picture)
+    assert torch.equal(shaved(picture, 2), picture[..., 2:4, 2:5])
+    assert torch.equal(shaved(picture, 9), picture[..., 2:4, 3:4])
+    assert shaved(picture[..., :1, :2], 4).shape == (1, 1, 1, 2)
+
+
+def shrinking(n: int, n_out: int) -> np.ndarray:
+    """MATLAB's bicubic of one axis as a matrix (n_out, n), written out pixel by pixel."""
+    matrix, scale = np.zeros((n_out, n)), n_out / n
+    for i in range(n_out):
+        for j in range(-2 * n, 3 * n):
+            x = abs((i + 0.5) / scale - 0.5 - j) * scale
+            near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+            mirrored = j if 0 <= j < n else -1 - j if j < 0 else 2 * n - 1 - j
+            if x < 2:
+                matrix[i, mirrored] += near if x <= 1 else far
+    return matrix / matrix.sum(1, keepdims=True)
+
+
+def test_lr_psnr_is_psnr_of_matlabs_bicubic() -> None:
+    (sr, _), (_, lr) = pair(40, 54), pair(13, 18)
+    values = lr_psnr(3 * sr - 1, lr)
+    assert values.shape == (2,)
+    for i in range(2):
+        clamped = array(3 * sr[i] - 1).clip(0, 1)
+        small = np.einsum("yh,hwc,xw->yxc", shrinking(40, 13), clamped, shrinking(54, 18))
+        assert small.min() < -0.005, "it overshoots"
+        expected = peak_signal_noise_ratio(array(lr[i]), small.clip(0, 1), data_range=1)
+        assert values[i].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_lr_psnr_of_a_constant_difference_is_its_logarithm() -> None:
+    lr = torch.full((1, 3, 5, 6), 0.5)
+    assert lr_psnr(torch.full((1, 3, 17, 20), 0.6), lr).item() == pytest.approx(20, abs=1e-4)
+
+
+def test_diversity_is_the_deviation_of_8_bit_samples() -> None:
+    _, hr = pair()
+    samples = hr + 0.2 * torch.randn(5, *hr.shape, generator=torch.Generator().manual_seed(1))
+    values = diversity(samples)
+    assert values.shape == (2,)
+    for i in range(2):
+        grey = np.round(samples[:, i].double().clip(0, 1).numpy() * 255).astype(np.uint8)
+        assert values[i].item() == pytest.approx(grey.std(0).mean(), abs=1e-4)
+
+
+def test_diversity_of_two_levels_is_half_their_distance() -> None:
+    dark = torch.full((1, 3, 4, 5), 40 / 255)
+    assert diversity(torch.stack([dark, dark + 10 / 255])).item() == pytest.approx(5, abs=1e-5)
+    assert diversity(torch.stack([dark, dark + 0.4 / 255])).item() == 0
+    assert diversity(torch.stack([dark - 1, dark - 2])).item() == 0
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 7])
+def test_equal_samples_have_no_diversity(samples: int) -> None:
+    sr, _ = pair()
+    assert torch.equal(diversity(sr.expand(samples, *sr.shape)), torch.zeros(2))
+
+
+def test_what_is_not_finite_is_counted() -> None:
+    sr, _ = pair()
+    sr[0, 0, :2, :3] = math.nan
+    sr[0, 2, 5, 5] = math.inf
+    sr[1, 1, 7, 7] = -math.inf
+    assert nonfinite(sr).tolist() == [7, 1]
+    assert nonfinite(torch.zeros(3, 3, 4, 4)).tolist() == [0, 0, 0]
+
+
+def test_a_picture_with_nan_has_nan_for_its_figures() -> None:
+    sr, hr = pair()
+    sr[1, 0, 20, 20] = math.nan
+    lr = hr[..., ::2, ::2]
+    figures = [psnr(sr, hr), psnr(sr, hr, luma=True), ssim(sr, hr), lr_psnr(sr, lr)]
+    figures.append(diversity(torch.stack([sr, hr])))
+    for values in figures:
+        assert values.isnan().tolist() == [False, True]
+
+
+def test_bits_per_dimension_are_those_of_the_gaussian_of_grey_levels() -> None:
+    """The flow's own Gaussian, from its inverse alone, moved to 0–255, against scipy's density there."""
+    torch.manual_seed(0)
+    flow = ConditionalFlow(patch_size=3, steps=2).double()
+    flow.whiten(0.1 * torch.randn(27, 500).double())
+    condition = torch.randn(flow.condition_dim, 12, dtype=torch.double)
+    x = 0.2 * torch.randn(27, 12, dtype=torch.double)
+    bits = []
+    for i in range(12):
+        mean = flow.inverse(torch.zeros(27, 1).double(), condition[:, i : i + 1])
+        factor = flow.inverse(torch.eye(27).double(), condition[:, i : i + 1].expand(-1, 27)) - mean
+        law = multivariate_normal(127.5 * (mean[:, 0] + 1).detach(), 127.5**2 * (factor @ factor.T).detach())
+        bits.append(-law.logpdf(127.5 * (x[:, i] + 1)) / (27 * math.log(2)))
+    values = bits_per_dimension(flow.log_prob(x, condition).detach().view(2, 2, 3), 27)
+    expected = torch.tensor(bits, dtype=torch.double).view(2, 6).mean(1)
+    torch.testing.assert_close(values, expected, rtol=0, atol=1e-9)
+
+
+def test_bits_of_a_uniform_picture_are_nearly_eight() -> None:
+    """Density 1/2 on [-1, 1] is 1/255 on 0–255."""
+    assert bits_per_dimension(torch.full((1, 4, 4), 27 * math.log(0.5)), 27).item() == pytest.approx(
+        math.log2(255), abs=1e-6
+    )

@@ -1,0 +1,247 @@
+"""Means over pictures: each metric against its function, exact on any ranks, in a collection, out of conf/metrics."""
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+from torchmetrics import MetricCollection
+
+from helpers.commands import Compose
+from helpers.networks import write_network
+from linf.errors import UsageError
+from linf.metrics import functional, networks
+from linf.metrics import metric as metric_module
+from linf.metrics.metric import (
+    DISTS,
+    LPIPS,
+    LRPSNR,
+    PSNR,
+    SSIM,
+    BitsPerDimension,
+    Diversity,
+    NonFinite,
+    PictureMean,
+    PictureMetric,
+)
+
+BORDER = 3
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("networks")
+    return {network: write_network(folder / f"{network}.pth", network) for network in ("alexnet", "vgg16")}
+
+
+def made(files: dict[str, Path]) -> dict[str, PictureMetric]:
+    """One of each kind that takes pictures."""
+    return {
+        "psnr_y": PSNR(luma=True),
+        "psnr_rgb": PSNR(),
+        "ssim": SSIM(),
+        "lr_psnr": LRPSNR(),
+        "nonfinite": NonFinite(),
+        "lpips_alex": LPIPS("alex", files["alexnet"]),
+        "diversity": Diversity(),
+        "lpips_vgg": LPIPS("vgg", files["vgg16"]),
+        "dists": DISTS(files["vgg16"]),
+    }
+
+
+def picture(i: int, samples: int = 2) -> tuple[Tensor, Tensor, Tensor, int]:
+    """What `PictureMetric.update` takes, of a size and a noise of its own."""
+    generator = torch.Generator().manual_seed(i)
+    hr = torch.rand(1, 3, 40 + i, 44 - i, generator=generator)
+    noise = (0.02 + 0.03 * i) * torch.randn(samples, *hr.shape[1:], generator=generator)
+    noise[0, 0, :i, 0] = math.inf  # Clamped like any value that is too large.
+    lr = torch.rand(1, 3, 10, 11, generator=generator)
+    return hr + noise, hr, lr, BORDER
+
+
+def log_probs(i: int) -> Tensor:
+    """Of two pictures."""
+    return -40 + 5 * torch.randn(2, 4 + i, 5, generator=torch.Generator().manual_seed(i))
+
+
+def test_the_figure_of_a_picture_is_the_functions_mean_over_samples(files: dict[str, Path]) -> None:
+    sr, hr, lr, border = picture(2, samples=3)
+    same = hr.expand_as(sr)
+    alex, vgg = (networks.LPIPS(kind, files[net]) for kind, net in (("alex", "alexnet"), ("vgg", "vgg16")))
+    expected = {
+        "psnr_y": functional.psnr(sr, same, border=border, luma=True).mean(),
+        "psnr_rgb": functional.psnr(sr, same, border=border).mean(),
+        "ssim": functional.ssim(sr, same, border=border).mean(),
+        "lr_psnr": functional.lr_psnr(sr, lr).mean(),
+        "nonfinite": torch.tensor(2.0),
+        "lpips_alex": alex(sr, hr).mean(),
+        "diversity": functional.diversity(sr[:, None])[0],
+        "lpips_vgg": vgg(sr, hr).mean(),
+        "dists": networks.DISTS(files["vgg16"])(sr, hr).mean(),
+    }
+    for name, metric in made(files).items():
+        value = metric.of_picture(sr, hr, lr, border)
+        assert value.shape == ()
+        assert value.dtype == torch.double
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-6), name
+
+
+def test_the_mean_is_over_pictures(files: dict[str, Path]) -> None:
+    for name, metric in made(files).items():
+        values = [metric.of_picture(*picture(i, samples=2 + i)) for i in range(3)]
+        for i in range(3):
+            metric.update(*picture(i, samples=2 + i))
+        assert metric.count == 3
+        assert metric.total.dtype == metric.compute().dtype == torch.double
+        assert metric.compute().item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-12), name
+        metric.reset()
+        metric.update(*picture(1))
+        torch.testing.assert_close(metric.compute(), metric.of_picture(*picture(1)))
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_without_pictures_there_is_no_mean(files: dict[str, Path]) -> None:
+    for metric in (*made(files).values(), BitsPerDimension()):
+        assert metric.compute().isnan()
+
+
+def test_one_sample_has_no_diversity() -> None:
+    metric = Diversity()
+    assert metric.of_picture(*picture(0, samples=1)).isnan()
+    assert metric.of_picture(*picture(0, samples=2)) > 1
+
+
+def test_what_is_not_finite_is_counted_over_the_samples() -> None:
+    sr, *rest = picture(0, samples=3)
+    sr[0, 0, 0, 0], sr[1, 1, :2, 1] = math.nan, -math.inf
+    metric = NonFinite()
+    metric.update(sr, *rest)
+    metric.update(*picture(0))
+    assert metric.compute() == 1.5
+
+
+def test_bits_per_dimension_are_a_mean_over_pictures_of_any_size() -> None:
+    metric = BitsPerDimension()
+    for i in range(3):
+        metric.update(log_probs(i), 27)
+    nats = torch.stack([one.double().mean() for i in range(3) for one in log_probs(i)]).mean().item()
+    assert metric.count == 6
+    assert metric.compute().item() == pytest.approx(-nats / 27 / math.log(2) + math.log2(127.5), rel=1e-12)
+
+
+def test_better_is_told() -> None:
+    kinds = {name: kind for name, kind in vars(metric_module).items() if isinstance(kind, type)}
+    told = {
+        name: kind.higher_is_better
+        for name, kind in kinds.items()
+        if issubclass(kind, PictureMean) and kind not in (PictureMean, PictureMetric)
+    }
+    up = {"PSNR", "SSIM", "LRPSNR", "Diversity"}
+    assert told == {name: name in up for name in (*up, "LPIPS", "DISTS", "NonFinite", "BitsPerDimension")}
+
+
+def test_a_collection_keeps_equal_beginnings_apart(files: dict[str, Path]) -> None:
+    """Of a perfect picture every PSNR is infinite, and neither diversity nor a value that is not finite is there."""
+    _, hr, _, border = picture(1)
+    perfect = hr.repeat(2, 1, 1, 1), hr, hr, border
+    metrics = made(files)
+    collection = MetricCollection(copy.deepcopy(metrics))
+    for given in (perfect, picture(3)):
+        collection.update(*given)
+        for metric in metrics.values():
+            metric.update(*given)
+    values = collection.compute()
+    assert {name: value.item() for name, value in values.items()} == {
+        name: metric.compute().item() for name, metric in metrics.items()
+    }
+    assert math.isinf(values["psnr_y"])
+    collection.reset()
+    last = collection(*picture(3))
+    assert last["ssim"] == collection["ssim"].of_picture(*picture(3))
+    clone = collection.clone()
+    assert clone["dists"].network is collection["dists"].network
+    clone.reset()
+    assert collection.compute()["psnr_y"] == last["psnr_y"] != math.inf
+
+
+# Ranks
+
+
+SHARES = {"3 and 0": ((0, 1, 2), ()), "2 and 1": ((0, 2), (1,)), "0 and 1": ((), (2,))}
+
+
+def means(metrics: dict[str, Any], share: tuple[int, ...]) -> dict[str, float]:
+    """Every metric of these pictures, and of those of other ranks."""
+    for name, metric in metrics.items():
+        metric.reset()
+        for i in share:
+            metric.update(*((log_probs(i), 27) if name == "bits_per_dim" else picture(i)))
+    return {name: metric.compute().item() for name, metric in metrics.items()}
+
+
+def rank(number: int, files: dict[str, Path], folder: Path) -> None:
+    """One of two processes, over all of `SHARES`."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder / 'store'}", rank=number, world_size=2)
+    metrics = {**made(files), "bits_per_dim": BitsPerDimension()}
+    torch.save({of: means(metrics, shares[number]) for of, shares in SHARES.items()}, folder / f"{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_say_what_one_says(files: dict[str, Path], tmp_path: Path) -> None:
+    ranks = spawn(rank, (files, tmp_path), nprocs=2, join=False)
+    metrics = {**made(files), "bits_per_dim": BitsPerDimension()}
+    alone = {of: means(metrics, sum(shares, ())) for of, shares in SHARES.items()}
+    assert not any(math.isnan(value) for values in alone.values() for value in values.values())
+    while not ranks.join():
+        pass
+    for number in range(2):
+        found = torch.load(tmp_path / f"{number}.pt")
+        for of, values in alone.items():
+            assert found[of] == pytest.approx(values, rel=1e-9, abs=1e-9), of
+
+
+# conf/metrics
+
+
+FIDELITY = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr", "nonfinite"]
+GENERATIVE = [*FIDELITY, "lpips_alex", "diversity"]
+GROUPS = {"fidelity": FIDELITY, "generative": GENERATIVE, "all": [*GENERATIVE, "lpips_vgg", "dists"]}
+
+
+@pytest.fixture
+def nothing_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "linf"))
+
+
+@pytest.mark.usefixtures("nothing_fetched")
+@pytest.mark.parametrize("group", GROUPS)
+def test_each_entry_of_a_group_is_built_or_says_what_it_lacks(composed: Compose, group: str) -> None:
+    constructors: dict[str, Callable[[], PictureMetric]] = instantiate(
+        composed("eval", f"metrics={group}").metrics
+    )
+    assert list(constructors) == GROUPS[group]
+    for name, constructor in constructors.items():
+        if name in ("lpips_alex", "lpips_vgg", "dists"):
+            net = "alexnet" if name == "lpips_alex" else "vgg16"
+            with pytest.raises(UsageError, match=f"linf weights fetch {net}"):
+                constructor()
+        else:
+            assert constructor().figure == name
+
+
+@pytest.mark.usefixtures("nothing_fetched")
+def test_weights_can_be_named(composed: Compose, files: dict[str, Path]) -> None:
+    weights = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16", "dists": "vgg16"}
+    overrides = [f"metrics.{name}.weights={files[net]}" for name, net in weights.items()]
+    constructors = instantiate(composed("eval", "metrics=all", *overrides).metrics)
+    for name in weights:
+        assert constructors[name]().of_picture(*picture(0)) > 0
+        assert constructors[name]().figure == name

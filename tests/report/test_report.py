@@ -1,0 +1,816 @@
+"""Reports: what is read, what figures and tables hold, what is said, and a page that needs nothing else."""
+
+import base64
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from xml.etree import ElementTree
+
+import matplotlib.cbook
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+from hydra.utils import instantiate
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from helpers.commands import Compose, Linf, assert_in_words
+from linf.data.sources import bundled
+from linf.errors import UsageError
+from linf.report import find_runs, findings, read_run, write
+from linf.report.figures import all_figures
+from linf.report.style import look
+from linf.report.tables import all_tables, published
+from linf.report.typesetting import best, escaped, latex, markdown
+
+SHA = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+
+
+@pytest.fixture
+def linf(run: Linf) -> Linf:
+    """`run`, as here runs are evaluations."""
+    return run
+
+
+def evaluation(
+    folder: Path,
+    label: str = "LINF",
+    model: str = "LINF",
+    *,
+    datasets: Sequence[str] = ("Set5",),
+    scales: Sequence[float] = (2, 4),
+    temperatures: Sequence[float] = (0, 0.4, 0.8),
+    names: Sequence[str] = ("one", "two"),
+    lpips: bool = True,
+    prior: bool = False,
+    shown: bool = False,
+    shift: float = 0,
+    **about: Any,
+) -> Path:
+    """An evaluation's folder in its format, of a system whose law is known: no network is run."""
+    systems: list[tuple[str, float | None]] = [("bicubic", None)]
+    if model == "LINF":
+        systems += [(f"τ={t:g}", t) for t in temperatures] + [("prior", None)] * prior
+    elif model != "Bicubic":
+        systems.append((model, None))
+    lines, law, intervals = [], [], []
+    for dataset in datasets:
+        for scale in scales:
+            for n, name in enumerate(names):
+                unit = {"dataset": dataset, "picture": name, "scale": scale}
+                error, variance = 1e-4 * scale * (1 + n), 3e-4 * scale
+                for system, t in systems:
+                    total = error + (t or 0) ** 2 * variance if system != "bicubic" else 3 * error
+                    psnr = -10 * math.log10(total) + shift * (system != "bicubic")
+                    line = unit | {"system": system, "temperature": t, "psnr_y": psnr, "psnr_rgb": psnr - 1.5}
+                    line |= {"ssim": 1 - 20 * total}
+                    if lpips:
+                        line["lpips_alex"] = 0.05 * scale * (1 + ((t or 0) - 0.5) ** 2) + 0.1 * (
+                            system == "bicubic"
+                        )
+                    line |= {"lr_psnr": psnr + 9, "diversity": None if t is None else 12 * t, "nonfinite": 0}
+                    lines.append(line)
+                figures = {
+                    "bits_per_dim": 3.1,
+                    "whitened_mean": 0,
+                    "whitened_var": 1.05,
+                    "whitened_kurtosis": 3.4,
+                }
+                parts = {
+                    "error_y": error,
+                    "variance_y": variance,
+                    "error_rgb": 2 * error,
+                    "variance_rgb": 2 * variance,
+                }
+                law.append(unit | figures | parts)
+                for kind in ("pixel", "latent"):
+                    intervals += [
+                        unit | {"kind": kind, "nominal": p, "covered": p**0.8} for p in (0.1, 0.5, 0.9)
+                    ]
+                if shown and scale == max(scales):
+                    draw(folder / "pictures" / dataset / f"x{scale:g}" / name, int(scale), systems, lpips)
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = pd.DataFrame(lines)
+    groups = pictures.groupby(["dataset", "scale", "system", "temperature"], sort=False, dropna=False)
+    means = groups.mean(numeric_only=True)
+    means.insert(0, "pictures", groups.size())
+    tables = {"pictures": pictures, "metrics": means.reset_index()}
+    if model == "LINF":
+        tables |= {"distribution": pd.DataFrame(law), "calibration": pd.DataFrame(intervals)}
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    run = {
+        "label": label,
+        "model": {"name": model, "config": {"encoder": {"name": "EDSR"}}, "parameters": 2_057_176},
+        "checkpoint": {"path": "model.safetensors", "sha256": SHA},
+        "protocol": {"name": "benchmark", "headline": "psnr_y", "border": "ceil(s)"},
+        "metrics": list(pictures.columns[5:]),
+        "skipped": {} if lpips else {"lpips_alex": "the weights alexnet are not here"},
+        "temperatures": list(temperatures) if model == "LINF" else [],
+        "samples": 2,
+        "seed": 0,
+        "scales": list(scales),
+        "datasets": list(datasets),
+        "git": {"commit": "abc123", "dirty": False},
+        "versions": {"linf": "0.1.0"},
+        "device": "cpu",
+        "max_trained_scale": 4,
+    }
+    (folder / "run.json").write_text(json.dumps(run | about, ensure_ascii=False))
+    return folder
+
+
+def draw(folder: Path, scale: int, systems: Sequence[tuple[str, float | None]], lpips: bool) -> None:
+    """A detail of a photograph, made worse by noise in one corner, more of it at higher temperatures."""
+    folder.mkdir(parents=True)
+    hr = np.asarray(Image.open(bundled("heldout").hr[0]).convert("RGB"))[80:200, 160:320]
+    noise = np.random.default_rng(0).normal(0, 40, (32, 32, 3))
+    Image.fromarray(hr).save(folder / "HR.png")
+    Image.fromarray(hr[::scale, ::scale]).save(folder / "LR.png")
+    for system, t in systems:
+        made = hr.astype(float)
+        made[24:56, 96:128] += (1 if t is None else t) * noise
+        Image.fromarray(made.clip(0, 255).astype(np.uint8)).save(folder / f"{system}.png")
+    if any(t is not None for _, t in systems):
+        np.save(folder / "deviation.npy", np.full(hr.shape[:2], 0.1, np.float16))
+        if lpips:
+            np.save(folder / "best_temperature.npy", np.full(hr.shape[:2], 0.4, np.float16))
+
+
+def overlapping(figure: Figure) -> list[str]:
+    """Words that hide each other or reach beyond the canvas."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    hidden = {id(child) for axis in figure.axes if not axis.get_visible() for child in axis.findobj(Text)}
+    # An axis keeps ticks beyond its limits, which are not drawn.
+    for axis in figure.findobj(Axes):
+        for one in (axis.xaxis, axis.yaxis):
+            low, high = sorted(one.get_view_interval())
+            hidden |= {id(tick.label1) for tick in one.get_major_ticks() if not low <= tick.get_loc() <= high}
+    renderer = canvas.get_renderer()
+    boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in found if id(t) not in hidden]
+    whole = figure.bbox.padded(1)
+    bad = [words for words, box in boxes if not (whole.contains(*box.min) and whole.contains(*box.max))]
+    for (words, box), (others, other) in combinations(boxes, 2):
+        if box.padded(-1).overlaps(other.padded(-1)):
+            bad.append(f"{words!r} on {others!r}")
+    return bad
+
+
+# Reading
+
+
+@pytest.fixture(scope="module")
+def real(composed: Compose, checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``eval.py`` leaves, over two details of photographs."""
+    folder = tmp_path_factory.mktemp("real")
+    given = (f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", f"run_dir={folder}")
+    config = composed("eval", *given, "data.num_workers=0", "data.test_scales=[2,3.3]", "samples=2")
+    pl.seed_everything(config.seed, workers=True)
+    with mock.patch.dict(os.environ, LINF_CACHE=str(tmp_path_factory.mktemp("without_weights"))):
+        data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+        trainer.test(task, data, verbose=False)
+    return folder
+
+
+def test_an_evaluation_is_read_as_it_was_written(real: Path) -> None:
+    run = read_run(real)
+    for name in ("metrics", "pictures", "distribution", "calibration"):
+        written = pd.read_csv(real / f"{name}.csv", dtype={"picture": str})
+        pd.testing.assert_frame_equal(getattr(run, name), written, check_dtype=False)
+    assert run.label == json.loads((real / "run.json").read_text())["label"]
+    assert run.headline == "psnr_y"
+    assert run.samples
+
+
+def test_the_closed_form_is_what_was_sampled(real: Path) -> None:
+    run = read_run(real)
+    (dataset,) = set(run.metrics["dataset"])
+    for scale in (2, 3.3):
+        of = run.curve(dataset, scale)
+        law = run.closed_form(dataset, scale, of["temperature"])
+        assert law == pytest.approx(of["psnr_y"].to_numpy(), abs=0.3)  # Two small pictures, and clamping.
+
+
+def test_the_closed_form_is_a_mean_of_decibels(tmp_path: Path) -> None:
+    run = read_run(evaluation(tmp_path))
+    for scale in (2, 4):
+        of = run.curve("Set5", scale)
+        assert run.closed_form("Set5", scale, of["temperature"]) == pytest.approx(of["psnr_y"], abs=1e-9)
+    assert not len(run.closed_form("Set5", 3, [0, 1]))
+
+
+def test_folders_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
+    a, b, c = (evaluation(tmp_path / name, name[-1]) for name in ("grid/x/a", "grid/b", "c"))
+    assert [run.folder for run in find_runs([tmp_path / "grid", b, c])] == [b, a, c]
+    assert [run.label for run in find_runs([c, tmp_path])] == ["c", "b", "a"]
+
+
+def test_labels_are_told_apart(tmp_path: Path) -> None:
+    labels = ["LINF", "other", "LINF", "LINF (1)"]
+    runs = [evaluation(tmp_path / str(n), label) for n, label in enumerate(labels)]
+    assert [run.label for run in find_runs(runs)] == ["LINF (2)", "other", "LINF (3)", "LINF (1)"]
+
+
+def test_names_are_names_even_where_they_look_like_numbers(tmp_path: Path) -> None:
+    run = read_run(evaluation(tmp_path, names=("0001", "NA"), datasets=("007", "None")))
+    assert list(run.pictures["picture"].unique()) == ["0001", "NA"]
+    assert list(run.metrics["dataset"].unique()) == ["007", "None"]
+
+
+def spoil(change: Callable[[str], str], name: str = "metrics.csv") -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(change((folder / name).read_text())) and None
+
+
+SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
+    "no table": (
+        lambda folder: (folder / "metrics.csv").unlink(),
+        ("metrics.csv is missing", "not finished"),
+    ),
+    "empty table": (spoil(lambda text: ""), ("metrics.csv", "empty")),
+    "header alone": (spoil(lambda text: text.splitlines()[0] + "\n"), ("no lines",)),
+    "cut in a line": (spoil(lambda text: text[: len(text) // 2]), ("truncated at line",)),
+    "cut at the end of a field": (spoil(lambda text: text.rstrip("\n")), ("truncated at line",)),
+    "cut at the end of a line": (
+        spoil(lambda text: text.rstrip("\n").rsplit("\n", 1)[0] + "\n", "pictures.csv"),
+        ("do not belong together",),
+    ),
+    "twice": (spoil(lambda text: text + text.splitlines()[-1] + "\n"), ("do not belong together",)),
+    "open quote": (spoil(lambda text: text + '"'), ("damaged",)),
+    "words for numbers": (
+        spoil(lambda text: text.replace("τ=0.4,0.4,", "τ=0.4,warm,")),
+        ("temperature", "warm"),
+    ),
+    "no column": (spoil(lambda text: text.replace("temperature", "heat", 1)), ("lacks temperature",)),
+    "law cut": (spoil(lambda text: text[:-20], "distribution.csv"), ("distribution.csv", "truncated")),
+    "bytes": (
+        lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\xfe"),
+        ("cannot read", "metrics.csv"),
+    ),
+    "record cut": (spoil(lambda text: text[:40], "run.json"), ("run.json", "truncated")),
+    "record of others": (spoil(lambda text: '{"state": "done"}', "run.json"), ("not written by", "label")),
+    "another type": (
+        spoil(lambda text: text.replace('"skipped": {}', '"skipped": []'), "run.json"),
+        ("see its skipped",),
+    ),
+    "a list": (spoil(lambda text: "[]", "run.json"), ("not written by",)),
+    "other headline": (
+        spoil(lambda text: text.replace('"psnr_y", "border"', '"x", "border"'), "run.json"),
+        ("headline",),
+    ),
+    "nothing": (lambda folder: [path.unlink() for path in folder.iterdir()], ("no evaluation", "eval.py")),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_what_cannot_be_read_is_told_in_words(case: str, linf: Linf, tmp_path: Path) -> None:
+    change, words = SPOILT[case]
+    folder = evaluation(tmp_path / "run", headline="")
+    change(folder)
+    done = linf("report", folder, "--out", tmp_path / "out")
+    assert_in_words(done.status, done.out, done.err, str(folder), *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "word"), [("nowhere", "missing"), ("file", "is a file")])
+def test_a_run_is_a_folder(name: str, word: str, linf: Linf, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = linf("report", tmp_path / name)
+    assert_in_words(done.status, done.out, done.err, name, word)
+
+
+@pytest.mark.parametrize("name", ["HR.png", "τ=0.png", "deviation.npy"])
+def test_a_broken_picture_is_told_in_words(name: str, linf: Linf, tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "run", shown=True)
+    path = next(folder.rglob(name))
+    path.write_bytes(path.read_bytes()[:60])
+    done = linf("report", folder, "--out", tmp_path / "out")
+    assert_in_words(done.status, done.out, done.err, str(path))
+
+
+# Figures
+
+
+def test_curves_are_the_tables_figures(tmp_path: Path) -> None:
+    run = read_run(evaluation(tmp_path, temperatures=(0, 0.3, 0.6, 0.9)))
+    figure = all_figures([run])["temperature_Set5"]
+    drawn = {
+        axis.get_title("left"): [np.asarray(line.get_ydata()) for line in axis.lines] for axis in figure.axes
+    }
+    titles = ["PSNR (Y), dB ↑", "SSIM ↑", "LPIPS ↓", "LR-PSNR, dB ↑", "diversity, grey levels"]
+    assert list(drawn) == titles
+    for title, name in zip(titles, ("psnr_y", "ssim", "lpips_alex", "lr_psnr", "diversity"), strict=True):
+        for scale in (2, 4):
+            wanted = [run.curve("Set5", scale)[name].to_numpy()]
+            if name != "diversity":
+                wanted.append(np.full(2, run.value("Set5", scale, "bicubic", name)))
+            if name == "psnr_y":
+                wanted.append(run.closed_form("Set5", scale, np.linspace(0, 0.9, 101)))
+            for values in wanted:
+                assert any(len(y) == len(values) and np.allclose(y, values) for y in drawn[title])
+
+
+def test_a_plane_has_its_best_corner_up_and_right(tmp_path: Path) -> None:
+    figure = all_figures([read_run(evaluation(tmp_path))])["plane_Set5"]
+    for axis in figure.axes:
+        assert axis.get_xlim()[0] < axis.get_xlim()[1]
+        assert axis.get_ylim()[0] > axis.get_ylim()[1]
+    labels = {text.get_text() for text in figure.axes[0].texts}
+    assert {"τ=0", "τ=0.4", "τ=0.8"} == labels
+
+
+def test_a_learned_prior_has_its_place(tmp_path: Path) -> None:
+    run = read_run(evaluation(tmp_path, prior=True, shown=True))
+    figures = all_figures([run])
+    for axis, scale in zip(figures["plane_Set5"].axes, (2, 4), strict=True):
+        (star,) = [line for line in axis.lines if line.get_marker() == "*"]
+        at = [run.value("Set5", scale, "prior", name) for name in ("psnr_y", "lpips_alex")]
+        assert [star.get_xdata()[0], star.get_ydata()[0]] == at
+    assert any(axis.get_title().startswith("prior\n") for axis in figures["details_Set5_x4_one"].axes)
+    assert all_tables([run])["results_Set5"]["system"].tolist()[-1] == "prior"
+
+
+def test_published_points_stand_only_beside_what_they_are_of(tmp_path: Path) -> None:
+    protocol = {"name": "generative", "headline": "psnr_rgb", "border": "ceil(s)"}
+    names = ("div2k-valid", "Set5")
+    runs = [read_run(evaluation(tmp_path / "rgb", datasets=names, protocol=protocol))]
+    figures = all_figures(runs)
+
+    def hollow(figure: Figure) -> list[tuple[str, int]]:
+        return [
+            (axis.get_title("left"), sum(line.get_fillstyle() == "none" for line in axis.lines))
+            for axis in figure.axes
+        ]
+
+    table = published()
+    of = table[(table["dataset"] == "div2k-valid") & (table["scale"] == 4) & table["lpips"].notna()]
+    assert hollow(figures["plane_div2k-valid"]) == [("div2k-valid ×2", 0), ("div2k-valid ×4", len(of))]
+    assert hollow(figures["plane_Set5"]) == [("Set5 ×2", 0), ("Set5 ×4", 0)]
+    on_y = all_figures([read_run(evaluation(tmp_path / "y", datasets=names))])
+    assert hollow(on_y["plane_div2k-valid"]) == [("div2k-valid ×2", 0), ("div2k-valid ×4", 0)]
+
+
+def test_published_figures_say_where_they_were_read() -> None:
+    table = published()
+    assert table["source"].str.len().min() > 10
+    assert set(table["psnr_kind"]) <= {"psnr_y", "psnr_rgb"}
+    assert table["psnr"].between(15, 45).all()
+    assert table["lpips"].dropna().between(0, 1).all()
+    assert not table.duplicated(["dataset", "scale", "system", "psnr_kind"]).any()
+
+
+def test_scales_beyond_training_are_shaded(tmp_path: Path) -> None:
+    run = read_run(evaluation(tmp_path, scales=(2, 3, 4, 6, 8)))
+    absolute, gain = all_figures([run])["scale_Set5"].axes
+    low, high = absolute.patches[0].get_x(), absolute.get_xlim()[1]
+    assert (low, high) == (4, pytest.approx(low + absolute.patches[0].get_width()))
+    curve = next(line for line in gain.lines if len(line.get_xdata()) == 5)
+    expected = [
+        run.value("Set5", s, "τ=0", "psnr_y") - run.value("Set5", s, "bicubic", "psnr_y")
+        for s in (2, 3, 4, 6, 8)
+    ]
+    assert curve.get_ydata() == pytest.approx(expected)
+
+
+def test_a_detail_is_where_systems_differ(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path, shown=True)
+    figure = all_figures([read_run(folder)])["details_Set5_x4_one"]
+    titles = [axis.get_title() for axis in figure.axes if axis.get_visible() and axis.get_title()]
+    assert [title.split("\n")[0] for title in titles] == [
+        *("one ×4", "LR", "bicubic", "HR"),
+        *("τ=0", "τ=0.4", "τ=0.8", "σ at τ=1", "best τ"),
+    ]
+    frame = figure.axes[0].patches[0]
+    assert frame.get_x() <= 96
+    assert frame.get_x() + frame.get_width() >= 128
+    assert frame.get_y() <= 24
+    assert frame.get_y() + frame.get_height() >= 56
+    hr = np.asarray(Image.open(next(folder.rglob("one/HR.png"))))
+    shown = next(axis.images[0].get_array() for axis in figure.axes if axis.get_title() == "HR")
+    y, x = int(frame.get_y()), int(frame.get_x())
+    assert np.array_equal(shown, hr[y : y + 96, x : x + 96])
+    deviation = next(axis.images[0] for axis in figure.axes if axis.get_title().startswith("σ"))
+    assert np.asarray(deviation.get_array()) == pytest.approx(25.5, abs=0.01)
+    psnr = (
+        read_run(folder)
+        .pictures.query("picture == 'one' and scale == 4 and system == 'τ=0.4'")["psnr_y"]
+        .iloc[0]
+    )
+    assert titles[5].split("\n")[1].startswith(f"{psnr:.2f} / ")
+
+
+def test_pictures_are_those_that_all_runs_have(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", "a", names=("one", "two", "three"), shown=True)
+    evaluation(tmp_path / "b", "b", names=("two", "three"), shown=True)
+    evaluation(tmp_path / "c", "c", "LIIF", names=("three",), shown=True)
+    evaluation(tmp_path / "d", "d")
+    names = [name for name in all_figures(find_runs([tmp_path])) if name.startswith("details")]
+    assert names == ["details_Set5_x4_three"]
+    assert any("d did not write these pictures." in said for said in findings.details(find_runs([tmp_path])))
+
+
+CROWDS: dict[str, Callable[[Path], None]] = {
+    "one run": lambda folder: evaluation(folder, shown=True) and None,
+    "21 temperatures, 5 scales": lambda folder: (
+        evaluation(folder, temperatures=np.linspace(0, 1, 21), scales=(2, 2.5, 3, 3.2, 4, 6, 8), shown=True) and None
+    ),
+    "eleven runs": lambda folder: [
+        evaluation(
+            folder / str(n),
+            f"{model} with quite a long name, number {n}, of EDSR",
+            model,
+            shift=0.2 * n,
+            scales=(2, 3, 4),
+            shown=n < 4,
+        )
+        for n, model in enumerate(["LINF"] * 9 + ["LIIF", "LTE"])
+    ]
+    and None,
+    "published": lambda folder: evaluation(
+        folder, datasets=("div2k-valid",), protocol={"name": "generative", "headline": "psnr_rgb", "border": "ceil(s)"}
+    ) and None,
+    "odd names": lambda folder: evaluation(
+        folder, r"_a $x^2$ & <i>100%</i> \foo {q} #1 ~ |p|", datasets=("a/b_$c$ <d>",), names=("na/me", "0"), shown=True
+    ) and None,
+    "one temperature": lambda folder: evaluation(folder, temperatures=(0.4,), scales=(4,)) and None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("crowd", CROWDS)
+def test_no_words_hide_others_or_leave_the_figure(crowd: str, tmp_path: Path) -> None:
+    CROWDS[crowd](tmp_path)
+    for name, figure in all_figures(find_runs([tmp_path])).items():
+        assert not overlapping(figure), name
+        if figure.legends:  # It takes no room from the panels, in inches.
+            assert min(axis.get_window_extent().height / figure.dpi for axis in figure.axes) > 1.6, name
+
+
+def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
+    labels = ["$x^2$", "_hidden", "a_b"]
+    runs = [read_run(evaluation(tmp_path / str(n), label)) for n, label in enumerate(labels)]
+    for figure in all_figures(runs).values():
+        shown = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert [text.replace(r"\$", "$").strip() for text in shown[:3]] == labels
+        assert not any(matplotlib.cbook.is_math_text(text) for text in shown)
+
+
+def test_series_differ_in_grey() -> None:
+    looks = [look(n, n, False) for n in range(30)]
+    assert len({(str(of["linestyle"]), of["marker"]) for of in looks}) == 30
+
+
+def test_drawing_leaves_no_trace(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    all_figures([read_run(evaluation(tmp_path, shown=True))])
+    assert dict(matplotlib.rcParams) == before
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+# Tables
+
+
+def test_results_have_a_line_for_each_system_and_bicubic_once(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", "LINF")
+    evaluation(tmp_path / "b", "LIIF", "LIIF", lpips=False, scales=(2, 3))
+    runs = find_runs([tmp_path])
+    table = all_tables(runs)["results_Set5"]
+    systems = [("", "bicubic"), ("LINF", "τ=0"), ("LINF", "τ=0.4"), ("LINF", "τ=0.8"), ("LIIF", "LIIF")]
+    assert list(zip(table["run"], table["system"], strict=True)) == systems
+    assert [c for c in table if c.startswith("×3")] == ["×3 PSNR (Y)", "×3 SSIM", "×3 LR-PSNR"]
+    assert table["×4 LPIPS"].tolist() == pytest.approx(
+        [runs[0].value("Set5", 4, system, "lpips_alex") for _, system in systems[:4]] + [math.nan],
+        nan_ok=True,
+    )
+    assert table["×3 PSNR (Y)"].notna().tolist() == [True, False, False, False, True]
+
+
+def test_the_best_temperature_is_bold(tmp_path: Path) -> None:
+    table = all_tables([read_run(evaluation(tmp_path))])["results_Set5"]
+    bold = best(table)
+    assert bold["×2 PSNR (Y)"].tolist() == [False, True, False, False]
+    assert bold["×2 LPIPS"].tolist() == [False, False, True, False]
+    assert not bold["×2 diversity"].any()
+    assert markdown("results_Set5", table).count("**") == latex("results_Set5", table).count("textbf") * 2
+    alone = all_tables([read_run(evaluation(tmp_path / "b", temperatures=(0,)))])["results_Set5"]
+    assert not best(alone).any(axis=None)
+
+
+NAMES = (r"a_b $x^2$ & <i>100%</i> \foo {q} #1 ~ |p| `*`", "Set_5 & <b>")
+
+
+def check_latex(text: str) -> None:
+    """Braces and environments are balanced, and each line has as many cells as its tabular has columns."""
+    plain = re.sub(r"\\[\\&%$#_{}]", lambda match: "\n" if match[0] == r"\\" else "", text)
+    plain = re.sub(r"(?m)^% .*$|(?<={)%$", "", plain)  # Comments.
+    assert plain.count("{") == plain.count("}")
+    assert not re.search(r"[%#_^~<>|]", plain), "a special character that is not escaped"
+    assert plain.count("$") % 2 == 0
+    assert len(re.findall(r"\\begin\{tabular\}", text)) == len(re.findall(r"\\end\{tabular\}", text)) > 0
+    for sides, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}\n(.*?)\n\\end\{tabular\}", text, flags=re.S):
+        lines = [line for line in body.split("\n") if line.endswith(r"\\")]
+        assert len(lines) >= 2
+        for line in lines:
+            spans = sum(int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d+)\}", line))
+            assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(sides)
+
+
+def test_tables_of_any_names_are_whole_in_every_format(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", NAMES[0], datasets=NAMES[1:], scales=(2, 3, 4, 6))
+    evaluation(tmp_path / "b", "b", datasets=NAMES[1:])
+    tables = all_tables(find_runs([tmp_path]))
+    assert len(tables) == 4
+    for name, table in tables.items():
+        check_latex(latex(name, table))
+        lines = markdown(name, table).splitlines()
+        assert len(lines) == len(table) + 2
+        assert {len(re.split(r"(?<!\\)\|", line)) - 2 for line in lines} == {len(table.columns)}
+        again = pd.read_csv(
+            io.StringIO(table.to_csv(index=False)), keep_default_na=False, na_values={"x": []}
+        )
+        assert list(again) == list(table)
+
+
+def test_specials_are_escaped() -> None:
+    assert escaped(r"50% of a_b & c\d{e}") == r"50\% of a\_b \& c\textbackslash{}d\{e\}"
+    assert escaped("τ=0 ×4 −1 ∞") == r"$\tau$=0 $\times$4 $-$1 $\infty$"
+
+
+def test_no_number_and_infinity_are_words(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path)
+    for name in ("metrics", "pictures"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        table.loc[table["system"] == "τ=0", ["psnr_y", "lr_psnr"]] = math.inf
+        table.loc[table["system"] == "τ=0.8", "lpips_alex"] = math.nan
+        table.to_csv(folder / f"{name}.csv", index=False)
+    out = write([read_run(folder)], tmp_path / "report").parent
+    texts = {kind: (out / "tables" / f"results_Set5.{kind}").read_text() for kind in ("csv", "md", "tex")}
+    assert ",inf," in texts["csv"]
+    assert "∞" in texts["md"]
+    assert r"$\infty$" in texts["tex"]
+    assert "nan" not in "".join(texts.values()) + Page(out / "index.html").text.lower().replace("nano", "")
+
+
+# The page
+
+
+class Page:
+    """A page as XML, which is stricter than HTML."""
+
+    def __init__(self, path: Path) -> None:
+        self.source = path.read_text(encoding="utf-8")
+        assert self.source.startswith("<!DOCTYPE html>")
+        self.root = ElementTree.fromstring(self.source.removeprefix("<!DOCTYPE html>"))
+        self.text = " ".join(" ".join(self.root.find("body").itertext()).split())  # type: ignore[union-attr]
+
+    @property
+    def images(self) -> list[bytes]:
+        sources = [image.attrib["src"] for image in self.root.iter("img")]
+        return [base64.b64decode(source.split(",", 1)[1], validate=True) for source in sources]
+
+
+def test_a_page_needs_nothing_else(tmp_path: Path) -> None:
+    evaluation(tmp_path / "runs/a", names=("one",), shown=True)
+    evaluation(tmp_path / "runs/b", "LIIF", "LIIF", names=("one",), shown=True)
+    page = Page(write(find_runs([tmp_path / "runs"]), tmp_path / "report"))
+    assert {element.tag for element in page.root.iter()}.isdisjoint(
+        {"script", "link", "iframe", "object", "base"}
+    )
+    for element in page.root.iter():
+        for key, value in element.attrib.items():
+            assert key not in ("href", "srcset", "onload", "style")
+            assert key != "src" or value.startswith("data:image/")
+    assert not re.search(r"url\(|@import|https?://", page.source)
+    assert len(page.images) == 4 + 1
+    files = {path.read_bytes() for path in (tmp_path / "report/figures").iterdir()}
+    assert set(page.images) <= files
+    for image in page.images:
+        if image.startswith(b"\x89PNG"):
+            Image.open(io.BytesIO(image)).load()
+        else:
+            assert ElementTree.fromstring(image).tag.endswith("svg")
+
+
+def test_a_report_is_the_same_each_time(tmp_path: Path) -> None:
+    runs = find_runs([evaluation(tmp_path / "run", scales=(2, 4), names=("one",), shown=True)])
+    one, two = (write(runs, tmp_path / name).parent for name in ("one", "two"))
+    files = sorted(path.relative_to(one) for path in one.rglob("*.*"))
+    assert {path.parts[0] for path in files} == {"index.html", "figures", "tables"}
+    for path in files:
+        assert (one / path).read_bytes() == (two / path).read_bytes()
+
+
+def test_a_page_says_what_the_figures_show(tmp_path: Path) -> None:
+    evaluation(tmp_path / "runs/a", "LINF")
+    evaluation(tmp_path / "runs/b", "LIIF", "LIIF", shift=0.25)
+    runs = find_runs([tmp_path / "runs"])
+    text = Page(write(runs, tmp_path / "report")).text
+    linf = runs[0]
+    lpips = [linf.value("Set5", 4, f"τ={t:g}", "lpips_alex") for t in (0, 0.4, 0.8)]
+    psnr = [linf.value("Set5", 4, f"τ={t:g}", "psnr_y") for t in (0, 0.4, 0.8)]
+    assert min(lpips) == lpips[1]
+    assert (
+        f"LINF at ×4: LPIPS falls from {lpips[0]:.3f} at τ=0 to {lpips[1]:.3f} at τ=0.4, "
+        f"for {psnr[0] - psnr[1]:.2f} dB of PSNR (Y)."
+    ) in text
+    assert "LINF: the closed form, which is before clamping, is within 0.00 dB of the samples." in text
+    gain = psnr[0] - linf.value("Set5", 4, "bicubic", "psnr_y")
+    assert f"LINF (τ=0): PSNR (Y) {gain:.2f} dB above bicubic and 0.25 dB below LIIF at ×4." in text
+    assert f"PSNR (Y) highest for LIIF ({psnr[0] + 0.25:.2f} dB" in text
+    assert f"the 90% intervals hold {0.9**0.8:.1%} of HR's values (as they should)" in text
+    for word in (SHA, "abc123", "2,057,176 parameters", "Figure" and "No run has written pictures."):
+        assert word in text
+
+
+def test_what_is_missing_leaves_a_sentence(tmp_path: Path) -> None:
+    run = read_run(evaluation(tmp_path / "run", lpips=False, temperatures=(0.4,), scales=(4,)))
+    assert set(all_figures([run])) == {"temperature_Set5", "calibration_Set5"}
+    text = Page(write([run], tmp_path / "report")).text
+    assert text.count("LPIPS was not measured for LINF: the weights alexnet are not here.") == 2
+    assert "LINF at ×4 was evaluated at τ=0.4 alone" in text
+    assert "Only ×4 was evaluated" in text
+    assert "without lpips_alex the weights alexnet are not here" in text
+
+
+def test_a_report_needs_no_psnr(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "run")
+    for name in ("metrics", "pictures"):
+        table = pd.read_csv(folder / f"{name}.csv").drop(columns=["psnr_y", "psnr_rgb", "lr_psnr"])
+        table.to_csv(folder / f"{name}.csv", index=False)
+    run = read_run(folder)
+    assert set(all_figures([run])) == {"temperature_Set5", "calibration_Set5"}
+    assert "×4 LPIPS" in all_tables([run])["results_Set5"]
+    write([run], tmp_path / "report")
+
+
+def test_bicubic_alone_is_a_report(tmp_path: Path) -> None:
+    run = read_run(
+        evaluation(tmp_path / "run", "bicubic", "Bicubic", checkpoint=None, git=None, max_trained_scale=None)
+    )
+    text = Page(write([run], tmp_path / "report")).text
+    for said in ("No run has temperatures here.", "No run has a law that could be calibrated.", "not known"):
+        assert said in text
+    assert set(all_tables([run])) == {"results_Set5", "published", "metrics"}
+
+
+def test_runs_that_cannot_be_compared_are_told(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", "a", names=("one",))
+    evaluation(tmp_path / "b", "b", git={"commit": "abc", "dirty": True})
+    evaluation(
+        tmp_path / "c", "c", protocol={"name": "div2k", "headline": "psnr_rgb", "border": "ceil(s) + 6"}
+    )
+    told = " ".join(findings.notes(find_runs([tmp_path])))
+    assert (
+        "The runs follow different protocols (PSNR (RGB), border ceil(s) + 6; PSNR (Y), border ceil(s))"
+        in told
+    )
+    assert "Set5 ×2: the runs saw 1 and 2 pictures and cannot be compared." in told
+    assert "Made with code that differs from its commit: b." in told
+    assert findings.notes(find_runs([tmp_path / "a"])) == []
+
+
+def test_values_that_are_not_finite_are_told(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path)
+    for name in ("metrics", "pictures"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        table.loc[(table["system"] == "τ=0.8") & (table["scale"] == 4), "nonfinite"] = 17
+        table.to_csv(folder / f"{name}.csv", index=False)
+    run = read_run(folder)
+    assert findings.notes([run]) == [
+        "LINF: values that were not finite, most of them in Set5 ×4 τ=0.8 (17 a picture)."
+    ]
+    assert "×4 non-finite" in all_tables([run])["results_Set5"]
+
+
+def test_names_are_words_and_never_markup(tmp_path: Path) -> None:
+    folder = evaluation(
+        tmp_path / "run", NAMES[0], datasets=NAMES[1:], names=("<script>alert(1)</script>", "&amp;")
+    )
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra/config.yaml").write_text("name: <b>eval</b> & more\nlist: [1, 2]\n")
+    page = Page(write([read_run(folder)], tmp_path / "report"))
+    assert NAMES[0] in page.text
+    assert NAMES[1] in page.text
+    assert "name: <b>eval</b> & more list: [1, 2]" in page.text
+    assert not list(page.root.iter("script"))
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"index.html", "figures", "tables"}
+
+
+def test_a_real_evaluation_makes_a_report(real: Path, tmp_path: Path) -> None:
+    run = read_run(real)
+    page = Page(write([run], tmp_path / "report"))
+    assert "LPIPS was not measured for" in page.text  # No weights are kept for the tests.
+    assert "linf weights fetch alexnet" in page.text
+    names = {path.stem for path in (tmp_path / "report/figures").iterdir()}
+    assert {name.split("_")[0] for name in names} == {"temperature", "scale", "calibration", "details"}
+    assert len(page.images) == 3 + 2
+    for name, figure in all_figures([run]).items():
+        assert not overlapping(figure), name
+
+
+# The folder and the command
+
+
+def plain(folder: Path, label: str = "bicubic") -> Path:
+    """An evaluation that has tables and no figure."""
+    return evaluation(folder, label, "Bicubic", scales=(4,))
+
+
+def test_the_command_writes_a_report(linf: Linf, tmp_path: Path) -> None:
+    plain(tmp_path / "runs/a", "LINF")
+    plain(tmp_path / "runs/b", "LINF")
+    done = linf("report", tmp_path / "runs")
+    assert (done.status, done.err) == (0, "")
+    assert done.out == "report/index.html, 2 evaluations\n"
+    assert Page(tmp_path / "report/index.html").text.count("LINF (2)") > 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]
+
+
+def test_an_older_report_is_replaced_only_when_told(linf: Linf, tmp_path: Path) -> None:
+    run, out = plain(tmp_path / "run"), tmp_path / "out"
+    out.mkdir()  # Nothing is lost there.
+    assert linf("report", run, "--out", out).status == 0
+    (out / "figures/old.png").touch()
+    done = linf("report", run, "--out", out)
+    assert_in_words(done.status, done.out, done.err, str(out), "--force")
+    assert (out / "figures/old.png").exists()
+    assert linf("report", run, "--out", out, "--force").status == 0
+    assert not (out / "figures/old.png").exists()
+    assert (out / "index.html").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_what_is_no_report_is_left_alone(force: tuple[str, ...], linf: Linf, tmp_path: Path) -> None:
+    run, mine = plain(tmp_path / "run"), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "index.html").write_text("<html>mine</html>")
+    (tmp_path / "file").write_text("mine")
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for out in (mine, tmp_path / "file", run, tmp_path):
+        done = linf("report", run, "--out", out, *force)
+        assert_in_words(done.status, done.out, done.err, str(out), "choose another --out")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+
+
+def test_a_report_that_holds_its_evaluations_is_left_alone(tmp_path: Path) -> None:
+    out = write([read_run(plain(tmp_path / "run"))], tmp_path / "out").parent
+    run = read_run(plain(out / "run"))
+    with pytest.raises(UsageError, match="other than a report"):
+        write([run], out, force=True)
+    assert (out / "run/run.json").exists()
+
+
+@pytest.mark.parametrize("when", ["while it is made", "while it is moved"])
+def test_what_ends_the_writing_leaves_the_old_report(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = read_run(plain(tmp_path / "run"))
+    old = write([run], tmp_path / "out").read_bytes()
+    rename, calls = os.rename, []
+
+    def stop(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    def second(a: Path, b: Path) -> None:
+        calls.append(b)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        rename(a, b)
+
+    if when == "while it is made":
+        monkeypatch.setattr("linf.report.page.latex", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write([run], tmp_path / "out", force=True)
+    else:
+        monkeypatch.setattr("os.rename", second)
+        with pytest.raises(UsageError, match="No space left"):
+            write([run], tmp_path / "out", force=True)
+    assert (tmp_path / "out/index.html").read_bytes() == old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+def test_where_nothing_can_be_written_it_is_told(linf: Linf, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = linf("report", plain(tmp_path / "run"), "--out", tmp_path / "file/report")
+    assert_in_words(done.status, done.out, done.err, "cannot write")
+
+
+def test_reports_stand_apart_from_training() -> None:
+    heavy = ["pytorch_lightning", "hydra", "omegaconf", "wandb", "matplotlib.pyplot"]
+    code = f"import sys, linf.report; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,213 @@
+"""What a user gets wrong comes back from train.py and eval.py as one line of words, and with a status that says so."""
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from PIL import Image
+
+from helpers.commands import Command, assert_in_words
+from helpers.paths import ROOT
+from linf.models.decoding import free_memory
+
+
+@pytest.fixture
+def here(tmp_path: Path, checkpoint: Path, photos: Path) -> Path:
+    """A user's folder: a model, photographs, and what is wrong."""
+    (tmp_path / "model.safetensors").symlink_to(checkpoint)
+    (tmp_path / "photos").symlink_to(photos)
+    (tmp_path / "empty").mkdir()
+    for name in ("truncated", "dot", "large"):
+        (tmp_path / name).mkdir()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "truncated" / "whole.jpg")
+    content = (tmp_path / "truncated" / "whole.jpg").read_bytes()
+    (tmp_path / "truncated" / "whole.jpg").unlink()
+    (tmp_path / "truncated" / "half.jpg").write_bytes(content[: len(content) // 2])
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot" / "dot.png")
+    (tmp_path / "text.ckpt").write_text("These are not the weights you are looking for.\n")
+    (tmp_path / "text.safetensors").write_text("Nor are these.\n")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.pth")
+    (tmp_path / "half.ckpt").write_bytes((tmp_path / "foreign.pth").read_bytes()[:-200])
+    (tmp_path / "half.safetensors").write_bytes(checkpoint.read_bytes()[:-200])
+    return tmp_path
+
+
+EVAL = ("ckpt_path=model.safetensors", "data=folder", "data.root=photos")
+
+MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "misspelt setting": (
+        "train",
+        ("task.optimzer.lr=1",),
+        ("'task.optimzer.lr'", "did you mean 'task.optimizer.lr'?"),
+    ),
+    "unlike any setting": ("train", ("zzzz=1",), ("there is no setting 'zzzz'", "train.yaml")),
+    "misspelt choice": ("train", ("encoder=edsrr",), ("encoder/edsrr", "edsr_baseline")),
+    "misspelt group": ("train", ("encodr=edsr",), ("encodr",)),
+    "unbalanced bracket": ("train", ("data.val_scales=[2,3",), ("data.val_scales=[2,3",)),
+    "no value": ("train", ("seed",), ("seed",)),
+    "misspelt setting of eval": ("eval", (*EVAL, "temperature=[0]"), ("did you mean 'temperatures'?",)),
+    "no checkpoint given": ("eval", (), ("not given: ckpt_path",)),
+    "no data.root given": ("eval", (EVAL[0], "data=folder"), ("not given: data.root",)),
+    "no such checkpoint": ("eval", ("ckpt_path=gone.ckpt",), ("no checkpoint at gone.ckpt",)),
+    "checkpoint is a folder": ("eval", ("ckpt_path=photos",), ("no checkpoint at photos",)),
+    "checkpoint is text": ("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)),
+    "safetensors is text": (
+        "eval",
+        ("ckpt_path=text.safetensors",),
+        ("text.safetensors is not a checkpoint",),
+    ),
+    "somebody else's checkpoint": (
+        "eval",
+        ("ckpt_path=foreign.pth",),
+        ("foreign.pth", "neither a checkpoint of this project nor a published one"),
+    ),
+    "no such folder": ("eval", (*EVAL, "data.root=gone"), ("no folder gone", "data.root")),
+    "empty folder": ("eval", (*EVAL, "data.root=empty"), ("no picture in empty", ".png")),
+    "truncated picture": (
+        "eval",
+        (*EVAL, "data.root=truncated"),
+        ("cannot read picture", "half.jpg", "truncated"),
+    ),
+    "picture too small": ("eval", (*EVAL, "data.root=dot", "data.test_scales=[2]"), ("dot.png", "scale 2")),
+    "no benchmark there": (
+        "eval",
+        (EVAL[0], "data=benchmark", "data.root=photos"),
+        ("benchmark Set5", "no pictures"),
+    ),
+    "no DIV2K there": ("train", ("data=div2k", "data.root=photos"), ("DIV2K_train_HR",)),
+    **{
+        f"scale {scale}": ("eval", (*EVAL, f"data.test_scales=[{scale}]"), ("scale",))
+        for scale in ("0", "-1", "nan", "inf", "1e9", "two", "0.5")
+    },
+    "no scale": ("eval", (*EVAL, "data.test_scales=[]"), ("scales are []",)),
+    "negative temperature": ("eval", (*EVAL, "temperatures=[-1]"), ("temperature", "-1")),
+    "no temperature": ("eval", (*EVAL, "temperatures=[]"), ("temperature",)),
+    "temperature in words": ("eval", (*EVAL, "temperatures=[hot]"), ("temperature", "hot")),
+    "resume from weights": ("train", ("ckpt_path=model.safetensors",), ("no training state", ".ckpt")),
+    "resume from nothing": ("train", ("ckpt_path=gone.ckpt",), ("no checkpoint at gone.ckpt",)),
+    "scales without brackets": ("eval", (*EVAL, "data.test_scales=2"), ("scales", "2")),
+    "temperatures without brackets": ("eval", (*EVAL, "temperatures=0.8"), ("temperatures", "0.8")),
+    "benchmark without brackets": (
+        "eval",
+        (EVAL[0], "data=benchmark", "data.root=photos", "data.test.names=Set5"),
+        ("Set5",),
+    ),
+    "truncated checkpoint": ("eval", ("ckpt_path=half.ckpt",), ("half.ckpt is not a checkpoint",)),
+    "truncated safetensors": (
+        "eval",
+        ("ckpt_path=half.safetensors",),
+        ("half.safetensors is not a checkpoint",),
+    ),
+    "negative seed": ("train", ("experiment=smoke", "seed=-1"), ("seed", "-1")),
+    "decay beyond 1": ("train", ("experiment=smoke", "callbacks.ema.decay=1.5"), ("decay", "1.5")),
+    "no such device": ("train", ("trainer.accelerator=abacus",), ("abacus",)),
+    "even patches": ("train", ("model.flow.patch_size=2",), ("patch size 2", "odd")),
+    "odd width": ("train", ("model.conditioner.width=7",), ("width 7",)),
+    "no batch": ("train", ("data.batch_size=0",), ("batch_size is 0",)),
+    "training scale below 1": ("train", ("experiment=smoke", "data.scale=[0.5,4]"), ("scale",)),
+    "no loss": ("train", ("task.loss.nll=0",), ("loss weights",)),
+    "training pictures too small": (
+        "train",
+        ("experiment=smoke", "data=folder", "data.root=dot"),
+        ("none of 1 pictures", "12"),
+    ),
+    "no likelihood": (
+        "train",
+        ("model=liif", "data.batch_size=1", "data.crop=12", "data.queries=16", "data.num_workers=0"),
+        ("LIIF has no likelihood", "task=regression"),
+    ),
+    "no training pictures": ("train", ("experiment=smoke", "data.train=null"), ("data.train",)),
+    "words for a number": ("train", ("trainer.max_epochs=abc",), ("max_epochs", "abc")),
+    "words for a rate": ("train", ("experiment=smoke", "task.optimizer.lr=fast"), ("lr", "fast")),
+    "no such class": ("train", ("task.optimizer._target_=torch.optim.Adan",), ("torch.optim.Adan",)),
+    "an argument too many": ("train", ("+model.flow.depth=3",), ("depth", "ConditionalFlow")),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(here: Path, command: Command, mistake: str) -> None:
+    script, arguments, words = MISTAKES[mistake]
+    done = command(script, *arguments)
+    assert_in_words(done.status, done.out, done.err, *words)
+
+
+def test_an_output_that_memory_cannot_hold(here: Path, command: Command) -> None:
+    Image.new("RGB", (1500, 1500)).save(here / "large" / "large.png")
+    samples = int(free_memory(torch.device("cpu")) / (24 * 1500**2)) + 10
+    done = command("eval", *EVAL, "data.root=large", "data.test_scales=[2]", f"samples={samples}")
+    assert_in_words(done.status, done.out, done.err, "output size 1500×1500 needs", "GiB", "fewer samples")
+
+
+class Malice:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("script", ["train", "eval"])
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_malicious_checkpoint_is_refused(here: Path, command: Command, script: str, legacy: bool) -> None:
+    marker = here / "marker"
+    content = {"state_dict": {}, "linf": Malice(marker)}
+    torch.save(content, here / "evil.ckpt", _use_new_zipfile_serialization=not legacy)
+    (here / "evil.pkl").write_bytes(pickle.dumps(Malice(marker)))
+    pickle.loads((here / "evil.pkl").read_bytes())
+    assert marker.exists(), "the malice is real"
+    marker.unlink()
+    for name in ("evil.ckpt", "evil.pkl"):
+        done = command(script, f"ckpt_path={name}")
+        assert_in_words(done.status, done.out, done.err, f"{name} is not a checkpoint")
+        assert not marker.exists()
+
+
+def test_a_defect_of_ours_keeps_its_traceback(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("linf.evaluation.evaluation.measure", defect)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        command("eval", *EVAL, "data.test_scales=[2]")
+
+
+def test_full_errors_on_request(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(InstantiationException, match="no checkpoint"):
+        command("eval", "ckpt_path=gone.ckpt")
+
+
+def test_nothing_else_is_said(here: Path, command: Command) -> None:
+    assert "Error executing job" not in command("eval", "ckpt_path=gone.ckpt").err
+
+
+# The same from a shell
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        ("train", ("task.optimzer.lr=1",), ("did you mean 'task.optimizer.lr'?",)),
+        ("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)),
+    ],
+)
+def test_a_mistake_is_one_line_in_a_shell(
+    here: Path, script: str, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / f"{script}.py"), *arguments],
+        cwd=here,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert_in_words(done.returncode, done.stdout, done.stderr, *words)

@@ -1,0 +1,137 @@
+"""Who is which rank, how ranks are started and ended, and what they leave word of."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from helpers.commands import Command, assert_in_words
+from helpers.runs import SMOKE
+from linf.runs import launch as distributed
+from linf.runs.launch import RankFailed, Stopped
+
+# A rank that needs no torch; the runs of other tests leave their word with `distributed.report`.
+SAY = f"""
+import json, os, signal, sys, time
+rank = int(os.environ["RANK"])
+def report(kind, **facts):
+    with open(f"{{os.environ['{distributed.REPORTS}']}}/{{rank}}.json", "w") as file:
+        json.dump({{"kind": kind, **facts}}, file)
+"""
+
+
+def launch(code: str, ranks: int = 2) -> object:
+    return distributed.launch([sys.executable, "-c", SAY + code], ranks)
+
+
+@pytest.mark.parametrize(
+    ("environment", "rank"),
+    [
+        ({}, 0),
+        ({"RANK": "3", "LOCAL_RANK": "1"}, 3),
+        ({"LOCAL_RANK": "1"}, 1),
+        ({"SLURM_PROCID": "2", "SLURM_JOB_ID": "7"}, 2),
+        ({"SLURM_PROCID": "2", "SLURM_JOB_NAME": "interactive"}, 0),
+        ({"SLURM_PROCID": "0", "RANK": "1"}, 1),
+    ],
+)
+def test_the_rank_is_known_before_ranks_have_met(environment: dict[str, str], rank: int) -> None:
+    with mock.patch.dict(os.environ, environment):
+        assert distributed.rank() == rank
+
+
+def test_a_slurm_job_has_a_folder_for_each_command_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    names = []
+    for arguments in (["a=1"], ["a=2"], ["a=1"]):
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        names.append(distributed.started())
+    assert names[0] == names[2] != names[1]
+    assert all(name.startswith("slurm-42-") for name in names)
+
+
+def test_every_rank_runs_and_the_first_reports() -> None:
+    assert launch(
+        "report('result', result={'rank': rank, 'port': int(os.environ['MASTER_PORT']) > 0})", 3
+    ) == {
+        "rank": 0,
+        "port": True,
+    }
+    assert launch("pass") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "mistake"),
+    [
+        ("rank and os.kill(os.getpid(), signal.SIGKILL)", "rank 1 was killed by SIGKILL", False),
+        ("sys.exit(3 * rank)", "rank 1 ended with status 3", False),
+        ("rank and (report('mistake', words='too big'), sys.exit(2))", "too big", True),
+    ],
+)
+def test_a_rank_that_fails_is_told(code: str, words: str, mistake: bool) -> None:
+    with pytest.raises(RankFailed, match=words) as failed:
+        launch(code)
+    assert failed.value.mistake is mistake
+
+
+def test_a_rank_that_fails_ends_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "GRACE", 0.5)
+    began = time.monotonic()
+    with pytest.raises(RankFailed, match="rank 1 ended with status 1"):
+        launch("sys.exit(1) if rank else time.sleep(600)")
+    assert time.monotonic() - began < 60
+
+
+def test_signals_reach_all_ranks(tmp_path: Path) -> None:
+    code = SAY + (
+        "signal.signal(signal.SIGUSR1, lambda *_: (report('stopped', signal=10, words='here', folder='run'),"
+        f" open(f'{tmp_path}/{{rank}}', 'w').close(), os._exit(138)));"
+        f" open(f'{tmp_path}/ready{{rank}}', 'w').close(); time.sleep(600)"
+    )
+    parent = (
+        "import sys; from linf.runs import launch as d\n"
+        f"try: d.launch([sys.executable, '-c', {code!r}], 2)\n"
+        "except d.Stopped as stop: print(stop.signum.name, stop.words, stop.folder, stop.code)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    out, _ = process.communicate(timeout=60)
+    assert out == "SIGUSR1 here run 138\n"
+    assert all((tmp_path / str(rank)).exists() for rank in (0, 1))
+
+
+def test_stopped_has_a_status_that_shells_know() -> None:
+    assert Stopped(signal.SIGTERM, "", "").code == 143
+
+
+def test_only_a_job_of_slurms_queues_again() -> None:
+    assert not distributed.requeue()
+
+
+def test_too_few_tasks_are_told_in_words(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (
+        ("PROCID", 0),
+        ("LOCALID", 0),
+        ("NODEID", 0),
+        ("JOB_ID", 1),
+        ("NTASKS", 1),
+        ("JOB_NAME", "train"),
+    ):
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    done = command("train", *SMOKE, "trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert_in_words(done.status, done.out, done.err, "--ntasks-per-node=2", "srun", "docs/clusters.md")
+
+
+def test_nodes_that_nobody_started_are_told_in_words(command: Command) -> None:
+    nodes = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2")
+    done = command("train", *SMOKE, *nodes)
+    assert_in_words(done.status, done.out, done.err, "num_nodes is 2", "torchrun", "docs/clusters.md")

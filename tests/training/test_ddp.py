@@ -1,0 +1,110 @@
+"""Several ranks are one process with the whole batch: step by step, for each task, however they start."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import linf
+from helpers.commands import Command
+from helpers.paths import ROOT
+from helpers.runs import SMOKE, column
+from linf.runs import sweep as jobs
+
+pytestmark = pytest.mark.slow
+STEPS = 20
+SMALL = (
+    *SMOKE,
+    f"trainer.max_steps={STEPS}",
+    "trainer.max_epochs=-1",
+    f"data.batches_per_epoch={STEPS}",
+    "data.val_limit=2",
+    "callbacks.pictures.every_n_validations=100",
+)
+RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+
+TASKS: dict[str, tuple[str, ...]] = {
+    "nll": (),
+    "mixture": ("task=mixture",),
+    "regression": ("model=liif", "task=regression", "~model.flow", "data.patch_size=1"),
+    "finetune": ("task=finetune", "data.crop=24"),
+    "finetune_joint": ("task=finetune_joint", "data.crop=24"),
+    "prior": (
+        "task=prior",
+        "~task.whitening_batches",
+        "model.prior.width=8",
+        "model.prior.depth=1",
+        "data.crop=24",
+        "task.loss.perceptual=0",
+        "task.loss.l1=1",
+    ),
+}
+
+
+def train(folder: Path, *arguments: str, launcher: Sequence[str] = (sys.executable,)) -> None:
+    command = [*launcher, str(ROOT / "train.py"), *SMALL, *arguments, f"hydra.run.dir={folder}"]
+    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_ranks_take_the_steps_of_one_process(
+    command: Command, checkpoint: Path, tmp_path: Path, task: str
+) -> None:
+    given = list(TASKS[task])
+    if task.startswith(("finetune", "prior")):
+        config = linf.load(checkpoint).config
+        given += [
+            f"encoder.blocks={config['encoder']['blocks']}",
+            f"encoder.channels={config['encoder']['channels']}",
+            f"model.conditioner.width={config['conditioner']['width']}",
+            f"model.conditioner.depth={config['conditioner']['depth']}",
+            f"init_from={checkpoint}",
+        ]
+    whole = command("train", *SMALL, *given, "data.batch_size=4", f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.status == 0, whole.err
+    train(tmp_path / "ranks", *given, *RANKS, "data.batch_size=2")
+    one, two = (column(tmp_path / run, "train/loss") for run in ("whole", "ranks"))
+    assert len(one) == len(two) == STEPS
+    assert two == pytest.approx(one, abs=1e-5)
+    expected = jobs.read(tmp_path / "whole").result
+    assert "val/psnr" in expected
+    assert jobs.read(tmp_path / "ranks").result == pytest.approx(expected, abs=1e-4)
+
+
+def test_two_agents_of_torchrun_are_two_nodes_with_one_folder(tmp_path: Path) -> None:
+    recipe = (
+        (ROOT / "docs" / "clusters.md")
+        .read_text()
+        .split("## torchrun")[1]
+        .split("```bash\n")[1]
+        .split("```")[0]
+    )
+    words = recipe.replace("\\\n", " ").split()
+    words[words.index("torchrun") : words.index("torchrun") + 1] = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+    ]
+    local = {
+        "--nproc-per-node=4": "--nproc-per-node=1",
+        "--rdzv-endpoint=NODE1:29400": "--rdzv-endpoint=127.0.0.1:29417",
+        "train.py": str(ROOT / "train.py"),
+        "trainer.devices=4": "trainer.devices=1",
+    }
+    assert local.keys() <= set(words)
+    command = [local.get(word, word) for word in words]
+    command += [*SMALL, "trainer.accelerator=cpu", "data.batch_size=2"]
+    agents = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    for agent in agents:
+        _, errors = agent.communicate(timeout=300)
+        assert agent.returncode == 0, errors
+    (run,) = (tmp_path / "outputs" / "smoke").iterdir()
+    train(tmp_path / "whole", "data.batch_size=4")
+    assert column(run, "train/loss") == pytest.approx(column(tmp_path / "whole", "train/loss"), abs=1e-5)
+    assert len(list(run.glob("csv/*"))) == 1

@@ -1,0 +1,99 @@
+"""W&B over restarts, ranks and sweeps, offline; and what happens where it cannot be reached."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import ROOT
+from helpers.runs import RANKS, TINY, column
+from linf.training.loggers import Wandb
+
+OFFLINE = ("logger=wandb", "logger.wandb.offline=true")
+
+
+def train(
+    folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    return subprocess.run(
+        [*before, sys.executable, str(ROOT / "train.py"), *TINY, *arguments],
+        cwd=folder,
+        env=plain | {"HOME": str(folder / "home"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def ids(folder: Path) -> list[str]:
+    """The ids of the offline runs below a folder, one for each start."""
+    return [path.name.rsplit("-", 1)[1] for path in sorted(folder.glob("wandb/offline-run-*"))]
+
+
+@pytest.mark.slow
+def test_a_restarted_run_is_the_same_one(tmp_path: Path) -> None:
+    for epochs in (1, 2):
+        done = train(tmp_path, *OFFLINE, f"trainer.max_epochs={epochs}", "hydra.run.dir=run")
+        assert done.returncode == 0, done.stderr
+    first, second = ids(tmp_path / "run")
+    assert first == second == (tmp_path / "run" / "wandb" / "id").read_text()
+
+
+@pytest.mark.slow
+def test_only_the_first_rank_speaks_to_wandb(tmp_path: Path) -> None:
+    done = train(tmp_path, *OFFLINE, *RANKS, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    assert len(ids(tmp_path / "run")) == 1
+
+
+@pytest.mark.slow
+def test_nothing_asks_for_a_network(tmp_path: Path) -> None:
+    alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("a network of one's own needs root, unshare and ip")
+    recipe = (ROOT / "docs" / "clusters.md").read_text()
+    assert f"python train.py {' '.join(OFFLINE)}" in recipe
+    done = train(tmp_path, *OFFLINE, *RANKS, "hydra.run.dir=run", before=alone)
+    assert done.returncode == 0, done.stderr
+    assert len(ids(tmp_path / "run")) == 1
+
+
+@pytest.mark.slow
+def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
+    done = train(tmp_path, *OFFLINE, "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep", "seed=0,1")
+    assert done.returncode == 0, done.stderr
+    found = [ids(tmp_path / "sweep" / f"seed-{seed}") for seed in (0, 1)]
+    assert [len(each) for each in found] == [1, 1]
+    assert found[0] != found[1]
+    for seed in (0, 1):
+        (record,) = (tmp_path / "sweep" / f"seed-{seed}").glob("wandb/offline-run-*/run-*.wandb")
+        assert b"sweep" in record.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_wandb_cannot_be_reached(tmp_path: Path) -> None:
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
+    done = train(tmp_path, "logger=wandb", "hydra.run.dir=run", **nowhere)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("the run goes on without it") == 1
+    assert len(column(tmp_path / "run", "train/loss")) == 2
+
+
+def test_what_wandb_refuses_is_left_out_with_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = Wandb(str(tmp_path), offline=True)
+    logger.log_metrics({"loss": 1.0}, step=1)
+    # What W&B's own client does once its quota is used up or its service is gone.
+    monkeypatch.setattr(
+        logger.experiment, "log", lambda *_, **__: (_ for _ in ()).throw(OSError("over quota"))
+    )
+    for step in range(2, 5):
+        logger.log_metrics({"loss": 1.0}, step=step)
+    logger.finalize("success")
+    assert caplog.text.count("over quota") == 1

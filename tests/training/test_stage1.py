@@ -1,0 +1,410 @@
+"""A training run from its command to what it leaves; above all, that an interrupted one goes on bit for bit."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from PIL import Image
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+import linf
+from helpers.commands import Command, Compose
+from helpers.paths import ROOT
+from helpers.runs import SMOKE, Interrupt, PowerCut, assert_same_end, column, fit, one_model, same, state
+from linf.data.sources import bundled, read_image
+
+# What a run leaves
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a whole smoke run, started as a user would, and what it printed."""
+    folder = tmp_path_factory.mktemp("smoke")
+    command = [sys.executable, str(ROOT / "train.py"), *SMOKE, f"hydra.run.dir={folder / 'run'}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder / "run", done.stdout
+
+
+def test_a_run_leaves_its_record(finished: tuple[Path, str]) -> None:
+    run, printed = finished
+    assert (run / ".hydra" / "config.yaml").is_file()
+    assert sorted(path.name for path in run.glob("checkpoints/*")) == [
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    ]
+    assert f"trained model: {run / 'model.safetensors'}" in printed
+    assert f"best by validation: {run / 'checkpoints' / 'best.ckpt'}" in printed
+    hparams = (run / "csv" / "version_0" / "hparams.yaml").read_text()
+    assert "experiment" not in hparams
+    assert "patch_size: 3" in hparams
+
+
+def test_a_run_logs_every_step_and_every_validation(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    for key, count in {
+        "train/loss": 6,
+        "train/nll": 6,
+        "val/psnr": 2,
+        "val/psnr_x2": 2,
+        "val/psnr_x3.3": 2,
+    }.items():
+        assert len(column(run, key)) == count, key
+        assert all(map(math.isfinite, column(run, key)))
+    assert column(run, "train/loss") == column(run, "train/nll")
+    assert set(column(run, "lr-Adam")) == {1e-4}
+    means = np.mean([column(run, "val/psnr_x2"), column(run, "val/psnr_x3.3")], axis=0)
+    assert column(run, "val/psnr") == pytest.approx(means, abs=1e-5)
+
+
+def test_a_run_draws_a_panel_after_each_validation(finished: tuple[Path, str]) -> None:
+    panels = sorted((finished[0] / "pictures").iterdir())
+    assert [path.name for path in panels] == ["step_0000003.png", "step_0000006.png"]
+    for path in panels:
+        pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
+        assert len(np.unique(pixels, axis=0)) > 1000
+
+
+def test_the_model_left_is_the_averaged_one(finished: tuple[Path, str]) -> None:
+    run, _ = finished
+    last = state(run / "checkpoints" / "last.ckpt")
+    weights = linf.load(run / "model.safetensors").state_dict()
+    in_training = {name.removeprefix("model."): value for name, value in last["current_model_state"].items()}
+    assert same(weights, {name.removeprefix("model."): value for name, value in last["state_dict"].items()})
+    assert same(weights, linf.load(run / "checkpoints" / "last.ckpt").state_dict())
+    assert not same(weights, in_training)
+
+
+def test_validation_says_what_evaluation_says(
+    finished: tuple[Path, str], command: Command, tmp_path: Path
+) -> None:
+    run, _ = finished
+    (tmp_path / "crops").mkdir()
+    for path in bundled("heldout").hr[:2]:
+        picture = read_image(path)
+        top, left = ((n - 48) // 2 for n in picture.shape[:2])
+        Image.fromarray(picture[top : top + 48, left : left + 48]).save(
+            tmp_path / "crops" / f"{path.stem}.png"
+        )
+    done = command(
+        "eval",
+        f"ckpt_path={run / 'checkpoints' / 'last.ckpt'}",
+        "data=folder",
+        "data.root=crops",
+        "data.test_scales=[2,3.3]",
+        "temperatures=[0]",
+        "hydra.run.dir=scores",
+    )
+    assert done.status == 0, done.err
+    scores = {
+        row["scale"]: row["psnr_y"]
+        for row in json.loads((tmp_path / "scores" / "metrics.json").read_text())
+        if row["system"] == "τ=0"
+    }
+    assert scores == pytest.approx(
+        {2: column(run, "val/psnr_x2")[-1], 3.3: column(run, "val/psnr_x3.3")[-1]}, abs=1e-4
+    )
+
+
+# How it trains
+
+
+def test_gradients_are_clipped(composed: Compose, tmp_path: Path) -> None:
+    def stride(clip: str) -> float:
+        config = composed(
+            "train",
+            *SMOKE,
+            "~callbacks.ema",
+            "task.optimizer._target_=torch.optim.SGD",
+            "task.optimizer.lr=1",
+            "task.loss.nll=1000",
+            "trainer.max_steps=1",
+            f"trainer.gradient_clip_val={clip}",
+            f"run_dir={tmp_path / clip}",
+        )
+        before: dict[str, Tensor] = {}
+
+        class Start(Callback):
+            """Takes the weights as they are after whitening."""
+
+            def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+                before.update((name, p.detach().clone()) for name, p in pl_module.named_parameters())
+
+        after = fit(config, Start()).lightning_module.state_dict()
+        return math.sqrt(sum(float((after[name] - p).double().square().sum()) for name, p in before.items()))
+
+    assert composed("train").trainer.gradient_clip_val == 1
+    assert stride("1.0") == pytest.approx(1, rel=1e-3)
+    assert stride("null") > 10
+
+
+def test_training_starts_as_the_best_gaussian(composed: Compose, tmp_path: Path) -> None:
+    def first_nll(batches: int) -> float:
+        run = tmp_path / str(batches)
+        fit(
+            composed(
+                "train", *SMOKE, "trainer.max_steps=1", f"task.whitening_batches={batches}", f"run_dir={run}"
+            )
+        )
+        return column(run, "train/nll")[0]
+
+    config = composed("train", *SMOKE, f"run_dir={tmp_path}")
+    data, model = instantiate(config.data), instantiate(config.model)
+    seen = torch.cat([model.residual(*b).transpose(0, 1).flatten(1) for b in data.initial_batches(32)], dim=1)
+    first = model.residual(*next(iter(data.train_dataloader()))).transpose(0, 1).flatten(1)
+    gaussian = MultivariateNormal(seen.double().mean(1), torch.cov(seen.double(), correction=0))
+    best = -float(gaussian.log_prob(first.double().T).mean()) / 27
+    assert first_nll(32) == pytest.approx(best, abs=0.05)
+    assert best < -1
+    assert first_nll(0) > 0
+
+
+def test_a_loaded_model_is_not_whitened_again(composed: Compose, tmp_path: Path, checkpoint: Path) -> None:
+    still = composed("train", *SMOKE, "task.optimizer.lr=0", "trainer.max_steps=1", f"run_dir={tmp_path}")
+    fresh: dict[str, Tensor] = {}
+    loaded = linf.load(checkpoint)
+    before = {name: value.clone() for name, value in loaded.state_dict().items()}
+    fit(still, change=lambda task: setattr(task, "model", loaded.train()))
+    assert same(before, dict(loaded.state_dict()))
+    trainer = fit(still, change=lambda task: fresh.update(weight=task.model.flow.weight.detach().clone()))
+    assert not torch.equal(trainer.lightning_module.model.flow.weight, fresh["weight"])
+
+
+def test_one_cycle_by_step_goes_up_and_then_down_to_nothing(composed: Compose, tmp_path: Path) -> None:
+    config = composed(
+        "train",
+        *SMOKE,
+        "scheduler=one_cycle",
+        "scheduler.pct_start=0.3",
+        "task.scheduler_interval=step",
+        "task.optimizer.lr=1e-3",
+        "trainer.max_steps=10",
+        "trainer.max_epochs=-1",
+        f"run_dir={tmp_path}",
+    )
+    fit(config)
+    rates = column(tmp_path, "lr-Adam")
+    assert len(rates) == 10
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[0] < 1e-4
+    assert rates[-1] < 1e-6
+
+
+# Resuming
+
+
+FEW_PANELS = "callbacks.pictures.every_n_validations=3"
+
+
+def settings(composed: Compose, run: Path, *overrides: str) -> DictConfig:
+    """Nine steps in three epochs; each run has its own folder."""
+    tiny = ("trainer.max_epochs=3", "data.val_limit=1", FEW_PANELS)
+    return composed("train", *SMOKE, *tiny, f"run_dir={run}", *overrides)
+
+
+HALVING = ("scheduler.milestones=[1,2]", "task.optimizer.lr=1e-3")
+ONE_CYCLE = (
+    "scheduler=one_cycle",
+    "task.scheduler_interval=step",
+    "task.optimizer.lr=1e-3",
+    "trainer.max_steps=9",
+    "trainer.max_epochs=-1",
+)
+IN_MID_EPOCH = ("+trainer.val_check_interval=2",)
+
+
+Whole = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def whole(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The folder of an uninterrupted run with these settings, made once."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def run(*overrides: str) -> Path:
+        if overrides not in made:
+            made[overrides] = tmp_path_factory.mktemp("whole")
+            fit(settings(composed, made[overrides], *overrides))
+        return made[overrides]
+
+    return run
+
+
+@pytest.mark.parametrize("schedule", [HALVING, ONE_CYCLE], ids=["halving", "one_cycle"])
+@pytest.mark.parametrize(
+    ("saving", "broken_at", "saved_at"), [(IN_MID_EPOCH, 6, 5), (IN_MID_EPOCH, 5, 5), ((), 3, 3), ((), 5, 3)]
+)
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    composed: Compose,
+    tmp_path: Path,
+    whole: Whole,
+    schedule: tuple[str, ...],
+    saving: tuple[str, ...],
+    broken_at: int,
+    saved_at: int,
+) -> None:
+    expected = whole(*schedule, *saving)
+    with pytest.raises(PowerCut):
+        fit(settings(composed, tmp_path, *schedule, *saving), Interrupt(broken_at))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert state(last)["global_step"] == saved_at
+    trainer = fit(settings(composed, tmp_path, *schedule, *saving, f"ckpt_path={last}"))
+    assert trainer.global_step == 9
+    assert_same_end(expected, tmp_path)
+    for key, rows in (("train/loss", 9 - saved_at), ("lr-Adam", 1), ("val/psnr", 1)):
+        assert column(tmp_path, key)[-rows:] == column(expected, key)[-rows:], key
+
+
+@pytest.mark.parametrize("length", ["trainer.max_epochs=2", "trainer.max_steps=6", "trainer.max_steps=2"])
+def test_a_finished_run_goes_on_for_longer(
+    composed: Compose, tmp_path: Path, whole: Whole, length: str
+) -> None:
+    steps = ("trainer.max_steps=9", "trainer.max_epochs=-1")
+    fit(settings(composed, tmp_path, *HALVING, length))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    fit(settings(composed, tmp_path, *HALVING, *steps, f"ckpt_path={last}"))
+    assert_same_end(whole(*HALVING), tmp_path)
+
+
+def test_last_is_the_last_even_where_validation_got_worse(composed: Compose, tmp_path: Path) -> None:
+    fit(settings(composed, tmp_path, "callbacks.checkpoint.mode=min"))
+    scores = column(tmp_path, "val/psnr")
+    assert min(scores) == scores[0]
+    assert state(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 3
+    assert state(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 9
+
+
+def test_resuming_with_another_number_of_workers_changes_nothing(
+    composed: Compose, tmp_path: Path, whole: Whole
+) -> None:
+    with pytest.raises(PowerCut):
+        fit(settings(composed, tmp_path, *HALVING), Interrupt(5))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    fit(settings(composed, tmp_path, *HALVING, "data.num_workers=1", f"ckpt_path={last}"))
+    assert_same_end(whole(*HALVING), tmp_path)
+
+
+def test_a_killed_process_goes_on_bit_for_bit(composed: Compose, command: Command, tmp_path: Path) -> None:
+    arguments = [*SMOKE, "trainer.max_epochs=40", "data.batches_per_epoch=5", *HALVING, FEW_PANELS]
+    killed = tmp_path / "killed"
+    last = killed / "checkpoints" / "last.ckpt"
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *arguments, f"hydra.run.dir={killed}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    limit = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    done = state(last)["global_step"]
+    assert 5 <= done < 35
+    shorter = ["trainer.max_epochs=8"]
+    for arguments_of_run in (
+        [f"hydra.run.dir={tmp_path / 'whole'}"],
+        [f"hydra.run.dir={killed}", f"ckpt_path={last}"],
+    ):
+        ended = command("train", *arguments, *shorter, *arguments_of_run)
+        assert ended.status == 0, ended.err
+    assert_same_end(tmp_path / "whole", killed)
+
+
+def test_resuming_a_finished_run_leaves_the_averaged_model(
+    composed: Compose, command: Command, tmp_path: Path, whole: Whole
+) -> None:
+    last = whole(*HALVING) / "checkpoints" / "last.ckpt"
+    again = ["trainer.max_epochs=3", *HALVING, f"ckpt_path={last}", "hydra.run.dir=again"]
+    assert command("train", *SMOKE, *again).status == 0
+    assert same(linf.load(tmp_path / "again" / "model.safetensors").state_dict(), one_model(state(last)))
+
+
+def test_resuming_with_another_model_is_told_in_words(command: Command, whole: Whole) -> None:
+    last = whole(*HALVING) / "checkpoints" / "last.ckpt"
+    done = command("train", *SMOKE, f"ckpt_path={last}", "model.flow.steps=3")
+    assert done.status == 2
+    assert "steps" in done.err.splitlines()[-1]
+
+
+def test_resuming_past_the_end_is_told_in_words(command: Command, whole: Whole) -> None:
+    last = whole(*HALVING) / "checkpoints" / "last.ckpt"
+    done = command("train", *SMOKE, f"ckpt_path={last}", "trainer.max_epochs=1")
+    assert done.status == 2
+    assert "Traceback" not in done.out + done.err
+    assert "max_epochs=1" in done.err.splitlines()[-1]
+
+
+# Sweeps
+
+
+def test_every_run_of_a_sweep_has_a_folder_that_commands_take(
+    command: Command, photos: Path, tmp_path: Path
+) -> None:
+    tiny = ("trainer.max_epochs=1", "data.val_limit=1", "data.batches_per_epoch=1")
+    done = command("train", *SMOKE, *tiny, "sweep=patch_size")
+    assert done.status == 0, done.err
+    models = sorted(tmp_path.glob("outputs/smoke/*/*/model.safetensors"))
+    assert sorted(linf.load(path).patch_size for path in models) == [1, 3, 5]
+    for path in models:
+        path = path.relative_to(tmp_path)
+        scored = command(
+            "eval", f"ckpt_path={path}", "data=folder", f"data.root={photos}", "data.test_scales=[2]"
+        )
+        assert scored.status == 0, scored.err
+
+
+# Loggers
+
+
+def test_tensorboard_gets_scalars_and_pictures(composed: Compose, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    fit(composed("train", *SMOKE, "logger=tensorboard", f"run_dir={tmp_path}"))
+    (version,) = (tmp_path / "tensorboard").iterdir()
+    events = EventAccumulator(str(version))
+    events.Reload()
+    tags = events.Tags()
+    assert {"train/loss", "train/nll", "val/psnr", "val/psnr_x3.3", "lr-Adam"} <= set(tags["scalars"])
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(
+        column(tmp_path, "train/loss")
+    )
+    assert tags["images"] == ["val/pictures"]
+    assert [event.step for event in events.Images("val/pictures")] == [3, 6]
+
+
+def test_wandb_offline_needs_no_account_and_no_network(tmp_path: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment |= {"HOME": str(tmp_path / "home"), "HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere}
+    command = [sys.executable, str(ROOT / "train.py"), *SMOKE, "logger=wandb", "logger.wandb.offline=true"]
+    done = subprocess.run(
+        [*command, f"hydra.run.dir={tmp_path / 'run'}"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    (record,) = offline.glob("run-*.wandb")
+    assert b"patch_size" in record.read_bytes(), "the config"
+    assert len(list(offline.glob("files/media/images/val/pictures_*.png"))) == 2

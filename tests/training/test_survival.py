@@ -1,0 +1,291 @@
+"""Nothing is lost when a run is stopped, killed or starved of space; and a folder has one run at a time."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.commands import Command, assert_in_words, start, wait_for
+from helpers.runs import SMOKE, assert_same_end, state
+from linf.checkpoints.native import newest, to_resume
+from linf.errors import UsageError
+from linf.files import LOCK, owned, owner, replacing
+
+LONG = (
+    *SMOKE,
+    "trainer.max_epochs=40",
+    "data.batches_per_epoch=5",
+    "data.val_limit=1",
+    "callbacks.pictures.every_n_validations=10",
+)
+
+
+def whole_run(folder: Path, command: Command, *more: str) -> Path:
+    done = command("train", *LONG, *more, f"hydra.run.dir={folder}")
+    assert done.status == 0, done.err
+    return folder
+
+
+# Signals
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A run that SIGTERM ended: its folder, status and words."""
+    folder = tmp_path_factory.mktemp("stopped")
+    process = start(*LONG, f"hydra.run.dir={folder}", "data.batches_per_epoch=5", cwd=folder)
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    time.sleep(0.2)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    return folder, process.returncode, errors
+
+
+def test_sigterm_ends_a_run_in_words_with_its_last_step_saved(stopped: tuple[Path, int, str]) -> None:
+    folder, status, errors = stopped
+    assert status == 128 + signal.SIGTERM
+    steps = state(folder / "checkpoints" / "last.ckpt")["global_step"]
+    assert steps < 200
+    words = errors.rstrip().splitlines()[-1]
+    assert words.startswith(f"stopped by SIGTERM after step {steps}, which is saved; the same command with")
+    assert f"hydra.run.dir={folder} goes on" in words
+    assert "Traceback" not in errors
+    assert json.loads((folder / "job.json").read_text())["state"] == "stopped"
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_bit_for_bit(
+    stopped: tuple[Path, int, str], command: Command, tmp_path: Path
+) -> None:
+    resumed = shutil.copytree(stopped[0], tmp_path / "resumed")
+    whole = whole_run(tmp_path / "whole", command)
+    again = command("train", *LONG, f"hydra.run.dir={resumed}")
+    assert again.status == 0, again.err
+    assert_same_end(whole, resumed)
+    assert json.loads((resumed / "job.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_no_bit(command: Command, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    longer = ("data.batches_per_epoch=10", "trainer.max_epochs=150")
+    arguments = [*LONG, *longer, "callbacks.last.minutes=0.005", f"hydra.run.dir={killed}"]
+    moments = random.Random(0)
+    for number in range(20):
+        process = start(*arguments, cwd=tmp_path)
+        wait_for(killed / "csv" / f"version_{number}", process)  # It is about to train.
+        time.sleep(moments.uniform(0, 1.5))
+        assert process.poll() is None, "it finished before it was killed"
+        process.kill()
+        process.communicate()
+    steps = state(killed / "checkpoints" / "last.ckpt")["global_step"]
+    assert 20 < steps < 1500
+    assert command("train", *arguments).status == 0
+    assert_same_end(whole_run(tmp_path / "whole", command, *longer), killed)
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
+        killed / "model.safetensors"
+    ).read_bytes()
+    left = [path for path in killed.rglob(".*") if path.is_file() and path.name != LOCK]
+    assert not left, "half-written files"
+
+
+@pytest.mark.slow
+def test_an_accumulated_gradient_is_never_cut(command: Command, tmp_path: Path) -> None:
+    accumulating = [
+        *SMOKE,
+        "trainer.accumulate_grad_batches=2",
+        "data.batches_per_epoch=6",
+        "trainer.max_epochs=2",
+    ]
+    assert command("train", *accumulating, "hydra.run.dir=whole").status == 0
+    saving = [*accumulating, "callbacks.last.minutes=1e-9", "hydra.run.dir=cut"]
+    assert command("train", *saving, "trainer.max_steps=2").status == 0
+    assert state(tmp_path / "cut" / "checkpoints" / "last.ckpt")["global_step"] == 2
+    assert command("train", *saving).status == 0
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+# Damaged checkpoints
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """A folder with checkpoints after 3 and 6 steps."""
+    for name, steps in (("previous", 3), ("last", 6)):
+        torch.save(
+            {"global_step": steps, "state_dict": {"w": torch.arange(10000.0)}}, tmp_path / f"{name}.ckpt"
+        )
+    return tmp_path
+
+
+def damaged(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    if how == "bit":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(
+        {"empty": b"", "half": content[: len(content) // 2], "bit": content, "text": b"words"}[how]
+    )
+
+
+def test_the_newest_checkpoint_has_most_steps(pair: Path) -> None:
+    os.utime(pair / "last.ckpt", (0, 0))
+    assert newest(pair) == pair / "last.ckpt"
+    assert newest(pair / "nowhere") is None
+
+
+@pytest.mark.parametrize("how", ["empty", "half", "bit", "text"])
+def test_a_damaged_checkpoint_is_left_out_and_told(
+    pair: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged(pair / "last.ckpt", how)
+    assert newest(pair) == pair / "previous.ckpt"
+    assert f"{pair / 'last.ckpt'} is damaged" in caplog.text
+
+
+def test_what_a_run_goes_on_from(pair: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    assert to_resume(None, own) is None
+    assert to_resume(pair / "previous.ckpt", own) == pair / "previous.ckpt", "a new run from another one's"
+    assert to_resume(pair / "previous.ckpt", pair) == pair / "previous.ckpt", "its own as the user chose"
+    shutil.copytree(pair, own, ignore=shutil.ignore_patterns("own"))
+    assert to_resume(pair / "previous.ckpt", own) == own / "last.ckpt", "a requeued run from its own"
+
+
+@pytest.mark.parametrize("how", ["half", "bit"])
+def test_a_damaged_checkpoint_that_is_asked_for_gives_way_to_the_one_beside_it(pair: Path, how: str) -> None:
+    damaged(pair / "last.ckpt", how)
+    assert to_resume(pair / "last.ckpt", pair / "own") == pair / "previous.ckpt"
+
+
+def test_a_damaged_checkpoint_alone_is_refused(pair: Path) -> None:
+    damaged(pair / "last.ckpt", "bit")
+    (pair / "previous.ckpt").unlink()
+    with pytest.raises(UsageError, match=r"last\.ckpt is damaged"):
+        to_resume(pair / "last.ckpt", pair / "own")
+
+
+@pytest.mark.parametrize("how", ["half", "bit"])
+def test_a_run_with_a_damaged_last_goes_on_from_the_one_before(
+    command: Command, tmp_path: Path, how: str
+) -> None:
+    run = [*SMOKE, "trainer.max_epochs=3"]
+    assert command("train", *run, "hydra.run.dir=whole").status == 0
+    assert command("train", *SMOKE, "trainer.max_epochs=2", "hydra.run.dir=hurt").status == 0
+    checkpoints = tmp_path / "hurt" / "checkpoints"
+    (checkpoints / "best.ckpt").unlink()
+    assert state(checkpoints / "previous.ckpt")["global_step"] == 3
+    damaged(checkpoints / "last.ckpt", how)
+    again = command("train", *run, "hydra.run.dir=hurt")
+    assert again.status == 0, again.err
+    assert f"{checkpoints / 'last.ckpt'} is damaged" in again.out + again.err
+    assert_same_end(tmp_path / "whole", tmp_path / "hurt")
+
+
+def test_a_damaged_last_never_takes_the_place_of_the_one_before(command: Command, tmp_path: Path) -> None:
+    assert command("train", *SMOKE, "hydra.run.dir=run").status == 0
+    checkpoints = tmp_path / "run" / "checkpoints"
+    damaged(checkpoints / "last.ckpt", "bit")
+    (checkpoints / "best.ckpt").unlink()
+    assert command("train", *SMOKE, "hydra.run.dir=run", "trainer.max_epochs=2").status == 0
+    assert [state(checkpoints / f"{name}.ckpt")["global_step"] for name in ("previous", "last")] == [3, 6]
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_a_run_in_words_and_costs_no_checkpoint(command: Command, small_disk: Path) -> None:
+    run = small_disk / "run"
+    assert command("train", *SMOKE, "trainer.max_epochs=1", f"hydra.run.dir={run}").status == 0
+    before = {path.name: path.read_bytes() for path in run.glob("checkpoints/*.ckpt")}
+    filling = small_disk / "filling"
+    with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024))
+    full = command("train", *SMOKE, "trainer.max_epochs=2", f"hydra.run.dir={run}")
+    assert_in_words(full.status, full.out, full.err, "cannot write")
+    assert {path.name: path.read_bytes() for path in run.glob("checkpoints/*.ckpt")} == before
+    filling.unlink()
+    assert command("train", *SMOKE, "trainer.max_epochs=2", f"hydra.run.dir={run}").status == 0
+    assert state(run / "checkpoints" / "last.ckpt")["global_step"] == 6
+
+
+def test_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    with replacing(path) as part:
+        part.write_text("one")
+    with pytest.raises(RuntimeError), replacing(path) as part:  # noqa: PT012
+        part.write_text("two")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert list(path.parent.iterdir()) == [path]
+
+
+# One folder, one run
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from linf.files import owned
+with owned(Path(sys.argv[1])):
+    print(1, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that owns the folder ``run``."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDING, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("script", ["train", "eval"])
+def test_a_second_run_in_a_folder_is_refused(
+    command: Command, held: subprocess.Popen[str], checkpoint: Path, tmp_path: Path, script: str
+) -> None:
+    arguments = SMOKE if script == "train" else (f"ckpt_path={checkpoint}",)
+    done = command(script, *arguments, "hydra.run.dir=run")
+    assert_in_words(done.status, done.out, done.err, "in use by process", str(held.pid), "hydra.run.dir=")
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {LOCK, f"{script}.log"}
+
+
+def test_a_killed_owner_owns_no_more(held: subprocess.Popen[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert str(held.pid) in (owner(folder) or "")
+    with pytest.raises(UsageError, match=str(held.pid)), owned(folder):
+        pass
+    held.kill()
+    held.wait()
+    assert owner(folder) is None
+    with owned(folder):
+        pass

@@ -1,0 +1,116 @@
+"""Throughput as it is logged, and the switches that raise it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _len_torch_dispatch_stack
+
+import linf
+from helpers.commands import Command
+from helpers.runs import SMOKE, column
+from linf.training.callbacks.throughput import accelerate, peak
+
+RUN = (
+    *SMOKE,
+    "trainer.max_steps=6",
+    "trainer.max_epochs=-1",
+    "data.batches_per_epoch=6",
+    "hydra.run.dir=run",
+)
+
+
+def test_throughput_is_logged_and_adds_up(command: Command, tmp_path: Path) -> None:
+    done = command("train", *RUN)
+    assert done.status == 0, done.err
+    samples, tflops, share = (
+        column(tmp_path / "run", f"speed/{name}") for name in ("samples_per_s", "tflops", "of_peak")
+    )
+    assert len(samples) == len(tflops) == len(share) == 5, "every step but the first"
+    peaks = [rate / part for rate, part in zip(tflops, share, strict=True)]
+    assert peaks == pytest.approx([peaks[0]] * 5)
+    model = linf.load(tmp_path / "run" / "model.safetensors")
+    pixels, queries = 12 * 12, 64
+    work = 2 * sum(
+        m.weight.numel() * (pixels if isinstance(m, nn.Conv2d) else queries)
+        for m in model.modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
+    )
+    for rate, speed in zip(tflops, samples, strict=True):
+        # Forward, and twice that backward, but for the first layer; and a little for the flow.
+        assert 0.8 < 1e12 * rate / speed / (3 * work) < 1.3
+
+
+def test_counting_ends_where_the_first_step_fails(command: Command) -> None:
+    done = command("train", *RUN, "task.loss.nll=1e39")
+    assert done.status == 2
+    assert "not finite" in done.err
+    assert _len_torch_dispatch_stack() == 0
+
+
+def test_accumulated_batches_count(command: Command, tmp_path: Path) -> None:
+    one, two = (
+        command(
+            "train",
+            *RUN[:-1],
+            f"trainer.accumulate_grad_batches={n}",
+            f"hydra.run.dir=run{n}",
+            "trainer.max_steps=3",
+        )
+        for n in (1, 2)
+    )
+    assert (one.status, two.status) == (0, 0), one.err + two.err
+    work = [
+        column(tmp_path / f"run{n}", "speed/tflops")[0]
+        / column(tmp_path / f"run{n}", "speed/samples_per_s")[0]
+        for n in (1, 2)
+    ]
+    assert work[0] == pytest.approx(work[1], rel=1e-6)
+
+
+def test_the_peak_is_that_of_a_matrix_product() -> None:
+    single, double = (peak(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.float64))
+    assert single > 1e9
+    assert single > double, "double numbers take twice the room"
+
+
+def test_channels_last_trains_alike(command: Command, tmp_path: Path) -> None:
+    for choice in ("false", "true"):
+        done = command(
+            "train",
+            *RUN[:-1],
+            f"callbacks.acceleration.channels_last={choice}",
+            f"hydra.run.dir=run_{choice}",
+        )
+        assert done.status == 0, done.err
+    one, other = (column(tmp_path / f"run_{choice}", "train/loss") for choice in ("false", "true"))
+    assert one == pytest.approx(other, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_alike(command: Command, tmp_path: Path) -> None:
+    for choice in ("false", "true"):
+        done = command(
+            "train", *RUN[:-1], f"callbacks.acceleration.compile={choice}", f"hydra.run.dir=run_{choice}"
+        )
+        assert done.status == 0, done.err
+    for key in ("train/loss", "val/psnr"):
+        one, other = (column(tmp_path / f"run_{choice}", key) for choice in ("false", "true"))
+        assert one == pytest.approx(other, abs=1e-3)
+    names = [
+        set(linf.load(tmp_path / f"run_{choice}" / "model.safetensors").state_dict())
+        for choice in ("false", "true")
+    ]
+    assert names[0] == names[1]
+
+
+def test_only_encoder_and_conditioner_are_compiled(checkpoint: Path) -> None:
+    model = linf.load(checkpoint)
+    accelerate(model, compile=True, channels_last=True)
+    assert [name for name, m in model.named_modules() if m._compiled_call_impl is not None] == [
+        "encoder",
+        "conditioner",
+    ]
+    convolutions = [m.weight for m in model.encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convolutions)
