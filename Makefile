@@ -25,7 +25,7 @@ demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it beside
 		'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.2,0.4,0.6,0.8,1]' hydra.run.dir=outputs/demo/box
 	$(BIN)/linf report outputs/demo/eval outputs/demo/box --out outputs/demo/report
 	@echo
-	@echo "Look at outputs/demo/box/contact_sheet.png and outputs/demo/report/index.html. Next, on pictures of your own:"
+	@echo "Look at outputs/demo/box/contact_sheet.png and outputs/demo/report/index.html. Next, on images of your own:"
 	@echo "  $(BIN)/linf upscale PHOTO --scale 3.7 --temperature 0.5"
 	@echo "  $(BIN)/linf demo                                  # a page with sliders"
 	@echo "  $(BIN)/python train.py data=folder data.root=FOLDER model=linf_patch"

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from linf.data.datamodule import SRDataModule
-from linf.data.pairs import Picture, SRBatch
+from linf.data.pairs import ImagePair, SRBatch
 from linf.data.sources import bundled
 from linf.evaluation.measure import measure
 from linf.images.resize import matlab_bicubic
@@ -104,17 +104,17 @@ def temperatures() -> list[Figure]:
 
 
 def grid() -> list[Figure]:
-    """A picture of an evaluation, all metrics but LPIPS, at 21 temperatures against one."""
+    """An image of an evaluation, all metrics but LPIPS, at 21 temperatures against one."""
     metrics = {"psnr_y": PSNR(luma=True), "psnr_rgb": PSNR(), "ssim": SSIM(), "lr_psnr": LRPSNR()}
     metrics["nonfinite"] = NonFinite()
     hr = F.interpolate(torch.rand(1, 3, 64, 64), (512, 512), mode="bicubic").clamp(0, 1)
-    picture = Picture(matlab_bicubic(hr, (128, 128)), hr, 4.0, "made", "made")
+    image = ImagePair(matlab_bicubic(hr, (128, 128)), hr, 4.0, "made", "made")
     figures = []
     for patch_size in (1, 3):
         study = partial(
             measure,
             edsr_baseline(patch_size),
-            picture,
+            image,
             metrics,
             samples=1,
             border=4,
@@ -174,13 +174,13 @@ def encoders() -> list[Figure]:
     """The heavy encoders: a whole sample against its convolutions and matrix products at their own full speed."""
     lr, (rows, width) = torch.rand(1, 3, 64, 64), (16384, 256)
     conv = nn.Conv2d(width, width, 3, padding=1).to(memory_format=torch.channels_last).requires_grad_(False)
-    picture = torch.rand(1, width, 64, 64).to(memory_format=torch.channels_last)
+    image = torch.rand(1, width, 64, 64).to(memory_format=torch.channels_last)
     a, b, out = torch.rand(rows, width), torch.rand(width, width), torch.empty(rows, width)
 
     def bare() -> tuple[float, float]:
         """FLOP per second of a convolution and of a matrix product."""
         products = seconds(lambda: [torch.mm(a, b, out=out) for _ in range(20)]) / 20
-        return 2 * 9 * width**2 * 64**2 / seconds(lambda: conv(picture)), 2 * rows * width**2 / products
+        return 2 * 9 * width**2 * 64**2 / seconds(lambda: conv(image)), 2 * rows * width**2 / products
 
     figures = []
     for name, encoder in (("RRDB", RRDBNet), ("SwinIR", SwinIR)):
@@ -247,7 +247,7 @@ def upscale() -> list[Figure]:
 
 
 def slider() -> list[Figure]:
-    """From a move of the temperature to the new picture on the page of `linf demo`."""
+    """From a move of the temperature to the new image on the page of `linf demo`."""
     from slider import measured  # With what only this figure needs.
 
     seen, mixing = measured()

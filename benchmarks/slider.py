@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 import linf
 from linf.data.sources import bundled
 from linf.demo.session import Visitor
-from linf.images.read import read_picture
+from linf.images.read import read_photo
 
 MOVES = 30
 
@@ -76,12 +76,12 @@ def chromium(width: int, height: int, downloads: Path) -> Iterator[webdriver.Chr
         browser.quit()
 
 
-def upload(browser: webdriver.Chrome, picture: Path) -> None:
-    """Give the page a picture, and wait until it is enlarged."""
+def upload(browser: webdriver.Chrome, image: Path) -> None:
+    """Give the page an image, and wait until it is enlarged."""
     waiting = WebDriverWait(browser, 300, poll_frequency=0.1)
-    shown = [image.get_attribute("src") for image in browser.find_elements(By.CSS_SELECTOR, "#compare img")]
+    shown = [side.get_attribute("src") for side in browser.find_elements(By.CSS_SELECTOR, "#compare img")]
     waiting.until(lambda b: b.find_elements(By.CSS_SELECTOR, "#upload input[type=file]"))
-    browser.find_element(By.CSS_SELECTOR, "#upload input[type=file]").send_keys(str(picture))
+    browser.find_element(By.CSS_SELECTOR, "#upload input[type=file]").send_keys(str(image))
     waiting.until(lambda b: len(now := sides(b)) == 2 and now != shown)
 
 
@@ -95,9 +95,9 @@ def move(browser: webdriver.Chrome, value: float, slider: str = "#temperature") 
     return float(browser.execute_async_script(MOVE, slider, value))
 
 
-def mixing(picture: Path) -> list[float]:
+def mixing(image: Path) -> list[float]:
     """The milliseconds of it that the server mixes and encodes, in this process."""
-    visitor = Visitor(read_picture(picture), picture)
+    visitor = Visitor(read_photo(image), image)
     visitor.enlarge(linf.load("default"), 4.0, (128.0, 128.0), 0)
     times = []
     for k in range(MOVES):
@@ -108,14 +108,14 @@ def mixing(picture: Path) -> list[float]:
 
 
 def measured() -> tuple[list[float], list[float]]:
-    """Milliseconds of each move until its picture is seen, and what of a move is mixing and encoding."""
+    """Milliseconds of each move until its image is seen, and what of a move is mixing and encoding."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
-        picture = Path(folder, "small.png")
-        Image.open(bundled("heldout").hr[0]).crop((100, 0, 356, 256)).save(picture)
+        image = Path(folder, "small.png")
+        Image.open(bundled("heldout").hr[0]).crop((100, 0, 356, 256)).save(image)
         with served() as address, chromium(1280, 1000, Path(folder)) as browser:
             browser.get(address)
-            upload(browser, picture)
+            upload(browser, image)
             browser.execute_script(RESCALE)
             told = browser.find_element(By.ID, "told")
             WebDriverWait(browser, 300).until(lambda b: "1024" in told.text)
@@ -123,4 +123,4 @@ def measured() -> tuple[list[float], list[float]]:
             wide = "return [...document.querySelectorAll('#compare img')].map(i => i.naturalWidth)"
             WebDriverWait(browser, 60).until(lambda b: b.execute_script(wide) == [1024, 1024])
             seen = [move(browser, (k + 1) / MOVES) for k in range(MOVES)]
-        return seen, mixing(picture)
+        return seen, mixing(image)

@@ -1,4 +1,4 @@
-"""What several test files share: small pictures, a small model, composed configs and the entry points."""
+"""What several test files share: small images, a small model, composed configs and the entry points."""
 
 import contextlib
 import logging
@@ -34,7 +34,7 @@ from linf.models.linf import LINF
 
 @pytest.fixture(scope="session", autouse=True)
 def no_trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decode pictures into a folder of this session, and let no setting of the user's decide a test."""
+    """Decode images into a folder of this session, and let no setting of the user's decide a test."""
     with mock.patch.dict(os.environ, LINF_CACHE=str(tmp_path_factory.mktemp("cache"))):
         os.environ.pop("HYDRA_FULL_ERROR", None)
         yield

@@ -1,4 +1,4 @@
-"""Grids and neighbourhoods against torch's own sampling of pictures."""
+"""Grids and neighbourhoods against torch's own sampling of images."""
 
 import pytest
 import torch
@@ -98,16 +98,16 @@ def test_a_query_at_a_pixel_centre_has_that_pixel_alone() -> None:
 def test_weighted_neighbours_interpolate_bilinearly() -> None:
     h, w = 6, 9
     generator = torch.Generator().manual_seed(0)
-    picture = torch.rand(1, 1, h, w, generator=generator, dtype=torch.float64)
+    image = torch.rand(1, 1, h, w, generator=generator, dtype=torch.float64)
     between = torch.rand(2, 1000, generator=generator, dtype=torch.float64) * 2 - 1
     y, x = between[0] * (1 - 1 / h), between[1] * (1 - 1 / w)
     near = neighbourhood(y, x, (h, w))
-    bilinear = F.grid_sample(picture, torch.stack([x, y], -1)[None, None], align_corners=False)
-    ours = (picture.flatten()[near.pixel] * near.weight).sum(0)
+    bilinear = F.grid_sample(image, torch.stack([x, y], -1)[None, None], align_corners=False)
+    ours = (image.flatten()[near.pixel] * near.weight).sum(0)
     torch.testing.assert_close(ours, bilinear.flatten(), rtol=0, atol=1e-8)
 
 
-def test_a_tile_numbers_the_pixels_of_the_whole_picture() -> None:
+def test_a_tile_numbers_the_pixels_of_the_whole_image() -> None:
     size, origin, tile = (20, 30), (4, 11), (9, 12)
     y, x = queries(size, torch.float32)
     whole = neighbourhood(y, x, size)

@@ -7,7 +7,7 @@ One legend, everywhere:
     h w  LR height and width         K    conditional steps of the flow
     H W  query grid, HR size         τ    sampling temperature
 
-Coordinates are (y, x) in [-1, 1]; pictures are [0, 1] outside the model and [-1, 1] inside. "METHOD §n" is that
+Coordinates are (y, x) in [-1, 1]; images are [0, 1] outside the model and [-1, 1] inside. "METHOD §n" is that
 section of docs/method.md. In reading order:
 `errors`, `files`, `memory`, `flax`, `weights`, `coordinates`, `data`, `encoders`, `ensemble`, `conditioner`, `flow`,
 `inference`, `prior`, `model`, `perceptual`, `metrics`, `closed_form`, `baselines`, `published`, `checkpoints`,

@@ -17,7 +17,7 @@ def pixel_centres(
 
 
 def grid(height: int, width: int, *, device: torch.device | None = None) -> Tensor:
-    """Pixel centres of a picture, (height, width, 2) in (y, x)."""
+    """Pixel centres of an image, (height, width, 2) in (y, x)."""
     y, x = pixel_centres(height, device=device), pixel_centres(width, device=device)
     return torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)
 
@@ -65,7 +65,7 @@ def neighbourhood(
     Args:
         y: (N,) query coordinates in [-1, 1].
         x: (N,).
-        size: (h, w) of the whole LR picture.
+        size: (h, w) of the whole LR image.
         origin: LR pixel (y, x) at which the list of LR pixels begins, where it holds a tile only.
         row: LR pixels per row of that list, where it holds a tile only.
     """

@@ -15,7 +15,7 @@ LOCK = ".lock"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A name beside ``path`` to write to: what was written takes its place at the end, or is gone where that failed.
 
     Whatever happens in between, a reader finds the old file or the new one; also after the power went.
@@ -36,13 +36,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def clear(path: Path) -> None:
-    """Remove what a kill left half written of `replacing` a path, for whoever is sure that nobody else is at it."""
+    """Remove what a kill left half written of `atomic_write` a path, for whoever is sure that nobody else is at it."""
     for part in path.parent.glob(f".{path.name}.*"):
         part.unlink()
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path) -> Iterator[None]:
     """Be the one run in a folder; UsageError where another one lives there, on this machine or, by NFS, on another."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+") as file:

@@ -84,20 +84,20 @@ def furthest(model: LINF, graph: Callable[..., Tensor]) -> float:
         lr, size, temperature, z = inputs(model, case)
         expected = model.sample(lr, case[3:], z=temperature * z)  # type: ignore[arg-type]
         with torch.no_grad():
-            picture = graph(lr, size, temperature, z)
-        assert picture.shape == expected.shape
+            image = graph(lr, size, temperature, z)
+        assert image.shape == expected.shape
         assert expected.std() > 0.01
-        worst = max(worst, float((picture - expected).abs().max()))
+        worst = max(worst, float((image - expected).abs().max()))
     return worst
 
 
 def without_linf(model: LINF, file: Path, folder: Path) -> Callable[..., Tensor]:
     """A .pt2 file, run over `SIZES` by a Python that has no linf."""
     torch.save([inputs(model, case) for case in SIZES], folder / "given.pt")
-    script = [sys.executable, "-I", "-c", FREE, file, folder / "given.pt", folder / "pictures.pt"]
+    script = [sys.executable, "-I", "-c", FREE, file, folder / "given.pt", folder / "images.pt"]
     subprocess.run(script, check=True, cwd=folder, capture_output=True)
-    pictures = iter(torch.load(folder / "pictures.pt", weights_only=True))
-    return lambda *given: next(pictures)
+    images = iter(torch.load(folder / "images.pt", weights_only=True))
+    return lambda *given: next(images)
 
 
 @pytest.mark.parametrize(("encoder", "ensemble", "patch_size"), MODELS)
@@ -118,7 +118,7 @@ def test_onnx_is_the_model_and_says_what_it_is(run: Linf, checkpoint: Path) -> N
     onnx.checker.check_model(written, full_check=True)
     assert [(entry.domain, entry.version) for entry in written.opset_import] == [("", 18)]
     assert [entry.name for entry in written.graph.input] == ["lr", "size", "temperature", "z"]
-    assert [entry.name for entry in written.graph.output] == ["picture"]
+    assert [entry.name for entry in written.graph.output] == ["image"]
     assert "ceil(H/3), ceil(W/3), 27" in written.doc_string
     facts = json.loads({entry.key: entry.value for entry in written.metadata_props}["linf"])
     assert (facts["patch_size"], facts["dim"], facts["config"]) == (3, 27, model.config)

@@ -36,7 +36,7 @@ from linf.checkpoints import pretrained as weights
 from linf.cli import main
 from linf.errors import UsageError
 
-PICTURES = SHARED / "reference" / "lpips"
+IMAGES = SHARED / "reference" / "lpips"
 Fetched = Callable[[str], Path]
 
 
@@ -135,10 +135,10 @@ def distance(net: str, file: Path) -> lpips.LPIPS:
     return measure
 
 
-def picture(name: str) -> Tensor:
-    if not PICTURES.is_dir():
-        pytest.skip(f"no pictures at {PICTURES}")
-    pixels = np.asarray(Image.open(PICTURES / f"{name}.png").convert("RGB"))
+def image(name: str) -> Tensor:
+    if not IMAGES.is_dir():
+        pytest.skip(f"no images at {IMAGES}")
+    pixels = np.asarray(Image.open(IMAGES / f"{name}.png").convert("RGB"))
     return torch.tensor(pixels).permute(2, 0, 1)[None] / 127.5 - 1
 
 
@@ -147,14 +147,14 @@ def picture(name: str) -> Tensor:
 def test_alexnet_gives_the_figures_of_lpips_authors(fetched: Fetched) -> None:
     measure = distance("alex", fetched("alexnet"))
     for name, figure in (("ex_p0", 0.722), ("ex_p1", 0.138)):
-        assert measure(picture(name), picture("ex_ref")).item() == pytest.approx(figure, abs=5e-4)
+        assert measure(image(name), image("ex_ref")).item() == pytest.approx(figure, abs=5e-4)
 
 
 @pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than a weight enum")
 def test_vgg16_gives_the_figure_of_torchmetrics(fetched: Fetched) -> None:
-    """0.3493 of the doctest in torchmetrics 0.8: seed 123, the networks made first, then the pictures."""
+    """0.3493 of the doctest in torchmetrics 0.8: seed 123, the networks made first, then the images."""
     measure = distance("vgg", fetched("vgg16"))
     torch.manual_seed(123)
     torchvision.models.vgg16(init_weights=False)

@@ -100,7 +100,7 @@ def test_published_files_come_back_as_they_were(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["rrdb_patch3", "rrdb_pixel_out"])
-def test_rrdb_gives_the_published_pictures_and_densities(name: str) -> None:
+def test_rrdb_gives_the_published_images_and_densities(name: str) -> None:
     if not REFERENCE.is_dir():
         pytest.skip(f"no reference numbers at {REFERENCE}")
     model = linf.load(REFERENCE / f"{name}.pth")
@@ -111,10 +111,10 @@ def test_rrdb_gives_the_published_pictures_and_densities(name: str) -> None:
     grid = [-(-n // model.patch_size) for n in size]
     torch.testing.assert_close(2 * model.sample(lr, size) - 1, stored["sr_tau0"], rtol=0, atol=1e-4)
     z = 0.8 * stored["z"].view(1, *grid, -1)
-    picture = model.sample(lr, size, temperature=0.8, z=z)
-    torch.testing.assert_close(2 * picture - 1, stored["sr_tau08"], rtol=0, atol=1e-4)
+    image = model.sample(lr, size, temperature=0.8, z=z)
+    torch.testing.assert_close(2 * image - 1, stored["sr_tau08"], rtol=0, atol=1e-4)
     residual = stored["gt"]
-    if model.patch_size == 1:  # There gt is a picture, from which the published code takes the bilinear one.
+    if model.patch_size == 1:  # There gt is an image, from which the published code takes the bilinear one.
         residual = model.residual(lr, (stored["gt"] + 1) / 2, stored["coord"], stored["cell"])
     log_prob = model.log_prob(lr, residual, stored["coord"], stored["cell"])
     torch.testing.assert_close(log_prob.flatten(), stored["log_p"].flatten(), rtol=0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The cache of decoded pictures."""
+"""The cache of decoded images."""
 
 import logging
 import os
@@ -18,7 +18,7 @@ from linf.data.sources import read_image
 from linf.errors import UsageError
 
 
-def test_cache_gives_the_pictures_read_only(tmp_path: Path) -> None:
+def test_cache_gives_the_images_read_only(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{i}.png", 5 + i, 9) for i in range(3)]
     cache = ImageCache(paths, cache_dir=tmp_path / "cache")
     assert (len(cache), cache.paths, cache.shapes) == (3, tuple(paths), ((5, 9), (6, 9), (7, 9)))
@@ -39,10 +39,10 @@ def test_cache_pickles_without_its_pixels(tmp_path: Path) -> None:
 def test_cache_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.png")
     monkeypatch.setenv("LINF_CACHE", str(tmp_path / "env"))
-    assert ImageCache([path]).file.parent == tmp_path / "env" / "pictures"
+    assert ImageCache([path]).file.parent == tmp_path / "env" / "images"
     monkeypatch.delenv("LINF_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert ImageCache([path]).file.parent == tmp_path / "home" / ".cache" / "linf" / "pictures"
+    assert ImageCache([path]).file.parent == tmp_path / "home" / ".cache" / "linf" / "images"
 
 
 def test_cache_is_reused_until_a_source_changes(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_cache_is_reused_until_a_source_changes(tmp_path: Path) -> None:
     assert np.array_equal(second[0], read_image(path))
 
 
-def test_dropped_pictures_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_dropped_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good, small = write(tmp_path / "good.png"), write(tmp_path / "small.png", 3, 30)
     broken = tmp_path / "broken.png"
     broken.write_bytes(good.read_bytes()[:-300])
@@ -70,7 +70,7 @@ def test_dropped_pictures_are_named(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert len(caplog.records) == 2
     with pytest.raises(UsageError, match=r"broken\.png"):
         ImageCache([broken, good], on_error="raise", cache_dir=tmp_path)
-    with pytest.raises(UsageError, match="none of 2 pictures"):
+    with pytest.raises(UsageError, match="none of 2 images"):
         ImageCache([small, broken], min_side=4, cache_dir=tmp_path)
     with pytest.raises(UsageError, match="choose 'skip' or 'raise'"):
         ImageCache([good], on_error="ignore", cache_dir=tmp_path)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
 def test_an_unwritable_place_is_told_in_words(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png")
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot use the picture cache"):
+    with pytest.raises(UsageError, match="cannot use the image cache"):
         ImageCache([path], cache_dir=tmp_path / "file")
 
 
@@ -115,8 +115,8 @@ def counted(path):
     time.sleep(float(sys.argv[3]))
     return decode(path)
 cache.read_image = counted
-pictures = cache.ImageCache(sorted(Path(sys.argv[1]).glob("*.png")), cache_dir=sys.argv[1])
-print(pictures.file.stat().st_ino, sum(int(picture.sum()) for picture in pictures))
+images = cache.ImageCache(sorted(Path(sys.argv[1]).glob("*.png")), cache_dir=sys.argv[1])
+print(images.file.stat().st_ino, sum(int(image.sum()) for image in images))
 """
 
 
@@ -144,8 +144,8 @@ def test_a_killed_build_harms_nobody(tmp_path: Path) -> None:
         time.sleep(0.02)
     starter.send_signal(signal.SIGKILL)
     starter.communicate(timeout=60)
-    assert len(list((tmp_path / "pictures").glob("*.part"))) == 1
-    assert not list((tmp_path / "pictures").glob("*.pixels"))
+    assert len(list((tmp_path / "images").glob("*.part"))) == 1
+    assert not list((tmp_path / "images").glob("*.pixels"))
     cache = ImageCache(paths, cache_dir=tmp_path)
     assert all(np.array_equal(cache[i], read_image(path)) for i, path in enumerate(paths))
-    assert not list((tmp_path / "pictures").glob("*.part"))
+    assert not list((tmp_path / "images").glob("*.part"))

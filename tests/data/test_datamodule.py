@@ -18,23 +18,23 @@ from pytorch_lightning.callbacks import Callback
 
 from linf.data.datamodule import EpochSampler, SRDataModule
 from linf.data.pairs import SRBatch
-from linf.data.sources import Pictures
+from linf.data.sources import ImageSet
 from linf.errors import UsageError
 
 
-def pictures(root: Path, count: int = 3, side: int = 40) -> Pictures:
+def images(root: Path, count: int = 3, side: int = 40) -> ImageSet:
     rng = np.random.default_rng(0)
     paths = []
     for i in range(count):
         paths.append(root / f"{i}_{side}.png")
         if not paths[-1].exists():
             Image.fromarray(rng.integers(0, 256, (side, side + i, 3), np.uint8)).save(paths[-1])
-    return Pictures("made", tuple(paths))
+    return ImageSet("made", tuple(paths))
 
 
 def datamodule(root: Path, **kwargs: object) -> SRDataModule:
     settings = {"batch_size": 2, "crop": 8, "queries": 4, "batches_per_epoch": 4, "cache_dir": str(root)}
-    return SRDataModule(pictures(root), pictures(root), **(settings | kwargs))  # type: ignore[arg-type]
+    return SRDataModule(images(root), images(root), **(settings | kwargs))  # type: ignore[arg-type]
 
 
 def digest(batch: SRBatch) -> str:
@@ -115,11 +115,11 @@ def test_initial_batches_are_fixed_and_not_trained_on(tmp_path: Path) -> None:
 
 
 def test_evaluation_loaders(tmp_path: Path) -> None:
-    made = pictures(tmp_path)
+    made = images(tmp_path)
     data = SRDataModule(
         None,
         made,
-        [made, Pictures("other", made.hr[:1])],
+        [made, ImageSet("other", made.hr[:1])],
         val_scales=[2, 4],
         val_crop=16,
         val_limit=2,
@@ -145,11 +145,11 @@ def test_evaluation_loaders(tmp_path: Path) -> None:
 
 
 def test_given_lr_reaches_the_test_loader(tmp_path: Path) -> None:
-    hr = pictures(tmp_path)
+    hr = images(tmp_path)
     (tmp_path / "lr").mkdir()
-    lr = pictures(tmp_path / "lr", side=20)
+    lr = images(tmp_path / "lr", side=20)
     data = SRDataModule(
-        test=Pictures("given", hr.hr, {2.0: lr.hr}), test_scales=(2, 4), cache_dir=str(tmp_path)
+        test=ImageSet("given", hr.hr, {2.0: lr.hr}), test_scales=(2, 4), cache_dir=str(tmp_path)
     )
     data.setup("test")
     found = list(data.test_dataloader())
@@ -179,7 +179,7 @@ class OneRank(pl.Trainer):
         return self.place[1]
 
 
-def test_ranks_share_pictures_and_batches_exactly(tmp_path: Path) -> None:
+def test_ranks_share_images_and_batches_exactly(tmp_path: Path) -> None:
     def loaders(rank: int, world_size: int) -> tuple[list[str], list[torch.Tensor]]:
         data = datamodule(tmp_path, batch_size=6 // world_size, val_scales=(2, 3))
         data.trainer = OneRank(rank, world_size)
@@ -196,11 +196,11 @@ def test_ranks_share_pictures_and_batches_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_every_rank_gets_test_pictures_and_each_is_scored_once(tmp_path: Path, world_size: int) -> None:
-    made = pictures(tmp_path)
+def test_every_rank_gets_test_images_and_each_is_scored_once(tmp_path: Path, world_size: int) -> None:
+    made = images(tmp_path)
     shares = []
     for rank in range(world_size):
-        one = Pictures("one", made.hr[:1])
+        one = ImageSet("one", made.hr[:1])
         data = SRDataModule(test=[one, made], test_scales=[2], cache_dir=str(tmp_path))
         data.trainer = OneRank(rank, world_size)
         data.setup("test")
@@ -214,11 +214,11 @@ def test_every_rank_gets_test_pictures_and_each_is_scored_once(tmp_path: Path, w
     ]
 
 
-def test_more_ranks_than_pictures_is_told(tmp_path: Path) -> None:
+def test_more_ranks_than_images_is_told(tmp_path: Path) -> None:
     data = datamodule(tmp_path, val_scales=[2])
     data.trainer = OneRank(0, 4)
     data.setup("validate")
-    with pytest.raises(UsageError, match=r"3 validation pictures, .* among 4 ranks"):
+    with pytest.raises(UsageError, match=r"3 validation images, .* among 4 ranks"):
         data.val_dataloader()
 
 

@@ -13,10 +13,10 @@ from torch.utils.data import default_collate
 from linf.data.cache import ImageCache
 from linf.data.pairs import (
     RandomScaleCrops,
-    ScaledPictures,
+    ScaledImages,
     SRBatch,
-    collate_picture,
-    oriented,
+    augment,
+    collate_pair,
     smallest_crop,
 )
 from linf.errors import UsageError
@@ -136,10 +136,10 @@ def test_fixed_scale(tmp_path: Path) -> None:
     assert {len(whole_crop(dataset, i)) for i in range(5)} == {round(25.5)}
 
 
-def test_oriented_gives_eight_different_pictures() -> None:
+def test_augment_gives_eight_different_images() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    assert len({oriented(image, i).tobytes() for i in range(8)}) == 8
-    assert oriented(np.zeros((2, 5, 3)), 4).shape == (5, 2, 3)
+    assert len({augment(image, i).tobytes() for i in range(8)}) == 8
+    assert augment(np.zeros((2, 5, 3)), 4).shape == (5, 2, 3)
 
 
 def test_sample_depends_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_samples_collate_to_the_same_tuple(tmp_path: Path) -> None:
     assert [tuple(t.shape) for t in batch] == [(4, 3, 8, 8), (4, 27, 3, 3), (4, 3, 3, 2), (4, 2)]
 
 
-def test_small_pictures_limit_the_scale_or_are_dropped(tmp_path: Path) -> None:
+def test_small_images_limit_the_scale_or_are_dropped(tmp_path: Path) -> None:
     shapes = ((19, 40), (20, 90), (64, 64))
     smallest = smallest_crop(10, (2.0, 4.0))
     cache = cache_of(tmp_path, *shapes, min_side=smallest)
@@ -212,23 +212,23 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path, wrong: dict, match: str) 
 @pytest.mark.parametrize("s", [1, 2, 3, 3.3, 4, 7.25])
 def test_pair_is_a_crop_and_its_bicubic_lr(tmp_path: Path, s: float) -> None:
     cache = cache_of(tmp_path, (50, 61))
-    picture = ScaledPictures(cache, [s])[0]
+    image = ScaledImages(cache, [s])[0]
     h, w = math.floor(50 / s), math.floor(61 / s)
-    assert picture.lr.shape == (3, h, w)
-    assert picture.hr.shape == (3, round(h * s), round(w * s))
+    assert image.lr.shape == (3, h, w)
+    assert image.hr.shape == (3, round(h * s), round(w * s))
     hr = cache[0][: round(h * s), : round(w * s)]
-    assert np.array_equal(np.rint(picture.hr.numpy() * 255), hr.transpose(2, 0, 1))
+    assert np.array_equal(np.rint(image.hr.numpy() * 255), hr.transpose(2, 0, 1))
     lr = pil_bicubic(np.ascontiguousarray(hr), (h, w))
-    assert np.array_equal(np.rint(picture.lr.numpy() * 255), lr.transpose(2, 0, 1))
-    assert (picture.scale, picture.name) == (s, "0_50x61_noise")
+    assert np.array_equal(np.rint(image.lr.numpy() * 255), lr.transpose(2, 0, 1))
+    assert (image.scale, image.name) == (s, "0_50x61_noise")
 
 
 def test_floor_survives_floating_point(tmp_path: Path) -> None:
-    assert ScaledPictures(cache_of(tmp_path, (33, 33)), [1.1])[0].lr.shape == (3, 30, 30)
+    assert ScaledImages(cache_of(tmp_path, (33, 33)), [1.1])[0].lr.shape == (3, 30, 30)
 
 
 def test_first_scale_first(tmp_path: Path) -> None:
-    pairs = ScaledPictures(cache_of(tmp_path, (20, 20), (30, 30)), [2, 3])
+    pairs = ScaledImages(cache_of(tmp_path, (20, 20), (30, 30)), [2, 3])
     assert [(p.scale, p.hr.shape[1]) for p in pairs] == [(2, 20), (2, 30), (3, 18), (3, 30)]
     assert len(pairs) == 4
 
@@ -238,7 +238,7 @@ def test_given_lr_is_used_and_decides_the_crop(
     tmp_path: Path, hr: tuple[int, int], cropped: tuple[int, int]
 ) -> None:
     lr = cache_of(tmp_path, (16, 20))
-    pairs = ScaledPictures(cache_of(tmp_path, hr), [2, 3], {3: lr})
+    pairs = ScaledImages(cache_of(tmp_path, hr), [2, 3], {3: lr})
     assert np.array_equal(np.rint(pairs[1].lr.numpy() * 255), lr[0].transpose(2, 0, 1))
     assert pairs[1].hr.shape == (3, *cropped)
     assert pairs[0].lr.shape == (3, hr[0] // 2, hr[1] // 2)
@@ -247,7 +247,7 @@ def test_given_lr_is_used_and_decides_the_crop(
 @pytest.mark.parametrize("s", [2, 2.7, 4])
 def test_lr_is_made_by_the_bicubic_that_is_asked_for(tmp_path: Path, s: float) -> None:
     cache = cache_of(tmp_path, (40, 44))
-    pil, matlab = (ScaledPictures(cache, [s], name="set", resize=whose)[0] for whose in ("pil", "matlab"))
+    pil, matlab = (ScaledImages(cache, [s], name="set", resize=whose)[0] for whose in ("pil", "matlab"))
     assert torch.equal(pil.hr, matlab.hr)
     expected = matlab_bicubic(pil.hr.mul(255).round().byte(), pil.lr.shape[-2:])
     assert torch.equal(matlab.lr.mul(255).round().byte(), expected)
@@ -260,34 +260,34 @@ def test_lr_is_made_by_the_bicubic_that_is_asked_for(tmp_path: Path, s: float) -
 
 def test_a_bicubic_that_there_is_not_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="choose 'pil' or 'matlab'"):
-        ScaledPictures(cache_of(tmp_path, (20, 20)), [2], resize="kornia")  # type: ignore[arg-type]
+        ScaledImages(cache_of(tmp_path, (20, 20)), [2], resize="kornia")  # type: ignore[arg-type]
 
 
 def test_central_crop_comes_first_and_sets_given_lr_aside(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, (50, 61), (10, 80))
-    pairs = ScaledPictures(cache, [3], {3: cache_of(tmp_path, (16, 20), (3, 26))}, crop=20)
+    pairs = ScaledImages(cache, [3], {3: cache_of(tmp_path, (16, 20), (3, 26))}, crop=20)
     assert np.array_equal(np.rint(pairs[0].hr.numpy() * 255), cache[0][15:33, 20:38].transpose(2, 0, 1))
     assert (pairs[0].lr.shape, pairs[1].hr.shape) == ((3, 6, 6), (3, 9, 18))
 
 
 def test_collate_adds_the_batch(tmp_path: Path) -> None:
-    picture = ScaledPictures(cache_of(tmp_path, (20, 30)), [2])[0]
-    batch = collate_picture([picture])
+    image = ScaledImages(cache_of(tmp_path, (20, 30)), [2])[0]
+    batch = collate_pair([image])
     assert (batch.lr.shape, batch.hr.shape) == ((1, 3, 10, 15), (1, 3, 20, 30))
-    assert (batch.scale, batch.name) == (2.0, picture.name)
+    assert (batch.scale, batch.name) == (2.0, image.name)
 
 
 def test_evaluation_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, (5, 40))
     for scales in ([], [0], [math.nan], [0.5], [2, math.inf]):
         with pytest.raises(UsageError, match="scales are"):
-            ScaledPictures(cache, scales)
+            ScaledImages(cache, scales)
     with pytest.raises(UsageError, match=r"0_5x40_noise\.png has 5 pixels .* scale 6 .* at most 5") as error:
-        ScaledPictures(cache, [2, 6])
+        ScaledImages(cache, [2, 6])
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match="crop is 0"):
-        ScaledPictures(cache, [2], crop=0)
+        ScaledImages(cache, [2], crop=0)
     with pytest.raises(UsageError, match="given LR of"):
-        ScaledPictures(cache_of(tmp_path, (50, 60)), [2], {2: cache_of(tmp_path, (50, 60))})
+        ScaledImages(cache_of(tmp_path, (50, 60)), [2], {2: cache_of(tmp_path, (50, 60))})
     with pytest.raises(UsageError, match="is nothing"):
-        ScaledPictures(cache_of(tmp_path, (8, 8), (8, 8)), [2], {2: cache_of(tmp_path, (4, 4))})
+        ScaledImages(cache_of(tmp_path, (8, 8), (8, 8)), [2], {2: cache_of(tmp_path, (4, 4))})

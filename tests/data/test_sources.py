@@ -1,4 +1,4 @@
-"""Reading pictures and finding datasets' files."""
+"""Reading images and finding datasets' files."""
 
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_does_not_hide_the_picture(tmp_path: Path) -> None:
+def test_broken_exif_does_not_hide_the_image(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert read_image(tmp_path / "a.jpg").shape == (4, 4, 3)
 
@@ -97,7 +97,7 @@ def test_unreadable_files_are_named_with_a_reason(tmp_path: Path, monkeypatch: p
     write(tmp_path / "whole.jpg", 64, 64)
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").touch()
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
     for name, reason in {
@@ -150,7 +150,7 @@ def test_folder_is_deep_sorted_and_blind_to_case(tmp_path: Path) -> None:
 def test_folder_missing_or_empty(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
         folder(tmp_path / "absent")
-    with pytest.raises(UsageError, match="no picture in"):
+    with pytest.raises(UsageError, match="no image in"):
         folder(tmp_path)
 
 

@@ -27,7 +27,7 @@ from linf.data.sources import bundled
 from linf.demo import mixture as mixing
 from linf.demo import session as visitor
 from linf.demo.mixture import Mixture, around, cut, detail
-from linf.images.read import Picture, read_picture
+from linf.images.read import Photo, read_photo
 from linf.models.baselines import LIIF, Bicubic, LIIFConditioner
 from linf.models.encoders import EDSR
 from linf.upscale.enlarge import LUMA, Ask, enlarge
@@ -35,10 +35,10 @@ from linf.upscale.enlarge import LUMA, Ask, enlarge
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
-def photograph(channels: int = 3, dtype: type = np.uint8) -> Picture:
+def photograph(channels: int = 3, dtype: type = np.uint8) -> Photo:
     """A detail of 24×31 pixels."""
     pixels = np.asarray(Image.open(bundled("heldout").hr[0]))[40:64, 200:231, :channels]
-    return Picture(pixels.astype(dtype) * (257 if dtype is np.uint16 else 1))
+    return Photo(pixels.astype(dtype) * (257 if dtype is np.uint16 else 1))
 
 
 # The closed form
@@ -50,11 +50,11 @@ def photograph(channels: int = 3, dtype: type = np.uint8) -> Picture:
 def test_a_mixture_is_the_models_sample(
     checkpoint: Path, temperature: float | str, channels: int, dtype: type
 ) -> None:
-    model, picture = linf.load(checkpoint), photograph(channels, dtype)
-    mixture = Mixture(model, picture, 3.7, seed=5)
+    model, image = linf.load(checkpoint), photograph(channels, dtype)
+    mixture = Mixture(model, image, 3.7, seed=5)
     assert mixture.size == (89, 115)
     tau = torch.rand(mixture.size) if isinstance(temperature, str) else temperature
-    lr = torch.from_numpy(picture.pixels.astype(np.float32)).permute(2, 0, 1)[None] / picture.peak
+    lr = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / image.peak
     wanted = model.sample(
         lr.expand(-1, 3, -1, -1), mixture.size, temperature=tau, generator=torch.Generator().manual_seed(5)
     )[0]
@@ -68,11 +68,11 @@ def test_a_mixture_is_the_models_sample(
 
 
 def test_a_mixture_has_what_upscale_gives(checkpoint: Path) -> None:
-    model, picture = linf.load(checkpoint), photograph()
-    picture.alpha = picture.pixels[..., 0]
-    mixture = Mixture(model, picture, 2)
-    made = enlarge(model, picture.pixels, (48, 62), Ask(temperature=0.8, uncertainty=True))
-    apart = mixture.at(0.8).pixels.astype(int) - made.pictures[0]
+    model, image = linf.load(checkpoint), photograph()
+    image.alpha = image.pixels[..., 0]
+    mixture = Mixture(model, image, 2)
+    made = enlarge(model, image.pixels, (48, 62), Ask(temperature=0.8, uncertainty=True))
+    apart = mixture.at(0.8).pixels.astype(int) - made.images[0]
     assert np.abs(apart).max() <= 1
     shares: list[float] = []
     np.testing.assert_array_equal(mixture.deviation(model, shares.append), made.deviation)
@@ -137,7 +137,7 @@ def silent(*_: object) -> None:
 BROKEN: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda whole: b"",
     "cut off": lambda whole: whole[: len(whole) // 2],
-    "text": lambda whole: b"no picture",
+    "text": lambda whole: b"no image",
 }
 
 
@@ -154,7 +154,7 @@ def test_a_broken_file_is_words(events: Any, photos: Path, tmp_path: Path, how: 
     assert list(events.visitors) == ["tab"]
 
 
-def test_a_picture_told_of_twice_is_enlarged_once(events: Any, photos: Path) -> None:
+def test_a_image_told_of_twice_is_enlarged_once(events: Any, photos: Path) -> None:
     gradio = pytest.importorskip("gradio")
     told = {"path": str(next(photos.iterdir()))}
     events.opened(told, 2, asking(), silent)
@@ -164,17 +164,15 @@ def test_a_picture_told_of_twice_is_enlarged_once(events: Any, photos: Path) -> 
     assert events.visitors["tab"] is before
 
 
-def test_without_a_picture_buttons_say_so_and_sliders_wait(events: Any) -> None:
+def test_without_a_image_buttons_say_so_and_sliders_wait(events: Any) -> None:
     gradio = pytest.importorskip("gradio")
     assert events.mixed(0.5, 1, "Whole", asking()) == gradio.skip()
     for ask in (lambda: events.redrawn(asking(), silent), lambda: events.saved(0.5, 1, asking())):
-        with pytest.raises(gradio.Error, match="There is no picture"):
+        with pytest.raises(gradio.Error, match="There is no image"):
             ask()
 
 
-def test_a_tab_sees_its_own_picture_and_old_tabs_are_let_go(
-    events: Any, photos: Path, tmp_path: Path
-) -> None:
+def test_a_tab_sees_its_own_image_and_old_tabs_are_let_go(events: Any, photos: Path, tmp_path: Path) -> None:
     from linf.demo import page
 
     a, b = sorted(photos.iterdir())
@@ -186,7 +184,7 @@ def test_a_tab_sees_its_own_picture_and_old_tabs_are_let_go(
     for tab, source in (("1", a), ("2", b)):
         for _ in range(2 * visitor.SHOWN):
             bicubic, made = events.mixed(0.5, 1, "Whole", asking(tab))
-        mixture = Mixture(events.model, read_picture(source), 2)
+        mixture = Mixture(events.model, read_photo(source), 2)
         assert Image.open(made).size == Image.open(bicubic).size == mixture.size[::-1]
         assert abs(np.asarray(Image.open(made)) - mixture.at(0.5).pixels.astype(int)).mean() < 4
         assert len(list(made.parent.iterdir())) <= visitor.SHOWN + 3
@@ -195,7 +193,7 @@ def test_a_tab_sees_its_own_picture_and_old_tabs_are_let_go(
         np.testing.assert_array_equal(np.asarray(Image.open(saved)), mixture.at(0.5).pixels)
 
 
-def test_a_tab_whose_picture_was_let_go_is_told_once(events: Any, photos: Path) -> None:
+def test_a_tab_whose_image_was_let_go_is_told_once(events: Any, photos: Path) -> None:
     gradio = pytest.importorskip("gradio")
     from linf.demo import page
 
@@ -213,7 +211,7 @@ def test_a_tab_whose_picture_was_let_go_is_told_once(events: Any, photos: Path) 
 
 def test_a_scale_beyond_the_slider_is_that_of_its_end(events: Any, photos: Path) -> None:
     source = sorted(photos.iterdir())[0]
-    height, width = read_picture(source).pixels.shape[:2]
+    height, width = read_photo(source).pixels.shape[:2]
     events.opened({"path": str(source)}, None, asking(), silent)
     for typed, scale in ((99, 8), (0.2, 1), (None, 1), (3, 3)):
         told = events.rescaled(typed, asking(), silent)[0]
@@ -245,7 +243,7 @@ def test_a_click_moves_the_close_up_and_then_the_detail(
     tab = events.visitors["tab"]
     high, wide = tab.now.mixture.lr.pixels.shape[:2]
     assert high * wide <= 400
-    assert "It is a detail of your picture of" in told
+    assert "It is a detail of your image of" in told
     inside = tab.now.part[0].start + 1, tab.now.part[1].start + 1
     before = tab.now.mixture
     answer = events.pointed(SimpleNamespace(index=inside[::-1]), asking(), silent)
@@ -268,10 +266,10 @@ def test_another_sample_has_another_texture_and_the_same_mean(events: Any, photo
 
 
 def test_sixteen_bits_grey_and_a_profile_come_back(events: Any, tmp_path: Path) -> None:
-    deep = Picture(np.arange(12 * 16, dtype=np.uint16).reshape(12, 16, 1) * 300)
+    deep = Photo(np.arange(12 * 16, dtype=np.uint16).reshape(12, 16, 1) * 300)
     Image.fromarray(deep.pixels[..., 0]).save(tmp_path / "deep.png")
     events.opened({"path": str(tmp_path / "deep.png")}, 3, asking(), silent)
-    saved = read_picture(events.saved(0.0, 1, asking()))
+    saved = read_photo(events.saved(0.0, 1, asking()))
     assert (saved.pixels.dtype, saved.pixels.shape) == (np.uint16, (36, 48, 1))
 
 
@@ -334,7 +332,7 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A picture of 100×80 pixels."""
+    """An image of 100×80 pixels."""
     Image.open(bundled("heldout").hr[0]).crop((180, 60, 280, 140)).save(tmp_path / "small.png")
     return tmp_path / "small.png"
 
@@ -394,14 +392,14 @@ def strangers(browser: Any, address: str) -> set[str]:
 def test_a_visitor_enlarges_mixes_paints_and_saves(address: str, small: Path, tmp_path: Path) -> None:
     from slider import chromium, move, sides, upload
 
-    model, picture = linf.load("default"), read_picture(small)
+    model, image = linf.load("default"), read_photo(small)
 
     def wanted(temperature: float) -> np.ndarray:
-        lr, generator = torch.from_numpy(picture.pixels / np.float32(255)), torch.Generator().manual_seed(0)
+        lr, generator = torch.from_numpy(image.pixels / np.float32(255)), torch.Generator().manual_seed(0)
         sr = model.sample(lr.permute(2, 0, 1)[None], (296, 370), temperature=temperature, generator=generator)
         return (sr[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
 
-    bicubic = enlarge(Bicubic(), picture.pixels, (296, 370), Ask()).pictures[0]
+    bicubic = enlarge(Bicubic(), image.pixels, (296, 370), Ask()).images[0]
     with chromium(1280, 1000, tmp_path) as browser:
         browser.get(address)
         until(browser, lambda: browser.find_elements("css selector", "#compare"))

@@ -36,9 +36,9 @@ SYSTEMS = ("bicubic", "τ=0", "τ=0.4", "τ=0.8")
 METRICS = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr"]
 
 
-def evaluate(composed: Compose, model: Path, pictures: Path, folder: Path, *overrides: str) -> Evaluation:
-    """What ``eval.py`` does, over a folder of pictures."""
-    given = (f"ckpt_path={model}", "data=folder", f"data.root={pictures}", f"run_dir={folder}")
+def evaluate(composed: Compose, model: Path, images: Path, folder: Path, *overrides: str) -> Evaluation:
+    """What ``eval.py`` does, over a folder of images."""
+    given = (f"ckpt_path={model}", "data=folder", f"data.root={images}", f"run_dir={folder}")
     config = composed("eval", *given, "data.num_workers=0", f"data.test_scales={list(SCALES)}", *overrides)
     pl.seed_everything(config.seed, workers=True)
     data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
@@ -46,9 +46,9 @@ def evaluate(composed: Compose, model: Path, pictures: Path, folder: Path, *over
     return task
 
 
-def shell(model: Path, pictures: Path, *overrides: str) -> list[str]:
+def shell(model: Path, images: Path, *overrides: str) -> list[str]:
     """The command that a process of its own runs."""
-    given = (f"ckpt_path={model}", "data=folder", f"data.root={pictures}", "data.num_workers=0")
+    given = (f"ckpt_path={model}", "data=folder", f"data.root={images}", "data.num_workers=0")
     return [sys.executable, str(ROOT / "eval.py"), *given, *overrides]
 
 
@@ -66,27 +66,27 @@ def evaluated(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Evaluation]:
     folder = tmp_path_factory.mktemp("evaluated")
-    return folder, evaluate(composed, checkpoint, photos, folder, "save_pictures=true")
+    return folder, evaluate(composed, checkpoint, photos, folder, "save_images=true")
 
 
 def test_tables_agree(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
     folder, _ = evaluated
     records = strict_json(folder / "metrics.json")
-    table, pictures = (pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "pictures"))
+    table, images = (pd.read_csv(folder / f"{name}.csv") for name in ("metrics", "images"))
     assert [(r["dataset"], r["scale"], r["system"]) for r in records] == [
         (photos.name, scale, system) for scale in SCALES for system in SYSTEMS
     ]
     assert np.allclose(pd.DataFrame(records)[METRICS], table[METRICS], rtol=1e-12)
-    assert len(pictures) == 2 * len(SCALES) * len(SYSTEMS)
-    assert sorted(set(pictures["picture"])) == sorted(path.stem for path in photos.iterdir())
+    assert len(images) == 2 * len(SCALES) * len(SYSTEMS)
+    assert sorted(set(images["image"])) == sorted(path.stem for path in photos.iterdir())
     for record in records:
-        rows = pictures[(pictures["scale"] == record["scale"]) & (pictures["system"] == record["system"])]
+        rows = images[(images["scale"] == record["scale"]) & (images["system"] == record["system"])]
         assert len(rows) == 2
         assert [record[name] for name in METRICS] == pytest.approx(rows[METRICS].mean().tolist(), rel=1e-6)
 
 
 def test_bicubic_is_what_it_is_elsewhere(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
-    pictures = pd.read_csv(evaluated[0] / "pictures.csv").set_index(["picture", "scale", "system"])
+    images = pd.read_csv(evaluated[0] / "images.csv").set_index(["image", "scale", "system"])
     for path in photos.iterdir():
         for scale in SCALES:
             hr = Image.open(path)
@@ -97,16 +97,16 @@ def test_bicubic_is_what_it_is_elsewhere(evaluated: tuple[Path, Evaluation], pho
             shave = slice(math.ceil(scale), -math.ceil(scale))
             error = (rgb2ycbcr(np.array(hr)) - rgb2ycbcr(sr))[shave, shave, 0]
             expected = 10 * math.log10(255**2 / np.mean(error**2))
-            assert pictures.loc[(path.stem, scale, "bicubic"), "psnr_y"] == pytest.approx(expected, abs=2e-3)
+            assert images.loc[(path.stem, scale, "bicubic"), "psnr_y"] == pytest.approx(expected, abs=2e-3)
 
 
-def test_figures_are_those_of_the_pictures_written(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+def test_figures_are_those_of_the_images_written(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
     folder, _ = evaluated
-    pictures = pd.read_csv(folder / "pictures.csv").set_index(["picture", "scale", "system"])
-    written = list((folder / "pictures").rglob("*.png"))
-    assert len(written) == len(pictures) + 2 * 2 * len(SCALES), "LR and HR stand beside the systems"
-    for (name, scale, system), row in pictures.iterrows():  # type: ignore[misc]
-        sr = np.array(Image.open(folder / "pictures" / photos.name / f"x{scale:g}" / name / f"{system}.png"))
+    images = pd.read_csv(folder / "images.csv").set_index(["image", "scale", "system"])
+    written = list((folder / "images").rglob("*.png"))
+    assert len(written) == len(images) + 2 * 2 * len(SCALES), "LR and HR stand beside the systems"
+    for (name, scale, system), row in images.iterrows():  # type: ignore[misc]
+        sr = np.array(Image.open(folder / "images" / photos.name / f"x{scale:g}" / name / f"{system}.png"))
         hr = np.array(Image.open(photos / f"{name}.png"))
         size = tuple(round(int(n / scale) * scale) for n in hr.shape[:2])
         assert sr.shape == (*size, 3)
@@ -125,7 +125,7 @@ def test_mean_is_better_than_samples(evaluated: tuple[Path, Evaluation]) -> None
 def test_contact_sheet_shows_something(evaluated: tuple[Path, Evaluation]) -> None:
     sheet = np.asarray(Image.open(evaluated[0] / "contact_sheet.png").convert("RGB"))
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 1000
-    # A column each for LR, the systems and HR; a row each for the two pictures.
+    # A column each for LR, the systems and HR; a row each for the two images.
     assert sheet.shape[1] / sheet.shape[0] == pytest.approx(6 / 2, rel=0.15)
 
 
@@ -139,7 +139,7 @@ def test_the_report_says_what_the_table_says(evaluated: tuple[Path, Evaluation])
     assert str(folder) in report
 
 
-def test_each_picture_and_scale_is_encoded_once(
+def test_each_image_and_scale_is_encoded_once(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     given = (f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}")
@@ -159,7 +159,7 @@ def test_the_seed_decides_the_samples_and_nothing_else(
     for run, seed in enumerate((0, 0, 1)):
         folder = tmp_path / str(run)
         evaluate(composed, checkpoint, photos, folder, f"seed={seed}")
-        tables.append(pd.read_csv(folder / "pictures.csv"))
+        tables.append(pd.read_csv(folder / "images.csv"))
     first, again, other = tables
     assert first.equals(again)
     random = first["temperature"] > 0
@@ -167,31 +167,31 @@ def test_the_seed_decides_the_samples_and_nothing_else(
     assert (first[random][METRICS] != other[random][METRICS]).all(axis=None)
 
 
-def test_a_pictures_samples_do_not_depend_on_the_others(
+def test_a_images_samples_do_not_depend_on_the_others(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     both, one = tmp_path / "both", tmp_path / "one"
     evaluate(composed, checkpoint, photos, both)
     evaluate(composed, checkpoint, photos, one, "data.test_limit=1", "data.test_scales=[3.3]")
-    table, alone = (pd.read_csv(folder / "pictures.csv") for folder in (both, one))
-    row = table[(table["scale"] == 3.3) & (table["picture"] == alone["picture"][0])]
+    table, alone = (pd.read_csv(folder / "images.csv") for folder in (both, one))
+    row = table[(table["scale"] == 3.3) & (table["image"] == alone["image"][0])]
     assert row.reset_index(drop=True).equals(alone)
 
 
-def test_pictures_of_every_kind(composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+def test_images_of_every_kind(composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kinds"
     folder.mkdir()
-    picture = Image.open(next(iter(sorted(photos.iterdir()))))
-    grey = picture.convert("L")
+    image = Image.open(next(iter(sorted(photos.iterdir()))))
+    grey = image.convert("L")
     grey.save(folder / "grey.png")
     Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(folder / "deep.png")
-    picture.convert("P").save(folder / "palette.png")
-    veiled = picture.convert("RGBA")
+    image.convert("P").save(folder / "palette.png")
+    veiled = image.convert("RGBA")
     veiled.putalpha(255)
     veiled.save(folder / "alpha.png")
-    picture.save(folder / "plain.jpg", quality=95)
+    image.save(folder / "plain.jpg", quality=95)
     evaluate(composed, checkpoint, folder, tmp_path / "out", "data.test_scales=[2]", "temperatures=[0]")
-    table = pd.read_csv(tmp_path / "out" / "pictures.csv").set_index(["picture", "system"])
+    table = pd.read_csv(tmp_path / "out" / "images.csv").set_index(["image", "system"])
     assert len(table) == 5 * 2
     assert np.isfinite(table[METRICS]).all(axis=None)
     assert table.loc[("grey", "τ=0"), METRICS].equals(table.loc[("deep", "τ=0"), METRICS])
@@ -214,18 +214,18 @@ def test_what_has_no_figure_is_null(composed: Compose, checkpoint: Path, tmp_pat
         assert row["psnr_y"] > 0
 
 
-def test_pictures_of_one_name_are_kept_apart(
+def test_images_of_one_name_are_kept_apart(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     for folder, path in zip(("a", "b"), sorted(photos.iterdir()), strict=True):
         (tmp_path / "nested" / folder).mkdir(parents=True)
         (tmp_path / "nested" / folder / "0001.png").write_bytes(path.read_bytes())
     out = tmp_path / "out"
-    evaluate(composed, checkpoint, tmp_path / "nested", out, "data.test_scales=[2]", "save_pictures=true")
-    table = pd.read_csv(out / "pictures.csv")
-    written = [path for path in out.glob("pictures/**/*.png") if path.stem not in ("LR", "HR")]
+    evaluate(composed, checkpoint, tmp_path / "nested", out, "data.test_scales=[2]", "save_images=true")
+    table = pd.read_csv(out / "images.csv")
+    written = [path for path in out.glob("images/**/*.png") if path.stem not in ("LR", "HR")]
     assert len(written) == len(table) == 2 * len(SYSTEMS)
-    assert table["picture"].nunique() == 2
+    assert table["image"].nunique() == 2
 
 
 def test_the_command_prints_the_table(
@@ -238,7 +238,7 @@ def test_the_command_prints_the_table(
     assert done.status == 0, done.err
     (folder,) = (tmp_path / "outputs" / "eval").iterdir()
     made = {path.name for path in folder.iterdir()}
-    assert {"metrics.json", "metrics.csv", "pictures.csv", "contact_sheet.png", "run.json", ".hydra"} <= made
+    assert {"metrics.json", "metrics.csv", "images.csv", "contact_sheet.png", "run.json", ".hydra"} <= made
     assert {"distribution.csv", "calibration.csv"} <= made
     assert "psnr_y" in done.out
     assert "lpips_alex skipped: " in done.out
@@ -250,12 +250,12 @@ def test_the_command_prints_the_table(
 def test_two_processes_say_what_one_says(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    evaluate(composed, checkpoint, photos, tmp_path / "one", "save_pictures=true")
+    evaluate(composed, checkpoint, photos, tmp_path / "one", "save_images=true")
     command = shell(
         checkpoint,
         photos,
         f"data.test_scales=[{','.join(map(str, SCALES))}]",
-        "save_pictures=true",
+        "save_images=true",
         "trainer=ddp",
         "trainer.accelerator=cpu",
         "trainer.devices=2",
@@ -264,11 +264,11 @@ def test_two_processes_say_what_one_says(
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "two" / "units").iterdir())) == 2
-    for table in ("metrics", "pictures", "distribution", "calibration"):
+    for table in ("metrics", "images", "distribution", "calibration"):
         one, two = (pd.read_csv(tmp_path / folder / f"{table}.csv") for folder in ("one", "two"))
         pd.testing.assert_frame_equal(two, one, rtol=0, atol=1e-6)
     of_one, of_two = (
-        sorted(p.relative_to(tmp_path / folder) for p in (tmp_path / folder / "pictures").rglob("*.*"))
+        sorted(p.relative_to(tmp_path / folder) for p in (tmp_path / folder / "images").rglob("*.*"))
         for folder in ("one", "two")
     )
     assert of_one == of_two
@@ -278,9 +278,9 @@ def test_two_processes_say_what_one_says(
     units.write_text("\n".join(lines[:-1]))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stderr
-    assert "3 of 4 pictures, counting each scale, are finished" in done.stdout
-    again = pd.read_csv(tmp_path / "two" / "pictures.csv")
-    pd.testing.assert_frame_equal(again, pd.read_csv(tmp_path / "one" / "pictures.csv"), rtol=0, atol=1e-6)
+    assert "3 of 4 images, counting each scale, are finished" in done.stdout
+    again = pd.read_csv(tmp_path / "two" / "images.csv")
+    pd.testing.assert_frame_equal(again, pd.read_csv(tmp_path / "one" / "images.csv"), rtol=0, atol=1e-6)
 
 
 def tables_of(folder: Path) -> dict[str, bytes]:
@@ -301,13 +301,13 @@ def test_a_grid_that_was_killed_goes_on_to_the_same_tables(
         while run.poll() is None and not (units.exists() and units.stat().st_size):
             time.sleep(0.001)
         run.kill()
-    # However far it came, one picture is finished and the next half written.
+    # However far it came, one image is finished and the next half written.
     first = next(line for line in units.read_text().splitlines() if line)
     units.write_text(f"{first}\n{first[:40]}")
     (folder / "metrics.csv").unlink(missing_ok=True)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "1 of 4 pictures, counting each scale, are finished in" in done.stdout
+    assert "1 of 4 images, counting each scale, are finished in" in done.stdout
     assert tables_of(folder) == tables_of(tmp_path / "whole")
     assert (folder / "contact_sheet.png").read_bytes() == (
         tmp_path / "whole" / "contact_sheet.png"
@@ -355,7 +355,7 @@ def test_a_finished_grid_does_nothing_again_and_grows_by_what_is_new(
     again("data.test_scales=[2,3.3,4]")
     assert len(encoded) == 2
     assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2, 3.3, 4}
-    again("data.test_scales=[2]")  # Its pictures were not kept at the time.
+    again("data.test_scales=[2]")  # Its images were not kept at the time.
     assert len(encoded) == 2
     assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2}
     with pytest.raises(UsageError, match=r"temperatures is \[0, 0\.4, 0\.8\] there and \[0\] here"):
@@ -365,16 +365,16 @@ def test_a_finished_grid_does_nothing_again_and_grows_by_what_is_new(
 def test_closed_form_figures_are_those_of_the_model(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
     folder, task = evaluated
     table = pd.read_csv(folder / "distribution.csv")
-    psnr = pd.read_csv(folder / "pictures.csv").set_index(["picture", "scale", "system"])
+    psnr = pd.read_csv(folder / "images.csv").set_index(["image", "scale", "system"])
     assert len(table) == 2 * len(SCALES)
     for _, row in table.iterrows():
-        of = psnr.loc[(row["picture"], row["scale"])]
+        of = psnr.loc[(row["image"], row["scale"])]
         for name in ("y", "rgb"):
             for tau in (0, 0.4, 0.8):
                 exact = -10 * math.log10(row[f"error_{name}"] + tau**2 * row[f"variance_{name}"])
-                # One sample of a small picture, clamped.
+                # One sample of a small image, clamped.
                 assert of.loc[f"τ={tau:g}", f"psnr_{name}"] == pytest.approx(exact, abs=0.5)
-    path = photos / f"{table['picture'][0]}.png"
+    path = photos / f"{table['image'][0]}.png"
     hr = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
     lr = torch.from_numpy(pil_bicubic(np.array(Image.open(path)), (hr.shape[2] // 2, hr.shape[3] // 2)))
     known = law(task.model, lr.permute(2, 0, 1)[None] / 255, tuple(hr.shape[-2:]), hr=hr)  # type: ignore[arg-type]
@@ -393,7 +393,7 @@ def test_figures_of_several_samples_are_their_means(
     evaluate(composed, checkpoint, photos, one, "data.test_scales=[4]")
     task = evaluate(composed, checkpoint, photos, five, "data.test_scales=[4]", "protocol=generative")
     assert task.samples == 5
-    single, several = (pd.read_csv(f / "pictures.csv").set_index(["picture", "system"]) for f in (one, five))
+    single, several = (pd.read_csv(f / "images.csv").set_index(["image", "system"]) for f in (one, five))
     fixed = several["temperature"].isna() | (several["temperature"] == 0)
     assert (several.loc[fixed, "diversity"] == 0).all()
     assert (several.loc[~fixed, "diversity"] > 1).all()
@@ -417,10 +417,10 @@ def test_figures_of_several_samples_are_their_means(
 def test_div2k_shaves_the_scale_and_six(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    given = ("data.test_scales=[3.3]", "protocol=div2k", "save_pictures=true")
+    given = ("data.test_scales=[3.3]", "protocol=div2k", "save_images=true")
     task = evaluate(composed, checkpoint, photos, tmp_path, *given)
-    for (name, system), row in pd.read_csv(tmp_path / "pictures.csv").groupby(["picture", "system"]):
-        place = tmp_path / "pictures" / photos.name / "x3.3" / str(name)
+    for (name, system), row in pd.read_csv(tmp_path / "images.csv").groupby(["image", "system"]):
+        place = tmp_path / "images" / photos.name / "x3.3" / str(name)
         sr, hr = (read_image(place / f"{which}.png")[10:-10, 10:-10] / 255 for which in (system, "HR"))
         assert row["psnr_rgb"].item() == pytest.approx(-10 * math.log10(np.mean((sr - hr) ** 2)), abs=0.03)
     assert "dB on RGB" in task.report()
@@ -434,9 +434,9 @@ def test_lpips_stands_in_the_table_where_its_weights_are(
         composed, checkpoint, photos, tmp_path, "data.test_scales=[4]", "temperatures=[0,0.4,0.8]"
     )
     assert not task.skipped
-    table = pd.read_csv(tmp_path / "pictures.csv")
+    table = pd.read_csv(tmp_path / "images.csv")
     for _, row in table.iterrows():
-        place = tmp_path / "pictures" / photos.name / "x4" / row["picture"]
+        place = tmp_path / "images" / photos.name / "x4" / row["image"]
         sr, hr = (
             torch.from_numpy(read_image(place / f"{which}.png")).permute(2, 0, 1)[None] / 255
             for which in (row["system"], "HR")
@@ -449,14 +449,14 @@ def test_lpips_stands_in_the_table_where_its_weights_are(
     assert np.load(place / "deviation.npy").shape == best.shape
 
 
-def test_many_temperatures_leave_a_few_pictures(
+def test_many_temperatures_leave_a_few_images(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     taus = [i / 20 for i in range(21)]
     evaluate(composed, checkpoint, photos, tmp_path, f"temperatures={taus}", "shown=1", "metrics=fidelity")
-    (place,) = (tmp_path / "pictures" / photos.name / "x3.3").iterdir()
+    (place,) = (tmp_path / "images" / photos.name / "x3.3").iterdir()
     assert {path.stem for path in place.glob("τ*")} == {f"τ={t:g}" for t in (0, 0.2, 0.4, 0.6, 0.8, 1)}
-    assert len(pd.read_csv(tmp_path / "pictures.csv")) == 2 * len(SCALES) * 22
+    assert len(pd.read_csv(tmp_path / "images.csv")) == 2 * len(SCALES) * 22
 
 
 def test_a_data_set_named_twice_is_told(
@@ -477,7 +477,7 @@ def test_every_system_has_its_label(
     assert about[0]["model"]["parameters"] == sum(p.numel() for p in linf.load(checkpoint).parameters())
 
 
-def test_wandb_gets_tables_curves_and_pictures_without_a_network(
+def test_wandb_gets_tables_curves_and_images_without_a_network(
     checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     command = shell(
@@ -493,7 +493,7 @@ def test_wandb_gets_tables_curves_and_pictures_without_a_network(
     assert done.returncode == 0, done.stderr
     (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     media = [path.name for path in (offline / "files" / "media").rglob("*") if path.is_file()]
-    for table in ("metrics", "pictures", "distribution", "calibration"):
+    for table in ("metrics", "images", "distribution", "calibration"):
         assert [name for name in media if name.startswith(f"{table}_") and name.endswith(".table.json")]
     for figure in ("contact_sheet", f"temperature_{photos.name}", f"calibration_{photos.name}"):
         assert [name for name in media if name.startswith(f"{figure}_") and name.endswith(".png")]

@@ -1,4 +1,4 @@
-"""Panels: the detail that is hardest, and pictures that can be seen in the file."""
+"""Panels: the detail that is hardest, and images that can be seen in the file."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from linf.evaluation.panels import Row, detail_row, hardest_detail, panel
 @pytest.mark.parametrize(("y", "x"), [(0, 0), (24, 40), (64, 56), (80, 104)])
 def test_hardest_detail_is_the_square_that_differs(y: int, x: int) -> None:
     reference = torch.rand(3, 96, 120, generator=torch.Generator().manual_seed(0))
-    picture = reference + 0.01
-    picture[:, y : y + 16, x : x + 16] += 0.5
-    assert hardest_detail(picture, reference, 16) == (slice(y, y + 16), slice(x, x + 16))
+    image = reference + 0.01
+    image[:, y : y + 16, x : x + 16] += 0.5
+    assert hardest_detail(image, reference, 16) == (slice(y, y + 16), slice(x, x + 16))
 
 
 @pytest.mark.parametrize("shape", [(3, 10, 40), (3, 40, 10), (3, 1, 1)])
-def test_hardest_detail_of_a_small_picture_lies_inside(shape: tuple[int, ...]) -> None:
+def test_hardest_detail_of_a_small_image_lies_inside(shape: tuple[int, ...]) -> None:
     reference = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     y, x = hardest_detail(1 - reference, reference, 32)
     side = min(shape[1:])
@@ -36,10 +36,10 @@ def test_detail_row_shows_lr_systems_and_hr_where_the_first_system_fails() -> No
     row = detail_row("boat", lr, hr, {"first": first, "second": second}, side=8)
     detail = hr[:, 8:16, 24:32]
     assert row.label == "boat"
-    assert list(row.pictures) == ["LR", "first", "second", "HR"]
-    assert torch.equal(row.pictures["first"], torch.ones(3, 8, 8))
+    assert list(row.images) == ["LR", "first", "second", "HR"]
+    assert torch.equal(row.images["first"], torch.ones(3, 8, 8))
     for name in ("LR", "second", "HR"):
-        assert torch.equal(row.pictures[name], detail)
+        assert torch.equal(row.images[name], detail)
 
 
 def shown(image: np.ndarray, colour: tuple[float, ...]) -> np.ndarray:
@@ -47,7 +47,7 @@ def shown(image: np.ndarray, colour: tuple[float, ...]) -> np.ndarray:
     return np.argwhere((np.abs(image - np.rint(np.array(colour) * 255)) <= 1).all(-1))
 
 
-def test_saved_panel_shows_each_picture_in_its_place(tmp_path: Path) -> None:
+def test_saved_panel_shows_each_image_in_its_place(tmp_path: Path) -> None:
     colours = [[(1, 0, 0), (0, 1, 0), (0, 0, 1)], [(1, 1, 0), (0, 1, 1), (0.2, 0.4, 0.6)]]
 
     def flat(colour: tuple[float, ...]) -> Tensor:

@@ -45,10 +45,10 @@ def test_what_was_added_is_found_again_by_any_process(tmp_path: Path) -> None:
     second.add(KEYS[2], unit(math.inf))
     assert Record(tmp_path, ABOUT).units == {KEYS[0]: unit(30.0), KEYS[2]: unit(math.inf)}
     tables = first.tables(KEYS)
-    assert list(tables["pictures"]["picture"]) == ["baby"] * 4
-    assert list(tables["pictures"].columns) == [
+    assert list(tables["images"]["image"]) == ["baby"] * 4
+    assert list(tables["images"].columns) == [
         "dataset",
-        "picture",
+        "image",
         "scale",
         "system",
         "temperature",
@@ -56,7 +56,7 @@ def test_what_was_added_is_found_again_by_any_process(tmp_path: Path) -> None:
     ]
     assert list(tables["distribution"]["scale"]) == [2.0, 3.3]
     assert list(tables["calibration"]["covered"]) == [0.8, 0.8]
-    assert len(first.tables(KEYS[:1])["pictures"]) == 2, "only what is asked for"
+    assert len(first.tables(KEYS[:1])["images"]) == 2, "only what is asked for"
 
 
 def test_a_line_that_a_kill_cut_short_is_made_again(tmp_path: Path) -> None:
@@ -121,21 +121,21 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(tmp_path: Path, full_dis
     assert not list(tmp_path.glob("*noise*"))
 
 
-def test_pictures_are_png_and_maps_are_arrays(tmp_path: Path) -> None:
+def test_images_are_png_and_maps_are_arrays(tmp_path: Path) -> None:
     record = Record(tmp_path, ABOUT)
-    picture = torch.rand(3, 5, 7)
-    record.keep(tmp_path / "a" / "τ=0.8", picture * 3 - 1)
-    record.keep(tmp_path / "a" / "deviation", picture[0])
+    image = torch.rand(3, 5, 7)
+    record.keep(tmp_path / "a" / "τ=0.8", image * 3 - 1)
+    record.keep(tmp_path / "a" / "deviation", image[0])
     pixels = np.asarray(Image.open(tmp_path / "a" / "τ=0.8.png"))
     assert np.array_equal(
-        pixels, (picture * 3 - 1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+        pixels, (image * 3 - 1).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     )
-    assert np.load(tmp_path / "a" / "deviation.npy") == pytest.approx(picture[0].numpy(), abs=1e-3)
+    assert np.load(tmp_path / "a" / "deviation.npy") == pytest.approx(image[0].numpy(), abs=1e-3)
 
 
 def test_means_stand_in_the_order_of_the_units() -> None:
     rows = [
-        {"dataset": d, "picture": p, "scale": s, "system": system, "temperature": t, "psnr_y": value}
+        {"dataset": d, "image": p, "scale": s, "system": system, "temperature": t, "psnr_y": value}
         for (d, p, s), value in zip(
             [("B", "x", 3.3), ("B", "y", 3.3), ("A", "x", 2.0)], (1.0, 2.0, 5.0), strict=True
         )
@@ -149,7 +149,7 @@ def test_means_stand_in_the_order_of_the_units() -> None:
         ["A", 2.0, "τ=0.8"],
     ]
     assert table["psnr_y"].tolist() == [1.5, 1.5, 5, 5]
-    assert table["pictures"].tolist() == [2, 2, 1, 1]
+    assert table["images"].tolist() == [2, 2, 1, 1]
 
 
 def test_digests_tell_models_and_files_apart(checkpoint: Path, tmp_path: Path) -> None:

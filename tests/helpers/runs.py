@@ -94,7 +94,7 @@ def assert_same_end(whole: Path, resumed: Path) -> None:
         "epoch",
     ):
         assert same(one[part], other[part]), part
-    for callback in ("EMA", "PicturePanels"):
+    for callback in ("EMA", "ImagePanels"):
         assert same(one["callbacks"][callback], other["callbacks"][callback])
     assert same(linf.load(whole / "checkpoints" / "last.ckpt").state_dict(), one_model(other))
 
@@ -103,7 +103,7 @@ def one_model(content: dict[str, Any]) -> dict[str, Tensor]:
     return {name.removeprefix("model."): value for name, value in content["state_dict"].items()}
 
 
-TINY = (*SMOKE, "trainer.max_epochs=1", "data.batches_per_epoch=2", "data.val_limit=1", "~callbacks.pictures")
+TINY = (*SMOKE, "trainer.max_epochs=1", "data.batches_per_epoch=2", "data.val_limit=1", "~callbacks.panels")
 
 
 ONE_EACH = "hydra.sweep.dir=sweep"

@@ -107,7 +107,7 @@ def test_border_is_mirrored_with_its_edge() -> None:
     padded = torch.from_numpy(np.pad(image.numpy(), ((0, 0), (12, 12), (12, 12)), mode="symmetric"))
     whole = matlab_bicubic(padded, (12, 12))
     assert torch.allclose(matlab_bicubic(image, (4, 4)), whole[:, 4:8, 4:8])
-    # Even where the kernel is wider than the picture.
+    # Even where the kernel is wider than the image.
     assert matlab_bicubic(image, (1, 1)).isfinite().all()
 
 

@@ -22,7 +22,7 @@ from linf.models.linf import LINF
 
 
 def training(patch_size: int) -> tuple[LINF, SRBatch]:
-    """A small model and a batch of 5×5 patches of two pictures."""
+    """A small model and a batch of 5×5 patches of two images."""
     torch.manual_seed(0)
     flow = ConditionalFlow(patch_size, steps=2)
     model = LINF(EDSR(1, 4), partial(FourierConditioner, width=8, depth=1), flow).double()
@@ -112,7 +112,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Perceptua
 
 
 def windows(patch_size: int) -> tuple[LINF, SRBatch, Tensor, Tensor]:
-    """A model whose texture is strong, a batch of two whole pictures, these, and latents."""
+    """A model whose texture is strong, a batch of two whole images, these, and latents."""
     model, _ = training(patch_size)
     model.flow.whiten(0.3 * torch.randn(model.flow.dim, 500))
     side = -(-18 // patch_size) * patch_size
@@ -120,7 +120,7 @@ def windows(patch_size: int) -> tuple[LINF, SRBatch, Tensor, Tensor]:
     centres = patch_centres(side, patch_size).double()
     coord = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), dim=-1).expand(2, -1, -1, -1)
     batch = SRBatch(
-        # No query of an even picture lies at the centre of an LR pixel of an odd one, where neighbours are a matter of
+        # No query of an even image lies at the centre of an LR pixel of an odd one, where neighbours are a matter of
         # rounding.
         torch.rand(2, 3, 5, 5).double(),
         F.pixel_unshuffle(hr, patch_size),

@@ -20,7 +20,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {backbone: write_vgg(folder / f"{backbone}.pth", backbone) for backbone in ("vgg19", "vgg16")}
 
 
-def pictures() -> tuple[Tensor, Tensor]:
+def images() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     return torch.rand(2, 2, 3, 33, 40, generator=generator).unbind()
 
@@ -38,33 +38,33 @@ def test_it_is_the_distance_of_torchvisions_last_convolutions(
     )
     assert last == max(i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d))
     features = [
-        layers[: last + 1](normalize(picture, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-        for picture in pictures()
+        layers[: last + 1](normalize(image, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+        for image in images()
     ]
     expected = (features[0] - features[1]).abs().mean()
     assert perceptual.backbone == backbone
     assert 0.01 < expected < 10
-    torch.testing.assert_close(perceptual(*pictures()), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(perceptual(*images()), expected, rtol=1e-5, atol=0)
 
 
-def test_equal_pictures_have_no_distance(files: dict[str, Path]) -> None:
+def test_equal_images_have_no_distance(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
-    _, hr = pictures()
+    _, hr = images()
     assert perceptual(hr, hr) == 0
     assert perceptual(1 - hr, hr) > 0
 
 
 def test_what_leaves_the_range_is_clamped(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
-    sr, hr = pictures()
+    sr, hr = images()
     wide = 2 * sr - 0.5
     assert perceptual(wide, hr) == perceptual(wide.clamp(0, 1), hr)
     assert perceptual(wide, hr) != perceptual(sr, hr)
 
 
-def test_the_gradient_is_the_pictures_alone(files: dict[str, Path]) -> None:
+def test_the_gradient_is_the_images_alone(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
-    sr, hr = pictures()
+    sr, hr = images()
     perceptual(sr.requires_grad_(), hr.requires_grad_()).backward()
     assert sr.grad is not None
     assert sr.grad.abs().sum() > 0

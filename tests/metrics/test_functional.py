@@ -13,11 +13,11 @@ from torch import Tensor
 from linf.metrics.functional import (
     BLOCK,
     bits_per_dimension,
+    crop_border,
     diversity,
     lr_psnr,
     nonfinite,
     psnr,
-    shaved,
     ssim,
 )
 from linf.models.flow import ConditionalFlow
@@ -31,8 +31,8 @@ def pair(height: int = 40, width: int = 53, noise: float = 0.05) -> tuple[Tensor
     return (hr + noise * torch.randn(hr.shape, generator=generator)).clamp(0, 1), hr
 
 
-def array(picture: Tensor) -> np.ndarray:
-    return picture.permute(1, 2, 0).double().numpy()
+def array(image: Tensor) -> np.ndarray:
+    return image.permute(1, 2, 0).double().numpy()
 
 
 @pytest.mark.parametrize("border", [0, 3])
@@ -89,7 +89,7 @@ def test_ssim_is_that_of_scikit_image(border: int) -> None:
     values = ssim(sr, hr, border=border)
     assert values.shape == (2,)
     for i in range(2):
-        expected = theirs_of_ssim(shaved(sr[i], border), shaved(hr[i], border))
+        expected = theirs_of_ssim(crop_border(sr[i], border), crop_border(hr[i], border))
         assert values[i].item() == pytest.approx(expected, abs=1e-6)
 
 
@@ -97,12 +97,12 @@ def test_ssim_is_that_of_scikit_image(border: int) -> None:
 @pytest.mark.parametrize("width", [12, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 10, 2 * BLOCK + 11])
 def test_ssim_of_any_size_is_that_of_scikit_image(height: int, width: int) -> None:
     sr, hr = pair(height, width)
-    for value, *pictures in zip(ssim(sr, hr), sr, hr, strict=True):
-        assert value.item() == pytest.approx(theirs_of_ssim(*pictures), abs=1e-6)
+    for value, *images in zip(ssim(sr, hr), sr, hr, strict=True):
+        assert value.item() == pytest.approx(theirs_of_ssim(*images), abs=1e-6)
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (1.0, 1.0), (0.5, 0.6), (1.0, 0.9), (0.002, 0.0)])
-def test_ssim_of_flat_pictures_is_their_luminance(x: float, y: float) -> None:
+def test_ssim_of_flat_images_is_their_luminance(x: float, y: float) -> None:
     sr, hr = (torch.full((1, 3, 40, 50), value) for value in (x, y))
     expected = (2 * x * y + 0.01**2) / (x**2 + y**2 + 0.01**2)
     # Where there is no variance at all, float32 has these digits left.
@@ -122,7 +122,7 @@ def test_products_that_lost_digits_are_taken_in_double() -> None:
 
 
 def test_low_precision_does_not_reach_the_figures() -> None:
-    """Under autocast matrix products are taken in bfloat16, and pictures may come in it."""
+    """Under autocast matrix products are taken in bfloat16, and images may come in it."""
     sr, hr = pair()
     lr, rough = hr[..., ::2, ::2], sr.bfloat16()
     expected = [psnr(sr, hr, luma=True), ssim(sr, hr), lr_psnr(sr, lr)]
@@ -135,7 +135,7 @@ def test_low_precision_does_not_reach_the_figures() -> None:
 
 
 @pytest.mark.parametrize("luma", [False, True])
-def test_many_samples_are_held_against_one_picture(luma: bool) -> None:
+def test_many_samples_are_held_against_one_image(luma: bool) -> None:
     sr, hr = pair()
     one = hr[:1].expand(2, -1, -1, -1)
     assert torch.equal(psnr(sr, hr[:1], luma=luma, border=2), psnr(sr, one, luma=luma, border=2))
@@ -144,13 +144,13 @@ def test_many_samples_are_held_against_one_picture(luma: bool) -> None:
 
 
 def test_ssim_sees_the_valid_region_alone() -> None:
-    """Written out: Gaussian windows that lie wholly inside the picture, no padding."""
+    """Written out: Gaussian windows that lie wholly inside the image, no padding."""
     sr, hr = pair(13, 17)
     window = torch.exp(-((torch.arange(11) - 5.0) ** 2) / (2 * 1.5**2)).double()
     window = torch.outer(window, window) / window.sum() ** 2
 
-    def mean(picture: Tensor) -> Tensor:
-        return torch.einsum("bcyxij,ij->bcyx", picture.unfold(2, 11, 1).unfold(3, 11, 1), window)
+    def mean(image: Tensor) -> Tensor:
+        return torch.einsum("bcyxij,ij->bcyx", image.unfold(2, 11, 1).unfold(3, 11, 1), window)
 
     a, b = sr.double(), hr.double()
     covariance = mean(a * b) - mean(a) * mean(b)
@@ -160,14 +160,14 @@ def test_ssim_sees_the_valid_region_alone() -> None:
     torch.testing.assert_close(ssim(sr, hr).double(), expected, rtol=0, atol=1e-5)
 
 
-def test_a_perfect_picture_scores_infinity_and_one() -> None:
+def test_a_perfect_image_scores_infinity_and_one() -> None:
     _, hr = pair()
     assert (psnr(hr, hr) == math.inf).all()
     assert (psnr(hr, hr, luma=True) == math.inf).all()
     torch.testing.assert_close(ssim(hr, hr), torch.ones(2), rtol=0, atol=1e-6)
 
 
-def test_values_outside_the_picture_are_clamped() -> None:
+def test_values_outside_the_image_are_clamped() -> None:
     _, hr = pair()
     beyond = torch.where(hr > 0.5, hr + 2, hr - 2)
     assert torch.equal(psnr(beyond, hr), psnr((hr > 0.5).float(), hr))
@@ -186,12 +186,12 @@ def test_ssim_without_a_valid_region_is_not_a_number(
     assert (~torch.isnan(values) == number).all()
 
 
-def test_shaved_leaves_out_the_border_but_never_all() -> None:
-    picture = torch.arange(42.0).view(1, 1, 6, 7)
-    assert torch.equal(shaved(picture, 0), picture)
-    assert torch.equal(shaved(picture, 2), picture[..., 2:4, 2:5])
-    assert torch.equal(shaved(picture, 9), picture[..., 2:4, 3:4])
-    assert shaved(picture[..., :1, :2], 4).shape == (1, 1, 1, 2)
+def test_crop_border_leaves_out_the_border_but_never_all() -> None:
+    image = torch.arange(42.0).view(1, 1, 6, 7)
+    assert torch.equal(crop_border(image, 0), image)
+    assert torch.equal(crop_border(image, 2), image[..., 2:4, 2:5])
+    assert torch.equal(crop_border(image, 9), image[..., 2:4, 3:4])
+    assert crop_border(image[..., :1, :2], 4).shape == (1, 1, 1, 2)
 
 
 def shrinking(n: int, n_out: int) -> np.ndarray:
@@ -256,7 +256,7 @@ def test_what_is_not_finite_is_counted() -> None:
     assert nonfinite(torch.zeros(3, 3, 4, 4)).tolist() == [0, 0, 0]
 
 
-def test_a_picture_with_nan_has_nan_for_its_figures() -> None:
+def test_a_image_with_nan_has_nan_for_its_figures() -> None:
     sr, hr = pair()
     sr[1, 0, 20, 20] = math.nan
     lr = hr[..., ::2, ::2]
@@ -284,7 +284,7 @@ def test_bits_per_dimension_are_those_of_the_gaussian_of_grey_levels() -> None:
     torch.testing.assert_close(values, expected, rtol=0, atol=1e-9)
 
 
-def test_bits_of_a_uniform_picture_are_nearly_eight() -> None:
+def test_bits_of_a_uniform_image_are_nearly_eight() -> None:
     """Density 1/2 on [-1, 1] is 1/255 on 0–255."""
     assert bits_per_dimension(torch.full((1, 4, 4), 27 * math.log(0.5)), 27).item() == pytest.approx(
         math.log2(255), abs=1e-6

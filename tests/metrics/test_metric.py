@@ -1,4 +1,4 @@
-"""Means over pictures: each metric against its function, exact on any ranks, in a collection, out of conf/metrics."""
+"""Means over images: each metric against its function, exact on any ranks, in a collection, out of conf/metrics."""
 
 import copy
 import math
@@ -26,9 +26,9 @@ from linf.metrics.metric import (
     SSIM,
     BitsPerDimension,
     Diversity,
+    ImageMean,
+    ImageMetric,
     NonFinite,
-    PictureMean,
-    PictureMetric,
 )
 
 BORDER = 3
@@ -40,8 +40,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {network: write_network(folder / f"{network}.pth", network) for network in ("alexnet", "vgg16")}
 
 
-def made(files: dict[str, Path]) -> dict[str, PictureMetric]:
-    """One of each kind that takes pictures."""
+def made(files: dict[str, Path]) -> dict[str, ImageMetric]:
+    """One of each kind that takes images."""
     return {
         "psnr_y": PSNR(luma=True),
         "psnr_rgb": PSNR(),
@@ -55,8 +55,8 @@ def made(files: dict[str, Path]) -> dict[str, PictureMetric]:
     }
 
 
-def picture(i: int, samples: int = 2) -> tuple[Tensor, Tensor, Tensor, int]:
-    """What `PictureMetric.update` takes, of a size and a noise of its own."""
+def image(i: int, samples: int = 2) -> tuple[Tensor, Tensor, Tensor, int]:
+    """What `ImageMetric.update` takes, of a size and a noise of its own."""
     generator = torch.Generator().manual_seed(i)
     hr = torch.rand(1, 3, 40 + i, 44 - i, generator=generator)
     noise = (0.02 + 0.03 * i) * torch.randn(samples, *hr.shape[1:], generator=generator)
@@ -66,12 +66,12 @@ def picture(i: int, samples: int = 2) -> tuple[Tensor, Tensor, Tensor, int]:
 
 
 def log_probs(i: int) -> Tensor:
-    """Of two pictures."""
+    """Of two images."""
     return -40 + 5 * torch.randn(2, 4 + i, 5, generator=torch.Generator().manual_seed(i))
 
 
-def test_the_figure_of_a_picture_is_the_functions_mean_over_samples(files: dict[str, Path]) -> None:
-    sr, hr, lr, border = picture(2, samples=3)
+def test_the_figure_of_a_image_is_the_functions_mean_over_samples(files: dict[str, Path]) -> None:
+    sr, hr, lr, border = image(2, samples=3)
     same = hr.expand_as(sr)
     alex, vgg = (networks.LPIPS(kind, files[net]) for kind, net in (("alex", "alexnet"), ("vgg", "vgg16")))
     expected = {
@@ -86,47 +86,47 @@ def test_the_figure_of_a_picture_is_the_functions_mean_over_samples(files: dict[
         "dists": networks.DISTS(files["vgg16"])(sr, hr).mean(),
     }
     for name, metric in made(files).items():
-        value = metric.of_picture(sr, hr, lr, border)
+        value = metric.of_image(sr, hr, lr, border)
         assert value.shape == ()
         assert value.dtype == torch.double
         assert value.item() == pytest.approx(expected[name].item(), rel=1e-6), name
 
 
-def test_the_mean_is_over_pictures(files: dict[str, Path]) -> None:
+def test_the_mean_is_over_images(files: dict[str, Path]) -> None:
     for name, metric in made(files).items():
-        values = [metric.of_picture(*picture(i, samples=2 + i)) for i in range(3)]
+        values = [metric.of_image(*image(i, samples=2 + i)) for i in range(3)]
         for i in range(3):
-            metric.update(*picture(i, samples=2 + i))
+            metric.update(*image(i, samples=2 + i))
         assert metric.count == 3
         assert metric.total.dtype == metric.compute().dtype == torch.double
         assert metric.compute().item() == pytest.approx(torch.stack(values).mean().item(), rel=1e-12), name
         metric.reset()
-        metric.update(*picture(1))
-        torch.testing.assert_close(metric.compute(), metric.of_picture(*picture(1)))
+        metric.update(*image(1))
+        torch.testing.assert_close(metric.compute(), metric.of_image(*image(1)))
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_without_pictures_there_is_no_mean(files: dict[str, Path]) -> None:
+def test_without_images_there_is_no_mean(files: dict[str, Path]) -> None:
     for metric in (*made(files).values(), BitsPerDimension()):
         assert metric.compute().isnan()
 
 
 def test_one_sample_has_no_diversity() -> None:
     metric = Diversity()
-    assert metric.of_picture(*picture(0, samples=1)).isnan()
-    assert metric.of_picture(*picture(0, samples=2)) > 1
+    assert metric.of_image(*image(0, samples=1)).isnan()
+    assert metric.of_image(*image(0, samples=2)) > 1
 
 
 def test_what_is_not_finite_is_counted_over_the_samples() -> None:
-    sr, *rest = picture(0, samples=3)
+    sr, *rest = image(0, samples=3)
     sr[0, 0, 0, 0], sr[1, 1, :2, 1] = math.nan, -math.inf
     metric = NonFinite()
     metric.update(sr, *rest)
-    metric.update(*picture(0))
+    metric.update(*image(0))
     assert metric.compute() == 1.5
 
 
-def test_bits_per_dimension_are_a_mean_over_pictures_of_any_size() -> None:
+def test_bits_per_dimension_are_a_mean_over_images_of_any_size() -> None:
     metric = BitsPerDimension()
     for i in range(3):
         metric.update(log_probs(i), 27)
@@ -140,19 +140,19 @@ def test_better_is_told() -> None:
     told = {
         name: kind.higher_is_better
         for name, kind in kinds.items()
-        if issubclass(kind, PictureMean) and kind not in (PictureMean, PictureMetric)
+        if issubclass(kind, ImageMean) and kind not in (ImageMean, ImageMetric)
     }
     up = {"PSNR", "SSIM", "LRPSNR", "Diversity"}
     assert told == {name: name in up for name in (*up, "LPIPS", "DISTS", "NonFinite", "BitsPerDimension")}
 
 
 def test_a_collection_keeps_equal_beginnings_apart(files: dict[str, Path]) -> None:
-    """Of a perfect picture every PSNR is infinite, and neither diversity nor a value that is not finite is there."""
-    _, hr, _, border = picture(1)
+    """Of a perfect image every PSNR is infinite, and neither diversity nor a value that is not finite is there."""
+    _, hr, _, border = image(1)
     perfect = hr.repeat(2, 1, 1, 1), hr, hr, border
     metrics = made(files)
     collection = MetricCollection(copy.deepcopy(metrics))
-    for given in (perfect, picture(3)):
+    for given in (perfect, image(3)):
         collection.update(*given)
         for metric in metrics.values():
             metric.update(*given)
@@ -162,8 +162,8 @@ def test_a_collection_keeps_equal_beginnings_apart(files: dict[str, Path]) -> No
     }
     assert math.isinf(values["psnr_y"])
     collection.reset()
-    last = collection(*picture(3))
-    assert last["ssim"] == collection["ssim"].of_picture(*picture(3))
+    last = collection(*image(3))
+    assert last["ssim"] == collection["ssim"].of_image(*image(3))
     clone = collection.clone()
     assert clone["dists"].network is collection["dists"].network
     clone.reset()
@@ -177,11 +177,11 @@ SHARES = {"3 and 0": ((0, 1, 2), ()), "2 and 1": ((0, 2), (1,)), "0 and 1": ((),
 
 
 def means(metrics: dict[str, Any], share: tuple[int, ...]) -> dict[str, float]:
-    """Every metric of these pictures, and of those of other ranks."""
+    """Every metric of these images, and of those of other ranks."""
     for name, metric in metrics.items():
         metric.reset()
         for i in share:
-            metric.update(*((log_probs(i), 27) if name == "bits_per_dim" else picture(i)))
+            metric.update(*((log_probs(i), 27) if name == "bits_per_dim" else image(i)))
     return {name: metric.compute().item() for name, metric in metrics.items()}
 
 
@@ -224,7 +224,7 @@ def nothing_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nothing_fetched")
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_entry_of_a_group_is_built_or_says_what_it_lacks(composed: Compose, group: str) -> None:
-    constructors: dict[str, Callable[[], PictureMetric]] = instantiate(
+    constructors: dict[str, Callable[[], ImageMetric]] = instantiate(
         composed("eval", f"metrics={group}").metrics
     )
     assert list(constructors) == GROUPS[group]
@@ -243,5 +243,5 @@ def test_weights_can_be_named(composed: Compose, files: dict[str, Path]) -> None
     overrides = [f"metrics.{name}.weights={files[net]}" for name, net in weights.items()]
     constructors = instantiate(composed("eval", "metrics=all", *overrides).metrics)
     for name in weights:
-        assert constructors[name]().of_picture(*picture(0)) > 0
+        assert constructors[name]().of_image(*image(0)) > 0
         assert constructors[name]().figure == name

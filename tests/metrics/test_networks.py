@@ -64,7 +64,7 @@ def by_package(backbone: str, state: dict[str, Tensor], *, spatial: bool = False
 def test_lpips_is_that_of_its_package(files: dict[str, Path], backbone: str) -> None:
     file = files[BACKBONES[backbone][0]]
     ours, state = LPIPS(backbone, file).double(), torch.load(file)
-    sr, hr = (picture.double() for picture in pair())
+    sr, hr = (image.double() for image in pair())
     measure = by_package(backbone, state).double()
     expected = measure(2 * sr - 1, 2 * hr - 1).flatten()
     assert expected.min() > 0.01
@@ -77,21 +77,21 @@ def test_lpips_is_that_of_its_package(files: dict[str, Path], backbone: str) -> 
 
 def example(name: str) -> Tensor:
     if not EXAMPLES.is_dir():
-        pytest.skip(f"no pictures at {EXAMPLES}")
+        pytest.skip(f"no images at {EXAMPLES}")
     pixels = np.asarray(Image.open(EXAMPLES / f"{name}.png").convert("RGB"))
     return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
 
 
 def test_lpips_of_alexnet_gives_the_figures_of_its_authors(fetched: Callable[[str], Path]) -> None:
     fetched("alexnet")
-    measure, pictures = LPIPS("alex"), torch.cat([example("ex_p0"), example("ex_p1")])
-    values, maps = measure(pictures, example("ex_ref")), measure.spatial(pictures, example("ex_ref"))
+    measure, images = LPIPS("alex"), torch.cat([example("ex_p0"), example("ex_p1")])
+    values, maps = measure(images, example("ex_ref")), measure.spatial(images, example("ex_ref"))
     assert values.tolist() == pytest.approx([0.722, 0.138], abs=5e-4)
     # Enlarging a layer keeps its mean but for the edge.
     assert maps.mean((1, 2)).tolist() == pytest.approx(values.tolist(), rel=0.02)
     package = by_package("alex", load_file(fetched("alexnet")))
     with torch.no_grad():
-        expected = package(2 * pictures - 1, 2 * example("ex_ref").repeat(2, 1, 1, 1) - 1).flatten()
+        expected = package(2 * images - 1, 2 * example("ex_ref").repeat(2, 1, 1, 1) - 1).flatten()
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=0)
 
 
@@ -108,7 +108,7 @@ def by_torchmetrics(state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_dists_is_that_of_torchmetrics(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    sr, hr = (picture.double() for picture in pair(45, 38))
+    sr, hr = (image.double() for image in pair(45, 38))
     expected = by_torchmetrics(torch.load(files["vgg16"]), monkeypatch).double()(sr, hr)
     assert expected.min() > 0.01
     torch.testing.assert_close(DISTS(files["vgg16"]).double()(sr, hr), expected, rtol=0, atol=1e-12)
@@ -130,7 +130,7 @@ def test_the_learned_weights_of_dists_are_its_authors() -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
 
 
-def test_equal_pictures_have_no_distance(network: Frozen) -> None:
+def test_equal_images_have_no_distance(network: Frozen) -> None:
     sr, hr = pair()
     assert network(hr, hr).abs().max() < 1e-6
     assert network(sr, hr).min() > 1e-3
@@ -143,7 +143,7 @@ def test_what_leaves_the_range_is_clamped(network: Frozen) -> None:
     assert not torch.equal(network(wide, hr), network(sr, hr))
 
 
-def test_many_samples_look_at_their_picture_once(network: Frozen) -> None:
+def test_many_samples_look_at_their_image_once(network: Frozen) -> None:
     sr, hr = pair()
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     seen: list[int] = []
@@ -163,14 +163,14 @@ def test_low_precision_does_not_reach_the_figures(network: Frozen) -> None:
     assert torch.equal(values[1], network(rough.float(), hr))
 
 
-def test_a_picture_with_nan_has_no_distance(network: Frozen) -> None:
+def test_a_image_with_nan_has_no_distance(network: Frozen) -> None:
     sr, hr = pair()
     sr[1, 0, 20, 20] = math.nan
     assert network(sr, hr).isnan().tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("backbone", "smallest"), [("alex", 31), ("vgg", 16)])
-def test_lpips_of_pictures_that_are_too_small_is_not_a_number(
+def test_lpips_of_images_that_are_too_small_is_not_a_number(
     files: dict[str, Path], backbone: str, smallest: int
 ) -> None:
     measure = LPIPS(backbone, files[BACKBONES[backbone][0]])
@@ -181,13 +181,13 @@ def test_lpips_of_pictures_that_are_too_small_is_not_a_number(
         assert maps.shape == (2, height, width)
         assert (values.isfinite() == number).all()
         assert (maps.isfinite() == number).all()
-    picture = torch.rand(1, 3, smallest - 1, 40)
+    image = torch.rand(1, 3, smallest - 1, 40)
     with pytest.raises(RuntimeError, match="too small"):
-        list(measure.features(picture))
+        list(measure.features(image))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (15, 16)])
-def test_dists_of_the_smallest_pictures_is_a_number(files: dict[str, Path], size: tuple[int, int]) -> None:
+def test_dists_of_the_smallest_images_is_a_number(files: dict[str, Path], size: tuple[int, int]) -> None:
     assert DISTS(files["vgg16"])(*pair(*size)).isfinite().all()
 
 

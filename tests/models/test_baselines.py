@@ -105,8 +105,8 @@ def test_lte_is_its_definition() -> None:
 def test_sampling_is_prediction_at_every_pixel(make: type[Regression], settings: dict[str, int]) -> None:
     model = make()
     lr, coord, cell = queries()
-    picture = model.sample(lr, SIZE, **settings)
-    torch.testing.assert_close(picture, model.predict(lr, coord, cell), rtol=0, atol=1e-6)
+    image = model.sample(lr, SIZE, **settings)
+    torch.testing.assert_close(image, model.predict(lr, coord, cell), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", [liif(), lte(), Bicubic()], ids=["liif", "lte", "bicubic"])
@@ -167,8 +167,8 @@ def test_every_model_has_its_rows_and_bicubic_stands_first() -> None:
         "bicubic": ["bicubic"],
     }
     for of in made.values():
-        assert torch.equal(of[0].pictures[0], bicubic(lr, SIZE))
-        assert all(system.pictures.shape == (1, 1, 3, *SIZE) for system in of)
+        assert torch.equal(of[0].images[0], bicubic(lr, SIZE))
+        assert all(system.images.shape == (1, 1, 3, *SIZE) for system in of)
 
 
 def test_losses_and_models_that_do_not_fit_are_told() -> None:

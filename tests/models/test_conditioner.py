@@ -42,7 +42,7 @@ def plainly(conditioner: FourierConditioner, features: Tensor, coord: Tensor, ce
 def case(
     batch: int, n: int, size: tuple[int, int]
 ) -> tuple[FourierConditioner, Tensor, Tensor, Tensor, Tensor]:
-    """A conditioner, features, coordinates to beyond the edge, a cell for each picture, and what to weigh by."""
+    """A conditioner, features, coordinates to beyond the edge, a cell for each image, and what to weigh by."""
     torch.manual_seed(0)
     conditioner = FourierConditioner(3, 7, width=6, depth=2).double()
     for p in conditioner.parameters():
@@ -106,7 +106,7 @@ def test_angles_keep_their_digits_under_autocast() -> None:
 def test_start_near_zero_gives_conditions_near_zero_that_can_still_learn() -> None:
     conditioner, features, coord, cell, _ = case(1, 50, (4, 5))
     assert conditioner(features, coord, cell).abs().max() > 0.1
-    conditioner.start_near_zero()
+    conditioner.zero_init()
     condition = conditioner(features, coord, cell)
     assert condition.abs().max() < 1e-2
     condition.square().sum().backward()

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def case(patch_size: int, lr_size: tuple[int, int], size: tuple[int, int]) -> tuple[LINF, Tensor, Tensor]:
-    """A model whose conditions range over ±1, an LR picture and latents, in float64."""
+    """A model whose conditions range over ±1, an LR image and latents, in float64."""
     torch.manual_seed(0)
     flow = ConditionalFlow(patch_size, steps=2)
     model = LINF(EDSR(blocks=1, channels=4), partial(FourierConditioner, width=8, depth=2), flow).double()
@@ -59,9 +59,9 @@ def test_sample_is_the_training_path(
     patch_size: int, lr_size: tuple[int, int], size: tuple[int, int]
 ) -> None:
     model, lr, z = case(patch_size, lr_size, size)
-    picture = model.sample(lr, size, temperature=1.0, z=z)
-    assert picture.shape == (1, 3, *size)
-    torch.testing.assert_close(picture, trained_path(model, lr, size, z), rtol=0, atol=1e-12)
+    image = model.sample(lr, size, temperature=1.0, z=z)
+    assert image.shape == (1, 3, *size)
+    torch.testing.assert_close(image, trained_path(model, lr, size, z), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
@@ -77,7 +77,7 @@ def test_chunks_leave_no_trace(patch_size: int, chunk: int) -> None:
 @pytest.mark.parametrize("size", [(60, 63), (41, 50), (14, 15), (71, 55)])
 @pytest.mark.parametrize(("patch_size", "tile"), [(1, 8), (1, 3), (3, 8), (3, 5), (5, 20)])
 def test_tiles_leave_no_seam(patch_size: int, tile: int, size: tuple[int, int]) -> None:
-    """Some halos are cut by the border, others lie inside; float64 shows a halo that is one pixel short."""
+    """Some halos are cut by the border, others lie inside; float64 shows a receptive_field that is one pixel short."""
     model, lr, z = case(patch_size, (28, 25), size)
     whole = model.sample(lr, size, temperature=1.0, z=z)
     tiled = model.sample(lr, size, temperature=1.0, z=z, tile=tile)

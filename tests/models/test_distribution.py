@@ -1,4 +1,4 @@
-"""The exact law of a picture against sampling, `LINF.sample`, `LINF.log_prob` and torch's own distributions."""
+"""The exact law of an image against sampling, `LINF.sample`, `LINF.log_prob` and torch's own distributions."""
 
 import math
 from functools import partial
@@ -50,9 +50,9 @@ def test_every_temperature_is_what_sample_gives(lr: Tensor, patch_size: int) -> 
     sampled = linf.sample(lr, SIZE, temperature=taus, generator=generator())
     known = law(linf, lr, SIZE, generator=generator())
     assert known.deviation is None
-    for tau, picture in zip(taus, sampled, strict=True):
+    for tau, image in zip(taus, sampled, strict=True):
         assert known.at(tau).shape == (1, 2, 3, *SIZE)
-        torch.testing.assert_close(known.at(tau)[0], picture, rtol=0, atol=1e-6)
+        torch.testing.assert_close(known.at(tau)[0], image, rtol=0, atol=1e-6)
 
 
 def test_samples_differ_and_the_first_is_that_of_one_sample(lr: Tensor) -> None:
@@ -95,7 +95,7 @@ def test_latents_and_density_are_those_of_hr_in_whole_patches(lr: Tensor) -> Non
     patches = grid_patches(hr[..., : 3 * whole[0], : 3 * whole[1]], 3)
     expected = linf.log_prob(lr, linf.residual(lr, patches, coord, cell), coord, cell)
     torch.testing.assert_close(known.log_prob, expected, rtol=1e-4, atol=1e-3)
-    # What has these latents is this picture.
+    # What has these latents is this image.
     z = torch.zeros(2, *(-(-n // 3) for n in SIZE), 27)
     z[:, : whole[0], : whole[1]] = known.latents.movedim(1, -1)
     back = linf.sample(lr, SIZE, z=z)[..., : 3 * whole[0], : 3 * whole[1]]

@@ -45,7 +45,7 @@ def test_features_are_the_published_ones(name: str, encoder: nn.Module) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 4), (7, 13)])
 @pytest.mark.parametrize("name", SMALL)
-def test_features_have_the_size_of_the_picture(name: str, size: tuple[int, int]) -> None:
+def test_features_have_the_size_of_the_image(name: str, size: tuple[int, int]) -> None:
     encoder = small(name)
     features = encoder(torch.rand(2, 3, *size).double())
     assert features.shape == (2, encoder.out_channels, *size)
@@ -78,16 +78,16 @@ def test_activations_made_again_change_no_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", ["edsr", "rdn", "rrdb"])
 def test_the_halo_is_how_far_a_pixel_reaches(name: str) -> None:
     encoder = small(name)
-    side = 2 * encoder.halo + 5
+    side = 2 * encoder.receptive_field + 5
     image = torch.rand(1, 3, 1, side, dtype=torch.float64, requires_grad=True)
     encoder(image)[..., side // 2].sum().backward()
     reached = image.grad.abs().sum((0, 1, 2)).nonzero().flatten()
-    assert side // 2 - int(reached.min()) == encoder.halo
-    assert int(reached.max()) - side // 2 == encoder.halo
+    assert side // 2 - int(reached.min()) == encoder.receptive_field
+    assert int(reached.max()) - side // 2 == encoder.receptive_field
 
 
 def test_swinir_has_no_halo() -> None:
-    assert SwinIR.halo is None
+    assert SwinIR.receptive_field is None
 
 
 # SwinIR's windows
@@ -112,7 +112,7 @@ def test_shifted_windows_see_only_what_was_beside_them() -> None:
 
 
 @pytest.mark.parametrize(("n", "mode"), [(3, "replicate"), (5, "reflect"), (8, None)])
-def test_a_picture_is_padded_to_whole_windows(n: int, mode: str | None) -> None:
+def test_a_image_is_padded_to_whole_windows(n: int, mode: str | None) -> None:
     image = torch.rand(1, 3, n, 8)
     expected = image if mode is None else F.pad(image, (0, 0, 0, 8 - n), mode=mode)
     assert torch.equal(padded(image, 8), expected)
@@ -137,7 +137,7 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_picture_is_encoded_alike_in_any_company(name: str) -> None:
+def test_a_image_is_encoded_alike_in_any_company(name: str) -> None:
     encoder = small(name)
     images = torch.rand(3, 3, 6, 7).double()
     alone = torch.cat([encoder(image[None]) for image in images])

@@ -158,7 +158,7 @@ def test_whitening_starts_at_the_best_gaussian(patch_size: int) -> None:
     torch.testing.assert_close(flow.log_prob(x, condition), fitted, rtol=0, atol=1e-7)
 
 
-def test_whitening_of_a_black_picture_is_finite() -> None:
+def test_whitening_of_a_black_image_is_finite() -> None:
     flow = ConditionalFlow(3)
     x = torch.zeros(27, 100)
     flow.whiten(x)

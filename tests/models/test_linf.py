@@ -1,4 +1,4 @@
-"""LINF as a whole: what its pictures, moments and densities say about each other."""
+"""LINF as a whole: what its images, moments and densities say about each other."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ SIZE = (11, 13)
 
 
 def case(patch_size: int, batch: int = 2) -> tuple[LINF, Tensor, Tensor]:
-    """A model with conditions that differ from query to query, LR pictures and latents for `SIZE`, in float64."""
+    """A model with conditions that differ from query to query, LR images and latents for `SIZE`, in float64."""
     torch.manual_seed(0)
     flow = ConditionalFlow(patch_size, steps=2)
     model = LINF(EDSR(blocks=1, channels=4), partial(FourierConditioner, width=8, depth=2), flow).double()
@@ -35,7 +35,7 @@ def case(patch_size: int, batch: int = 2) -> tuple[LINF, Tensor, Tensor]:
 
 
 def queries(size: tuple[int, int], patch_size: int, batch: int) -> tuple[Tensor, Tensor]:
-    """Coordinates (B,gh,gw,2) and cells (B,2) of the patches of a picture of whole patches."""
+    """Coordinates (B,gh,gw,2) and cells (B,2) of the patches of an image of whole patches."""
     axes = [pixel_centres(n, dtype=torch.float64)[patch_size // 2 :: patch_size] for n in size]
     coord = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).repeat(batch, 1, 1, 1)
     return coord, torch.tensor([[2 / n for n in size]], dtype=torch.float64).repeat(batch, 1)
@@ -50,18 +50,18 @@ def test_sequence_of_temperatures_is_each_by_itself(patch_size: int) -> None:
     taus = [0.0, 0.4, 1.0, 1.7]
     together = model.sample(lr, SIZE, temperature=taus, generator=torch.Generator().manual_seed(7))
     assert together.shape == (4, 2, 3, *SIZE)
-    for tau, picture in zip(taus, together, strict=True):
+    for tau, image in zip(taus, together, strict=True):
         alone = model.sample(lr, SIZE, temperature=tau, generator=torch.Generator().manual_seed(7))
         assert alone.shape == (2, 3, *SIZE)
-        torch.testing.assert_close(picture, alone, rtol=0, atol=1e-12)
+        torch.testing.assert_close(image, alone, rtol=0, atol=1e-12)
 
 
 def test_sequence_of_temperatures_is_each_by_itself_in_single_precision() -> None:
     model, lr, z = (part.float() for part in case(3))
     together = model.sample(lr, SIZE, temperature=[0, 0.8], z=z)
-    for tau, picture in zip((0.0, 0.8), together, strict=True):
+    for tau, image in zip((0.0, 0.8), together, strict=True):
         alone = model.sample(lr, SIZE, temperature=tau, z=tau * z)
-        torch.testing.assert_close(picture, alone, rtol=0, atol=1e-5)
+        torch.testing.assert_close(image, alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("patch_size", PATCH_SIZES)
@@ -77,10 +77,10 @@ def test_one_temperature_takes_z_as_it_is_and_a_sequence_multiplies_it(patch_siz
 def test_temperature_zero_is_the_exact_mean_and_draws_nothing(patch_size: int) -> None:
     model, lr, _ = case(patch_size)
     state = torch.random.get_rng_state()
-    picture = model.sample(lr, SIZE)
+    image = model.sample(lr, SIZE)
     assert torch.equal(torch.random.get_rng_state(), state)
     mean, _ = model.moments(lr, SIZE)
-    torch.testing.assert_close(picture, mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(image, mean, rtol=0, atol=1e-12)
     torch.testing.assert_close(model.sample(lr, SIZE, temperature=[0.0])[0], mean, rtol=0, atol=1e-12)
 
 
@@ -96,7 +96,7 @@ def test_a_generator_decides_the_sample() -> None:
 
 @pytest.mark.parametrize("temperature", [0.8, [0.8]])
 def test_exploding_inverse_falls_back_to_the_mean(temperature: float | list[float]) -> None:
-    """Ten scales at their floor of 1e-4 are beyond float32, while the mean is the bilinear picture (METHOD §4)."""
+    """Ten scales at their floor of 1e-4 are beyond float32, while the mean is the bilinear image (METHOD §4)."""
     model, lr, _ = case(3)
     model = LINF(model.encoder, partial(FourierConditioner, width=8, depth=2), ConditionalFlow(3, 10)).float()
     last = model.conditioner.mlp[-1]
@@ -104,8 +104,8 @@ def test_exploding_inverse_falls_back_to_the_mean(temperature: float | list[floa
     logits_and_shifts = torch.tensor([-60.0, 0.0]).repeat(10).repeat_interleave(27)
     last.bias.data.copy_(logits_and_shifts)
     bilinear = F.interpolate(lr.float(), SIZE, mode="bilinear", align_corners=False)
-    picture = model.sample(lr.float(), SIZE, temperature=temperature)
-    torch.testing.assert_close(picture.view_as(bilinear), bilinear, rtol=0, atol=1e-5)
+    image = model.sample(lr.float(), SIZE, temperature=temperature)
+    torch.testing.assert_close(image.view_as(bilinear), bilinear, rtol=0, atol=1e-5)
 
 
 # Moments
@@ -139,7 +139,7 @@ def test_mean_and_deviation_are_those_of_samples() -> None:
 
 
 @pytest.mark.parametrize(("patch_size", "size"), [(1, (7, 9)), (3, (12, 9)), (5, (10, 15))])
-def test_a_sampled_picture_leads_back_to_its_latents_and_their_density(
+def test_a_sampled_image_leads_back_to_its_latents_and_their_density(
     patch_size: int, size: tuple[int, int]
 ) -> None:
     model, lr, _ = case(patch_size)
@@ -161,7 +161,7 @@ def test_a_sampled_picture_leads_back_to_its_latents_and_their_density(
 
 
 @pytest.mark.parametrize("patch_size", PATCH_SIZES)
-def test_residual_of_the_bilinear_picture_is_zero(patch_size: int) -> None:
+def test_residual_of_the_bilinear_image_is_zero(patch_size: int) -> None:
     model, lr, _ = case(patch_size)
     size = (15, 30)
     bilinear = F.interpolate(lr, size, mode="bilinear", align_corners=False)
@@ -183,17 +183,17 @@ def test_likelihood_reaches_every_parameter_of_the_model(patch_size: int) -> Non
 
 
 @pytest.mark.parametrize("patch_size", PATCH_SIZES)
-def test_pictures_of_a_batch_do_not_know_each_other(patch_size: int) -> None:
+def test_images_of_a_batch_do_not_know_each_other(patch_size: int) -> None:
     model, lr, z = case(patch_size, batch=3)
     coord, cell = queries((15, 15), patch_size, batch=3)
     residual = torch.randn(3, model.flow.dim, *coord.shape[1:3], dtype=torch.float64)
-    picture = model.sample(lr, SIZE, temperature=1.0, z=z)
+    image = model.sample(lr, SIZE, temperature=1.0, z=z)
     moments = model.moments(lr, SIZE)
     log_prob = model.log_prob(lr, residual, coord, cell)
     for i in range(3):
         one = slice(i, i + 1)
         alone = model.sample(lr[one], SIZE, temperature=1.0, z=z[one])
-        torch.testing.assert_close(picture[one], alone, rtol=0, atol=1e-12)
+        torch.testing.assert_close(image[one], alone, rtol=0, atol=1e-12)
         for together, by_itself in zip(moments, model.moments(lr[one], SIZE), strict=True):
             torch.testing.assert_close(together[one], by_itself, rtol=0, atol=1e-12)
         by_itself = model.log_prob(lr[one], residual[one], coord[one], cell[one])
@@ -204,7 +204,7 @@ def test_pictures_of_a_batch_do_not_know_each_other(patch_size: int) -> None:
 
 
 def batches(patch_size: int, seed: int) -> list[tuple[Tensor, ...]]:
-    """Noisy pictures as training gives them: lr, hr, coord, cell."""
+    """Noisy images as training gives them: lr, hr, coord, cell."""
     coord, cell = queries((30, 30), patch_size, batch=2)
     generator = torch.Generator().manual_seed(seed)
     given = []

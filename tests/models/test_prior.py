@@ -1,4 +1,4 @@
-"""The learned prior: its network against the published one, its picture against flow and condition by hand."""
+"""The learned prior: its network against the published one, its image against flow and condition by hand."""
 
 import json
 import math
@@ -68,7 +68,7 @@ def case(patch_size: int, *, prior: bool = True) -> LINF:
     return model.double().eval()
 
 
-def pictures(*size: int, batch: int = 2) -> Tensor:
+def images(*size: int, batch: int = 2) -> Tensor:
     return torch.rand(batch, 3, *size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
@@ -97,12 +97,12 @@ def residual_by_definition(lr: Tensor, size: tuple[int, int]) -> Tensor:
     return lr_up - up_y @ down_y @ lr_up @ down_x.T @ up_x.T
 
 
-def in_patches(picture: Tensor, patch_size: int) -> Tensor:
+def in_patches(image: Tensor, patch_size: int) -> Tensor:
     """(B,3,H,W) → (B,D,gh,gw), zero beyond the edge, each number put in its place by itself."""
-    grid = [-(-n // patch_size) for n in picture.shape[-2:]]
-    patches = picture.new_zeros(len(picture), 3, patch_size, patch_size, *grid)
-    for y, x in product(*map(range, picture.shape[-2:])):
-        patches[:, :, y % patch_size, x % patch_size, y // patch_size, x // patch_size] = picture[:, :, y, x]
+    grid = [-(-n // patch_size) for n in image.shape[-2:]]
+    patches = image.new_zeros(len(image), 3, patch_size, patch_size, *grid)
+    for y, x in product(*map(range, image.shape[-2:])):
+        patches[:, :, y % patch_size, x % patch_size, y // patch_size, x // patch_size] = image[:, :, y, x]
     return patches.flatten(1, 3)
 
 
@@ -169,11 +169,11 @@ def test_other_depths(depth: int) -> None:
     assert prior(torch.randn(1, 3, 19, 18), torch.randn(1, 3, 5, 5)).shape == (1, 3, 19, 18)
 
 
-def test_lr_features_at_the_patches_of_a_whole_picture_are_the_resized_ones() -> None:
+def test_lr_features_at_the_patches_of_a_whole_image_are_the_resized_ones() -> None:
     model = case(3)
     assert model.prior is not None
     coord, _ = queries((27, 33), 3, batch=2)
-    z, lr = torch.randn(2, 27, 9, 11, dtype=torch.float64), 2 * pictures(8, 11) - 1
+    z, lr = torch.randn(2, 27, 9, 11, dtype=torch.float64), 2 * images(8, 11) - 1
     torch.testing.assert_close(model.prior(z, lr, coord.double()), model.prior(z, lr), rtol=0, atol=1e-6)
     shifted = model.prior(z, lr, coord.double() / 2)
     assert (shifted - model.prior(z, lr)).abs().max() > 1e-3
@@ -218,19 +218,19 @@ def test_too_little_for_batch_norm_is_told_in_words() -> None:
     [((5, 6), (17, 20)), ((5, 6), (5, 6)), ((7, 5), (4, 3)), ((1, 1), (3, 4)), ((1, 4), (1, 1))],
 )
 def test_lr_residual_is_what_is_defined(lr_size: tuple[int, int], size: tuple[int, int]) -> None:
-    lr = pictures(*lr_size)
+    lr = images(*lr_size)
     torch.testing.assert_close(lr_residual(lr, size), residual_by_definition(lr, size), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3, 5])
 def test_patches_go_on_with_zeros_beyond_the_edge(patch_size: int) -> None:
-    picture = pictures(11, 9)
-    assert torch.equal(grid_patches(picture, patch_size), in_patches(picture, patch_size))
+    image = images(11, 9)
+    assert torch.equal(grid_patches(image, patch_size), in_patches(image, patch_size))
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
-def test_windows_of_a_batch_are_parts_of_its_pictures(patch_size: int) -> None:
-    lr, sides, corners = pictures(7, 7, batch=3), (12, 19, 28), ((0, 0), (5, 2), (16, 16))
+def test_windows_of_a_batch_are_parts_of_its_images(patch_size: int) -> None:
+    lr, sides, corners = images(7, 7, batch=3), (12, 19, 28), ((0, 0), (5, 2), (16, 16))
     centres = torch.arange(12 // patch_size) * patch_size + patch_size // 2
     coord, cell, expected = [], [], []
     for one, n, (y, x) in zip(lr, sides, corners, strict=True):
@@ -246,10 +246,10 @@ def test_scattered_patches_are_refused() -> None:
     coord, cell = queries((12, 12), 3, batch=2)
     coord[1, 2, 2] += cell[1]
     with pytest.raises(UsageError, match=r"set data\.window=true"):
-        window_lr_residual(pictures(4, 4), coord, cell, 3)
+        window_lr_residual(images(4, 4), coord, cell, 3)
 
 
-# The picture
+# The image
 
 
 SIZES = [
@@ -266,11 +266,11 @@ SIZES = [
 
 @pytest.mark.parametrize("patch_size", [1, 3])
 @pytest.mark.parametrize(("lr_size", "size"), SIZES)
-def test_the_picture_is_what_flow_condition_and_prior_make(
+def test_the_image_is_what_flow_condition_and_prior_make(
     patch_size: int, lr_size: tuple[int, int], size: tuple[int, int]
 ) -> None:
     """All queries at once through the training path: no blocks, no tiles, no buffers."""
-    model, lr = case(patch_size), pictures(*lr_size)
+    model, lr = case(patch_size), images(*lr_size)
     assert model.prior is not None
     condition = model.condition(lr, *queries(size, patch_size, batch=2))
     r = in_patches(residual_by_definition(lr, size), patch_size)
@@ -283,31 +283,31 @@ def test_the_picture_is_what_flow_condition_and_prior_make(
     residual = F.pixel_shuffle(x.view(-1, 2, *r.shape[-2:]).transpose(0, 1), patch_size)
     up_y, up_x = (enlarging(n, m) for n, m in zip(lr_size, size, strict=True))
     expected = up_y @ lr @ up_x.T + residual[..., : size[0], : size[1]] / 2
-    picture = model.sample(lr, size, prior=True)
-    assert picture.shape == (2, 3, *size)
-    torch.testing.assert_close(picture, expected, rtol=0, atol=1e-5)
+    image = model.sample(lr, size, prior=True)
+    assert image.shape == (2, 3, *size)
+    torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
 @pytest.mark.parametrize("size", [(60, 63), (41, 50), (14, 15)])
 def test_tiles_leave_no_seam(patch_size: int, size: tuple[int, int]) -> None:
-    model, lr = case(patch_size), pictures(28, 25, batch=1)
-    latent, picture = model.lr_latent(lr, size), model.sample(lr, size, prior=True)
+    model, lr = case(patch_size), images(28, 25, batch=1)
+    latent, image = model.lr_latent(lr, size), model.sample(lr, size, prior=True)
     for settings in ({"tile": 8}, {"chunk": 60}, {"tile": 5, "chunk": 100}):
         torch.testing.assert_close(model.lr_latent(lr, size, **settings), latent, rtol=0, atol=1e-12)
         tiled = model.sample(lr, size, prior=True, **settings)
-        torch.testing.assert_close(tiled, picture, rtol=0, atol=1e-11)
+        torch.testing.assert_close(tiled, image, rtol=0, atol=1e-11)
 
 
 def test_tiles_leave_no_seam_in_single_precision() -> None:
-    model, lr = case(3).float(), pictures(28, 25, batch=1).float()
+    model, lr = case(3).float(), images(28, 25, batch=1).float()
     whole = model.lr_latent(lr, (71, 55))
     assert whole.abs().max() > 0.1
     torch.testing.assert_close(model.lr_latent(lr, (71, 55), tile=8), whole, rtol=0, atol=1e-4)
 
 
 def test_nothing_in_it_is_random() -> None:
-    model, lr = case(3), pictures(6, 7)
+    model, lr = case(3), images(6, 7)
     state = torch.random.get_rng_state()
     first = model.sample(lr, (16, 19), prior=True)
     assert torch.equal(first, model.sample(lr, (16, 19), prior=True))
@@ -315,8 +315,8 @@ def test_nothing_in_it_is_random() -> None:
     assert not torch.allclose(first, model.sample(lr, (16, 19)))
 
 
-def test_pictures_of_a_batch_do_not_know_each_other() -> None:
-    model, lr = case(3), pictures(6, 7, batch=3)
+def test_images_of_a_batch_do_not_know_each_other() -> None:
+    model, lr = case(3), images(6, 7, batch=3)
     together = model.sample(lr, (16, 19), prior=True)
     for i in range(3):
         alone = model.sample(lr[i : i + 1], (16, 19), prior=True)
@@ -325,7 +325,7 @@ def test_pictures_of_a_batch_do_not_know_each_other() -> None:
 
 @pytest.mark.parametrize("tile", [256, 8])
 def test_each_tile_is_encoded_once_for_all_that_is_made_of_it(tile: int) -> None:
-    model, lr, size = case(3), pictures(28, 25, batch=1), (60, 63)
+    model, lr, size = case(3), images(28, 25, batch=1), (60, 63)
     sizes: list[tuple[int, ...]] = []
     model.encoder.register_forward_hook(lambda module, args, out: sizes.append(tuple(args[0].shape)))
     expected = model.sample(lr, size, prior=True, tile=tile)
@@ -344,19 +344,19 @@ def test_each_tile_is_encoded_once_for_all_that_is_made_of_it(tile: int) -> None
 )
 def test_a_temperature_or_a_latent_with_the_prior_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="prior=True takes no temperature and no z"):
-        case(3).sample(pictures(6, 7), (16, 19), prior=True, **given)
+        case(3).sample(images(6, 7), (16, 19), prior=True, **given)
 
 
 def test_a_model_without_a_prior_says_so() -> None:
     with pytest.raises(UsageError, match="the model has no prior: train one with task=prior"):
-        case(3, prior=False).sample(pictures(6, 7), (16, 19), prior=True)
+        case(3, prior=False).sample(images(6, 7), (16, 19), prior=True)
 
 
 @pytest.mark.parametrize("size", [(0, 5), (2.5, 5), (5,), (10**6, 10**6)])
 def test_size_that_is_none_or_too_large_is_refused(size: tuple) -> None:
     for method in (partial(case(1).sample, prior=True), case(1).lr_latent):
         with pytest.raises(UsageError, match="output size"):
-            method(pictures(6, 7), size)
+            method(images(6, 7), size)
 
 
 def test_a_prior_of_another_patch_size_is_refused() -> None:
@@ -368,7 +368,7 @@ def test_a_prior_of_another_patch_size_is_refused() -> None:
 
 
 def test_config_builds_the_model_again() -> None:
-    model, lr = case(3), pictures(6, 7)
+    model, lr = case(3), images(6, 7)
     config = json.loads(json.dumps(model.config))
     assert config["prior"] == {"name": "UNet", "patch_size": 3, "width": 4, "depth": 3}
     assert "prior" not in case(3, prior=False).config
@@ -379,7 +379,7 @@ def test_config_builds_the_model_again() -> None:
 
 
 def test_a_saved_model_comes_back_with_its_prior(tmp_path: Path) -> None:
-    model, lr = case(3).float(), pictures(6, 7).float()
+    model, lr = case(3).float(), images(6, 7).float()
     linf.save(model, tmp_path / "model.safetensors")
     again = linf.load(tmp_path / "model.safetensors")
     assert isinstance(again, LINF)
@@ -412,22 +412,22 @@ class Differences(nn.Module):
         return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
 
 
-def whole_pictures(patch_size: int, lr_size: tuple[int, int], size: tuple[int, int]) -> SRBatch:
-    """A batch whose windows are all of their pictures, of whole patches."""
+def whole_images(patch_size: int, lr_size: tuple[int, int], size: tuple[int, int]) -> SRBatch:
+    """A batch whose windows are all of their images, of whole patches."""
     coord, cell = (part.double() for part in queries(size, patch_size, batch=2))
-    return SRBatch(pictures(*lr_size), F.pixel_unshuffle(pictures(*size), patch_size), coord, cell)
+    return SRBatch(images(*lr_size), F.pixel_unshuffle(images(*size), patch_size), coord, cell)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
-def test_the_loss_is_of_the_picture_that_is_sampled(patch_size: int) -> None:
+def test_the_loss_is_of_the_image_that_is_sampled(patch_size: int) -> None:
     # No query lies on the centre of an LR pixel, where its neighbours would be a matter of rounding.
     model, size = case(patch_size), (27, 24)
-    batch = whole_pictures(patch_size, (8, 7), size)
+    batch = whole_images(patch_size, (8, 7), size)
     loss = LearnedPrior(0.5, 0.25, 2.0, features=Differences)  # type: ignore[arg-type]
     parts = loss(model, batch)
-    picture, hr = model.sample(batch.lr, size, prior=True), F.pixel_shuffle(batch.hr, patch_size)
-    assert parts["l1"].item() == pytest.approx(2 * (picture - hr).abs().mean().item(), rel=1e-5)
-    assert parts["perceptual"].item() == pytest.approx(Differences()(picture, hr).item(), rel=1e-5)
+    image, hr = model.sample(batch.lr, size, prior=True), F.pixel_shuffle(batch.hr, patch_size)
+    assert parts["l1"].item() == pytest.approx(2 * (image - hr).abs().mean().item(), rel=1e-5)
+    assert parts["perceptual"].item() == pytest.approx(Differences()(image, hr).item(), rel=1e-5)
     residual = model.residual(*batch).transpose(0, 1).flatten(1)
     z_hr, _ = model.flow(residual, model.condition(batch.lr, batch.coord, batch.cell))
     assert model.prior is not None
@@ -440,10 +440,10 @@ def test_the_loss_is_of_the_picture_that_is_sampled(patch_size: int) -> None:
 
 
 def test_an_aligned_window_takes_the_features_beneath_it() -> None:
-    """In a picture whose left half is black, a window on the right half."""
+    """In an image whose left half is black, a window on the right half."""
     model = case(1)
-    lr, hr = pictures(12, 12), pictures(24, 24)
-    batch = whole_pictures(1, (12, 12), (24, 24))
+    lr, hr = images(12, 12), images(24, 24)
+    batch = whole_images(1, (12, 12), (24, 24))
     right = SRBatch(lr, hr[..., 12:], batch.coord[:, :, 12:], batch.cell)
     dark = lr.clone()
     dark[..., :5] = 0
@@ -464,7 +464,7 @@ def test_every_weight_of_the_prior_and_none_of_linf_gets_a_gradient(weights: dic
     assert model.prior is not None
     model.requires_grad_(False).train()
     model.prior.requires_grad_(True)
-    LearnedPrior(**weights, features=Differences)(model, whole_pictures(3, (9, 9), (27, 27)))[  # type: ignore[arg-type]
+    LearnedPrior(**weights, features=Differences)(model, whole_images(3, (9, 9), (27, 27)))[  # type: ignore[arg-type]
         "loss"
     ].backward()
     for name, parameter in model.named_parameters():
@@ -575,17 +575,17 @@ def test_an_interrupted_training_goes_on_bit_for_bit(
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
 
 
-def test_validation_scores_the_priors_picture(
+def test_validation_scores_the_priors_image(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     given = (*without_vgg("data=folder", f"data.root={photos}", "data.scale=[1,1.6]"), "task.val_scales=[2]")
     config = composed("train", *given, "data.val_scales=[2]", "callbacks.ema.decay=0", f"run_dir={tmp_path}")
     task, trainer = fit(config, checkpoint)
-    picture = trainer.datamodule.val_pairs[0]  # type: ignore[attr-defined]
-    size = (picture.hr.shape[-2], picture.hr.shape[-1])
-    sr = task.model.eval().sample(picture.lr[None], size, prior=True)[0]
+    image = trainer.datamodule.val_pairs[0]  # type: ignore[attr-defined]
+    size = (image.hr.shape[-2], image.hr.shape[-1])
+    sr = task.model.eval().sample(image.lr[None], size, prior=True)[0]
     weights = torch.tensor([65.738, 129.057, 25.064]).view(3, 1, 1) / 256
-    error = ((sr.clamp(0, 1) - picture.hr) * weights).sum(0)[2:-2, 2:-2]
+    error = ((sr.clamp(0, 1) - image.hr) * weights).sum(0)[2:-2, 2:-2]
     expected = -10 * math.log10(error.square().mean())
     assert trainer.callback_metrics["val/psnr"].item() == pytest.approx(expected, abs=1e-3)
 
@@ -657,20 +657,20 @@ def test_evaluation_has_a_row_for_the_prior_from_the_same_encoding(
         folder = tmp_path / path.stem
         given = (f"ckpt_path={path}", "data=folder", f"data.root={photos}", f"run_dir={folder}")
         config = composed(
-            "eval", *given, "data.num_workers=0", "data.test_scales=[2,3.3]", "save_pictures=true"
+            "eval", *given, "data.num_workers=0", "data.test_scales=[2,3.3]", "save_images=true"
         )
         data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
         sizes.clear()
         task.model.encoder.register_forward_hook(lambda module, args, out: sizes.append(args[0].shape))
         trainer.test(task, data, verbose=False)
         assert len(sizes) == 2 * 2
-        tables[path] = pd.read_csv(folder / "pictures.csv").set_index(["scale", "picture", "system"])
+        tables[path] = pd.read_csv(folder / "images.csv").set_index(["scale", "image", "system"])
     both, alone = tables[with_prior], tables[checkpoint]
     others = both.index.get_level_values("system") != "prior"
     assert (~others).sum() == 2 * 2
     assert np.isfinite(both["psnr_y"]).all()
     pd.testing.assert_frame_equal(both[others], alone)
-    assert len(list((tmp_path / with_prior.stem / "pictures").rglob("prior.png"))) == 4
+    assert len(list((tmp_path / with_prior.stem / "images").rglob("prior.png"))) == 4
 
 
 # Published files

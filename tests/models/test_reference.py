@@ -1,12 +1,12 @@
-"""Pictures, densities and features of the published code, from the published checkpoint format.
+"""ImageSet, densities and features of the published code, from the published checkpoint format.
 
 How the stored arrays differ from what `linf` takes:
 
-- `lr` and the pictures are in [-1, 1]; here they are halved into [0, 1].
+- `lr` and the images are in [-1, 1]; here they are halved into [0, 1].
 - `z` is a row per query, row-major over the grid; `sr_tau08` decodes 0.8 z.
-- `gt` of P = 1 is a picture, from which the published code takes the bilinear LR at the coordinate itself;
+- `gt` of P = 1 is an image, from which the published code takes the bilinear LR at the coordinate itself;
   of P = 3 it is the residual.
-- `coord` of P = 3 is 0 for the last row of patches, whose centres lie beyond the edge (METHOD §5): pictures are
+- `coord` of P = 3 is 0 for the last row of patches, whose centres lie beyond the edge (METHOD §5): images are
   compared above it, while densities take `coord` as it is.
 """
 
@@ -31,13 +31,13 @@ def case(name: str) -> tuple[LINF, dict[str, Tensor]]:
         return linf.load(REFERENCE / f"{name}.pth"), {k: torch.from_numpy(v) for k, v in arrays.items()}
 
 
-def unit(picture: Tensor) -> Tensor:
+def unit(image: Tensor) -> Tensor:
     """[-1, 1] → [0, 1]."""
-    return (picture + 1) / 2
+    return (image + 1) / 2
 
 
 @pytest.mark.parametrize(("name", "rows"), CASES)
-def test_pictures_are_the_published_ones(name: str, rows: int) -> None:
+def test_images_are_the_published_ones(name: str, rows: int) -> None:
     model, expected = case(name)
     lr, size = unit(expected["lr"]), tuple(expected["sr_tau0"].shape[-2:])
     z = expected["z"].view(*expected["coord"].shape[:3], -1)

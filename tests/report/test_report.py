@@ -70,7 +70,7 @@ def evaluation(
     for dataset in datasets:
         for scale in scales:
             for n, name in enumerate(names):
-                unit = {"dataset": dataset, "picture": name, "scale": scale}
+                unit = {"dataset": dataset, "image": name, "scale": scale}
                 error, variance = 1e-4 * scale * (1 + n), 3e-4 * scale
                 for system, t in systems:
                     total = error + (t or 0) ** 2 * variance if system != "bicubic" else 3 * error
@@ -101,13 +101,13 @@ def evaluation(
                         unit | {"kind": kind, "nominal": p, "covered": p**0.8} for p in (0.1, 0.5, 0.9)
                     ]
                 if shown and scale == max(scales):
-                    draw(folder / "pictures" / dataset / f"x{scale:g}" / name, int(scale), systems, lpips)
+                    draw(folder / "images" / dataset / f"x{scale:g}" / name, int(scale), systems, lpips)
     folder.mkdir(parents=True, exist_ok=True)
-    pictures = pd.DataFrame(lines)
-    groups = pictures.groupby(["dataset", "scale", "system", "temperature"], sort=False, dropna=False)
+    images = pd.DataFrame(lines)
+    groups = images.groupby(["dataset", "scale", "system", "temperature"], sort=False, dropna=False)
     means = groups.mean(numeric_only=True)
-    means.insert(0, "pictures", groups.size())
-    tables = {"pictures": pictures, "metrics": means.reset_index()}
+    means.insert(0, "images", groups.size())
+    tables = {"images": images, "metrics": means.reset_index()}
     if model == "LINF":
         tables |= {"distribution": pd.DataFrame(law), "calibration": pd.DataFrame(intervals)}
     for name, table in tables.items():
@@ -117,7 +117,7 @@ def evaluation(
         "model": {"name": model, "config": {"encoder": {"name": "EDSR"}}, "parameters": 2_057_176},
         "checkpoint": {"path": "model.safetensors", "sha256": SHA},
         "protocol": {"name": "benchmark", "headline": "psnr_y", "border": "ceil(s)"},
-        "metrics": list(pictures.columns[5:]),
+        "metrics": list(images.columns[5:]),
         "skipped": {} if lpips else {"lpips_alex": "the weights alexnet are not here"},
         "temperatures": list(temperatures) if model == "LINF" else [],
         "samples": 2,
@@ -189,8 +189,8 @@ def real(composed: Compose, checkpoint: Path, photos: Path, tmp_path_factory: py
 
 def test_an_evaluation_is_read_as_it_was_written(real: Path) -> None:
     run = read_run(real)
-    for name in ("metrics", "pictures", "distribution", "calibration"):
-        written = pd.read_csv(real / f"{name}.csv", dtype={"picture": str})
+    for name in ("metrics", "images", "distribution", "calibration"):
+        written = pd.read_csv(real / f"{name}.csv", dtype={"image": str})
         pd.testing.assert_frame_equal(getattr(run, name), written, check_dtype=False)
     assert run.label == json.loads((real / "run.json").read_text())["label"]
     assert run.headline == "psnr_y"
@@ -203,7 +203,7 @@ def test_the_closed_form_is_what_was_sampled(real: Path) -> None:
     for scale in (2, 3.3):
         of = run.curve(dataset, scale)
         law = run.closed_form(dataset, scale, of["temperature"])
-        assert law == pytest.approx(of["psnr_y"].to_numpy(), abs=0.3)  # Two small pictures, and clamping.
+        assert law == pytest.approx(of["psnr_y"].to_numpy(), abs=0.3)  # Two small images, and clamping.
 
 
 def test_the_closed_form_is_a_mean_of_decibels(tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_labels_are_told_apart(tmp_path: Path) -> None:
 
 def test_names_are_names_even_where_they_look_like_numbers(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path, names=("0001", "NA"), datasets=("007", "None")))
-    assert list(run.pictures["picture"].unique()) == ["0001", "NA"]
+    assert list(run.images["image"].unique()) == ["0001", "NA"]
     assert list(run.metrics["dataset"].unique()) == ["007", "None"]
 
 
@@ -246,7 +246,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "cut in a line": (spoil(lambda text: text[: len(text) // 2]), ("truncated at line",)),
     "cut at the end of a field": (spoil(lambda text: text.rstrip("\n")), ("truncated at line",)),
     "cut at the end of a line": (
-        spoil(lambda text: text.rstrip("\n").rsplit("\n", 1)[0] + "\n", "pictures.csv"),
+        spoil(lambda text: text.rstrip("\n").rsplit("\n", 1)[0] + "\n", "images.csv"),
         ("do not belong together",),
     ),
     "twice": (spoil(lambda text: text + text.splitlines()[-1] + "\n"), ("do not belong together",)),
@@ -294,7 +294,7 @@ def test_a_run_is_a_folder(name: str, word: str, linf: Linf, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["HR.png", "τ=0.png", "deviation.npy"])
-def test_a_broken_picture_is_told_in_words(name: str, linf: Linf, tmp_path: Path) -> None:
+def test_a_broken_image_is_told_in_words(name: str, linf: Linf, tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "run", shown=True)
     path = next(folder.rglob(name))
     path.write_bytes(path.read_bytes()[:60])
@@ -406,21 +406,19 @@ def test_a_detail_is_where_systems_differ(tmp_path: Path) -> None:
     deviation = next(axis.images[0] for axis in figure.axes if axis.get_title().startswith("σ"))
     assert np.asarray(deviation.get_array()) == pytest.approx(25.5, abs=0.01)
     psnr = (
-        read_run(folder)
-        .pictures.query("picture == 'one' and scale == 4 and system == 'τ=0.4'")["psnr_y"]
-        .iloc[0]
+        read_run(folder).images.query("image == 'one' and scale == 4 and system == 'τ=0.4'")["psnr_y"].iloc[0]
     )
     assert titles[5].split("\n")[1].startswith(f"{psnr:.2f} / ")
 
 
-def test_pictures_are_those_that_all_runs_have(tmp_path: Path) -> None:
+def test_images_are_those_that_all_runs_have(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "a", names=("one", "two", "three"), shown=True)
     evaluation(tmp_path / "b", "b", names=("two", "three"), shown=True)
     evaluation(tmp_path / "c", "c", "LIIF", names=("three",), shown=True)
     evaluation(tmp_path / "d", "d")
     names = [name for name in all_figures(find_runs([tmp_path])) if name.startswith("details")]
     assert names == ["details_Set5_x4_three"]
-    assert any("d did not write these pictures." in said for said in findings.details(find_runs([tmp_path])))
+    assert any("d did not write these images." in said for said in findings.details(find_runs([tmp_path])))
 
 
 CROWDS: dict[str, Callable[[Path], None]] = {
@@ -551,7 +549,7 @@ def test_specials_are_escaped() -> None:
 
 def test_no_number_and_infinity_are_words(tmp_path: Path) -> None:
     folder = evaluation(tmp_path)
-    for name in ("metrics", "pictures"):
+    for name in ("metrics", "images"):
         table = pd.read_csv(folder / f"{name}.csv")
         table.loc[table["system"] == "τ=0", ["psnr_y", "lr_psnr"]] = math.inf
         table.loc[table["system"] == "τ=0.8", "lpips_alex"] = math.nan
@@ -631,7 +629,7 @@ def test_a_page_says_what_the_figures_show(tmp_path: Path) -> None:
     assert f"LINF (τ=0): PSNR (Y) {gain:.2f} dB above bicubic and 0.25 dB below LIIF at ×4." in text
     assert f"PSNR (Y) highest for LIIF ({psnr[0] + 0.25:.2f} dB" in text
     assert f"the 90% intervals hold {0.9**0.8:.1%} of HR's values (as they should)" in text
-    for word in (SHA, "abc123", "2,057,176 parameters", "Figure" and "No run has written pictures."):
+    for word in (SHA, "abc123", "2,057,176 parameters", "Figure" and "No run has written images."):
         assert word in text
 
 
@@ -647,7 +645,7 @@ def test_what_is_missing_leaves_a_sentence(tmp_path: Path) -> None:
 
 def test_a_report_needs_no_psnr(tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "run")
-    for name in ("metrics", "pictures"):
+    for name in ("metrics", "images"):
         table = pd.read_csv(folder / f"{name}.csv").drop(columns=["psnr_y", "psnr_rgb", "lr_psnr"])
         table.to_csv(folder / f"{name}.csv", index=False)
     run = read_run(folder)
@@ -677,20 +675,20 @@ def test_runs_that_cannot_be_compared_are_told(tmp_path: Path) -> None:
         "The runs follow different protocols (PSNR (RGB), border ceil(s) + 6; PSNR (Y), border ceil(s))"
         in told
     )
-    assert "Set5 ×2: the runs saw 1 and 2 pictures and cannot be compared." in told
+    assert "Set5 ×2: the runs saw 1 and 2 images and cannot be compared." in told
     assert "Made with code that differs from its commit: b." in told
     assert findings.notes(find_runs([tmp_path / "a"])) == []
 
 
 def test_values_that_are_not_finite_are_told(tmp_path: Path) -> None:
     folder = evaluation(tmp_path)
-    for name in ("metrics", "pictures"):
+    for name in ("metrics", "images"):
         table = pd.read_csv(folder / f"{name}.csv")
         table.loc[(table["system"] == "τ=0.8") & (table["scale"] == 4), "nonfinite"] = 17
         table.to_csv(folder / f"{name}.csv", index=False)
     run = read_run(folder)
     assert findings.notes([run]) == [
-        "LINF: values that were not finite, most of them in Set5 ×4 τ=0.8 (17 a picture)."
+        "LINF: values that were not finite, most of them in Set5 ×4 τ=0.8 (17 an image)."
     ]
     assert "×4 non-finite" in all_tables([run])["results_Set5"]
 

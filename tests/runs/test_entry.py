@@ -67,17 +67,17 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("foreign.pth", "neither a checkpoint of this project nor a published one"),
     ),
     "no such folder": ("eval", (*EVAL, "data.root=gone"), ("no folder gone", "data.root")),
-    "empty folder": ("eval", (*EVAL, "data.root=empty"), ("no picture in empty", ".png")),
-    "truncated picture": (
+    "empty folder": ("eval", (*EVAL, "data.root=empty"), ("no image in empty", ".png")),
+    "truncated image": (
         "eval",
         (*EVAL, "data.root=truncated"),
-        ("cannot read picture", "half.jpg", "truncated"),
+        ("cannot read image", "half.jpg", "truncated"),
     ),
-    "picture too small": ("eval", (*EVAL, "data.root=dot", "data.test_scales=[2]"), ("dot.png", "scale 2")),
+    "image too small": ("eval", (*EVAL, "data.root=dot", "data.test_scales=[2]"), ("dot.png", "scale 2")),
     "no benchmark there": (
         "eval",
         (EVAL[0], "data=benchmark", "data.root=photos"),
-        ("benchmark Set5", "no pictures"),
+        ("benchmark Set5", "no images"),
     ),
     "no DIV2K there": ("train", ("data=div2k", "data.root=photos"), ("DIV2K_train_HR",)),
     **{
@@ -111,17 +111,17 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "no batch": ("train", ("data.batch_size=0",), ("batch_size is 0",)),
     "training scale below 1": ("train", ("experiment=smoke", "data.scale=[0.5,4]"), ("scale",)),
     "no loss": ("train", ("task.loss.nll=0",), ("loss weights",)),
-    "training pictures too small": (
+    "training images too small": (
         "train",
         ("experiment=smoke", "data=folder", "data.root=dot"),
-        ("none of 1 pictures", "12"),
+        ("none of 1 images", "12"),
     ),
     "no likelihood": (
         "train",
         ("model=liif", "data.batch_size=1", "data.crop=12", "data.queries=16", "data.num_workers=0"),
         ("LIIF has no likelihood", "task=regression"),
     ),
-    "no training pictures": ("train", ("experiment=smoke", "data.train=null"), ("data.train",)),
+    "no training images": ("train", ("experiment=smoke", "data.train=null"), ("data.train",)),
     "words for a number": ("train", ("trainer.max_epochs=abc",), ("max_epochs", "abc")),
     "words for a rate": ("train", ("experiment=smoke", "task.optimizer.lr=fast"), ("lr", "fast")),
     "no such class": ("train", ("task.optimizer._target_=torch.optim.Adan",), ("torch.optim.Adan",)),

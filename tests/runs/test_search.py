@@ -276,8 +276,8 @@ def test_a_job_that_outlived_its_command_stays_the_trial(tmp_path: Path) -> None
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None) for _ in batch]
 
     sweeper.launcher = Refused()  # type: ignore[assignment]
-    code = "import sys; from pathlib import Path; from linf.files import owned\n"
-    code += "with owned(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    code = "import sys; from pathlib import Path; from linf.files import run_lock\n"
+    code += "with run_lock(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
     jobs.write(found.place(0), jobs.Job("running"))
     with subprocess.Popen(
         [sys.executable, "-c", code, str(found.place(0))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -380,12 +380,12 @@ def test_a_storage_that_does_not_answer_stops_no_training(
 
 
 @pytest.mark.parametrize("decay", [0, 0.9])
-def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_picture(
+def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_image(
     composed: Compose, tmp_path: Path, fetched: Callable[[str], Path], decay: float
 ) -> None:
     weights = fetched("alexnet")
     config = composed(
-        "train", *SMOKE, f"run_dir={tmp_path}", f"callbacks.ema.decay={decay}", "~callbacks.pictures"
+        "train", *SMOKE, f"run_dir={tmp_path}", f"callbacks.ema.decay={decay}", "~callbacks.panels"
     )
     config.task.optimizer.lr = 1e-2  # So that the weights and their average differ.
     trainer = fit(config, ValidationLPIPS(temperature=0.5, weights=weights, seed=4))
@@ -401,7 +401,7 @@ def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_picture(
 
 
 @pytest.mark.slow
-def test_ranks_log_the_lpips_of_all_pictures(
+def test_ranks_log_the_lpips_of_all_images(
     command: Command, tmp_path: Path, fetched: Callable[[str], Path]
 ) -> None:
     given = ["sweep=search", "hydra.mode=RUN", *TINY, f"callbacks.lpips.weights={fetched('alexnet')}"]

@@ -217,7 +217,7 @@ def test_every_launcher_runs_each_job_once_on_two_ranks(
 def test_a_mistake_that_only_ranks_can_find_is_one_line(tmp_path: Path) -> None:
     process = start(*TINY, *RANKS, "data.val_scales=[2]", "hydra.run.dir=run", cwd=tmp_path)
     _, errors = process.communicate(timeout=120)
-    assert_in_words(process.returncode, "", errors, "1 validation pictures", "2 ranks", "fewer devices")
+    assert_in_words(process.returncode, "", errors, "1 validation images", "2 ranks", "fewer devices")
     assert "cannot be shared among" in (jobs.read(tmp_path / "run").error or "")
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from helpers.commands import Compose
 from linf.evaluation.panels import detail_row, panel
 from linf.images.resize import bicubic
-from linf.training.callbacks import EMA, PicturePanels
+from linf.training.callbacks import EMA, ImagePanels
 
 
 def quiet_trainer(callbacks: list[Callback], **kwargs: Any) -> pl.Trainer:
@@ -95,11 +95,11 @@ def test_validation_leaves_the_weights_in_training_alone() -> None:
     assert all(torch.equal(one, other) for one, other in zip(*walks, strict=True))
 
 
-# PicturePanels
+# ImagePanels
 
 
 def fit(composed: Compose, callbacks: list[Callback], *overrides: str, **kwargs: Any) -> pl.Trainer:
-    """Epochs of one tiny batch, a validation on two pictures at two scales after each."""
+    """Epochs of one tiny batch, a validation on two images at two scales after each."""
     tiny = ("data.batches_per_epoch=1", "data.queries=16", "task.whitening_batches=2", "run_dir=nowhere")
     config = composed("train", "experiment=smoke", *tiny, *overrides)
     pl.seed_everything(0)
@@ -118,29 +118,27 @@ def drawn(folder: Path) -> dict[int, np.ndarray]:
 def test_panels_come_as_often_as_asked(
     composed: Compose, tmp_path: Path, every: int, steps: list[int]
 ) -> None:
-    fit(composed, [PicturePanels(str(tmp_path), every_n_validations=every)], max_epochs=4)
+    fit(composed, [ImagePanels(str(tmp_path), every_n_validations=every)], max_epochs=4)
     assert list(drawn(tmp_path)) == steps
 
 
 def test_a_sanity_check_counts_for_no_validation(composed: Compose, tmp_path: Path) -> None:
-    fit(composed, [PicturePanels(str(tmp_path), every_n_validations=2)], num_sanity_val_steps=1)
+    fit(composed, [ImagePanels(str(tmp_path), every_n_validations=2)], num_sanity_val_steps=1)
     assert list(drawn(tmp_path)) == [1]
 
 
 def test_counting_goes_on_from_a_state(composed: Compose, tmp_path: Path) -> None:
-    before = PicturePanels(str(tmp_path / "before"), every_n_validations=3)
+    before = ImagePanels(str(tmp_path / "before"), every_n_validations=3)
     fit(composed, [before])
-    after = PicturePanels(str(tmp_path / "after"), every_n_validations=3)
+    after = ImagePanels(str(tmp_path / "after"), every_n_validations=3)
     after.load_state_dict(before.state_dict())
     fit(composed, [after], max_epochs=3)
     assert list(drawn(tmp_path / "before")) == [1]
     assert list(drawn(tmp_path / "after")) == [2]
 
 
-def test_a_panel_shows_each_picture_at_the_last_scale_by_each_system(
-    composed: Compose, tmp_path: Path
-) -> None:
-    shown = PicturePanels(str(tmp_path), temperatures=(0.0, 0.5), seed=3)
+def test_a_panel_shows_each_image_at_the_last_scale_by_each_system(composed: Compose, tmp_path: Path) -> None:
+    shown = ImagePanels(str(tmp_path), temperatures=(0.0, 0.5), seed=3)
     trainer = fit(composed, [shown], "task.optimizer.lr=0", max_epochs=1)
     rows = []
     for lr, hr, scale, name, _ in list(trainer.datamodule.val_pairs)[2:]:  # type: ignore[attr-defined]
@@ -158,7 +156,7 @@ def test_a_panel_shows_each_picture_at_the_last_scale_by_each_system(
 
 def test_latents_are_the_same_each_time(composed: Compose, tmp_path: Path) -> None:
     for seed in (0, 1):
-        fit(composed, [PicturePanels(str(tmp_path / str(seed)), seed=seed)], "task.optimizer.lr=0")
+        fit(composed, [ImagePanels(str(tmp_path / str(seed)), seed=seed)], "task.optimizer.lr=0")
     first, second = drawn(tmp_path / "0").values()
     other, _ = drawn(tmp_path / "1").values()
     assert np.array_equal(first, second)
@@ -167,7 +165,7 @@ def test_latents_are_the_same_each_time(composed: Compose, tmp_path: Path) -> No
 
 def test_drawing_leaves_the_random_state_alone(composed: Compose, tmp_path: Path) -> None:
     states = []
-    for callbacks in ([], [PicturePanels(str(tmp_path))]):
+    for callbacks in ([], [ImagePanels(str(tmp_path))]):
         fit(composed, list(callbacks))
         states.append(torch.get_rng_state())
     assert drawn(tmp_path)
@@ -183,10 +181,8 @@ def test_panels_show_the_weights_that_are_validated(composed: Compose, tmp_path:
             seen.append(encoder.head[0].weight.detach().clone())  # type: ignore[index, union-attr]
 
     task.model.encoder.register_forward_hook(note)
-    averaged = [
-        instantiate(config.callbacks[name]) for name in config.callbacks if name in ("ema", "pictures")
-    ]
+    averaged = [instantiate(config.callbacks[name]) for name in config.callbacks if name in ("ema", "images")]
     quiet_trainer(averaged, max_epochs=2).fit(task, instantiate(config.data))
     second = seen[len(seen) // 2 :]
-    assert len(second) == 2 * 2 + 2, "two pictures at two scales, then two in the panel"
+    assert len(second) == 2 * 2 + 2, "two images at two scales, then two in the panel"
     assert all(torch.equal(weight, second[0]) for weight in second)

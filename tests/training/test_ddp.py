@@ -21,7 +21,7 @@ SMALL = (
     "trainer.max_epochs=-1",
     f"data.batches_per_epoch={STEPS}",
     "data.val_limit=2",
-    "callbacks.pictures.every_n_validations=100",
+    "callbacks.panels.every_n_validations=100",
 )
 RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 

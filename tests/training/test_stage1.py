@@ -73,7 +73,7 @@ def test_a_run_logs_every_step_and_every_validation(finished: tuple[Path, str]) 
 
 
 def test_a_run_draws_a_panel_after_each_validation(finished: tuple[Path, str]) -> None:
-    panels = sorted((finished[0] / "pictures").iterdir())
+    panels = sorted((finished[0] / "panels").iterdir())
     assert [path.name for path in panels] == ["step_0000003.png", "step_0000006.png"]
     for path in panels:
         pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
@@ -96,11 +96,9 @@ def test_validation_says_what_evaluation_says(
     run, _ = finished
     (tmp_path / "crops").mkdir()
     for path in bundled("heldout").hr[:2]:
-        picture = read_image(path)
-        top, left = ((n - 48) // 2 for n in picture.shape[:2])
-        Image.fromarray(picture[top : top + 48, left : left + 48]).save(
-            tmp_path / "crops" / f"{path.stem}.png"
-        )
+        image = read_image(path)
+        top, left = ((n - 48) // 2 for n in image.shape[:2])
+        Image.fromarray(image[top : top + 48, left : left + 48]).save(tmp_path / "crops" / f"{path.stem}.png")
     done = command(
         "eval",
         f"ckpt_path={run / 'checkpoints' / 'last.ckpt'}",
@@ -208,7 +206,7 @@ def test_one_cycle_by_step_goes_up_and_then_down_to_nothing(composed: Compose, t
 # Resuming
 
 
-FEW_PANELS = "callbacks.pictures.every_n_validations=3"
+FEW_PANELS = "callbacks.panels.every_n_validations=3"
 
 
 def settings(composed: Compose, run: Path, *overrides: str) -> DictConfig:
@@ -374,7 +372,7 @@ def test_every_run_of_a_sweep_has_a_folder_that_commands_take(
 # Loggers
 
 
-def test_tensorboard_gets_scalars_and_pictures(composed: Compose, tmp_path: Path) -> None:
+def test_tensorboard_gets_scalars_and_images(composed: Compose, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     fit(composed("train", *SMOKE, "logger=tensorboard", f"run_dir={tmp_path}"))
@@ -386,8 +384,8 @@ def test_tensorboard_gets_scalars_and_pictures(composed: Compose, tmp_path: Path
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(
         column(tmp_path, "train/loss")
     )
-    assert tags["images"] == ["val/pictures"]
-    assert [event.step for event in events.Images("val/pictures")] == [3, 6]
+    assert tags["images"] == ["val/images"]
+    assert [event.step for event in events.Images("val/images")] == [3, 6]
 
 
 def test_wandb_offline_needs_no_account_and_no_network(tmp_path: Path) -> None:
@@ -407,4 +405,4 @@ def test_wandb_offline_needs_no_account_and_no_network(tmp_path: Path) -> None:
     (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     (record,) = offline.glob("run-*.wandb")
     assert b"patch_size" in record.read_bytes(), "the config"
-    assert len(list(offline.glob("files/media/images/val/pictures_*.png"))) == 2
+    assert len(list(offline.glob("files/media/images/val/images_*.png"))) == 2

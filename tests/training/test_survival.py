@@ -19,14 +19,14 @@ from helpers.commands import Command, assert_in_words, start, wait_for
 from helpers.runs import SMOKE, assert_same_end, state
 from linf.checkpoints.native import newest, to_resume
 from linf.errors import UsageError
-from linf.files import LOCK, owned, owner, replacing
+from linf.files import LOCK, atomic_write, owner, run_lock
 
 LONG = (
     *SMOKE,
     "trainer.max_epochs=40",
     "data.batches_per_epoch=5",
     "data.val_limit=1",
-    "callbacks.pictures.every_n_validations=10",
+    "callbacks.panels.every_n_validations=10",
 )
 
 
@@ -235,9 +235,9 @@ def test_a_full_disk_ends_a_run_in_words_and_costs_no_checkpoint(command: Comman
 
 def test_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file"
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_text("one")
-    with pytest.raises(RuntimeError), replacing(path) as part:  # noqa: PT012
+    with pytest.raises(RuntimeError), atomic_write(path) as part:  # noqa: PT012
         part.write_text("two")
         raise RuntimeError
     assert path.read_text() == "one"
@@ -249,8 +249,8 @@ def test_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None:
 HOLDING = """
 import sys, time
 from pathlib import Path
-from linf.files import owned
-with owned(Path(sys.argv[1])):
+from linf.files import run_lock
+with run_lock(Path(sys.argv[1])):
     print(1, flush=True)
     time.sleep(60)
 """
@@ -282,10 +282,10 @@ def test_a_second_run_in_a_folder_is_refused(
 def test_a_killed_owner_owns_no_more(held: subprocess.Popen[str], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert str(held.pid) in (owner(folder) or "")
-    with pytest.raises(UsageError, match=str(held.pid)), owned(folder):
+    with pytest.raises(UsageError, match=str(held.pid)), run_lock(folder):
         pass
     held.kill()
     held.wait()
     assert owner(folder) is None
-    with owned(folder):
+    with run_lock(folder):
         pass

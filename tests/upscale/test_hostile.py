@@ -1,4 +1,4 @@
-"""`linf upscale` on files that are broken, lie or are odd: each a picture or a line in words, none ends the run."""
+"""`linf upscale` on files that are broken, lie or are odd: each an image or a line in words, none ends the run."""
 
 import io
 import os
@@ -31,7 +31,7 @@ def colour(rng: random.Random, mode: str = "RGB") -> Image.Image:
 
 
 def encoded(rng: random.Random, form: str | None = None, **settings: object) -> tuple[str, bytes]:
-    """A whole small picture: its suffix and its bytes."""
+    """A whole small image: its suffix and its bytes."""
     form = form or rng.choice(list(SUFFIX))
     content = io.BytesIO()
     colour(rng).save(content, form, **settings)
@@ -304,7 +304,7 @@ def lines_by_file(err: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )
-def test_hostile_files_are_pictures_or_lines(
+def test_hostile_files_are_images_or_lines(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -338,7 +338,7 @@ def test_hostile_files_are_pictures_or_lines(
     told = list(lines_by_file(err))
     failed = {number for number, line in told if not line.startswith("note: ")}
     assert len(failed) == sum(not line.startswith("note: ") for _, line in told), "one line each"
-    assert err.splitlines()[-1] == f"{len(failed)} of {COUNT} pictures failed"
+    assert err.splitlines()[-1] == f"{len(failed)} of {COUNT} images failed"
     for _, line in told:
         assert not re.search(r"<class|object at 0x|PosixPath|BytesIO|: None$|: $", line), line
         assert len(line.split(": ", 1)[1]) > 12, f"no words: {line}"
@@ -351,7 +351,7 @@ def test_hostile_files_are_pictures_or_lines(
         assert min(openable(path)) >= 2
 
 
-def test_what_is_odd_but_whole_becomes_a_picture(
+def test_what_is_odd_but_whole_becomes_a_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

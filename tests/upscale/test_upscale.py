@@ -1,4 +1,4 @@
-"""`linf upscale`: what comes out is what the model gives for the whole picture, and what came in comes with it."""
+"""`linf upscale`: what comes out is what the model gives for the whole image, and what came in comes with it."""
 
 import io
 import math
@@ -25,7 +25,7 @@ import linf
 from helpers.commands import Outcome, assert_in_words
 from linf import cli
 from linf.errors import UsageError
-from linf.images.read import read_picture
+from linf.images.read import read_photo
 from linf.models.baselines import LIIF, LTE, Bicubic, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.distribution import law
@@ -71,8 +71,8 @@ def photograph(height: int, width: int, channels: int = 3, dtype: type = np.uint
     return (fine.permute(1, 2, 0) * peak).round().clamp(0, peak).numpy().astype(dtype)
 
 
-def picture(path: Path, *size: int, mode: str = "RGB", **settings: object) -> Path:
-    """A picture file of ``(height, width)``."""
+def image(path: Path, *size: int, mode: str = "RGB", **settings: object) -> Path:
+    """An image file of ``(height, width)``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(photograph(*size)).convert(mode).save(path, **settings)
     return path
@@ -99,7 +99,7 @@ def as_lr(pixels: np.ndarray) -> Tensor:
 
 
 def as_pixels(sr: Tensor, like: np.ndarray) -> np.ndarray:
-    """(3,H,W) in [0, 1] as whole numbers, of the type of a picture; grey by BT.601."""
+    """(3,H,W) in [0, 1] as whole numbers, of the type of an image; grey by BT.601."""
     peak = np.iinfo(like.dtype).max
     if like.shape[2] == 1:
         sr = (0.299 * sr[0] + 0.587 * sr[1] + 0.114 * sr[2])[None]
@@ -114,7 +114,7 @@ def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert ours.dtype != np.uint8 or (apart > 0).mean() < 0.01
 
 
-# The picture is the model's
+# The image is the model's
 
 
 def small_linf(patch_size: int) -> LINF:
@@ -131,7 +131,7 @@ def small_linf(patch_size: int) -> LINF:
     [(3, 3, np.uint8), (1, 3, np.uint8), (3, 1, np.uint8), (3, 3, np.uint16)],
 )
 @pytest.mark.parametrize("size", [(59, 81), (23, 31), (1, 90)])
-def test_the_picture_is_what_the_model_samples_of_the_whole(
+def test_the_image_is_what_the_model_samples_of_the_whole(
     patch_size: int, channels: int, dtype: type, size: tuple[int, int], temperature: float
 ) -> None:
     model, pixels = small_linf(patch_size), photograph(23, 31, channels, dtype)
@@ -140,16 +140,16 @@ def test_the_picture_is_what_the_model_samples_of_the_whole(
     made = enlarge(model, pixels, size, ask, done.append)
     generator = torch.Generator().manual_seed(5)
     whole = model.sample(as_lr(pixels), size, temperature=temperature, generator=generator)[0]
-    assert_same(made.pictures[0], as_pixels(whole, pixels))
+    assert_same(made.images[0], as_pixels(whole, pixels))
     assert sum(done) == math.prod(size)
 
 
 def test_samples_have_the_seeds_that_follow_and_do_not_depend_on_tiles() -> None:
     model, pixels = small_linf(3), photograph(40, 30)
-    many = enlarge(model, pixels, (100, 75), Ask(0.8, samples=3, seed=7, tile=16)).pictures
+    many = enlarge(model, pixels, (100, 75), Ask(0.8, samples=3, seed=7, tile=16)).images
     assert len(many) == 3
     for k, one in enumerate(many):
-        assert_same(one, enlarge(model, pixels, (100, 75), Ask(0.8, seed=7 + k, tile=33)).pictures[0])
+        assert_same(one, enlarge(model, pixels, (100, 75), Ask(0.8, seed=7 + k, tile=33)).images[0])
     assert np.abs(many[0].astype(int) - many[1]).mean() > 1
 
 
@@ -174,27 +174,27 @@ def test_regressions_are_what_they_give_of_the_whole(kind: str) -> None:
     else:
         model = LTE(encoder, partial(FourierConditioner, width=8, depth=1, ensemble="local"))
     pixels = photograph(20, 33)
-    made = enlarge(model.eval(), pixels, (47, 71), Ask(tile=12)).pictures[0]
+    made = enlarge(model.eval(), pixels, (47, 71), Ask(tile=12)).images[0]
     assert_same(made, as_pixels(model.sample(as_lr(pixels), (47, 71))[0], pixels))
 
 
 @pytest.mark.parametrize("size", [(700, 41), (37, 701), (40, 34), (20, 33)])
 def test_bicubic_in_strips_is_bicubic(size: tuple[int, int]) -> None:
     pixels = photograph(20, 33)
-    made = enlarge(Bicubic(), pixels, size, Ask()).pictures[0]
+    made = enlarge(Bicubic(), pixels, size, Ask()).images[0]
     np.testing.assert_array_equal(made, as_pixels(Bicubic().sample(as_lr(pixels), size)[0], pixels))
 
 
 def test_bicubic_of_16_bits_keeps_them() -> None:
     pixels = photograph(8, 9, 1, np.uint16)
-    same = enlarge(Bicubic(), pixels, (8, 9), Ask()).pictures[0]
+    same = enlarge(Bicubic(), pixels, (8, 9), Ask()).images[0]
     np.testing.assert_array_equal(same, pixels)
 
 
 @pytest.mark.parametrize(
     ("lr", "size"), [((7, 5), (23, 9)), ((7, 5), (7, 5)), ((1, 6), (4, 3)), ((9, 9), (9, 90))]
 )
-def test_any_part_of_the_bilinear_picture(lr: tuple[int, int], size: tuple[int, int]) -> None:
+def test_any_part_of_the_bilinear_image(lr: tuple[int, int], size: tuple[int, int]) -> None:
     values = torch.randint(0, 256, (3, *lr), dtype=torch.uint8)
     whole = F.interpolate(values[None] / 255, size, mode="bilinear", align_corners=False)[0]
     part = Bilinear(values, size, 255)
@@ -253,15 +253,15 @@ def test_an_encoder_without_a_halo_sees_the_whole_where_it_fits(monkeypatch: pyt
     pixels = photograph(100, 220)
     assert best_tile(model, 100, 220, CPU) == 220
     whole = as_pixels(model.sample(as_lr(pixels), (200, 440))[0], pixels)
-    assert_same(enlarge(model, pixels, (200, 440), Ask()).pictures[0], whole)
-    tiled = enlarge(model, pixels, (200, 440), Ask(tile=64)).pictures[0]
+    assert_same(enlarge(model, pixels, (200, 440), Ask()).images[0], whole)
+    tiled = enlarge(model, pixels, (200, 440), Ask(tile=64)).images[0]
     assert np.abs(tiled.astype(int) - whole).max() <= 2
 
 
 def test_autocast_is_near_single_precision() -> None:
     model, pixels = small_linf(3), photograph(20, 20)
     single, half = (
-        enlarge(model, pixels, (50, 50), Ask(dtype=dtype)).pictures[0] for dtype in (None, torch.bfloat16)
+        enlarge(model, pixels, (50, 50), Ask(dtype=dtype)).images[0] for dtype in (None, torch.bfloat16)
     )
     assert 0 <= np.abs(single.astype(int) - half).mean() < 1
 
@@ -270,7 +270,7 @@ def test_autocast_is_near_single_precision() -> None:
 
 
 def test_a_file_beside_itself(upscale: Linf, tmp_path: Path, checkpoint: Path) -> None:
-    picture(tmp_path / "in" / "photo.png", 20, 30)
+    image(tmp_path / "in" / "photo.png", 20, 30)
     done = upscale("in/photo.png", "--scale", "3.7", "--temperature", "0.8", "--seed", "4")
     assert done == Outcome(0, "in/photo_x3.7.png, 111×74\n", "")
     lr = np.asarray(Image.open(tmp_path / "in" / "photo.png"))
@@ -290,22 +290,22 @@ def test_a_file_beside_itself(upscale: Linf, tmp_path: Path, checkpoint: Path) -
     ],
 )
 def test_a_size(upscale: Linf, tmp_path: Path, asked: str, size: tuple[int, int], word: str) -> None:
-    picture(tmp_path / "a.png", 20, 30)
+    image(tmp_path / "a.png", 20, 30)
     assert upscale("a.png", "--size", asked).status == 0
     assert Image.open(tmp_path / f"a_{word}.png").size == size
 
 
 def test_a_folder_is_mirrored_and_one_bad_file_does_not_stop_it(upscale: Linf, tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.jpg", 8, 9)
-    picture(tmp_path / "in" / "deep" / "er" / "b.TIF", 8, 9)
-    picture(tmp_path / "in" / ".hidden.png", 8, 9)
-    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
-    (tmp_path / "in" / "notes.txt").write_text("no picture, but not called one either")
+    image(tmp_path / "in" / "a.jpg", 8, 9)
+    image(tmp_path / "in" / "deep" / "er" / "b.TIF", 8, 9)
+    image(tmp_path / "in" / ".hidden.png", 8, 9)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "in" / "notes.txt").write_text("no image, but not called one either")
     done = upscale("in", "--scale", "2")
     assert done.status == 1
     bad, total = done.err.splitlines()
     assert bad.startswith("in/bad.png: it is no PNG, JPEG")
-    assert total == "1 of 3 pictures failed"
+    assert total == "1 of 3 images failed"
     found = sorted(
         path.relative_to(tmp_path / "in_x2").as_posix() for path in (tmp_path / "in_x2").rglob("*.*")
     )
@@ -314,7 +314,7 @@ def test_a_folder_is_mirrored_and_one_bad_file_does_not_stop_it(upscale: Linf, t
 
 
 def test_a_second_call_takes_no_output_for_an_input(upscale: Linf, tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png", 8, 9)
+    image(tmp_path / "in" / "a.png", 8, 9)
     for _ in range(2):
         assert upscale("in", "--scale", "2", "--out", "in/big", "--force").status == 0
     assert [path.name for path in (tmp_path / "in" / "big").iterdir()] == ["a_x2.png"]
@@ -332,7 +332,7 @@ def test_a_second_call_takes_no_output_for_an_input(upscale: Linf, tmp_path: Pat
     ],
 )
 def test_where_a_folder_goes(upscale: Linf, tmp_path: Path, asked: tuple[str, ...], folder: str) -> None:
-    picture(tmp_path / "in" / "a.png", 8, 8)
+    image(tmp_path / "in" / "a.png", 8, 8)
     done = upscale("in", *asked, model="bicubic")
     assert (done.status, done.err) == (0, "")
     assert len(list((tmp_path / folder).glob("a_*.png"))) == 1
@@ -340,7 +340,7 @@ def test_where_a_folder_goes(upscale: Linf, tmp_path: Path, asked: tuple[str, ..
 
 def test_a_glob_and_several_files(upscale: Linf, tmp_path: Path) -> None:
     for name in ("a1.png", "a2.png", "b.png", "c.jpg"):
-        picture(tmp_path / name, 6, 6)
+        image(tmp_path / name, 6, 6)
     done = upscale("a*.png", "c.jpg", "--scale", "2", "--out", "new")
     assert (done.status, done.err) == (0, "")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
@@ -351,13 +351,13 @@ def test_a_glob_and_several_files(upscale: Linf, tmp_path: Path) -> None:
 
 
 def test_a_file_whose_name_is_a_pattern(upscale: Linf, tmp_path: Path) -> None:
-    picture(tmp_path / "a[1].png", 6, 6)
+    image(tmp_path / "a[1].png", 6, 6)
     assert upscale("a[1].png", "--scale", "2").status == 0
     assert (tmp_path / "a[1]_x2.png").is_file()
 
 
 def test_samples_and_the_map(upscale: Linf, tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg", 30, 40)
+    image(tmp_path / "a.jpg", 30, 40)
     done = upscale("a.jpg", "--scale", "2", "--samples", "2", "--uncertainty", "--out", "new/b.webp")
     assert (done.status, done.err) == (0, "")
     names = ["b_1.webp", "b_2.webp", "b_uncertainty.png"]
@@ -379,7 +379,7 @@ def test_the_map_shows_where_the_model_does_not_know() -> None:
 
 
 def test_an_output_that_is_there_stays(upscale: Linf, tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 6, 6)
+    image(tmp_path / "a.png", 6, 6)
     (tmp_path / "a_x2.png").write_text("precious")
     done = upscale("a.png", "--scale", "2")
     assert done == Outcome(1, "", "a.png: a_x2.png exists; --force overwrites it\n")
@@ -388,34 +388,34 @@ def test_an_output_that_is_there_stays(upscale: Linf, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "a_x2.png").size == (12, 12)
 
 
-def test_two_pictures_do_not_become_one(upscale: Linf, tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 6, 6)
-    picture(tmp_path / "a.jpg", 6, 6)
+def test_two_images_do_not_become_one(upscale: Linf, tmp_path: Path) -> None:
+    image(tmp_path / "a.png", 6, 6)
+    image(tmp_path / "a.jpg", 6, 6)
     done = upscale("a.png", "a.jpg", "--scale", "2", "--format", "png", "--force")
     assert done.status == 1
-    assert "a.jpg: another picture of this call was written to a_x2.png" in done.err
+    assert "a.jpg: another image of this call was written to a_x2.png" in done.err
 
 
 def test_what_fails_in_the_middle_leaves_nothing(
     upscale: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture(tmp_path / "a.png", 6, 6)
+    image(tmp_path / "a.png", 6, 6)
 
     def full(out: io.BufferedWriter, *_: object) -> None:
         out.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "write_picture", full)
+    monkeypatch.setattr(command, "write_photo", full)
     done = upscale("a.png", "--scale", "2")
     assert done.status == 1
-    assert done.err.startswith("a.png: cannot write the picture: No space left on device")
+    assert done.err.startswith("a.png: cannot write the image: No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_defect_of_ours_keeps_its_traceback(
     upscale: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture(tmp_path / "a.png", 6, 6)
+    image(tmp_path / "a.png", 6, 6)
 
     def defect(*_: object) -> None:
         raise RuntimeError("shapes differ")
@@ -425,11 +425,11 @@ def test_a_defect_of_ours_keeps_its_traceback(
         upscale("a.png", "--scale", "2")
 
 
-def test_memory_that_ran_out_costs_one_picture(
+def test_memory_that_ran_out_costs_one_image(
     upscale: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture(tmp_path / "a.png", 6, 6)
-    picture(tmp_path / "b.png", 6, 6)
+    image(tmp_path / "a.png", 6, 6)
+    image(tmp_path / "b.png", 6, 6)
     real, calls = command.enlarge, []
 
     def short(*given: object) -> object:
@@ -444,7 +444,7 @@ def test_memory_that_ran_out_costs_one_picture(
     assert (tmp_path / "b_x2.png").is_file()
 
 
-# Kinds of pictures
+# Kinds of images
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tiff"])
@@ -522,11 +522,11 @@ def test_16_bits_as_8_are_told(upscale: Linf, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
-def test_a_picture_comes_out_upright(upscale: Linf, tmp_path: Path, orientation: int, suffix: str) -> None:
+def test_a_image_comes_out_upright(upscale: Linf, tmp_path: Path, orientation: int, suffix: str) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x8298] = orientation, "Leica", "© me"
     exif[0x8769] = {0x829A: 0.01, 0xA002: 30, 0xA003: 20}
-    source = picture(tmp_path / f"a.{suffix}", 20, 30, exif=exif.tobytes(), quality=95)
+    source = image(tmp_path / f"a.{suffix}", 20, 30, exif=exif.tobytes(), quality=95)
     done = upscale(source.name, "--scale", "2", "--quality", "95", model="bicubic")
     assert (done.status, done.err) == (0, "")
     made = Image.open(tmp_path / f"a_x2.{suffix}")
@@ -557,7 +557,7 @@ def test_16_bits_come_out_upright(upscale: Linf, tmp_path: Path, orientation: in
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
 def test_a_colour_profile_is_kept(upscale: Linf, tmp_path: Path, suffix: str) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture(tmp_path / f"a.{suffix}", 8, 9, icc_profile=profile)
+    image(tmp_path / f"a.{suffix}", 8, 9, icc_profile=profile)
     done = upscale(f"a.{suffix}", "--scale", "2")
     assert (done.status, done.err) == (0, "")
     assert Image.open(tmp_path / f"a_x2.{suffix}").info["icc_profile"] == profile
@@ -576,7 +576,7 @@ def test_a_colour_profile_is_kept_with_16_bits(upscale: Linf, tmp_path: Path) ->
 
 def test_a_profile_of_other_pixels_is_left_out(upscale: Linf, tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture(tmp_path / "a.png", 8, 9, mode="L", icc_profile=profile)
+    image(tmp_path / "a.png", 8, 9, mode="L", icc_profile=profile)
     done = upscale("a.png", "--scale", "2")
     assert done.status == 0
     assert done.err.startswith("note: a.png: its colour profile is not one for its kind of pixels")
@@ -587,7 +587,7 @@ def test_exif_that_a_format_cannot_hold_is_told(upscale: Linf, tmp_path: Path) -
     exif = Image.Exif()
     exif[0x010E] = "long" * 20_000
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture(tmp_path / "a.png", 8, 9, exif=exif.tobytes(), icc_profile=profile)
+    image(tmp_path / "a.png", 8, 9, exif=exif.tobytes(), icc_profile=profile)
     done = upscale("a.png", "--scale", "2", "--format", "jpg")
     assert (done.status, done.err) == (0, "note: a.png: its EXIF cannot be written to jpg\n")
     assert Image.open(tmp_path / "a_x2.jpg").info["icc_profile"] == profile
@@ -598,11 +598,11 @@ def test_exif_that_a_format_cannot_hold_is_told(upscale: Linf, tmp_path: Path) -
 def test_palettes(tmp_path: Path) -> None:
     grey = Image.fromarray(photograph(8, 9)).convert("L").convert("P")
     grey.save(tmp_path / "grey.gif")
-    assert read_picture(tmp_path / "grey.gif").pixels.shape == (8, 9, 1)
+    assert read_photo(tmp_path / "grey.gif").pixels.shape == (8, 9, 1)
     colour = Image.fromarray(photograph(8, 9)).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
     colour.info["transparency"] = 3
     colour.save(tmp_path / "clear.png")
-    found = read_picture(tmp_path / "clear.png")
+    found = read_photo(tmp_path / "clear.png")
     assert found.pixels.shape == (8, 9, 3)
     assert found.alpha is not None
     np.testing.assert_array_equal(found.alpha == 0, np.asarray(colour) == 3)
@@ -626,7 +626,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "side below 0": (("a.png", "--size=-4x5"), ("--size -4x5 is none",)),
     "no file": (("gone.png", "--scale", "2"), ("there is no file or folder gone.png",)),
     "no match": (("gone*.png", "--scale", "2"), ("no file matches gone*.png",)),
-    "empty folder": (("empty", "--scale", "2"), ("no picture in empty", ".png")),
+    "empty folder": (("empty", "--scale", "2"), ("no image in empty", ".png")),
     "temperature": (
         ("a.png", "--scale", "2", "--temperature", "-1"),
         ("temperature -1.0", "0 to 1 is usual"),
@@ -646,7 +646,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "format": (("a.png", "--scale", "2", "--format", "bmp"), ("bmp", "png", "webp")),
     "out and format": (("a.png", "--scale", "2", "--format", "jpg", "--out", "b.png"), ("contradict",)),
     "suffix": (("a.png", "--scale", "2", "--out", "b.bmp"), ("--out b.bmp", ".tiff")),
-    "many to one": (("a.png", "b.png", "--scale", "2", "--out", "c.png"), ("is one file", "2 pictures")),
+    "many to one": (("a.png", "b.png", "--scale", "2", "--out", "c.png"), ("is one file", "2 images")),
     "folder to one": (("in", "--scale", "2", "--out", "c.png"), ("is one file",)),
     "pipe and file": (("-", "a.png", "--scale", "2"), ("stdin",)),
     "samples to stdout": (
@@ -659,7 +659,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_one_line(upscale: Linf, tmp_path: Path, mistake: str) -> None:
     for name in ("a.png", "b.png", "in/c.png"):
-        picture(tmp_path / name, 6, 6)
+        image(tmp_path / name, 6, 6)
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
     arguments, words = MISTAKES[mistake]
@@ -670,7 +670,7 @@ def test_a_mistake_is_one_line(upscale: Linf, tmp_path: Path, mistake: str) -> N
 
 
 def test_models(upscale: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
-    picture(tmp_path / "a.png", 6, 6)
+    image(tmp_path / "a.png", 6, 6)
     done = upscale("a.png", "--scale", "2", model="gone.ckpt")
     assert_in_words(done.status, done.out, done.err, "no checkpoint at gone.ckpt")
     for extra in (("--temperature", "0.5"), ("--samples", "2"), ("--uncertainty",)):
@@ -679,10 +679,10 @@ def test_models(upscale: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert upscale("a.png", "--scale", "2", model="default").status == 0
 
 
-def test_sizes_that_a_picture_cannot_have(
+def test_sizes_that_a_image_cannot_have(
     upscale: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture(tmp_path / "a.png", 20, 80)
+    image(tmp_path / "a.png", 20, 80)
     cases = {
         "80×20 pixels, and 40×10 are asked for: a side may grow 1 to 1000 times": ("--size", "40x"),
         "webp holds at most 16383 pixels a side, 80000 are asked for": (
@@ -707,7 +707,7 @@ def test_sizes_that_a_picture_cannot_have(
     assert "160×40 pixels need at least" in done.err
 
 
-def test_sizes_of_pictures() -> None:
+def test_sizes_of_images() -> None:
     assert parse_size(3.7, None).of(100, 10) == (370, 37)
     assert parse_size(None, "4096x").of(3000, 4000) == (3072, 4096)
     assert parse_size(None, "x4320").of(2160, 3840) == (4320, 7680)
@@ -728,7 +728,7 @@ def shell(tmp_path: Path, *arguments: str, given: bytes = b"") -> subprocess.Com
 
 
 def test_stdin_to_stdout(tmp_path: Path, checkpoint: Path) -> None:
-    source = picture(tmp_path / "a.jpg", 8, 9)
+    source = image(tmp_path / "a.jpg", 8, 9)
     done = shell(tmp_path, "-", "--scale", "2", "--model", str(checkpoint), given=source.read_bytes())
     assert (done.returncode, done.stderr) == (0, b"")
     made = Image.open(io.BytesIO(done.stdout))
@@ -746,7 +746,7 @@ def test_a_file_to_stdout_and_stdin_to_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    picture(tmp_path / "a.png", 8, 9)
+    image(tmp_path / "a.png", 8, 9)
     cli.main(["upscale", "a.png", "--scale", "2", "--model", "bicubic", "--out", "-", "--format", "webp"])
     out, err = capfdbinary.readouterr()
     assert Image.open(io.BytesIO(out)).format == "WEBP"
@@ -762,8 +762,8 @@ def test_progress_is_for_terminals(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     for name in ("a.png", "b.png"):
-        picture(tmp_path / name, 60, 80)
-    (tmp_path / "c.png").write_bytes(b"no picture")
+        image(tmp_path / name, 60, 80)
+    (tmp_path / "c.png").write_bytes(b"no image")
     with pytest.raises(SystemExit):
         cli.main(["upscale", "a.png", "b.png", "c.png", "--scale", "3", "--model", str(checkpoint)])
     err = capfd.readouterr().err
@@ -779,7 +779,7 @@ def test_three_megapixels_are_made_in_bounded_memory(tmp_path: Path) -> None:
     model = LINF(EDSR(), FourierConditioner, ConditionalFlow(3))
     model.flow.whiten(0.1 * torch.randn(27, 500))
     linf.save(model, tmp_path / "m.safetensors")
-    picture(tmp_path / "a.jpg", 750, 1000)
+    image(tmp_path / "a.jpg", 750, 1000)
     # The peak that `resource` tells of is at least that of the process that started this one.
     script = (
         "import sys; from linf import cli; cli.main(sys.argv[1:]);"

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from linf.coordinates import patch_centres
 from linf.errors import UsageError
-from linf.files import replacing
+from linf.files import atomic_write
 from linf.models.linf import LINF, WILD
 
 OPSET = 18
@@ -45,7 +45,7 @@ Run = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Graph(nn.Module):
-    """What is exported: `LINF.sample` of whole pictures, with latents and temperature as inputs.
+    """What is exported: `LINF.sample` of whole images, with latents and temperature as inputs.
 
     Nothing is cut into tiles, so that memory grows with the output: about 2 kB a pixel at P = 3, and
     nine times that at P = 1.
@@ -90,8 +90,8 @@ class Graph(nn.Module):
         residual = torch.where((mean.abs() <= WILD).all(0), mean, 0)
         residual = residual + torch.where((mean.abs() + texture.abs() <= WILD).all(0), texture, 0)
         patches = residual.view(dim, batch, rows, cols).transpose(0, 1)
-        picture = F.pixel_shuffle(patches, p)[..., :height, :width]
-        return F.interpolate(lr, (height, width), mode="bilinear", align_corners=False) + picture / 2
+        image = F.pixel_shuffle(patches, p)[..., :height, :width]
+        return F.interpolate(lr, (height, width), mode="bilinear", align_corners=False) + image / 2
 
 
 def export(model: nn.Module, out: Path, *, opset: int = OPSET) -> float | None:
@@ -117,7 +117,7 @@ def export(model: nn.Module, out: Path, *, opset: int = OPSET) -> float | None:
     if out.suffix == ".onnx":
         _check_onnx(model, opset)
     program = _program(model)
-    with replacing(out) as part, _quiet():
+    with atomic_write(out) as part, _quiet():
         if out.suffix == ".pt2":
             with open(part, "wb+") as file:  # Of a name, torch wants the suffix.
                 torch.export.save(program, file, extra_files={"linf.txt": describe(model)})
@@ -151,7 +151,7 @@ def _program(model: LINF) -> torch.export.ExportedProgram:
 def example(
     model: LINF, batch: int, h: int, w: int, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Inputs of a `Graph`: a smooth picture, its output size, τ = 0.8 and latents, the same each time."""
+    """Inputs of a `Graph`: a smooth image, its output size, τ = 0.8 and latents, the same each time."""
     generator = torch.Generator().manual_seed(0)
     lr = F.interpolate(torch.rand(batch, 3, 3, 3, generator=generator), (h, w), mode="bilinear")
     z = model.draw(lr, (height, width), generator)
@@ -209,7 +209,7 @@ def _write_onnx(model: LINF, program: torch.export.ExportedProgram, path: Path, 
         verbose=False,
         opset_version=opset,
         input_names=list(AXES),
-        output_names=["picture"],
+        output_names=["image"],
         dynamic_shapes=tuple(AXES.values()),
     )
     assert written is not None
@@ -234,7 +234,7 @@ def describe(model: LINF) -> str:
         "lr: float32 (batch, 3, h, w), RGB in [0, 1]. size: int64 (2,), height H and width W of the output. "
         "temperature: float32 scalar from 0 up; 0 is the mean, 0 to 1 is usual. "
         f"z: float32 (batch, ceil(H/{p}), ceil(W/{p}), {d}), standard Gaussian; patch size P = {p}, D = {d}. "
-        "picture: float32 (batch, 3, H, W), not clamped to [0, 1]."
+        "image: float32 (batch, 3, H, W), not clamped to [0, 1]."
     )
 
 

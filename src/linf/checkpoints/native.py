@@ -17,7 +17,7 @@ from torch import Tensor
 
 from linf.checkpoints.published import from_published
 from linf.errors import UsageError
-from linf.files import replacing
+from linf.files import atomic_write
 from linf.models.baselines import LIIF, LTE, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
@@ -91,14 +91,14 @@ def load_prior(path: str | os.PathLike[str]) -> UNet:
     return prior
 
 
-def located(path: str | os.PathLike[str]) -> Path:
+def resolve_path(path: str | os.PathLike[str]) -> Path:
     """The file of a checkpoint, also of the one called ``default``."""
     return SHIPPED if os.fspath(path) == "default" else Path(path)
 
 
 def read(path: str | os.PathLike[str]) -> Model | UNet:
     """What a file holds, in evaluation mode on the CPU: a model, or a published prior without its LINF."""
-    path = located(path)
+    path = resolve_path(path)
     if not path.is_file():
         raise UsageError(
             f"no checkpoint at {path}: give a .ckpt, .safetensors or published .pth file, or default"
@@ -238,7 +238,7 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         name: (value.half() if half and value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
     }
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         safetensors.torch.save_file(weights, part, metadata={"linf": json.dumps(model.config)})
 
 

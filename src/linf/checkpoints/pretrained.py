@@ -25,7 +25,7 @@ from torch import Tensor
 
 from linf.checkpoints import array_pickle as flax
 from linf.errors import UsageError
-from linf.files import clear, replacing
+from linf.files import atomic_write, clear
 
 
 class Package(NamedTuple):
@@ -142,7 +142,7 @@ def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
             if weights.convolutions is not None:
                 content = _converted(content, weights)
             clear(file)
-            with replacing(file) as part:
+            with atomic_write(file) as part:
                 part.write_bytes(content)
     return file
 

@@ -43,7 +43,7 @@ def _upsampler(encoder: nn.Module) -> State:
 
 
 def _attention_tables(encoder: nn.Module) -> State:
-    """SwinIR's indices and masks, which follow from its windows; the masks are those of a 48² picture."""
+    """SwinIR's indices and masks, which follow from its windows; the masks are those of a 48² image."""
     assert isinstance(encoder, SwinIR)
     side = encoder.window
     index, mask = relative_positions(side), shift_mask((48, 48), side, side // 2, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""The command `linf`: enlarge pictures, look into checkpoints and sweeps, convert, export, fetch weights, report."""
+"""The command `linf`: enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, report."""
 
 import argparse
 import io
@@ -15,13 +15,13 @@ from torch import nn
 
 from linf.checkpoints import pretrained as weights
 from linf.checkpoints.export import OPSET, export
-from linf.checkpoints.native import average_with, load, located, read, save
+from linf.checkpoints.native import average_with, load, read, resolve_path, save
 from linf.checkpoints.published import to_published
 from linf.cli.demo import demo
 from linf.cli.demo import options as demo_options
 from linf.cli.options import options as enlarging_options
 from linf.errors import UsageError, end
-from linf.files import replacing
+from linf.files import atomic_write
 from linf.models.prior import UNet
 from linf.upscale.run import upscale
 
@@ -51,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> Parser:
     parser = Parser(
         "linf",
-        description="Enlarge pictures, look into checkpoints and sweeps, convert, export, fetch weights, report.",
+        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, report.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     enlarging = commands.add_parser(
         "upscale",
-        help="enlarge pictures",
-        description="Enlarge pictures. Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the "
-        "format can. Status 1 if a picture failed, each with a line on stderr.",
+        help="enlarge images",
+        description="Enlarge images. Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the "
+        "format can. Status 1 if an image failed, each with a line on stderr.",
     )
     enlarging_options(enlarging)
     enlarging.set_defaults(run=upscale)
@@ -66,7 +66,7 @@ def _parser() -> Parser:
     served = commands.add_parser(
         "demo",
         help="a page to try it on",
-        description="Serve a page on this machine: drop a picture, choose a scale, move the temperature.",
+        description="Serve a page on this machine: drop an image, choose a scale, move the temperature.",
     )
     demo_options(served)
     served.set_defaults(run=demo)
@@ -101,7 +101,7 @@ def _parser() -> Parser:
         "export",
         help="a model as a graph that runs without linf: torch.export or ONNX",
         description="Write a LINF as one graph of lr, size, temperature and z, for any of their sizes; the file says "
-        "what they are. It is checked against the model first. The graph takes whole pictures, without tiles: memory "
+        "what they are. It is checked against the model first. The graph takes whole images, without tiles: memory "
         "grows with the output. A learned prior is left out.",
     )
     exported.add_argument(
@@ -173,7 +173,7 @@ def _parser() -> Parser:
 
 
 def _info(file: Path) -> None:
-    file = located(file)
+    file = resolve_path(file)
     model = read(file)
     kind, facts = _kind(file)
     config: dict[str, Any] = {"prior": model.config} if isinstance(model, UNet) else model.config
@@ -232,7 +232,7 @@ def _convert(source: Path, out: Path, force: bool, prior: Path | None, mean: Pat
         else:
             content = io.BytesIO()
             torch.save(to_published(model), content)
-            with replacing(out) as part:
+            with atomic_write(out) as part:
                 part.write_bytes(content.getbuffer())
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error

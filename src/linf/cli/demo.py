@@ -84,4 +84,4 @@ def demo(given: Namespace) -> None:
         print(f"{address}, until Ctrl-C", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
-    os._exit(130)  # As shells report an interrupt, without waiting for pictures that are being enlarged.
+    os._exit(130)  # As shells report an interrupt, without waiting for images that are being enlarged.

@@ -43,7 +43,7 @@ def options(parser: ArgumentParser) -> None:
         help="0 is the mean, more is more texture; 0 to 1 is usual (default: 0, with --samples 0.8)",
     )
     parser.add_argument(
-        "--samples", type=int, default=1, metavar="N", help="pictures to draw, with seeds from --seed up"
+        "--samples", type=int, default=1, metavar="N", help="images to draw, with seeds from --seed up"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(

@@ -1,1 +1,1 @@
-"""Pictures in, training batches and evaluation pairs out: images → resize → pairs → datamodule."""
+"""ImageSet in, training batches and evaluation pairs out: images → resize → pairs → datamodule."""

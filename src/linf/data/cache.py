@@ -1,4 +1,4 @@
-"""One decoded copy of all pictures, which every worker and rank shares."""
+"""One decoded copy of all images, which every worker and rank shares."""
 
 import fcntl
 import hashlib
@@ -19,24 +19,24 @@ log = logging.getLogger(__name__)
 
 
 class ImageCache:
-    """Pictures decoded once into one memory-mapped file, which all workers and ranks share.
+    """ImageSet decoded once into one memory-mapped file, which all workers and ranks share.
 
     The first process to need it builds it while the others wait; a killed build leaves nothing that is used.
     A change in any source's path, size or date makes another file.
 
     Args:
-        paths: picture files.
-        min_side: pictures with a shorter side are dropped, with a warning that names each.
-        on_error: what to do about unreadable pictures: ``skip`` drops them with a warning that names each,
+        paths: image files.
+        min_side: images with a shorter side are dropped, with a warning that names each.
+        on_error: what to do about unreadable images: ``skip`` drops them with a warning that names each,
             ``raise`` fails.
         cache_dir: default ``$LINF_CACHE``, or else ``~/.cache/linf``.
 
     Attributes:
-        paths: the pictures kept.
+        paths: the images kept.
         shapes: their (H, W).
 
     Raises:
-        UsageError: no picture is left, the cache cannot be written (a full disk), or ``on_error`` says so.
+        UsageError: no image is left, the cache cannot be written (a full disk), or ``on_error`` says so.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ImageCache:
         if on_error not in ("skip", "raise"):
             raise UsageError(f"on_error is {on_error!r}: choose 'skip' or 'raise'")
         sources = [Path(os.path.abspath(path)) for path in paths]
-        home = Path(cache_dir or os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser() / "pictures"
+        home = Path(cache_dir or os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser() / "images"
         self.file = home / f"{_key(sources)}.pixels"
         kept: list[tuple[Path, int, int, int]] = []
         for path, entry in zip(sources, _built_index(sources, self.file), strict=True):
@@ -64,8 +64,8 @@ class ImageCache:
                 kept.append((path, *entry))
         if not kept:
             raise UsageError(
-                f"none of {len(sources)} pictures ({some(sources, 1)}) is readable and at least {min_side} "
-                "pixels a side: give larger pictures, a smaller crop or a smaller scale"
+                f"none of {len(sources)} images ({some(sources, 1)}) is readable and at least {min_side} "
+                "pixels a side: give larger images, a smaller crop or a smaller scale"
             )
         self.paths = tuple(path for path, *_ in kept)
         self.shapes = tuple((height, width) for *_, height, width in kept)
@@ -76,7 +76,7 @@ class ImageCache:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Picture ``index`` as a read-only (H, W, 3) uint8 view of the file."""
+        """ImagePair ``index`` as a read-only (H, W, 3) uint8 view of the file."""
         if self._pixels is None:
             self._pixels = np.memmap(self.file, np.uint8, "r")
         height, width = self.shapes[index]
@@ -88,10 +88,10 @@ class ImageCache:
         return self.__dict__ | {"_pixels": None}
 
 
-# The cache file: pixels of all pictures, then the index as JSON, its length in 8 bytes, and this mark.
+# The cache file: pixels of all images, then the index as JSON, its length in 8 bytes, and this mark.
 MARK = b"LINFPIX1"
 Entry = tuple[int, int, int] | str
-"""Where a picture's pixels begin, its height and its width; or why it could not be read."""
+"""Where an image's pixels begin, its height and its width; or why it could not be read."""
 
 
 def _key(sources: Sequence[Path]) -> str:
@@ -124,7 +124,7 @@ def _built_index(sources: Sequence[Path], file: Path) -> list[Entry]:
             return index
     except OSError as error:
         raise UsageError(
-            f"cannot use the picture cache {file.parent}: {error.strerror or error}; free some space, or "
+            f"cannot use the image cache {file.parent}: {error.strerror or error}; free some space, or "
             "choose another folder with data.cache_dir or the environment variable LINF_CACHE"
         ) from error
 
@@ -143,7 +143,7 @@ def _write_pixels(sources: Sequence[Path], out: BinaryIO) -> list[Entry]:
         offset += image.nbytes
         if time.monotonic() - told > 5:
             told = time.monotonic()
-            log.info("decoded %d of %d pictures (%.1f GB)", len(index), len(sources), offset / 1e9)
+            log.info("decoded %d of %d images (%.1f GB)", len(index), len(sources), offset / 1e9)
     text = json.dumps(index).encode()
     out.write(text + len(text).to_bytes(8, "little") + MARK)
     out.flush()

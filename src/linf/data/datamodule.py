@@ -12,14 +12,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from linf.data.cache import ImageCache
 from linf.data.pairs import (
-    Picture,
+    ImagePair,
     RandomScaleCrops,
-    ScaledPictures,
+    ScaledImages,
     SRBatch,
-    collate_picture,
+    collate_pair,
     smallest_crop,
 )
-from linf.data.sources import Pictures
+from linf.data.sources import ImageSet
 from linf.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -98,46 +98,46 @@ class ResumableLoader(DataLoader[SRBatch]):
         """Nothing to load."""
 
 
-class _Chosen(Dataset[Picture]):
+class _Chosen(Dataset[ImagePair]):
     """Some pairs of several data sets."""
 
-    def __init__(self, pairs: Sequence[tuple[ScaledPictures, int]]) -> None:
+    def __init__(self, pairs: Sequence[tuple[ScaledImages, int]]) -> None:
         self.pairs = pairs
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, i: int) -> Picture:
+    def __getitem__(self, i: int) -> ImagePair:
         dataset, index = self.pairs[i]
         return dataset[index]
 
 
 class SRDataModule(pl.LightningDataModule):
-    """Random-scale crops for training, whole pictures at several scales for validation and test.
+    """Random-scale crops for training, whole images at several scales for validation and test.
 
     Make the trainer with ``use_distributed_sampler=False``: the samplers here know the ranks.
 
     Args:
-        train: pictures to crop from, or None. Unreadable and too small ones are dropped with a warning each.
-        val: pictures to validate on, or None. Here and in ``test`` an unreadable picture is an error.
-        test: pictures to test on: one dataset or several, which then give one loader each.
-        root: the folder that the pictures above came from, for the run's record; nothing is read by it.
+        train: images to crop from, or None. Unreadable and too small ones are dropped with a warning each.
+        val: images to validate on, or None. Here and in ``test`` an unreadable image is an error.
+        test: images to test on: one dataset or several, which then give one loader each.
+        root: the folder that the images above came from, for the run's record; nothing is read by it.
         batch_size: samples per rank.
         num_workers: loading processes per rank and loader; they change no sample.
         seed: of order, crops, scales and queries.
         crop: see `RandomScaleCrops`, as for scale, patch_size, queries, window and repeat.
         batches_per_epoch: global batches in an epoch, for which ``repeat`` is raised as needed; None for as
             many as ``repeat`` gives.
-        val_scales: see `ScaledPictures`.
-        val_crop: HR pixels a side of a central crop, None for whole pictures.
-        val_limit: only the first so many pictures.
-        test_scales: see `ScaledPictures`.
-        test_limit: only the first so many pictures of each dataset.
-        test_resize: see `ScaledPictures`; where no LR picture is given.
+        val_scales: see `ScaledImages`.
+        val_crop: HR pixels a side of a central crop, None for whole images.
+        val_limit: only the first so many images.
+        test_scales: see `ScaledImages`.
+        test_limit: only the first so many images of each dataset.
+        test_resize: see `ScaledImages`; where no LR image is given.
         cache_dir: see `ImageCache`.
 
     Attributes:
-        tested: keys of test pairs to leave out, see `ScaledPictures.key`.
+        tested: keys of test pairs to leave out, see `ScaledImages.key`.
 
     Raises:
         UsageError: from the parts above, in `setup`.
@@ -145,9 +145,9 @@ class SRDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        train: Pictures | None = None,
-        val: Pictures | None = None,
-        test: Pictures | Sequence[Pictures] | None = None,
+        train: ImageSet | None = None,
+        val: ImageSet | None = None,
+        test: ImageSet | Sequence[ImageSet] | None = None,
         *,
         root: str | None = None,
         batch_size: int = 16,
@@ -179,10 +179,10 @@ class SRDataModule(pl.LightningDataModule):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         self.root = root
-        # One of several test sets may have fewer pictures than there are ranks.
+        # One of several test sets may have fewer images than there are ranks.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.train, self.val = train, val
-        self.test = (test,) if isinstance(test, Pictures) else tuple(test or ())
+        self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed, self.cache_dir = (
             batch_size,
             num_workers,
@@ -194,12 +194,12 @@ class SRDataModule(pl.LightningDataModule):
         self.val_scales, self.val_crop, self.val_limit = val_scales, val_crop, val_limit
         self.test_scales, self.test_limit, self.test_resize = test_scales, test_limit, test_resize
         self.train_crops: RandomScaleCrops | None = None
-        self.val_pairs: ScaledPictures | None = None
-        self.test_pairs: list[ScaledPictures] = []
+        self.val_pairs: ScaledImages | None = None
+        self.test_pairs: list[ScaledImages] = []
         self.tested: Container[tuple[str, str, float]] = ()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the pictures of a stage: ``fit``, ``validate``, ``test`` or None for all."""
+        """Open the images of a stage: ``fit``, ``validate``, ``test`` or None for all."""
         if stage in (None, "fit") and self.train is not None and self.train_crops is None:
             self.train_crops = self._crops(self.train)
         if stage in (None, "fit", "validate") and self.val is not None and self.val_pairs is None:
@@ -209,10 +209,8 @@ class SRDataModule(pl.LightningDataModule):
                 self._pairs(p, self.test_scales, self.test_limit, resize=self.test_resize) for p in self.test
             ]
 
-    def _crops(self, pictures: Pictures) -> RandomScaleCrops:
-        cache = ImageCache(
-            pictures.hr, min_side=smallest_crop(self.crop, self.scale), cache_dir=self.cache_dir
-        )
+    def _crops(self, images: ImageSet) -> RandomScaleCrops:
+        cache = ImageCache(images.hr, min_side=smallest_crop(self.crop, self.scale), cache_dir=self.cache_dir)
         samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
         return RandomScaleCrops(
             cache,
@@ -227,17 +225,17 @@ class SRDataModule(pl.LightningDataModule):
 
     def _pairs(
         self,
-        pictures: Pictures,
+        images: ImageSet,
         scales: Sequence[float],
         limit: int | None,
         crop: int | None = None,
         resize: Literal["pil", "matlab"] = "pil",
-    ) -> ScaledPictures:
+    ) -> ScaledImages:
         def cached(paths: Sequence[Any]) -> ImageCache:
             return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir)
 
-        given = {} if crop else {s: cached(paths) for s, paths in pictures.lr.items() if s in scales}
-        return ScaledPictures(cached(pictures.hr), scales, given, crop, pictures.name, resize)
+        given = {} if crop else {s: cached(paths) for s, paths in images.lr.items() if s in scales}
+        return ScaledImages(cached(images.hr), scales, given, crop, images.name, resize)
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""
@@ -270,10 +268,10 @@ class SRDataModule(pl.LightningDataModule):
         """This rank's share of each global batch: `SRBatch` of ``batch_size`` samples.
 
         Raises:
-            UsageError: there are no training pictures, or fewer samples than one global batch takes.
+            UsageError: there are no training images, or fewer samples than one global batch takes.
         """
         if self.train_crops is None:
-            raise UsageError("no training pictures: set data.train")
+            raise UsageError("no training images: set data.train")
         return ResumableLoader(
             self.train_crops,
             batch_size=self.batch_size,
@@ -283,29 +281,29 @@ class SRDataModule(pl.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def val_dataloader(self) -> list[DataLoader[Picture]]:
-        """This rank's validation pictures, one at a time; no loader where there are none."""
+    def val_dataloader(self) -> list[DataLoader[ImagePair]]:
+        """This rank's validation images, one at a time; no loader where there are none."""
         pairs = [] if self.val_pairs is None else [(self.val_pairs, i) for i in range(len(self.val_pairs))]
         if 0 < len(pairs) < self._ranks()[1]:
             # Lightning skips evaluation on a rank without batches, for which the others would wait forever.
             raise UsageError(
-                f"{len(pairs)} validation pictures, counting each scale, cannot be shared among {self._ranks()[1]} "
-                "ranks: use fewer devices, or validate on more pictures or scales"
+                f"{len(pairs)} validation images, counting each scale, cannot be shared among {self._ranks()[1]} "
+                "ranks: use fewer devices, or validate on more images or scales"
             )
-        return [self._picture_loader(pairs)] if pairs else []
+        return [self._image_loader(pairs)] if pairs else []
 
-    def test_dataloader(self) -> DataLoader[Picture]:
-        """This rank's test pictures of all data sets, one at a time, but for those in ``self.tested``."""
+    def test_dataloader(self) -> DataLoader[ImagePair]:
+        """This rank's test images of all data sets, one at a time, but for those in ``self.tested``."""
         pairs = [(pairs, i) for pairs in self.test_pairs for i in range(len(pairs))]
-        return self._picture_loader([(pairs, i) for pairs, i in pairs if pairs.key(i) not in self.tested])
+        return self._image_loader([(pairs, i) for pairs, i in pairs if pairs.key(i) not in self.tested])
 
-    def _picture_loader(self, pairs: list[tuple[ScaledPictures, int]]) -> DataLoader[Picture]:
-        """Deal the pairs out to the ranks in turn, unpadded: every picture is scored exactly once."""
+    def _image_loader(self, pairs: list[tuple[ScaledImages, int]]) -> DataLoader[ImagePair]:
+        """Deal the pairs out to the ranks in turn, unpadded: every image is scored exactly once."""
         rank, world_size = self._ranks()
         return DataLoader(
             _Chosen(pairs[rank::world_size]),
             batch_size=1,
-            collate_fn=collate_picture,
+            collate_fn=collate_pair,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
         )
@@ -314,7 +312,7 @@ class SRDataModule(pl.LightningDataModule):
         """``n`` global batches that training does not see, the same on every rank, to initialise weights from."""
         self.setup("fit")
         if self.train_crops is None:
-            raise UsageError("no training pictures to initialise weights from: set data.train")
+            raise UsageError("no training images to initialise weights from: set data.train")
         crops, ranks = self.train_crops, self._ranks()[1]
         start = INITIAL_EPOCH * len(crops)
         order = np.random.default_rng((self.seed, INITIAL_EPOCH)).permutation(len(crops))

@@ -1,4 +1,4 @@
-"""Pairs of LR and HR: random-scale crops for training (METHOD §6), whole pictures for evaluation (§7)."""
+"""Pairs of LR and HR: random-scale crops for training (METHOD §6), whole images for evaluation (§7)."""
 
 import math
 import os
@@ -34,11 +34,11 @@ class RandomScaleCrops(Dataset[SRBatch]):
     """An HR crop of ``round(crop · s)`` a side, ``s ~ U(scale)``, its LR by Pillow's bicubic, and queries.
 
     Sample ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever
-    the number of workers and ranks. Where a picture is too small for the largest scale, ``s`` is drawn up to
+    the number of workers and ranks. Where an image is too small for the largest scale, ``s`` is drawn up to
     what it allows.
 
     Args:
-        cache: pictures, each at least `smallest_crop` a side.
+        cache: images, each at least `smallest_crop` a side.
         crop: LR pixels a side.
         scale: lowest and highest ``s``, at least 1; equal for a fixed scale.
         patch_size: P, odd.
@@ -46,7 +46,7 @@ class RandomScaleCrops(Dataset[SRBatch]):
             many as have ``crop`` pixels a side, the published window.
         window: False for patches at random pixels, all distinct where the crop has enough; True for the
             contiguous square of ``floor(√q)`` whole patches a side.
-        repeat: how many samples each picture gives per epoch.
+        repeat: how many samples each image gives per epoch.
         seed: of scale, position, orientation and queries.
     """
 
@@ -80,7 +80,7 @@ class RandomScaleCrops(Dataset[SRBatch]):
             )
         if (least := min(map(min, cache.shapes))) < smallest:
             raise UsageError(
-                f"a picture has {least} pixels on its shorter side, below the smallest crop, {smallest}: "
+                f"an image has {least} pixels on its shorter side, below the smallest crop, {smallest}: "
                 f"open the cache with min_side={smallest}"
             )
         self.cache, self.crop, self.scale, self.patch_size = cache, crop, scale, patch_size
@@ -111,7 +111,7 @@ class RandomScaleCrops(Dataset[SRBatch]):
         s = rng.uniform(low, max(low, min(high, shortest / self.crop)))
         side = min(round(self.crop * s), shortest)
         top, left = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
-        return oriented(image[top : top + side, left : left + side], int(rng.integers(8)))
+        return augment(image[top : top + side, left : left + side], int(rng.integers(8)))
 
     def _window(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         room = n - self.side * self.patch_size + 1
@@ -128,7 +128,7 @@ class RandomScaleCrops(Dataset[SRBatch]):
 
 
 def smallest_crop(crop: int, scale: Sequence[float]) -> int:
-    """HR pixels a side of the crop at the lowest scale; what every training picture must have.
+    """HR pixels a side of the crop at the lowest scale; what every training image must have.
 
     Raises:
         UsageError: crop or scale is out of range.
@@ -144,8 +144,8 @@ def smallest_crop(crop: int, scale: Sequence[float]) -> int:
     return round(crop * scale[0])
 
 
-def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the eight flips and transposes of an (H, W, C) picture; orientation in [0, 8)."""
+def augment(image: np.ndarray, orientation: int) -> np.ndarray:
+    """One of the eight flips and transposes of an (H, W, C) image; orientation in [0, 8)."""
     if orientation & 1:
         image = image[::-1]
     if orientation & 2:
@@ -160,34 +160,34 @@ def _unit(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image.astype(np.float32)).div_(255)
 
 
-class Picture(NamedTuple):
+class ImagePair(NamedTuple):
     """An evaluation pair."""
 
     lr: Tensor
-    """(3, h, w) in [0, 1]; from `collate_picture` (1, 3, h, w)."""
+    """(3, h, w) in [0, 1]; from `collate_pair` (1, 3, h, w)."""
     hr: Tensor
-    """(3, H, W) in [0, 1]; from `collate_picture` (1, 3, H, W)."""
+    """(3, H, W) in [0, 1]; from `collate_pair` (1, 3, H, W)."""
     scale: float
     name: str
     dataset: str = ""
 
 
-class ScaledPictures(Dataset[Picture]):
-    """Every picture at every scale, the first scale's pictures first (METHOD §7).
+class ScaledImages(Dataset[ImagePair]):
+    """Every image at every scale, the first scale's images first (METHOD §7).
 
     HR is cropped at the top left to ``round(floor(H/s)·s)`` a side and LR made of it by a bicubic; where an LR
-    picture is given for the scale, HR is cropped to ``round(h·s)`` instead, if it has that many.
+    image is given for the scale, HR is cropped to ``round(h·s)`` instead, if it has that many.
 
     Args:
-        hr: HR pictures.
+        hr: HR images.
         scales: each at least 1, whole or not.
-        lr: given LR pictures by scale, in the order of ``hr``.
+        lr: given LR images by scale, in the order of ``hr``.
         crop: HR pixels a side of a central crop before all else, for a quick look; ``lr`` is then not used.
         name: of the data set.
-        resize: whose bicubic makes LR: ``pil``, Pillow's, or ``matlab``, that of the benchmarks' LR pictures.
+        resize: whose bicubic makes LR: ``pil``, Pillow's, or ``matlab``, that of the benchmarks' LR images.
 
     Raises:
-        UsageError: a scale is out of range or leaves no LR pixel; given LR pictures do not fit their HR.
+        UsageError: a scale is out of range or leaves no LR pixel; given LR images do not fit their HR.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class ScaledPictures(Dataset[Picture]):
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
         self.hr, self.scales, self.crop = hr, [float(s) for s in scales], crop
-        self.names, self.name = picture_names(hr.paths), name
+        self.names, self.name = image_names(hr.paths), name
         self.resize = pil_bicubic if resize == "pil" else _matlab
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
         for s in self.scales:
@@ -217,13 +217,13 @@ class ScaledPictures(Dataset[Picture]):
                 elif _lr_pixels(shortest, s) < 1:
                     raise UsageError(
                         f"{path} has {shortest} pixels on its shorter side, which scale {s:g} shrinks to "
-                        f"none: lower the scale to at most {shortest}, or leave the picture out"
+                        f"none: lower the scale to at most {shortest}, or leave the image out"
                     )
 
     def __len__(self) -> int:
         return len(self.hr) * len(self.scales)
 
-    def __getitem__(self, i: int) -> Picture:
+    def __getitem__(self, i: int) -> ImagePair:
         which, index = divmod(i, len(self.hr))
         s, hr, name = self.scales[which], self.hr[index], self.names[index]
         if self.crop:
@@ -233,10 +233,10 @@ class ScaledPictures(Dataset[Picture]):
         h, w = (_lr_pixels(n, s) for n in hr.shape[:2]) if given is None else given.shape[:2]
         hr = hr[: round(h * s), : round(w * s)]
         lr = self.resize(np.ascontiguousarray(hr), (h, w)) if given is None else given
-        return Picture(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name, self.name)
+        return ImagePair(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name, self.name)
 
     def key(self, i: int) -> tuple[str, str, float]:
-        """Data set, picture and scale of pair ``i``, without reading it."""
+        """Data set, image and scale of pair ``i``, without reading it."""
         which, index = divmod(i, len(self.hr))
         return self.name, self.names[index], self.scales[which]
 
@@ -245,8 +245,8 @@ def _matlab(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return matlab_bicubic(torch.tensor(image).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
 
 
-def picture_names(paths: Sequence[Path]) -> list[str]:
-    """What tables call pictures: the file's name, and as much of its path as tells them apart."""
+def image_names(paths: Sequence[Path]) -> list[str]:
+    """What tables call images: the file's name, and as much of its path as tells them apart."""
     home = os.path.commonpath([path.parent for path in paths])
     beneath = [path.relative_to(home) for path in paths]
     for names in ([p.stem for p in paths], [p.with_suffix("").as_posix() for p in beneath]):
@@ -255,10 +255,10 @@ def picture_names(paths: Sequence[Path]) -> list[str]:
     return [path.as_posix() for path in beneath]
 
 
-def collate_picture(pictures: list[Picture]) -> Picture:
-    """A batch of one: pictures differ in size, so more than one do not stack."""
-    (picture,) = pictures
-    return picture._replace(lr=picture.lr[None], hr=picture.hr[None])
+def collate_pair(images: list[ImagePair]) -> ImagePair:
+    """A batch of one: images differ in size, so more than one do not stack."""
+    (image,) = images
+    return image._replace(lr=image.lr[None], hr=image.hr[None])
 
 
 def _lr_pixels(n: int, s: float) -> int:

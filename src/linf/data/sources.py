@@ -1,4 +1,4 @@
-"""Where pictures come from: finding a dataset's files, and reading any of them."""
+"""Where images come from: finding a dataset's files, and reading any of them."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ BUNDLED = {
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """A picture as a viewer would show it: upright, over white, its first frame.
+    """An image as a viewer would show it: upright, over white, its first frame.
 
     Grey of 16 bits is scaled to 8, not clipped.
 
@@ -29,14 +29,14 @@ def read_image(path: str | Path) -> np.ndarray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        UsageError: the file is missing, truncated, too large to be trusted, or no picture.
+        UsageError: the file is missing, truncated, too large to be trusted, or no image.
     """
     try:
         with Image.open(path) as file:
             return np.array(_rgb(ImageOps.exif_transpose(file)))
     except Exception as error:  # Pillow's decoders answer broken files with anything, IndexError included.
         reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
-        raise UsageError(f"cannot read picture {path}: {reason}; replace or remove the file") from error
+        raise UsageError(f"cannot read image {path}: {reason}; replace or remove the file") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -52,13 +52,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageSet:
     """A dataset's files, not yet read.
 
     Attributes:
         name: what tables call it.
-        hr: the pictures.
-        lr: for some scales, the given LR picture of each of `hr`, in the same order.
+        hr: the images.
+        lr: for some scales, the given LR image of each of `hr`, in the same order.
     """
 
     name: str
@@ -69,10 +69,10 @@ class Pictures:
         return len(self.hr)
 
 
-def bundled(split: Literal["train", "heldout"]) -> Pictures:
-    """The colour photographs inside the scikit-image and scikit-learn wheels; no picture is in both."""
+def bundled(split: Literal["train", "heldout"]) -> ImageSet:
+    """The colour photographs inside the scikit-image and scikit-learn wheels; no image is in both."""
     if split not in BUNDLED:
-        raise UsageError(f"split {split!r} of the bundled pictures is unknown: choose 'train' or 'heldout'")
+        raise UsageError(f"split {split!r} of the bundled images is unknown: choose 'train' or 'heldout'")
     homes = []
     for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = find_spec(package)
@@ -82,51 +82,51 @@ def bundled(split: Literal["train", "heldout"]) -> Pictures:
     missing = [name for name, paths in found.items() if not paths]
     if missing:
         raise UsageError(
-            f"bundled pictures {', '.join(missing)} are not in the installed scikit-image and scikit-learn: "
+            f"bundled images {', '.join(missing)} are not in the installed scikit-image and scikit-learn: "
             "reinstall both with pip, or set data.root to a folder of your own"
         )
-    return Pictures(f"bundled-{split}", tuple(paths[0] for paths in found.values()))
+    return ImageSet(f"bundled-{split}", tuple(paths[0] for paths in found.values()))
 
 
-def folder(root: str | Path, name: str | None = None) -> Pictures:
+def folder(root: str | Path, name: str | None = None) -> ImageSet:
     """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, however deep, sorted by path."""
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise UsageError(f"no folder {root}: set data.root to a folder of pictures")
-    files = _pictures_in(root.rglob("*"), root)
+        raise UsageError(f"no folder {root}: set data.root to a folder of images")
+    files = _images_in(root.rglob("*"), root)
     if not files:
-        raise UsageError(f"no picture in {root}: put {', '.join(sorted(SUFFIXES))} files there, at any depth")
-    return Pictures(name or root.resolve().name, files)
+        raise UsageError(f"no image in {root}: put {', '.join(sorted(SUFFIXES))} files there, at any depth")
+    return ImageSet(name or root.resolve().name, files)
 
 
-def div2k(root: str | Path, split: Literal["train", "valid"] = "train") -> Pictures:
-    """DIV2K as its archives unpack under ``root`` or ``root/DIV2K``; given LR pictures for ``valid`` only."""
+def div2k(root: str | Path, split: Literal["train", "valid"] = "train") -> ImageSet:
+    """DIV2K as its archives unpack under ``root`` or ``root/DIV2K``; given LR images for ``valid`` only."""
     if split not in ("train", "valid"):
         raise UsageError(f"split {split!r} of DIV2K is unknown: choose 'train' or 'valid'")
     root = Path(root).expanduser()
     stem = f"DIV2K_{split}"
     homes = (root, root / "DIV2K")
-    hr = _first_with_pictures(
+    hr = _first_with_images(
         "DIV2K",
         [home / f"{stem}_HR" for home in homes],
         f"unpack {stem}_HR.zip to {root}/{stem}_HR/*.png",
     )
     bases = [home / f"{stem}_LR_bicubic" for home in homes]
-    return Pictures(f"div2k-{split}", hr, _given_lr(hr, bases) if split == "valid" else {})
+    return ImageSet(f"div2k-{split}", hr, _given_lr(hr, bases) if split == "valid" else {})
 
 
-def df2k(root: str | Path) -> Pictures:
-    """DF2K: the training pictures of DIV2K and all of Flickr2K, both under ``root``."""
+def df2k(root: str | Path) -> ImageSet:
+    """DF2K: the training images of DIV2K and all of Flickr2K, both under ``root``."""
     root = Path(root).expanduser()
-    flickr = _first_with_pictures(
+    flickr = _first_with_images(
         "Flickr2K",
         [root / "Flickr2K" / "Flickr2K_HR", root / "Flickr2K_HR"],
         f"unpack Flickr2K.tar to {root}/Flickr2K/Flickr2K_HR/*.png",
     )
-    return Pictures("df2k", div2k(root, "train").hr + flickr)
+    return ImageSet("df2k", div2k(root, "train").hr + flickr)
 
 
-def benchmark(root: str | Path, name: str) -> Pictures:
+def benchmark(root: str | Path, name: str) -> ImageSet:
     """A benchmark such as Set5, Set14, B100, Urban100 or Manga109.
 
     HR lies in ``root/name/HR``, ``root/name/GTmod12``, ``root/name/original`` or ``root/name`` itself (or the
@@ -135,36 +135,36 @@ def benchmark(root: str | Path, name: str) -> Pictures:
     """
     root = Path(root).expanduser()
     homes = (root / name, root / "benchmark" / name)
-    hr = _first_with_pictures(
+    hr = _first_with_images(
         f"benchmark {name}",
         [home / inside for home in homes for inside in ("HR", "GTmod12", "original", "")],
         f"put them in {root}/{name}/HR/*.png, and given LR (if any) in {root}/{name}/LR_bicubic/X2/*x2.png",
     )
     bases = [home / inside for home in homes for inside in ("LR_bicubic", "LRbic")]
     bases += [home.with_name(f"{name}_LR_{kind}") for home in homes for kind in ("bicubic", "matlab")]
-    return Pictures(name, hr, _given_lr(hr, bases))
+    return ImageSet(name, hr, _given_lr(hr, bases))
 
 
-def benchmarks(root: str | Path, names: Sequence[str]) -> tuple[Pictures, ...]:
+def benchmarks(root: str | Path, names: Sequence[str]) -> tuple[ImageSet, ...]:
     """Several of `benchmark`, under one root."""
     return tuple(benchmark(root, name) for name in names)
 
 
-def _pictures_in(paths: Iterable[Path], root: Path) -> tuple[Path, ...]:
+def _images_in(paths: Iterable[Path], root: Path) -> tuple[Path, ...]:
     # A Mac leaves a '._name.jpg' beside each file it copies.
     found = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
     return tuple(sorted(found, key=lambda p: p.relative_to(root).as_posix()))
 
 
-def _first_with_pictures(what: str, places: list[Path], layout: str) -> tuple[Path, ...]:
+def _first_with_images(what: str, places: list[Path], layout: str) -> tuple[Path, ...]:
     for place in places:
-        if place.is_dir() and (files := _pictures_in(place.iterdir(), place)):
+        if place.is_dir() and (files := _images_in(place.iterdir(), place)):
             return files
-    raise UsageError(f"{what}: no pictures in any of {', '.join(map(str, places))}: {layout}")
+    raise UsageError(f"{what}: no images in any of {', '.join(map(str, places))}: {layout}")
 
 
 def _given_lr(hr: tuple[Path, ...], bases: list[Path]) -> dict[float, tuple[Path, ...]]:
-    """Given LR pictures by scale, from ``base/X2``, ``base_X2`` or ``basex2``; the first base wins."""
+    """Given LR images by scale, from ``base/X2``, ``base_X2`` or ``basex2``; the first base wins."""
     given: dict[float, tuple[Path, ...]] = {}
     for base in bases:
         siblings = base.parent.glob(f"{base.name}*") if base.parent.is_dir() else []
@@ -173,13 +173,13 @@ def _given_lr(hr: tuple[Path, ...], bases: list[Path]) -> dict[float, tuple[Path
             match = re.fullmatch(rf"{prefix}[xX](\d+)", place.name)
             if not match or float(match[1]) in given:
                 continue
-            files = _pictures_in(place.iterdir(), place)
+            files = _images_in(place.iterdir(), place)
             by_name = {re.sub(rf"[xX]{match[1]}$", "", file.stem): file for file in files}
             lacking = [path.name for path in hr if path.stem not in by_name]
             stray = [file.name for stem, file in by_name.items() if stem not in {path.stem for path in hr}]
             if lacking or stray:
                 raise UsageError(
-                    f"LR pictures in {place} do not match the HR pictures in {hr[0].parent} one to one: LR "
+                    f"LR images in {place} do not match the HR images in {hr[0].parent} one to one: LR "
                     f"missing for {some(lacking)}, no HR for {some(stray)}; complete or remove that folder"
                 )
             given[float(match[1])] = tuple(by_name[path.stem] for path in hr)

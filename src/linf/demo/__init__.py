@@ -1,1 +1,1 @@
-"""`linf demo`: a local page that mixes one picture's mean and texture at any temperature."""
+"""`linf demo`: a local page that mixes one image's mean and texture at any temperature."""

@@ -1,4 +1,4 @@
-"""A picture at any temperature without waiting: ``mean + τ · texture`` takes two decodes once, then only mixing."""
+"""An image at any temperature without waiting: ``mean + τ · texture`` takes two decodes once, then only mixing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.images.read import Picture
+from linf.images.read import Photo
 from linf.images.write import enlarged_alpha
 from linf.models import decoding as inference
 from linf.models.baselines import Bicubic
@@ -20,10 +20,10 @@ from linf.upscale.enlarge import LUMA, Ask, enlarge
 from linf.upscale.inputs import Size
 
 HIGHEST = 1.0
-"""Temperature up to which a picture may be asked for; see `LINF.decoded`."""
+"""Temperature up to which an image may be asked for; see `LINF.decoded`."""
 
 LARGEST_IN, LARGEST_OUT = 0.4e6, 6e6
-"""Pixels of a picture, and of what becomes of it, that a core makes within half a minute."""
+"""Pixels of an image, and of what becomes of it, that a core makes within half a minute."""
 
 
 Part = tuple[slice, slice]
@@ -33,7 +33,7 @@ WHOLE: Part = (slice(None), slice(None))
 
 
 def around(size: Sequence[int], middle: Sequence[float], kept: Sequence[float]) -> Part:
-    """The part of a picture (h, w) around a point (y, x), of a given (h, w) and as close as the edges let it."""
+    """The part of an image (h, w) around a point (y, x), of a given (h, w) and as close as the edges let it."""
     cuts = []
     for length, centre, wanted in zip(size, middle, kept, strict=True):
         n = min(length, max(1, int(wanted)))
@@ -43,23 +43,23 @@ def around(size: Sequence[int], middle: Sequence[float], kept: Sequence[float]) 
 
 
 def detail(size: Sequence[int], scale: float, middle: Sequence[float]) -> Part:
-    """As much of a picture (h, w) around a point as the page enlarges at a time, of the same proportions."""
+    """As much of an image (h, w) around a point as the page enlarges at a time, of the same proportions."""
     share = math.sqrt(min(1, min(LARGEST_IN, LARGEST_OUT / scale**2) / math.prod(size)))
     return around(size, middle, [share * n for n in size])
 
 
-def cut(picture: Picture, part: Part) -> Picture:
+def cut(image: Photo, part: Part) -> Photo:
     """A part of it."""
-    alpha = None if picture.alpha is None else picture.alpha[part]
-    return replace(picture, pixels=picture.pixels[part], alpha=alpha)
+    alpha = None if image.alpha is None else image.alpha[part]
+    return replace(image, pixels=image.pixels[part], alpha=alpha)
 
 
 class Mixture:
-    """One picture's mean and one sample's texture.
+    """One image's mean and one sample's texture.
 
     Args:
         model: whose; they lie on its device.
-        picture: to be enlarged.
+        image: to be enlarged.
         scale: 1 up.
         seed: of the sample: the one that `LINF.sample` draws with a generator of this seed.
         advance: is told the share done, 0 to 1.
@@ -71,16 +71,16 @@ class Mixture:
     def __init__(
         self,
         model: LINF,
-        picture: Picture,
+        image: Photo,
         scale: float,
         seed: int = 0,
         advance: Callable[[float], object] = lambda done: None,
     ) -> None:
-        self.lr, self.peak = picture, picture.peak
-        self.size = Size(scale=scale).of(*picture.pixels.shape[:2])
+        self.lr, self.peak = image, image.peak
+        self.size = Size(scale=scale).of(*image.pixels.shape[:2])
         device = next(model.parameters()).device
         inference.check_size(self.size, 48, device)
-        planes = torch.from_numpy(picture.pixels.astype(np.float32)).permute(2, 0, 1)[None] / self.peak
+        planes = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / self.peak
         planes = planes.expand(-1, 3, -1, -1)
         z = model.draw(planes, self.size, torch.Generator().manual_seed(seed)).to(device)
         lr, patches, done = planes.to(device), math.prod(z.shape[1:3]), 0
@@ -93,12 +93,12 @@ class Mixture:
                 block.of(texture).copy_(block.fold(t, region) / 2)
                 done += m.shape[1]
                 advance(done / patches)
-        grey = picture.pixels.shape[2] == 1
+        grey = image.pixels.shape[2] == 1
         self.mean, self.texture = (_luma(part[0]) if grey else part[0] for part in (mean, texture))
-        self.alpha = None if picture.alpha is None else enlarged_alpha(picture.alpha, self.size)
+        self.alpha = None if image.alpha is None else enlarged_alpha(image.alpha, self.size)
 
-    def at(self, temperature: float | Tensor, part: Part = WHOLE) -> Picture:
-        """The picture, or a part of it, at a temperature or a map (H,W) of them, up to `HIGHEST`."""
+    def at(self, temperature: float | Tensor, part: Part = WHOLE) -> Photo:
+        """The image, or a part of it, at a temperature or a map (H,W) of them, up to `HIGHEST`."""
         values = self.values(temperature, part)
         levels = (values * self.peak).round_().clamp_(0, self.peak)
         pixels = levels.permute(1, 2, 0).cpu().numpy().astype(self.lr.pixels.dtype)
@@ -111,13 +111,13 @@ class Mixture:
             return torch.addcmul(mean, texture, temperature[part].to(mean))
         return torch.add(mean, texture, alpha=temperature)
 
-    def bicubic(self) -> Picture:
+    def bicubic(self) -> Photo:
         """What it is held against."""
         made = enlarge(Bicubic(), self.lr.pixels, self.size, Ask())
-        return replace(self.lr, pixels=made.pictures[0], alpha=self.alpha)
+        return replace(self.lr, pixels=made.images[0], alpha=self.alpha)
 
     def region(self, painted: Image.Image) -> Tensor:
-        """A region painted on the small picture, grey of any size → its share (H,W) of each pixel, with a soft edge."""
+        """A region painted on the small image, grey of any size → its share (H,W) of each pixel, with a soft edge."""
         inside = painted.point(lambda ink: 255 * (ink > 64))  # A brush may be translucent.
         soft = inside.resize(self.lr.pixels.shape[1::-1], Image.Resampling.BILINEAR)
         soft = soft.filter(ImageFilter.GaussianBlur(max(1, max(soft.size) / 100)))

@@ -12,28 +12,28 @@ from linf.data.sources import bundled
 from linf.demo.mixture import HIGHEST
 from linf.demo.session import Visitor
 from linf.errors import UsageError
-from linf.images.read import read_picture
+from linf.images.read import read_photo
 from linf.models.linf import LINF
 from linf.upscale.heat_map import heat_map
 
 SCALES = (1, 8)
 
 VISITORS = 4
-"""Open tabs whose pictures are kept, the last ones: each takes up to 200 MB and its picture."""
+"""Open tabs whose images are kept, the last ones: each takes up to 200 MB and its image."""
 
-NO_PICTURE = (
-    f"There is no picture, or no longer: those of the last {VISITORS} tabs are kept. Drop one on the page."
+NO_IMAGE = (
+    f"There is no image, or no longer: those of the last {VISITORS} tabs are kept. Drop one on the page."
 )
 
-ABOUT = """# One small picture, many large ones
-A small picture does not say what its lost detail looked like. [LINF](https://arxiv.org/abs/2303.05156) predicts, at any
-scale, how all large pictures that fit it are distributed: a mean, and the texture around it. **Temperature** is how
+ABOUT = """# One small image, many large ones
+A small image does not say what its lost detail looked like. [LINF](https://arxiv.org/abs/2303.05156) predicts, at any
+scale, how all large images that fit it are distributed: a mean, and the texture around it. **Temperature** is how
 much of the texture is added. At 0 you see the mean: smooth, and on average closest to the truth. Further up there is
 more detail that *could* have been there, and less certainty that it was."""
 
 CLOSE_UP, ALL = "Close-up", "Whole"
 REGION = "Paint over what is to have a temperature of its own, such as hair, grass or a wall."
-MAP = "Bright is where the large picture could have looked otherwise: edges and texture. It takes as long as enlarging."
+MAP = "Bright is where the large image could have looked otherwise: edges and texture. It takes as long as enlarging."
 
 CSS = """
 .gradio-container {max-width: 1280px !important; margin: 0 auto}
@@ -76,16 +76,16 @@ class Events:
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> tuple[Any, ...]:
-        """A picture is dropped, or taken away: picture, words, canvas, map."""
+        """An image is dropped, or taken away: image, words, canvas, map."""
         key, scale, path = str(request.session_hash), clamped(scale), Path(upload["path"]) if upload else None
         known = self.visitors.get(key)
-        # A browser may tell of a picture twice.
+        # A browser may tell of an image twice.
         if path is None or (known and (known.source, known.now.scale) == (path, scale)):
             return (gr.skip(),) * 4
         try:
-            visitor = Visitor(read_picture(path), path)
+            visitor = Visitor(read_photo(path), path)
         except UsageError as error:
-            gr.Warning(f"{path.name}: {error}. Choose another picture.", duration=30)
+            gr.Warning(f"{path.name}: {error}. Choose another image.", duration=30)
             return None, *(gr.skip(),) * 3
         made = self._enlarged(visitor, progress, scale, (visitor.size[0] / 2, visitor.size[1] / 2))
         self.visitors[key] = visitor
@@ -131,7 +131,7 @@ class Events:
         key = str(request.session_hash)
         if key in self.let_go:
             self.let_go.remove(key)
-            gr.Warning(NO_PICTURE)
+            gr.Warning(NO_IMAGE)
         if key not in self.visitors:
             return gr.skip()
         return self._visitor(request).sides(temperature, within, view == CLOSE_UP)
@@ -146,7 +146,7 @@ class Events:
         return path
 
     def saved(self, temperature: float, within: float, request: gr.Request) -> Path:
-        """The picture is to be downloaded: its file, without loss."""
+        """The image is to be downloaded: its file, without loss."""
         visitor = self._visitor(request)
         now = visitor.now
         name = f"{visitor.source.stem}_x{now.scale:g}_t{temperature:g}.png"
@@ -180,7 +180,7 @@ class Events:
     def _visitor(self, request: gr.Request) -> Visitor:
         key = str(request.session_hash)
         if key not in self.visitors:
-            raise gr.Error(NO_PICTURE, print_exception=False)
+            raise gr.Error(NO_IMAGE, print_exception=False)
         self.visitors.move_to_end(key)
         return self.visitors[key]
 
@@ -208,7 +208,7 @@ def page(model: LINF) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 upload = gr.Image(
                     type="filepath",
-                    label="Your picture",
+                    label="Your image",
                     sources=["upload", "clipboard"],
                     image_mode=None,
                     height=280,

@@ -13,14 +13,14 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
-from linf.checkpoints.native import located
-from linf.data.pairs import Picture
+from linf.checkpoints.native import resolve_path
+from linf.data.pairs import ImagePair
 from linf.data.sources import read_image
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit, measure
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key, Record, commit, digest, file_digest
-from linf.metrics.metric import PictureMetric
+from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.baselines import Bicubic, Regression
 from linf.models.linf import LINF, check_temperatures
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 
 
 class Evaluation(pl.LightningModule):
-    """All metrics of all systems over scales and temperatures, from one encoding per picture and scale.
+    """All metrics of all systems over scales and temperatures, from one encoding per image and scale.
 
     `linf.evaluation.record.Record` says what it leaves in ``folder``; beside the tables there are
-    ``contact_sheet.png`` and ``pictures/``. Started again in the same folder it goes on where it stopped.
+    ``contact_sheet.png`` and ``images/``. Started again in the same folder it goes on where it stopped.
 
     Args:
         model: what is evaluated.
@@ -45,9 +45,9 @@ class Evaluation(pl.LightningModule):
         metrics: their constructors by name; one whose weights are not to be had is skipped, and the record says why.
         protocol: what is counted.
         samples: of each temperature, over which its figures are means.
-        seed: of the latents; each picture and scale has its own, whatever the rank that takes it.
-        save_pictures: keep every picture of every system; otherwise those of the first ``shown`` pictures at one scale.
-        shown: pictures of each data set for the contact sheet and the report, at the scale nearest to 4.
+        seed: of the latents; each image and scale has its own, whatever the rank that takes it.
+        save_images: keep every image of every system; otherwise those of the first ``shown`` images at one scale.
+        shown: images of each data set for the contact sheet and the report, at the scale nearest to 4.
         label: what legends call the model; by default what it is.
         checkpoint: the file it came from, for the record.
         prior: the file its prior came from.
@@ -63,11 +63,11 @@ class Evaluation(pl.LightningModule):
         temperatures: Sequence[float],
         folder: str,
         *,
-        metrics: Mapping[str, Callable[[], PictureMetric]],
+        metrics: Mapping[str, Callable[[], ImageMetric]],
         protocol: Protocol,
         samples: int = 1,
         seed: int = 0,
-        save_pictures: bool = False,
+        save_images: bool = False,
         shown: int = 4,
         label: str | None = None,
         checkpoint: str | None = None,
@@ -82,7 +82,7 @@ class Evaluation(pl.LightningModule):
         if len(set(self.temperatures)) < len(self.temperatures):
             raise UsageError(f"temperatures are {self.temperatures}: name each once")
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
-        self.save_pictures, self.shown = save_pictures, shown
+        self.save_images, self.shown = save_images, shown
         self.label = label or describe(model)
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
         self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
@@ -102,7 +102,7 @@ class Evaluation(pl.LightningModule):
         data.tested = self.record.units.keys()
         finished = sum(key in self.record.units for key in self.keys)
         if finished and self.global_rank == 0:
-            words = "%d of %d pictures, counting each scale, are finished in %s"
+            words = "%d of %d images, counting each scale, are finished in %s"
             log.info(words, finished, len(self.keys), self.folder)
 
     def _about(self, data: Any) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Evaluation(pl.LightningModule):
             },
             "weights": digest(self.model),
             **{
-                name: {"path": str(path), "sha256": file_digest(located(path))} if path else None
+                name: {"path": str(path), "sha256": file_digest(resolve_path(path))} if path else None
                 for name, path in files.items()
             },
             "protocol": self.protocol.describe(),
@@ -134,33 +134,33 @@ class Evaluation(pl.LightningModule):
             "max_trained_scale": self.trained_scale,
         }
 
-    def test_step(self, picture: Picture, batch_idx: int) -> None:
-        """One picture at one scale, by every system."""
-        key = (picture.dataset, picture.name, picture.scale)
+    def test_step(self, image: ImagePair, batch_idx: int) -> None:
+        """One image at one scale, by every system."""
+        key = (image.dataset, image.name, image.scale)
         kept: dict[str, Tensor] | None = {} if self._is_kept(key) else None
-        unit = self._measured(picture, kept)
+        unit = self._measured(image, kept)
         if kept is not None:
-            self._keep(kept | {"LR": picture.lr[0], "HR": picture.hr[0]}, self._place(key))
+            self._keep(kept | {"LR": image.lr[0], "HR": image.hr[0]}, self._place(key))
         self.record.add(key, unit)
 
-    def _measured(self, picture: Picture, kept: dict[str, Tensor] | None) -> Unit:
-        seed = zlib.crc32(f"{self.seed} {picture.name} {picture.scale:g}".encode())
+    def _measured(self, image: ImagePair, kept: dict[str, Tensor] | None) -> Unit:
+        seed = zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode())
         return measure(
             self.model,
-            picture,
+            image,
             self.metrics,  # type: ignore[arg-type]
             temperatures=self.temperatures,
             samples=self.samples,
-            border=self.protocol.border(picture.scale),
+            border=self.protocol.border(image.scale),
             generator=torch.Generator(self.device).manual_seed(seed),
             shown=kept,
         )
 
     def _is_kept(self, key: Key) -> bool:
-        return self.save_pictures or key in self._on_the_sheet()
+        return self.save_images or key in self._on_the_sheet()
 
     def _on_the_sheet(self) -> list[Key]:
-        """The first pictures of each data set, at the scale that is nearest to 4."""
+        """The first images of each data set, at the scale that is nearest to 4."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         scale = min(map(float, data.test_scales), key=lambda s: abs(s - 4))
         named = [[key for key in self.keys if key[::2] == (pairs.name, scale)] for pairs in data.test_pairs]
@@ -168,15 +168,15 @@ class Evaluation(pl.LightningModule):
 
     def _place(self, key: Key) -> Path:
         dataset, name, scale = key
-        return self.folder / "pictures" / dataset / f"x{scale:g}" / name
+        return self.folder / "images" / dataset / f"x{scale:g}" / name
 
-    def _keep(self, pictures: dict[str, Tensor], place: Path) -> None:
-        """Pictures (3,·,·) as PNG, maps (H,W) as half-precision arrays."""
+    def _keep(self, images: dict[str, Tensor], place: Path) -> None:
+        """ImageSet (3,·,·) as PNG, maps (H,W) as half-precision arrays."""
         few = {f"τ={tau:g}" for tau in spread(self.temperatures, 6)}
-        for name, picture in pictures.items():
-            if not self.save_pictures and name.startswith("τ=") and name not in few:
+        for name, image in images.items():
+            if not self.save_images and name.startswith("τ=") and name not in few:
                 continue
-            self.record.keep(place / name, picture.cpu())
+            self.record.keep(place / name, image.cpu())
 
     def teardown(self, stage: str) -> None:
         """Once all ranks are through, write the tables and the contact sheet."""
@@ -226,7 +226,7 @@ class Evaluation(pl.LightningModule):
         headline = self.protocol.headline
         unit = "dB on Y" if headline == "psnr_y" else "dB on RGB"
         with pd.option_context("display.width", 200):
-            lines = [self.table.drop(columns=["temperature", "pictures"]).round(3).to_string(index=False)]
+            lines = [self.table.drop(columns=["temperature", "images"]).round(3).to_string(index=False)]
         for _, group in self.table.groupby(["dataset", "scale"], sort=False):
             of = group.set_index("system")[headline] if headline in group else pd.Series(dtype=float)
             if len(of):

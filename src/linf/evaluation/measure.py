@@ -1,4 +1,4 @@
-"""One picture at one scale, by every system: all that a table, a curve or a panel of a study shows of it."""
+"""One image at one scale, by every system: all that a table, a curve or a panel of a study shows of it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from linf.data.pairs import Picture
-from linf.metrics.functional import LUMA, bits_per_dimension, shaved
-from linf.metrics.metric import LPIPS, Diversity, PictureMetric
+from linf.data.pairs import ImagePair
+from linf.metrics.functional import LUMA, bits_per_dimension, crop_border
+from linf.metrics.metric import LPIPS, Diversity, ImageMetric
 from linf.models.baselines import Bicubic, Regression, System, systems
 from linf.models.distribution import NOMINAL, Law, coverage, law
 from linf.models.linf import LINF
@@ -18,7 +18,7 @@ Measured = dict[str, float | str | None]
 
 
 class Unit(NamedTuple):
-    """What is known of one picture at one scale."""
+    """What is known of one image at one scale."""
 
     rows: list[Measured]
     """Per system: its name, temperature and metrics."""
@@ -30,8 +30,8 @@ class Unit(NamedTuple):
 
 def measure(
     model: LINF | Regression | Bicubic,
-    picture: Picture,
-    metrics: Mapping[str, PictureMetric],
+    image: ImagePair,
+    metrics: Mapping[str, ImageMetric],
     *,
     temperatures: Sequence[float],
     samples: int,
@@ -39,20 +39,20 @@ def measure(
     generator: torch.Generator,
     shown: dict[str, Tensor] | None = None,
 ) -> Unit:
-    """Score every system on a picture, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
+    """Score every system on an image, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
 
     Args:
         model: what is studied.
-        picture: from `collate_picture`.
+        image: from `collate_pair`.
         metrics: by name.
         temperatures: of LINF's samples.
         samples: of each temperature, over which its figures are means.
         border: pixels left out on each side.
         generator: of the latents.
-        shown: receives each system's first picture (3,H,W), LINF's ``deviation`` of Y (H,W) at τ = 1 and, where LPIPS
+        shown: receives each system's first image (3,H,W), LINF's ``deviation`` of Y (H,W) at τ = 1 and, where LPIPS
             is among the metrics, its ``best_temperature`` (H,W).
     """
-    lr, hr = picture.lr, picture.hr
+    lr, hr = image.lr, image.hr
     size = (hr.shape[-2], hr.shape[-1])
     known = encoded = None
     if isinstance(model, LINF):
@@ -71,9 +71,9 @@ def measure(
         )
     rows = []
     for system in systems(model, lr, size, temperatures, known=known, encoded=encoded):
-        rows.append(_row(system, picture, metrics, samples, border))
+        rows.append(_row(system, image, metrics, samples, border))
         if shown is not None:
-            shown[system.name] = system.pictures[0, 0]
+            shown[system.name] = system.images[0, 0]
     if known is None:
         return Unit(rows, None, [])
     if shown is not None:
@@ -86,14 +86,14 @@ def measure(
 
 
 def _row(
-    system: System, picture: Picture, metrics: Mapping[str, PictureMetric], samples: int, border: int
+    system: System, image: ImagePair, metrics: Mapping[str, ImageMetric], samples: int, border: int
 ) -> Measured:
-    sr = system.pictures[:, 0]
+    sr = system.images[:, 0]
     row: Measured = {"system": system.name, "temperature": system.temperature}
     for name, metric in metrics.items():
         # What is not random varies by nothing, however often it is sampled.
         seen = sr.expand(samples, -1, -1, -1) if isinstance(metric, Diversity) and len(sr) == 1 else sr
-        row[name] = metric.of_picture(seen, picture.hr, picture.lr, border).item()
+        row[name] = metric.of_image(seen, image.hr, image.lr, border).item()
     return row
 
 
@@ -111,7 +111,7 @@ def _distribution(known: Law, hr: Tensor, border: int) -> tuple[Measured, list[M
     assert known.deviation is not None
     assert known.latents is not None
     assert known.log_prob is not None
-    error, deviation = (shaved(part, border).double() for part in (known.mean - hr, known.deviation))
+    error, deviation = (crop_border(part, border).double() for part in (known.mean - hr, known.deviation))
     luma = torch.einsum("c,bchw->bhw", error.new_tensor(LUMA), error)
     z = known.latents.double()
     measured: Measured = {

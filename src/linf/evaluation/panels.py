@@ -1,4 +1,4 @@
-"""Pictures side by side: what each system makes of the same detail."""
+"""ImageSet side by side: what each system makes of the same detail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a panel: a label, and pictures (3,H,W) in [0, 1] by the name of what made them."""
+    """One line of a panel: a label, and images (3,H,W) in [0, 1] by the name of what made them."""
 
     label: str
-    pictures: dict[str, Tensor]
+    images: dict[str, Tensor]
 
 
-def hardest_detail(picture: Tensor, reference: Tensor, side: int) -> tuple[slice, slice]:
-    """The square of ``side`` pixels where a picture differs most from its reference; (3,H,W) both."""
-    return fullest_square((picture - reference).square().mean(0), side)
+def hardest_detail(image: Tensor, reference: Tensor, side: int) -> tuple[slice, slice]:
+    """The square of ``side`` pixels where an image differs most from its reference; (3,H,W) both."""
+    return fullest_square((image - reference).square().mean(0), side)
 
 
 def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:
@@ -31,7 +31,7 @@ def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:
 
 
 def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], side: int = 96) -> Row:
-    """The detail of a picture that the first system gets most wrong, from LR through every system to HR.
+    """The detail of an image that the first system gets most wrong, from LR through every system to HR.
 
     Args:
         label: what stands beside the row.
@@ -43,17 +43,17 @@ def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], s
     y, x = hardest_detail(next(iter(systems.values())), hr, side)
     nearest = F.interpolate(lr[None], hr.shape[-2:], mode="nearest-exact")[0]
     named = {"LR": nearest, **systems, "HR": hr}
-    return Row(label, {name: picture[:, y, x].clamp(0, 1).cpu() for name, picture in named.items()})
+    return Row(label, {name: image[:, y, x].clamp(0, 1).cpu() for name, image in named.items()})
 
 
 def panel(rows: Sequence[Row]) -> Figure:
     """A figure of one line per row, one column per system."""
-    columns = list(rows[0].pictures)
+    columns = list(rows[0].images)
     figure = Figure(figsize=(2.0 * len(columns) + 0.4, 2.05 * len(rows) + 0.3), dpi=110, layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for row, line in zip(rows, axes, strict=True):
         for name, axis in zip(columns, line, strict=True):
-            axis.imshow(row.pictures[name].permute(1, 2, 0).float().numpy(), interpolation="nearest")
+            axis.imshow(row.images[name].permute(1, 2, 0).float().numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             if row is rows[0]:

@@ -1,6 +1,6 @@
 """The folder of an evaluation: what is finished, line by line as it comes, and in the end the tables.
 
-``units/`` holds a line of JSON for each picture and scale, in one file per process; a kill loses at most the line that
+``units/`` holds a line of JSON for each image and scale, in one file per process; a kill loses at most the line that
 was being written. ``run.json`` says what was evaluated and how; only a run with the same words goes on in its folder.
 """
 
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
-from linf.files import replacing
+from linf.files import atomic_write
 
 Key = tuple[str, str, float]
-"""Data set, picture, scale."""
+"""Data set, image, scale."""
 
 DECIDES = ("model", "weights", "protocol", "metrics", "skipped", "temperatures", "samples", "seed", "resize")
 """What in ``run.json`` must be the same for units of two runs to stand in one table."""
@@ -63,10 +63,10 @@ class Record:
         units = {}
         for line in lines:
             try:
-                dataset, picture, scale, *unit = json.loads(line)
+                dataset, image, scale, *unit = json.loads(line)
             except ValueError:  # The line that was being written when the run was killed.
                 continue
-            units[dataset, picture, scale] = Unit(*unit)
+            units[dataset, image, scale] = Unit(*unit)
         return units
 
     def _check_same(self) -> None:
@@ -98,19 +98,19 @@ class Record:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def keep(self, path: Path, picture: Tensor) -> None:
-        """A picture (3,·,·), clamped to [0, 1], as PNG; a map (H,W) as an array in half precision."""
+    def keep(self, path: Path, image: Tensor) -> None:
+        """An image (3,·,·), clamped to [0, 1], as PNG; a map (H,W) as an array in half precision."""
         content = io.BytesIO()
-        if picture.ndim == 2:
-            np.save(content, picture.numpy().astype(np.float16))
+        if image.ndim == 2:
+            np.save(content, image.numpy().astype(np.float16))
         else:
-            pixels = picture.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+            pixels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(content, "PNG")
-        self._write(path.with_name(path.name + (".npy" if picture.ndim == 2 else ".png")), content.getvalue())
+        self._write(path.with_name(path.name + (".npy" if image.ndim == 2 else ".png")), content.getvalue())
 
     def _write(self, path: Path, content: bytes) -> None:
         try:
-            with replacing(path) as part:
+            with atomic_write(path) as part:
                 part.write_bytes(content)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -125,32 +125,32 @@ class Record:
         """What all processes have finished of these units, as tables; for their names see `write_tables`."""
         units = self._read()
         found = [
-            (dict(zip(("dataset", "picture", "scale"), key, strict=True)), units[key])
+            (dict(zip(("dataset", "image", "scale"), key, strict=True)), units[key])
             for key in keys
             if key in units
         ]
         tables = {
-            "pictures": pd.DataFrame([of | row for of, unit in found for row in unit.rows]),
+            "images": pd.DataFrame([of | row for of, unit in found for row in unit.rows]),
             "distribution": pd.DataFrame([of | unit.distribution for of, unit in found if unit.distribution]),
             "calibration": pd.DataFrame([of | row for of, unit in found for row in unit.calibration]),
         }
-        tables["metrics"] = means(tables["pictures"])
+        tables["metrics"] = means(tables["images"])
         return {name: table for name, table in tables.items() if len(table)}
 
     def write_tables(self, tables: dict[str, pd.DataFrame]) -> None:
-        """``metrics.csv`` and ``.json``, ``pictures.csv``, and of LINF ``distribution.csv`` and ``calibration.csv``."""
+        """``metrics.csv`` and ``.json``, ``images.csv``, and of LINF ``distribution.csv`` and ``calibration.csv``."""
         for name, table in tables.items():
             self._write(self.folder / f"{name}.csv", table.to_csv(index=False).encode())
         plain = [{k: _jsonable(v) for k, v in row.items()} for row in tables["metrics"].to_dict("records")]
         self._write(self.folder / "metrics.json", _json(plain))
 
 
-def means(pictures: pd.DataFrame) -> pd.DataFrame:
-    """Means over pictures, one line per data set, scale and system, in the order they came."""
+def means(images: pd.DataFrame) -> pd.DataFrame:
+    """Means over images, one line per data set, scale and system, in the order they came."""
     keys = ["dataset", "scale", "system", "temperature"]
-    groups = pictures.groupby(keys, sort=False, dropna=False)
+    groups = images.groupby(keys, sort=False, dropna=False)
     table = groups.mean(numeric_only=True)
-    table.insert(0, "pictures", groups.size())
+    table.insert(0, "images", groups.size())
     return table.reset_index()
 
 
@@ -159,7 +159,7 @@ def _json(content: Any) -> bytes:
 
 
 def _jsonable(value: Any) -> Any:
-    # JSON knows no infinity (a perfect picture) and no NaN (a picture too small for SSIM).
+    # JSON knows no infinity (a perfect image) and no NaN (an image too small for SSIM).
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,4 +1,4 @@
-"""Users' own pictures out of files: with their 8 or 16 bits, grey or colour, alpha, EXIF and colour profile."""
+"""Users' own images out of files: with their 8 or 16 bits, grey or colour, alpha, EXIF and colour profile."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 ORIENTATION, INTEROPERABILITY = 0x0112, 0xA005
 EXIF, GPS = 0x8769, 0x8825
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
-"""What EXIF says of a picture rather than of its file: description, make, model, software, date, artist, host,
+"""What EXIF says of an image rather than of its file: description, make, model, software, date, artist, host,
 copyright."""
 
 
@@ -33,12 +33,12 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of each EXIF orientation upright; 1 is."""
+"""What makes an image of each EXIF orientation upright; 1 is."""
 
 
 @dataclass
-class Picture:
-    """A picture from a file, upright."""
+class Photo:
+    """An image from a file, upright."""
 
     pixels: np.ndarray
     """(h,w,3), or (h,w,1) where it is grey; uint8 or uint16."""
@@ -57,16 +57,16 @@ class Picture:
 
 
 def header_size(path: Path) -> tuple[int, int] | None:
-    """(h, w) as a file's header claims, of a picture lying or upright; None where it cannot be read."""
+    """(h, w) as a file's header claims, of an image lying or upright; None where it cannot be read."""
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as file:
             return file.height, file.width
-    except Exception:  # As in `read_picture`, which then tells why.
+    except Exception:  # As in `read_photo`, which then tells why.
         return None
 
 
-def read_picture(source: Path | bytes) -> Picture:
-    """A picture as it is in a file, upright; of several frames the first.
+def read_photo(source: Path | bytes) -> Photo:
+    """An image as it is in a file, upright; of several frames the first.
 
     Raises:
         UsageError: why the file cannot be read, without its name.
@@ -75,15 +75,15 @@ def read_picture(source: Path | bytes) -> Picture:
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise UsageError("the file is empty")
         with (
-            warnings.catch_warnings(action="ignore"),  # A picture that is read is good enough.
+            warnings.catch_warnings(action="ignore"),  # An image that is read is good enough.
             Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ) as file,
         ):
-            return _picture(file, source)
+            return _image(file, source)
     except UsageError:
         raise
     except UnidentifiedImageError as error:
         raise UsageError(
-            "it is no PNG, JPEG, WebP, TIFF, BMP, GIF or PPM picture, or a broken or rare one"
+            "it is no PNG, JPEG, WebP, TIFF, BMP, GIF or PPM image, or a broken or rare one"
         ) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
@@ -95,7 +95,7 @@ def read_picture(source: Path | bytes) -> Picture:
         raise UsageError(f"cannot be read: {reason}") from error
 
 
-def _picture(file: Image.Image, source: Path | bytes) -> Picture:
+def _image(file: Image.Image, source: Path | bytes) -> Photo:
     need, free = 12 * file.width * file.height, free_memory(torch.device("cpu"))
     if need > free:
         raise UsageError(
@@ -124,7 +124,7 @@ def _picture(file: Image.Image, source: Path | bytes) -> Picture:
         if profile[16:20] != b"CMYK" or file.mode != "CMYK":  # That one has been told.
             notes.append("its colour profile is not one for its kind of pixels and is left out")
         profile = None
-    return Picture(pixels, alpha, exif, profile, notes)
+    return Photo(pixels, alpha, exif, profile, notes)
 
 
 def _raw_mode(file: Image.Image) -> str:
@@ -185,7 +185,7 @@ def _read_as(file: Image.Image, raw: str) -> None:
 
 
 def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """Any picture as L, LA, RGB, RGBA or I;16."""
+    """Any image as L, LA, RGB, RGBA or I;16."""
     mode = image.mode
     if mode == "F":
         raise UsageError(

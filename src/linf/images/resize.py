@@ -14,7 +14,7 @@ def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: fl
     """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased where it shrinks.
 
     The border is mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded
-    after each axis, as MATLAB does with a picture that was not converted first.
+    after each axis, as MATLAB does with an image that was not converted first.
 
     Args:
         image: (..., H, W), float32 or float64 of any range, or uint8.
@@ -70,7 +70,7 @@ def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
 
 
 def product_dtype(image: Tensor) -> torch.dtype:
-    """The precision in which a matrix product of pictures keeps the digits of float32.
+    """The precision in which a matrix product of images keeps the digits of float32.
 
     Where `torch.set_float32_matmul_precision` gave some of them away for speed, it is double.
     """
@@ -98,12 +98,12 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """The bicubic row of every table: an 8-bit picture enlarged by MATLAB's; (...,h,w) to (...,H,W), in [0, 1]."""
+    """The bicubic row of every table: an 8-bit image enlarged by MATLAB's; (...,h,w) to (...,H,W), in [0, 1]."""
     return matlab_bicubic(lr.mul(255).round().byte(), size).to(lr.dtype) / 255
 
 
 def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pillow's antialiased bicubic, the one that makes LR pictures in training.
+    """Pillow's antialiased bicubic, the one that makes LR images in training.
 
     Args:
         image: (H, W, 3) uint8.

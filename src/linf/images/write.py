@@ -1,4 +1,4 @@
-"""Users' own pictures into files, with what came with them."""
+"""Users' own images into files, with what came with them."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
-from linf.images.read import DESCRIPTIVE, EXIF, GPS, Picture
+from linf.images.read import DESCRIPTIVE, EXIF, GPS, Photo
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}
 """What is written: the words of ``--format``, and Pillow's."""
@@ -30,41 +30,41 @@ def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return resized if alpha.dtype == np.uint8 else resized.round().clip(0, 65535).astype(np.uint16)
 
 
-def losses(picture: Picture, form: str) -> list[str]:
-    """What of a picture a format cannot hold, in words."""
+def losses(image: Photo, form: str) -> list[str]:
+    """What of an image a format cannot hold, in words."""
     lossy = form in ("jpg", "webp")
     lost = []
-    if lossy and picture.peak > 255:
+    if lossy and image.peak > 255:
         lost.append(f"its 16 bits are written as 8: {form} holds no more; --format png or tiff does")
-    if form == "jpg" and picture.alpha is not None:
+    if form == "jpg" and image.alpha is not None:
         lost.append("its transparency is laid over white: jpg holds none; --format png, webp or tiff does")
-    deep = picture.peak > 255 and (picture.pixels.shape[2] == 3 or picture.alpha is not None)
-    if form == "tiff" and deep and picture.pixels.shape[2] == 1:
+    deep = image.peak > 255 and (image.pixels.shape[2] == 3 or image.alpha is not None)
+    if form == "tiff" and deep and image.pixels.shape[2] == 1:
         lost.append(
             "its grey is written as RGB: few read TIFF of 16-bit grey with transparency; --format png keeps it"
         )
-    if form == "tiff" and deep and _has_more_exif(picture):
+    if form == "tiff" and deep and _has_more_exif(image):
         lost.append("of its EXIF only the description is kept: TIFF of 16 bits is written without the rest")
     return lost
 
 
-def _has_more_exif(picture: Picture) -> bool:
+def _has_more_exif(image: Photo) -> bool:
     """Whether there is EXIF beyond the description."""
-    return picture.exif is not None and (EXIF in picture.exif or GPS in picture.exif)
+    return image.exif is not None and (EXIF in image.exif or GPS in image.exif)
 
 
-def write_picture(out: IO[bytes], picture: Picture, form: str, quality: int) -> list[str]:
-    """Write a picture; what else could not be written, in words.
+def write_photo(out: IO[bytes], image: Photo, form: str, quality: int) -> list[str]:
+    """Write an image; what else could not be written, in words.
 
     Args:
         out: to write to, and to read from.
-        picture: of at most `LONGEST` pixels a side.
+        image: of at most `LONGEST` pixels a side.
         form: one of `FORMATS`.
         quality: 1 to 100, for JPEG and WebP.
     """
-    without = replace(picture, exif=None)
+    without = replace(image, exif=None)
     attempts = {
-        "": picture,
+        "": image,
         "its EXIF": without,
         "its EXIF and colour profile": replace(without, profile=None),
     }
@@ -83,31 +83,31 @@ def write_picture(out: IO[bytes], picture: Picture, form: str, quality: int) -> 
     raise AssertionError
 
 
-def _write(out: IO[bytes], picture: Picture, form: str, quality: int) -> None:
-    pixels, alpha = picture.pixels, picture.alpha
-    if form in ("jpg", "webp") and picture.peak > 255:
+def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
+    pixels, alpha = image.pixels, image.alpha
+    if form in ("jpg", "webp") and image.peak > 255:
         pixels, alpha = _eight_bits(pixels), None if alpha is None else _eight_bits(alpha)
-    exif = _sized(picture.exif, pixels.shape[1], pixels.shape[0])
+    exif = _sized(image.exif, pixels.shape[1], pixels.shape[0])
     if pixels.dtype == np.uint16 and form == "png":
-        return _write_deep_png(out, pixels, alpha, exif, picture.profile)
+        return _write_deep_png(out, pixels, alpha, exif, image.profile)
     if pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or alpha is not None):
-        return _write_deep_tiff(out, pixels, alpha, picture)
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+        return _write_deep_tiff(out, pixels, alpha, image)
+    encoded = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
     if alpha is not None and form == "jpg":
-        image.paste("white", mask=ImageOps.invert(Image.fromarray(alpha)))
+        encoded.paste("white", mask=ImageOps.invert(Image.fromarray(alpha)))
     elif alpha is not None:
-        image.putalpha(Image.fromarray(alpha))
+        encoded.putalpha(Image.fromarray(alpha))
     # With compression Pillow can write no EXIF but the description.
-    packing = None if _has_more_exif(picture) else "tiff_adobe_deflate"
+    packing = None if _has_more_exif(image) else "tiff_adobe_deflate"
     by_format: dict[str, dict[str, Any]] = {
         "jpg": {"quality": quality, "subsampling": 0},
         "webp": {"quality": quality},
         "tiff": {"big_tiff": pixels.nbytes > 2**31, "compression": packing},
         "png": {},
     }
-    metadata = {"icc_profile": picture.profile, "exif": exif}
+    metadata = {"icc_profile": image.profile, "exif": exif}
     known = {name: content for name, content in metadata.items() if content is not None}
-    image.save(out, FORMATS[form], **by_format[form], **known)
+    encoded.save(out, FORMATS[form], **by_format[form], **known)
     return None
 
 
@@ -116,7 +116,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _sized(exif: Image.Exif | None, width: int, height: int) -> bytes | None:
-    """EXIF that tells the size of the enlarged picture."""
+    """EXIF that tells the size of the enlarged image."""
     if exif is None:
         return None
     inner = exif.get(EXIF)
@@ -158,12 +158,12 @@ def _write_deep_png(
     chunk(b"IEND", b"")
 
 
-def _write_deep_tiff(out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | None, picture: Picture) -> None:
+def _write_deep_tiff(out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | None, image: Photo) -> None:
     """TIFF of 16 bits, of which Pillow writes grey without alpha only."""
-    profile = picture.profile if pixels.shape[2] == 3 else None
+    profile = image.profile if pixels.shape[2] == 3 else None
     if alpha is not None:
         pixels = np.concatenate([pixels] * (3 // pixels.shape[2]) + [alpha[..., None]], axis=2)
-    told: Mapping[int, Any] = picture.exif or {}
+    told: Mapping[int, Any] = image.exif or {}
     tifffile.imwrite(
         out,
         pixels,

@@ -23,7 +23,7 @@ def nll(flow: ConditionalFlow, residual: Tensor, condition: Tensor) -> Tensor:
 
 
 def l1(flow: ConditionalFlow, residual: Tensor, condition: Tensor) -> Tensor:
-    """Mean absolute error of the picture at τ = 0, in [-1, 1] units; (D, N), (K·2·D, N) → scalar."""
+    """Mean absolute error of the image at τ = 0, in [-1, 1] units; (D, N), (K·2·D, N) → scalar."""
     return (flow.inverse(torch.zeros_like(residual), condition) - residual).abs().mean()
 
 
@@ -55,7 +55,7 @@ class Finetune:
     """``nll · NLL + l1 · L1 + perceptual · VGG``, all from one condition: the loss of stage 2 (METHOD §6).
 
     The published weights are of the NLL in nats per **patch**, D times that per dimension, which is what is shown; of
-    the L1 at τ = 0 in [-1, 1] units; and of the distance of VGG features between a sample and the HR picture.
+    the L1 at τ = 0 in [-1, 1] units; and of the distance of VGG features between a sample and the HR image.
 
     Args:
         nll: weight of the likelihood per patch.
@@ -114,15 +114,15 @@ class Finetune:
 
 
 class LearnedPrior:
-    """``perceptual · VGG + l1_latent · |ẑ − z_hr| + l1 · |SR − HR|`` of the prior's picture (METHOD §9).
+    """``perceptual · VGG + l1_latent · |ẑ − z_hr| + l1 · |SR − HR|`` of the prior's image (METHOD §9).
 
     LINF gives no gradient but to ẑ.
 
     Args:
         perceptual: weight of the perceptual distance.
-        l1_latent: weight of the error of the latent; z_hr is that of the HR picture.
-        l1: weight of the error of the picture, in [-1, 1] units.
-        aligned: the U-Net takes LR features at the window's own place, as in a whole picture; False, as published,
+        l1_latent: weight of the error of the latent; z_hr is that of the HR image.
+        l1: weight of the error of the image, in [-1, 1] units.
+        aligned: the U-Net takes LR features at the window's own place, as in a whole image; False, as published,
             for those of the whole LR crop, wherever in it the window lies.
         features: gives the perceptual distance; not called where its weight is 0.
     """

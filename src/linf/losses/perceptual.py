@@ -1,4 +1,4 @@
-"""Loss box of the figure: how far apart two pictures are to a network that was trained on ImageNet (METHOD §6)."""
+"""Loss box of the figure: how far apart two images are to a network that was trained on ImageNet (METHOD §6)."""
 
 import logging
 import os
@@ -84,7 +84,7 @@ class Perceptual(nn.Module):
         log.info("perceptual loss: %s features[:%d], weights of %s", backbone, layers, self.weights)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of two batches of pictures.
+        """Distance of two batches of images.
 
         Args:
             sr: (B,3,H,W), clamped to [0, 1], as published.

@@ -1,1 +1,1 @@
-"""Figures of merit: `functional` and `networks` hold the values, `modular` their means over pictures."""
+"""Figures of merit: `functional` and `networks` hold the values, `modular` their means over images."""

@@ -1,6 +1,6 @@
-"""Metric box of the figure, as pure functions of pictures in [0, 1]; (B,3,H,W) → (B,).
+"""Metric box of the figure, as pure functions of images in [0, 1]; (B,3,H,W) → (B,).
 
-Where HR is one picture, (1,3,H,W), all B are held against it. A picture with NaN in it scores NaN.
+Where HR is one image, (1,3,H,W), all B are held against it. An image with NaN in it scores NaN.
 """
 
 import math
@@ -21,14 +21,14 @@ BLOCK = 32
 """Rows and columns of windows that are worked out together: what they need stays in a core's cache."""
 
 
-def shaved(picture: Tensor, border: int) -> Tensor:
+def crop_border(image: Tensor, border: int) -> Tensor:
     """Without ``border`` pixels on each side, but at least one pixel of each."""
-    trim_y, trim_x = (min(border, (n - 1) // 2) for n in picture.shape[-2:])
-    return picture[..., trim_y : picture.shape[-2] - trim_y, trim_x : picture.shape[-1] - trim_x]
+    trim_y, trim_x = (min(border, (n - 1) // 2) for n in image.shape[-2:])
+    return image[..., trim_y : image.shape[-2] - trim_y, trim_x : image.shape[-1] - trim_x]
 
 
 def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, luma: bool = False) -> Tensor:
-    """Peak signal-to-noise ratio in dB, per picture.
+    """Peak signal-to-noise ratio in dB, per image.
 
     Args:
         sr: (B,3,H,W), clamped to [0, 1] first.
@@ -36,17 +36,17 @@ def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, luma: bool = False) -> Tens
         border: pixels left out on each side.
         luma: on Y instead of RGB.
     """
-    difference = _single(shaved(sr, border)).clamp(0, 1) - shaved(hr, border)
+    difference = _single(crop_border(sr, border)).clamp(0, 1) - crop_border(hr, border)
     if luma:
         red, green, blue = difference.unbind(1)
         difference = (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
-    # Each row in the picture's precision, rows in double: as exact as a copy of all in double, without the copy.
+    # Each row in the image's precision, rows in double: as exact as a copy of all in double, without the copy.
     error = difference.square().sum(-1).double().mean((1, 2)) / difference.shape[-1]
     return (-10 * error.log10()).float()
 
 
 def lr_psnr(sr: Tensor, lr: Tensor) -> Tensor:
-    """PSNR in dB on RGB of the whole LR picture and the SR picture that MATLAB's bicubic has shrunk to its size.
+    """PSNR in dB on RGB of the whole LR image and the SR image that MATLAB's bicubic has shrunk to its size.
 
     Args:
         sr: (B,3,H,W), clamped to [0, 1] first; so is what the bicubic makes of it.
@@ -57,9 +57,9 @@ def lr_psnr(sr: Tensor, lr: Tensor) -> Tensor:
 
 
 def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
-    """Structural similarity per picture: Gaussian 11×11 of σ 1.5, valid region, mean of RGB.
+    """Structural similarity per image: Gaussian 11×11 of σ 1.5, valid region, mean of RGB.
 
-    Where a picture has fewer than 11 pixels a side there is no valid region: not a number.
+    Where an image has fewer than 11 pixels a side there is no valid region: not a number.
 
     Args:
         sr: (B,3,H,W), clamped to [0, 1] first.
@@ -67,7 +67,7 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
         border: pixels left out on each side.
     """
     assert len(hr) in (1, len(sr))
-    sr, hr = shaved(sr, border), shaved(hr, border)
+    sr, hr = crop_border(sr, border), crop_border(hr, border)
     height, width = (n - REACH for n in hr.shape[-2:])
     if min(height, width) < 1:
         return torch.full((len(sr),), math.nan, device=sr.device)
@@ -82,9 +82,9 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
             centres = targets.mean((2, 3), keepdim=True)
             targets = _in_blocks(targets - centres)
             target_means = _windowed(targets, window, width)
-            for i, picture in enumerate(sr[..., rows, :]):
+            for i, image in enumerate(sr[..., rows, :]):
                 centre, y, mean_y = (of[i % len(hr)] for of in (centres, targets, target_means))
-                x = _in_blocks(picture.to(dtype).clamp(0, 1) - centre)
+                x = _in_blocks(image.to(dtype).clamp(0, 1) - centre)
                 mean_x, covariance = _windowed(x, window, width), _windowed(x * y, window, width)
                 # The two variances are only needed as their sum.
                 variances = _windowed((x * x).addcmul_(y, y), window, width)
@@ -99,7 +99,7 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
 
 
 def diversity(samples: Tensor) -> Tensor:
-    """How far samples of one LR picture lie apart, in grey levels of the 8-bit picture: (S,B,3,H,W) → (B,).
+    """How far samples of one LR image lie apart, in grey levels of the 8-bit image: (S,B,3,H,W) → (B,).
 
     The standard deviation of each 8-bit value over the S samples, that of the samples themselves (divided by S, not
     S - 1), and its mean over pixels and channels.
@@ -109,19 +109,19 @@ def diversity(samples: Tensor) -> Tensor:
 
 
 def nonfinite(sr: Tensor) -> Tensor:
-    """Values of each picture that are infinite or not a number: (B,3,H,W) → (B,) integers."""
+    """Values of each image that are infinite or not a number: (B,3,H,W) → (B,) integers."""
     if sr.sum().isfinite():  # As it nearly always is, and quick to see.
         return torch.zeros(len(sr), dtype=torch.long, device=sr.device)
     return (~sr.isfinite()).flatten(1).sum(1)
 
 
 def bits_per_dimension(log_prob: Tensor, dim: int) -> Tensor:
-    r"""What a value of an 8-bit picture costs, in bits.
+    r"""What a value of an 8-bit image costs, in bits.
 
     .. math::
         -mean(log p) / (D log 2) + log_2 127.5
 
-    A unit of the model's [-1, 1] is 127.5 grey levels, so this is the density per grey level, 0 to 255. The picture
+    A unit of the model's [-1, 1] is 127.5 grey levels, so this is the density per grey level, 0 to 255. The image
     is taken as it is, not dequantised: the figure is a density's, bounds no code length and may be negative.
 
     Args:
@@ -134,9 +134,9 @@ def bits_per_dimension(log_prob: Tensor, dim: int) -> Tensor:
     return -log_prob.double().flatten(1).mean(1) / (dim * math.log(2)) + math.log2(127.5)
 
 
-def _single(picture: Tensor) -> Tensor:
+def _single(image: Tensor) -> Tensor:
     """In single precision at least."""
-    return picture.to(torch.promote_types(picture.dtype, torch.float32))
+    return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
 def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -148,7 +148,7 @@ def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 def _in_blocks(rows: Tensor) -> Tensor:
-    """Rows of a picture with zeros after them up to a whole number of blocks, and one more."""
+    """Rows of an image with zeros after them up to a whole number of blocks, and one more."""
     return F.pad(rows, (0, BLOCK + -rows.shape[-1] % BLOCK))
 
 

@@ -1,4 +1,4 @@
-"""Metric box of the figure: means over pictures that are exact however the pictures are shared out between ranks."""
+"""Metric box of the figure: means over images that are exact however the images are shared out between ranks."""
 
 import os
 from abc import abstractmethod
@@ -11,14 +11,14 @@ import linf.metrics.functional as functional
 import linf.metrics.networks as networks
 
 
-class PictureMean(Metric):
-    """Mean over pictures of a figure that each picture has.
+class ImageMean(Metric):
+    """Mean over images of a figure that each image has.
 
-    A rank may hold any number of pictures, none included. Without any there is no mean: not a number.
+    A rank may hold any number of images, none included. Without any there is no mean: not a number.
 
     Args:
         figure: its name; the sum is kept under it. A `torchmetrics.MetricCollection` takes two metrics for one where
-            their states have equal names and, after the first picture, equal values.
+            their states have equal names and, after the first image, equal values.
     """
 
     full_state_update = False
@@ -33,28 +33,28 @@ class PictureMean(Metric):
 
     @property
     def total(self) -> Tensor:
-        """Sum over the pictures so far, in double precision."""
+        """Sum over the images so far, in double precision."""
         return getattr(self, self.figure)
 
     def add(self, values: Tensor) -> None:
-        """Count in pictures by their figures (B,)."""
+        """Count in images by their figures (B,)."""
         setattr(self, self.figure, self.total + values.double().sum())
         self.count = self.count + len(values)
 
     def compute(self) -> Tensor:
-        """The mean over the pictures of all ranks."""
+        """The mean over the images of all ranks."""
         return self.total / self.count
 
 
-class PictureMetric(PictureMean):
-    """Mean over pictures, each of which has one or more samples."""
+class ImageMetric(ImageMean):
+    """Mean over images, each of which has one or more samples."""
 
     @abstractmethod
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """The figure of one picture, its mean over the samples unless a class says otherwise.
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """The figure of one image, its mean over the samples unless a class says otherwise.
 
         Args:
-            sr: (S,3,H,W), samples of one picture, in [0, 1] or beyond.
+            sr: (S,3,H,W), samples of one image, in [0, 1] or beyond.
             hr: (1,3,H,W) in [0, 1].
             lr: (1,3,h,w) in [0, 1].
             border: pixels that PSNR and SSIM leave out on each side.
@@ -64,11 +64,11 @@ class PictureMetric(PictureMean):
         """
 
     def update(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> None:
-        """Count in one picture; see `of_picture`."""
-        self.add(self.of_picture(sr, hr, lr, border)[None])
+        """Count in one image; see `of_image`."""
+        self.add(self.of_image(sr, hr, lr, border)[None])
 
 
-class PSNR(PictureMetric):
+class PSNR(ImageMetric):
     """See `linf.metrics.functional.psnr`."""
 
     higher_is_better = True
@@ -77,12 +77,12 @@ class PSNR(PictureMetric):
         super().__init__("psnr_y" if luma else "psnr_rgb")
         self.luma = luma
 
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Mean over the samples, in dB."""
         return functional.psnr(sr, hr, border=border, luma=self.luma).double().mean()
 
 
-class SSIM(PictureMetric):
+class SSIM(ImageMetric):
     """See `linf.metrics.functional.ssim`."""
 
     higher_is_better = True
@@ -90,12 +90,12 @@ class SSIM(PictureMetric):
     def __init__(self) -> None:
         super().__init__("ssim")
 
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Mean over the samples."""
         return functional.ssim(sr, hr, border=border).double().mean()
 
 
-class LRPSNR(PictureMetric):
+class LRPSNR(ImageMetric):
     """See `linf.metrics.functional.lr_psnr`."""
 
     higher_is_better = True
@@ -103,12 +103,12 @@ class LRPSNR(PictureMetric):
     def __init__(self) -> None:
         super().__init__("lr_psnr")
 
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples, in dB, of whole pictures."""
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """Mean over the samples, in dB, of whole images."""
         return functional.lr_psnr(sr, lr).double().mean()
 
 
-class LPIPS(PictureMetric):
+class LPIPS(ImageMetric):
     """See `linf.metrics.networks.LPIPS`, as for backbone and weights."""
 
     higher_is_better = False
@@ -117,12 +117,12 @@ class LPIPS(PictureMetric):
         super().__init__(f"lpips_{backbone}")
         self.network = networks.LPIPS(backbone, weights)
 
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples, of whole pictures."""
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """Mean over the samples, of whole images."""
         return self.network(sr, hr).double().mean()
 
 
-class DISTS(PictureMetric):
+class DISTS(ImageMetric):
     """See `linf.metrics.networks.DISTS`, as for weights."""
 
     higher_is_better = False
@@ -131,12 +131,12 @@ class DISTS(PictureMetric):
         super().__init__("dists")
         self.network = networks.DISTS(weights)
 
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples, of whole pictures."""
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """Mean over the samples, of whole images."""
         return self.network(sr, hr).double().mean()
 
 
-class Diversity(PictureMetric):
+class Diversity(ImageMetric):
     """See `linf.metrics.functional.diversity`."""
 
     higher_is_better = True
@@ -144,14 +144,14 @@ class Diversity(PictureMetric):
     def __init__(self) -> None:
         super().__init__("diversity")
 
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Deviation over the samples, in grey levels; of fewer than two, not a number."""
         if len(sr) < 2:
             return sr.new_full((), torch.nan, dtype=torch.double)
         return functional.diversity(sr[:, None]).double()[0]
 
 
-class NonFinite(PictureMetric):
+class NonFinite(ImageMetric):
     """See `linf.metrics.functional.nonfinite`."""
 
     higher_is_better = False
@@ -159,12 +159,12 @@ class NonFinite(PictureMetric):
     def __init__(self) -> None:
         super().__init__("nonfinite")
 
-    def of_picture(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Sum over the samples."""
         return functional.nonfinite(sr).sum().double()
 
 
-class BitsPerDimension(PictureMean):
+class BitsPerDimension(ImageMean):
     """See `linf.metrics.functional.bits_per_dimension`."""
 
     higher_is_better = False
@@ -173,5 +173,5 @@ class BitsPerDimension(PictureMean):
         super().__init__("bits_per_dim")
 
     def update(self, log_prob: Tensor, dim: int) -> None:
-        """Count in B pictures, of log-densities (B,gh,gw) in nats per patch of ``dim`` values."""
+        """Count in B images, of log-densities (B,gh,gw) in nats per patch of ``dim`` values."""
         self.add(functional.bits_per_dimension(log_prob, dim))

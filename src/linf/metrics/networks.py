@@ -1,4 +1,4 @@
-"""Metric box of the figure: how far apart two pictures are to a frozen network that was trained on ImageNet.
+"""Metric box of the figure: how far apart two images are to a frozen network that was trained on ImageNet.
 
 The networks' weights are torchvision's, as they are or as ``linf weights fetch`` gets them; what was learned on top of
 them comes with the packages lpips and torchmetrics. Nothing is ever downloaded.
@@ -31,24 +31,24 @@ LEARNED = Path("functional", "image", "dists_models", "weights.pt")
 
 
 class Frozen(nn.Module, ABC):
-    """A network that looks at pictures in [0, 1], one by one: memory does not grow with their number."""
+    """A network that looks at images in [0, 1], one by one: memory does not grow with their number."""
 
     @abstractmethod
-    def features(self, picture: Tensor) -> Iterator[Tensor]:
+    def features(self, image: Tensor) -> Iterator[Tensor]:
         """Of (1,3,H,W), from the first layer to the last, each (1,C,h,w)."""
 
     @torch.no_grad()
     def compared(
         self, sr: Tensor, hr: Tensor, figure: Callable[[Iterator[Tensor], Sequence[Tensor]], Tensor]
     ) -> Tensor:
-        """``figure`` of the features of each SR picture, clamped to [0, 1], and of the HR picture it belongs to."""
+        """``figure`` of the features of each SR image, clamped to [0, 1], and of the HR image it belongs to."""
         dtype = next(self.buffers()).dtype
         found = []
         with torch.autocast(sr.device.type, enabled=False):
-            for i, picture in enumerate(sr.split(1)):
+            for i, image in enumerate(sr.split(1)):
                 if i < len(hr):
                     target = list(self.features(hr[i : i + 1].to(dtype)))
-                found.append(figure(self.features(picture.to(dtype).clamp(0, 1)), target))
+                found.append(figure(self.features(image.to(dtype).clamp(0, 1)), target))
         return torch.cat(found)
 
     def train(self, mode: bool = True) -> Self:
@@ -95,15 +95,15 @@ class LPIPS(Frozen):
         _load(self.network.net, names, state, f"{file} does not hold the weights of torchvision's {network}")
         self.eval().requires_grad_(False)
 
-    def features(self, picture: Tensor) -> Iterator[Tensor]:
+    def features(self, image: Tensor) -> Iterator[Tensor]:
         """Of (1,3,H,W) in [0, 1]: five times (1,C,h,w), of length 1 over the channels."""
-        x = self.network.scaling_layer(2 * picture - 1)
+        x = self.network.scaling_layer(2 * image - 1)
         for number in range(1, 6):
             x = getattr(self.network.net, f"slice{number}")(x)
             yield lpips.normalize_tensor(x)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of whole pictures: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,).
+        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,).
 
         Not a number where they have fewer pixels than the network needs.
         """
@@ -136,8 +136,8 @@ class DISTS(Frozen):
     .. math::
         1 − \sum_{ij} α_{ij} \frac{2 μ_x μ_y + c}{μ_x^2 + μ_y^2 + c} + β_{ij} \frac{2 σ_{xy} + c}{σ_x^2 + σ_y^2 + c}
 
-    over the channels j of the picture itself (i = 0) and of VGG16's five stages, whose max pooling is replaced by L2
-    pooling. As the authors' PyTorch package has it, pictures are taken at their own size.
+    over the channels j of the image itself (i = 0) and of VGG16's five stages, whose max pooling is replaced by L2
+    pooling. As the authors' PyTorch package has it, images are taken at their own size.
 
     Args:
         weights: torchvision's state_dict of VGG16, as ``.pth`` or ``.safetensors``; None looks where torchvision keeps
@@ -172,16 +172,16 @@ class DISTS(Frozen):
             self.register_buffer(name, learned[name].flatten())
         self.eval().requires_grad_(False)
 
-    def features(self, picture: Tensor) -> Iterator[Tensor]:
-        """The picture (1,3,H,W) in [0, 1], and five times features (1,C,h,w)."""
-        yield picture
-        x = (picture - self.mean) / self.deviation
+    def features(self, image: Tensor) -> Iterator[Tensor]:
+        """The image (1,3,H,W) in [0, 1], and five times features (1,C,h,w)."""
+        yield image
+        x = (image - self.mean) / self.deviation
         for number, stage in enumerate(self.stages):
             x = stage(self._pooled(x) if number else x)
             yield x
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of whole pictures: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,)."""
+        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,)."""
         return self.compared(sr, hr, self._distance)
 
     def _pooled(self, x: Tensor) -> Tensor:

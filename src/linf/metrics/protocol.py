@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Protocol:
-    """How pictures are scored.
+    """How images are scored.
 
     Attributes:
         name: what tables call it.

@@ -88,13 +88,13 @@ class Regression(nn.Module):
     """An encoder and a conditioner that answers with the colour itself.
 
     Args:
-        encoder: (B,3,h,w) in [-1,1] → (B,C,h,w), with `out_channels`, `halo` and `config`.
+        encoder: (B,3,h,w) in [-1,1] → (B,C,h,w), with `out_channels`, `receptive_field` and `config`.
         conditioner: called with in_channels and out_channels = 3, gives the conditioner.
     """
 
     patch_size = 1
     residual: bool
-    """Whether answers are added to the bilinear picture."""
+    """Whether answers are added to the bilinear image."""
 
     def __init__(
         self, encoder: nn.Module, conditioner: Callable[..., FourierConditioner | LIIFConditioner]
@@ -134,7 +134,7 @@ class Regression(nn.Module):
         Args:
             lr: (B,3,h,w) in [0, 1].
             size: (H, W) of the output.
-            temperature: a sequence of T repeats the picture T times.
+            temperature: a sequence of T repeats the image T times.
             tile: LR pixels a side that are encoded at once.
             chunk: queries decoded at once.
 
@@ -161,7 +161,7 @@ class LIIF(Regression):
 
 
 class LTE(Regression):
-    """Local texture estimator (Lee and Jin, CVPR 2022, arXiv 2111.08918): the bilinear picture's residual.
+    """Local texture estimator (Lee and Jin, CVPR 2022, arXiv 2111.08918): the bilinear image's residual.
 
     Its conditioner is a `FourierConditioner` with the local ensemble.
     """
@@ -169,21 +169,17 @@ class LTE(Regression):
     residual = True
 
 
-def _for_each(temperature: float | Sequence[float], picture: Tensor) -> Tensor:
-    return (
-        picture
-        if np.ndim(temperature) == 0
-        else picture.expand(len(np.atleast_1d(temperature)), *picture.shape)
-    )
+def _for_each(temperature: float | Sequence[float], image: Tensor) -> Tensor:
+    return image if np.ndim(temperature) == 0 else image.expand(len(np.atleast_1d(temperature)), *image.shape)
 
 
 class System(NamedTuple):
-    """What a table shows of a picture in one line."""
+    """What a table shows of an image in one line."""
 
     name: str
     temperature: float | None
     """Of LINF's samples."""
-    pictures: Tensor
+    images: Tensor
     """(S,B,3,H,W), not clamped; S is 1 where nothing is random."""
 
 
@@ -204,7 +200,7 @@ def systems(
         size: (H, W).
         temperatures: of LINF's samples, which share their latents.
         generator: of those latents.
-        known: LINF's law of these pictures, where it has been worked out already.
+        known: LINF's law of these images, where it has been worked out already.
         encoded: their features, from `LINF.encode`, likewise.
     """
     yield System("bicubic", None, bicubic(lr, size)[None])

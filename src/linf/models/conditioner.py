@@ -70,7 +70,7 @@ class FourierConditioner(nn.Module):
         self.mlp.append(nn.Linear(width, out_channels))
 
     @torch.no_grad()
-    def start_near_zero(self) -> None:
+    def zero_init(self) -> None:
         """Shrink the last layer, so that the flow starts as it does with no condition (METHOD §4)."""
         last = self.mlp[-1]
         assert isinstance(last, nn.Linear)

@@ -1,4 +1,4 @@
-"""Any picture at any scale: encode once, in tiles where it is large, and condition every query in bounded memory."""
+"""Any image at any scale: encode once, in tiles where it is large, and condition every query in bounded memory."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from linf.memory import free_memory
 from linf.models.conditioner import Decode
 
 TILE = 256
-"""LR pixels a side of a tile, where a picture is larger than one; the halo comes on top."""
+"""LR pixels a side of a tile, where an image is larger than one; the receptive_field comes on top."""
 
 REACH = 2
 """LR pixels beyond its own that a query depends on after the encoder: its neighbour and the 3×3 of the maps."""
@@ -22,7 +22,7 @@ REACH = 2
 class Block(NamedTuple):
     """The condition of a rectangle of patches. The tensor is a buffer: use it before asking for the next."""
 
-    picture: int
+    image: int
     rows: slice
     """Rows of the patch grid."""
     cols: slice
@@ -30,31 +30,31 @@ class Block(NamedTuple):
     """(out_channels, n), patches in row-major order."""
     patch_size: int
 
-    def of(self, pictures: Tensor) -> Tensor:
-        """The part of pictures (...,B,3,H,W) that the block covers, a view (...,3,y,x)."""
+    def of(self, images: Tensor) -> Tensor:
+        """The part of images (...,B,3,H,W) that the block covers, a view (...,3,y,x)."""
         rows, cols = (
             slice(s.start * self.patch_size, s.stop * self.patch_size) for s in (self.rows, self.cols)
         )
-        return pictures[..., self.picture, :, rows, cols]
+        return images[..., self.image, :, rows, cols]
 
     def fold(self, patches: Tensor, like: Tensor) -> Tensor:
-        """Patches (M·P², n) as a picture (M,y,x), cropped to what they cover of a picture (...,y,x)."""
+        """Patches (M·P², n) as an image (M,y,x), cropped to what they cover of an image (...,y,x)."""
         p, rows, cols = self.patch_size, *(s.stop - s.start for s in (self.rows, self.cols))
         folded = patches.view(-1, p, p, rows, cols).permute(0, 3, 1, 4, 2).reshape(-1, rows * p, cols * p)
         return folded[:, : like.shape[-2], : like.shape[-1]]
 
 
 class Encoded(NamedTuple):
-    """The features of one tile of one picture."""
+    """The features of one tile of one image."""
 
-    picture: int
+    image: int
     rows: tuple[int, int]
     """LR rows (start, stop) whose queries the tile answers."""
     cols: tuple[int, int]
     origin: tuple[int, int]
-    """LR pixel (y, x) of the whole picture at which the features begin."""
+    """LR pixel (y, x) of the whole image at which the features begin."""
     features: Tensor
-    """(1,C,·,·): the tile and `REACH` around it, as far as the picture goes."""
+    """(1,C,·,·): the tile and `REACH` around it, as far as the image goes."""
 
 
 def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) -> tuple[int, int]:
@@ -82,32 +82,34 @@ def tiles(length: int, tile: int) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def encode(encoder: nn.Module, lr: Tensor, *, tile: int = TILE) -> Iterator[Encoded]:
-    """The features of each picture, tile by tile; kept as a list, they serve more than one pass or size.
+    """The features of each image, tile by tile; kept as a list, they serve more than one pass or size.
 
-    Each tile is encoded with `encoder.halo` pixels around it, so that its features are those of the whole picture.
+    Each tile is encoded with `encoder.receptive_field` pixels around it, so that its features are those
+    of the whole image.
 
     Args:
-        encoder: image → features, with `halo`; where that is None, pictures are encoded whole.
+        encoder: LR → features, with `receptive_field`; where that is None, images are encoded whole.
         lr: (B,3,h,w) in [-1, 1].
         tile: LR pixels a side.
     """
     height, width = lr.shape[-2:]
-    halo = 0
-    if encoder.halo is None:
+    receptive_field = 0
+    if encoder.receptive_field is None:
         tile = max(height, width)
     else:
-        halo = int(encoder.halo)  # type: ignore[arg-type]
-    for picture in range(lr.shape[0]):
+        receptive_field = int(encoder.receptive_field)  # type: ignore[arg-type]
+    for image in range(lr.shape[0]):
         for rows in tiles(height, tile):
             for cols in tiles(width, tile):
                 (y0, y1), (x0, x1) = _around(rows, REACH, height), _around(cols, REACH, width)
-                (top, bottom), (left, right) = _around((y0, y1), halo, height), _around((x0, x1), halo, width)
-                image = lr[picture : picture + 1, :, top:bottom, left:right]
-                features = encoder(image.contiguous(memory_format=torch.channels_last))
-                kept = features[..., y0 - top : y1 - top, x0 - left : x1 - left]
-                yield Encoded(
-                    picture, rows, cols, (y0, x0), kept.contiguous(memory_format=torch.channels_last)
+                (top, bottom), (left, right) = (
+                    _around((y0, y1), receptive_field, height),
+                    _around((x0, x1), receptive_field, width),
                 )
+                part = lr[image : image + 1, :, top:bottom, left:right]
+                features = encoder(part.contiguous(memory_format=torch.channels_last))
+                kept = features[..., y0 - top : y1 - top, x0 - left : x1 - left]
+                yield Encoded(image, rows, cols, (y0, x0), kept.contiguous(memory_format=torch.channels_last))
 
 
 def _around(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
@@ -127,7 +129,7 @@ def conditions(
     chunk: int | None = None,
     encoded: Iterable[Encoded] | None = None,
 ) -> Iterator[Block]:
-    """The conditions of all patches that tile each picture, block by block.
+    """The conditions of all patches that tile each image, block by block.
 
     Args:
         encoder: see `encode`.
@@ -156,7 +158,7 @@ def conditions(
             y = centres_y[r].repeat_interleave(c.stop - c.start)
             x = centres_x[c].repeat(r.stop - r.start)
             near = neighbourhood(y, x, (height, width), origin=part.origin, row=part.features.shape[-1])
-            yield Block(part.picture, r, c, decode(maps, of_cell, near), patch_size)
+            yield Block(part.image, r, c, decode(maps, of_cell, near), patch_size)
         del part, maps  # Before the next tile is encoded.
 
 

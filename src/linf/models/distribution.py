@@ -1,6 +1,6 @@
-"""What only this model can say: the exact law of a picture, from one encoding and one pass over its conditions.
+"""What only this model can say: the exact law of an image, from one encoding and one pass over its conditions.
 
-Given the condition, the residual is exactly Gaussian, ``x = m(c) + A(c) z`` (METHOD §4). So at temperature τ a picture
+Given the condition, the residual is exactly Gaussian, ``x = m(c) + A(c) z`` (METHOD §4). So at temperature τ an image
 is ``mean + τ · texture``, each value has the deviation ``τ · deviation``, and before clamping
 
     E‖x(τ) − gt‖² = ‖m − gt‖² + τ² tr(A Aᵀ)
@@ -21,7 +21,7 @@ from linf.models.prior import grid_patches
 
 
 class Law(NamedTuple):
-    """The law of B pictures in the units of [0, 1], not clamped."""
+    """The law of B images in the units of [0, 1], not clamped."""
 
     mean: Tensor
     """(B,3,H,W)."""
@@ -52,7 +52,7 @@ def law(
     hr: Tensor | None = None,
     encoded: Sequence[inference.Encoded] | None = None,
 ) -> Law:
-    """All that the flow says of a picture, however many temperatures are then looked at.
+    """All that the flow says of an image, however many temperatures are then looked at.
 
     Args:
         model: any LINF.
@@ -84,10 +84,10 @@ def law(
             variance = model.flow.variances(block.condition, mix, inverses)
             block.of(spread).copy_(block.fold(variance, region).sqrt() / 2)
         if latents is not None and log_prob is not None:
-            x = latents[block.picture, :, block.rows, block.cols]
+            x = latents[block.image, :, block.rows, block.cols]
             z, density = model.flow.latents_and_log_prob(x.flatten(1), block.condition)
             x.copy_(z.view_as(x))
-            log_prob[block.picture, block.rows, block.cols] = density.view(x.shape[1:])
+            log_prob[block.image, block.rows, block.cols] = density.view(x.shape[1:])
     if latents is not None and log_prob is not None:
         whole = (..., slice(size[0] // model.patch_size), slice(size[1] // model.patch_size))
         latents, log_prob = latents[whole], log_prob[whole]

@@ -74,7 +74,7 @@ class ConditionalFlow(nn.Module):
         x = residual.double()
         centred = x - x.mean(1, keepdim=True)
         variance, axes = torch.linalg.eigh(centred @ centred.T / x.shape[1])
-        # The floor keeps flat data (a black picture) from starting with an infinite weight.
+        # The floor keeps flat data (a black image) from starting with an infinite weight.
         whitening = axes @ torch.diag(variance.clamp_min(1e-8).rsqrt()) @ axes.T
         self.weight[0] = whitening.to(self.weight)
         self.bias[0] = (-whitening @ x.mean(1)).to(self.bias)
@@ -116,7 +116,7 @@ class ConditionalFlow(nn.Module):
         return self.latents_and_log_prob(x, condition)[1]
 
     def inverses(self) -> Tensor:
-        """``W_k⁻¹``, (K+1, D, D): a matter of weights alone, worked out in float64 once per picture."""
+        """``W_k⁻¹``, (K+1, D, D): a matter of weights alone, worked out in float64 once per image."""
         return torch.linalg.inv(self.weight.double()).to(self.weight.dtype)
 
     def inverse(self, z: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:

@@ -47,7 +47,7 @@ def _map(temperature: Tensor, size: Sequence[int]) -> list[Tensor]:
 
 
 def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
-    """Patches of the bilinear picture: (B,3,h,w), centres (B,gh,gw,2), cells (B,2) → (B,3P²,gh,gw), channel-major."""
+    """Patches of the bilinear image: (B,3,h,w), centres (B,gh,gw,2), cells (B,2) → (B,3P²,gh,gw), channel-major."""
     step = torch.arange(patch_size, device=coord.device, dtype=coord.dtype) - patch_size // 2
     offset = torch.cartesian_prod(step, step) if patch_size > 1 else coord.new_zeros(1, 2)
     pixel = coord.flatten(1, 2)[:, None] + offset[:, None] * cell[:, None, None]  # (B, P², gh·gw, 2)
@@ -59,7 +59,7 @@ class LINF(nn.Module):
     """Local implicit normalizing flow (Yao et al., CVPR 2023, arXiv 2303.05156).
 
     Args:
-        encoder: (B,3,h,w) in [-1,1] → (B,C,h,w), with `out_channels`, `halo` and `config`.
+        encoder: (B,3,h,w) in [-1,1] → (B,C,h,w), with `out_channels`, `receptive_field` and `config`.
         conditioner: called with in_channels and out_channels, gives the conditioner.
         flow: the conditional flow; its patch size is the model's.
         prior: predicts latents, of the same patch size; or None.
@@ -107,7 +107,7 @@ class LINF(nn.Module):
         return {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}  # type: ignore[dict-item]
 
     def residual(self, lr: Tensor, hr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """What the flow models: HR patches less the bilinear picture there, in [-1, 1] units.
+        """What the flow models: HR patches less the bilinear image there, in [-1, 1] units.
 
         Args:
             lr: (B,3,h,w) in [0, 1].
@@ -156,7 +156,7 @@ class LINF(nn.Module):
             return
         columns = [self.residual(*batch).transpose(0, 1).flatten(1) for batch in batches]
         self.flow.whiten(torch.cat(columns, dim=1))
-        self.conditioner.start_near_zero()
+        self.conditioner.zero_init()
 
     @torch.no_grad()
     def sample(
@@ -184,7 +184,7 @@ class LINF(nn.Module):
             z: (B,gh,gw,D) latents on the patch grid, gh = ceil(H/P), gw = ceil(W/P), used as they are: a single
                 temperature is then taken as already applied, a sequence multiplies them.
             generator: where the latents come from, if not given.
-            prior: take the latents that the model's prior predicts: one picture, with nothing random in it.
+            prior: take the latents that the model's prior predicts: one image, with nothing random in it.
             tile: LR pixels a side that are encoded at once.
             chunk: queries decoded at once.
             encoded: the features of ``lr``, from `encode`; by default they are made here.
@@ -199,8 +199,8 @@ class LINF(nn.Module):
         single = isinstance(temperature, Tensor) or np.ndim(temperature) == 0
         taus = _map(temperature, size) if isinstance(temperature, Tensor) else check_temperatures(temperature)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
-        pictures, latents = len(taus), prior or z is not None or highest > 0
-        need = 12 * (pictures + 2 * latents)
+        images, latents = len(taus), prior or z is not None or highest > 0
+        need = 12 * (images + 2 * latents)
         if prior:
             if not single or highest > 0 or z is not None:
                 raise UsageError("the prior gives the one latent: prior=True takes no temperature and no z")
@@ -224,17 +224,17 @@ class LINF(nn.Module):
         for block, mean, textures in self.decoded(blocks, () if z is None else (z,), highest):
             region = block.of(out)
             mean, *textures = (block.fold(part, region) / 2 for part in (mean, *textures))
-            for tau, picture in zip(taus, region, strict=True):
-                picture.add_(mean)
+            for tau, image in zip(taus, region, strict=True):
+                image.add_(mean)
                 for texture in textures:
                     if isinstance(tau, Tensor):
-                        picture.addcmul_(texture, block.of(tau.expand(len(lr), 3, *size)))
+                        image.addcmul_(texture, block.of(tau.expand(len(lr), 3, *size)))
                     else:
-                        picture.add_(texture, alpha=tau)
+                        image.add_(texture, alpha=tau)
         return out[0] if single else out
 
     def draw(self, lr: Tensor, size: tuple[int, int], generator: torch.Generator | None = None) -> Tensor:
-        """Latents for every patch of a picture of this size: (B,gh,gw,D), standard Gaussian."""
+        """Latents for every patch of an image of this size: (B,gh,gw,D), standard Gaussian."""
         grid = [-(-n // self.patch_size) for n in size]
         return torch.randn(
             len(lr), *grid, self.flow.dim, generator=generator, device=lr.device, dtype=lr.dtype
@@ -255,7 +255,7 @@ class LINF(nn.Module):
         """
         inverses, lost, seen = self.flow.inverses(), 0, 0
         for block in blocks:
-            columns = [z[block.picture, block.rows, block.cols].flatten(0, 1).T for z in latents]
+            columns = [z[block.image, block.rows, block.cols].flatten(0, 1).T for z in latents]
             mean, textures = self.flow.mean_and_textures(columns, block.condition, inverses)
             for texture in textures or [torch.zeros_like(mean)]:
                 wild = ~(mean.abs() + highest * texture.abs() <= WILD).all(0)
@@ -282,7 +282,7 @@ class LINF(nn.Module):
         chunk: int | None = None,
         encoded: Sequence[inference.Encoded] | None = None,
     ) -> Iterator[inference.Block]:
-        """The conditions of a picture's patches, block by block; see `linf.models.decoding.conditions`."""
+        """The conditions of an image's patches, block by block; see `linf.models.decoding.conditions`."""
         return inference.conditions(
             self.encoder,
             self.conditioner,
@@ -300,7 +300,7 @@ class LINF(nn.Module):
         return -(-self.prior.bytes_per_patch // self.patch_size**2)
 
     def encode(self, lr: Tensor, *, tile: int = inference.TILE) -> list[inference.Encoded]:
-        """The features of LR pictures (B,3,h,w) in [0, 1], for several calls of `sample`."""
+        """The features of LR images (B,3,h,w) in [0, 1], for several calls of `sample`."""
         return list(inference.encode(self.encoder, 2 * lr - 1, tile=tile))
 
     @torch.no_grad()
@@ -313,7 +313,7 @@ class LINF(nn.Module):
         chunk: int | None = None,
         encoded: Sequence[inference.Encoded] | None = None,
     ) -> Tensor:
-        """``z_lr``: the latents of what the enlarged LR picture itself lacks (METHOD §9).
+        """``z_lr``: the latents of what the enlarged LR image itself lacks (METHOD §9).
 
         Args:
             lr: (B,3,h,w) in [0, 1].
@@ -328,7 +328,7 @@ class LINF(nn.Module):
         size = inference.check_size(size, 36 * lr.shape[0], lr.device)
         patches = grid_patches(lr_residual(lr, size), self.patch_size)
         for block in self.blocks(lr, size, tile=tile, chunk=chunk, encoded=encoded):
-            region = patches[block.picture, :, block.rows, block.cols]
+            region = patches[block.image, :, block.rows, block.cols]
             region.copy_(self.flow(region.flatten(1), block.condition)[0].view_as(region))
         return patches
 
@@ -341,7 +341,7 @@ class LINF(nn.Module):
             size: (H, W).
 
         Returns:
-            mean and standard deviation, (B,3,H,W) each, in the units of [0, 1] pictures; at τ the deviation is
+            mean and standard deviation, (B,3,H,W) each, in the units of [0, 1] images; at τ the deviation is
             τ times this one.
         """
         size = inference.check_size(size, 24 * lr.shape[0], lr.device)

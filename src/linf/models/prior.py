@@ -1,4 +1,4 @@
-"""Prior box of the figure: a U-Net that predicts the flow's latent from the LR picture (METHOD §9).
+"""Prior box of the figure: a U-Net that predicts the flow's latent from the LR image (METHOD §9).
 
 Tsao et al., *Boosting Flow-based Generative Super-Resolution Models via Learned Prior*, CVPR 2024, arXiv 2403.10988.
 Modules keep the names of the published code, so that its weights load by name.
@@ -136,7 +136,7 @@ class PointwiseConv(nn.Module):
 
 
 class UNet(nn.Module):
-    """Latent of the upscaled LR picture, and the LR picture → the latent to sample with.
+    """Latent of the upscaled LR image, and the LR image → the latent to sample with.
 
     .. math::
         ẑ = U(z_{lr}, LR),   z_{lr} = f(r | c),   r = up(LR) − up(down(up(LR)))
@@ -186,7 +186,7 @@ class UNet(nn.Module):
             z_lr: (B,D,gh,gw), of any size from 1×1.
             lr: (B,3,h,w) in [-1, 1], of any size from 1×1.
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1], at which LR features are taken; by default they are
-                resized to the grid, which for a grid that covers the picture in whole patches is the same.
+                resized to the grid, which for a grid that covers the image in whole patches is the same.
 
         Returns:
             (B,D,gh,gw).
@@ -215,7 +215,7 @@ class UNet(nn.Module):
 
 
 def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """What enlarging, reducing and enlarging again takes from the enlarged LR picture.
+    """What enlarging, reducing and enlarging again takes from the enlarged LR image.
 
     Args:
         lr: (B,3,h,w) in [0, 1].
@@ -225,27 +225,27 @@ def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
         ``up(lr) − up(down(up(lr)))``, (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
     """
 
-    def resized(picture: Tensor, to: tuple[int, int]) -> Tensor:
-        return F.interpolate(picture, to, mode="bilinear", align_corners=False)
+    def resized(image: Tensor, to: tuple[int, int]) -> Tensor:
+        return F.interpolate(image, to, mode="bilinear", align_corners=False)
 
     lr_up = resized(lr, size)
     return 2 * (lr_up - resized(resized(lr_up, (lr.shape[-2], lr.shape[-1])), size))
 
 
-def grid_patches(picture: Tensor, patch_size: int) -> Tensor:
-    """The patches that tile a picture: (B,3,H,W) → (B,D,ceil(H/P),ceil(W/P)), zero beyond the edge."""
-    height, width = picture.shape[-2:]
-    padded = F.pad(picture, (0, -width % patch_size, 0, -height % patch_size))
+def grid_patches(image: Tensor, patch_size: int) -> Tensor:
+    """The patches that tile an image: (B,3,H,W) → (B,D,ceil(H/P),ceil(W/P)), zero beyond the edge."""
+    height, width = image.shape[-2:]
+    padded = F.pad(image, (0, -width % patch_size, 0, -height % patch_size))
     return F.pixel_unshuffle(padded, patch_size)
 
 
 def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
-    """The patches of `lr_residual` in one contiguous window of whole patches for each picture of a batch.
+    """The patches of `lr_residual` in one contiguous window of whole patches for each image of a batch.
 
     Args:
         lr: (B,3,h,w) in [0, 1].
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
-        cell: (B,2), 2 over the HR size; it may differ from picture to picture.
+        cell: (B,2), 2 over the HR size; it may differ from image to image.
         patch_size: P.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Systems side by side: the same detail of a picture, by every run that has it."""
+"""Systems side by side: the same detail of an image, by every run that has it."""
 
 import textwrap
 from collections.abc import Sequence
@@ -25,38 +25,38 @@ SIDE = 96
 TEMPERATURES = 5
 """Columns of one run."""
 
-UNIT = ["dataset", "scale", "picture"]
+UNIT = ["dataset", "scale", "image"]
 SIGMA = "σ at τ=1\ngrey levels"
 Cell = tuple[str, np.ndarray]
-"""Title and picture (H,W,3) or map (H,W)."""
+"""Title and image (H,W,3) or map (H,W)."""
 
 
 class Place(NamedTuple):
-    """A picture that runs have written; what they made of another size is another picture."""
+    """An image that runs have written; what they made of another size is another image."""
 
     dataset: str
     scale: float
-    picture: str
+    image: str
     size: tuple[int, int]
 
     @property
     def name(self) -> str:
         """Of its figure."""
-        return f"details_{safe(self.dataset)}_x{self.scale:g}_{safe(self.picture)}"
+        return f"details_{safe(self.dataset)}_x{self.scale:g}_{safe(self.image)}"
 
     def folder(self, run: Run) -> Path:
         """Where a run wrote it."""
-        return run.folder / "pictures" / self.dataset / f"x{self.scale:g}" / self.picture
+        return run.folder / "images" / self.dataset / f"x{self.scale:g}" / self.image
 
 
 def places(runs: Sequence[Run], most: int = 4) -> dict[Place, list[Run]]:
-    """Up to ``most`` pictures, those that most runs have, from each data set as many; with the runs that have them."""
+    """Up to ``most`` images, those that most runs have, from each data set as many; with the runs that have them."""
     found: dict[Place, list[Run]] = {}
     for run in runs:
-        for dataset, scale, picture in dict.fromkeys(zip(*(run.pictures[key] for key in UNIT), strict=True)):
-            path = Place(dataset, scale, picture, (0, 0)).folder(run) / "HR.png"
+        for dataset, scale, image in dict.fromkeys(zip(*(run.images[key] for key in UNIT), strict=True)):
+            path = Place(dataset, scale, image, (0, 0)).folder(run) / "HR.png"
             if path.exists():
-                found.setdefault(Place(dataset, scale, picture, _size(path)), []).append(run)
+                found.setdefault(Place(dataset, scale, image, _size(path)), []).append(run)
     shared = [place for place, having in found.items() if len(having) == max(map(len, found.values()))]
     sets = list(dict.fromkeys(place.dataset for place in shared))[:most]
     each = most // max(1, len(sets))
@@ -69,7 +69,7 @@ def _size(path: Path) -> tuple[int, int]:
         with Image.open(path) as file:
             return file.size
     except OSError as error:
-        raise UsageError(f"cannot read picture {path}: {error}; run eval.py there again") from error
+        raise UsageError(f"cannot read image {path}: {error}; run eval.py there again") from error
 
 
 def details(runs: Sequence[Run]) -> dict[str, Figure]:
@@ -78,7 +78,7 @@ def details(runs: Sequence[Run]) -> dict[str, Figure]:
 
 
 def _detail(place: Place, having: Sequence[Run], first: str) -> Figure:
-    hr, lr = _picture(place, having[0], "HR"), _picture(place, having[0], "LR")
+    hr, lr = _image(place, having[0], "HR"), _image(place, having[0], "LR")
     shared: list[Cell] = []
     rows: list[tuple[Run, list[Cell], list[Cell]]] = []
     bicubic = next((run for run in having if "bicubic" in _systems(place, run)), None)
@@ -87,27 +87,27 @@ def _detail(place: Place, having: Sequence[Run], first: str) -> Figure:
         for system in _systems(place, run):
             if system != "bicubic" or run is bicubic:  # It is every run's.
                 cells = own if run.samples and system != "bicubic" else shared
-                cells.append((_title(place, run, system, first), _picture(place, run, system)))
+                cells.append((_title(place, run, system, first), _image(place, run, system)))
         if own:
             rows.append((run, own, _maps(place, run)))
-    made = [picture for _, picture in [*shared, *(cell for _, own, _ in rows for cell in own)]]
+    made = [image for _, image in [*shared, *(cell for _, own, _ in rows for cell in own)]]
     square = fullest_square(_variance(made or [hr]), SIDE)
 
     top = [("LR", _enlarged(lr, hr.shape)), *shared, ("HR", hr)]
     figure, axes = _grid(1 + len(rows), max([1 + len(top), *(len(own) + len(maps) for _, own, maps in rows)]))
-    _show(axes[0, 0], _folded(f"{place.picture} ×{place.scale:g}", 22), hr)
+    _show(axes[0, 0], _folded(f"{place.image} ×{place.scale:g}", 22), hr)
     y, x = square
     frame = Rectangle((x.start, y.start), x.stop - x.start, y.stop - y.start, fill=False, edgecolor="red")
     axes[0, 0].add_patch(frame)
-    for axis, (title, picture) in zip(axes[0, 1:], top, strict=False):
-        _show(axis, title, picture[square])
+    for axis, (title, image) in zip(axes[0, 1:], top, strict=False):
+        _show(axis, title, image[square])
     highest = max(
         (_highest(values[square]) for *_, maps in rows for name, values in maps if name == SIGMA), default=1
     )
     for line, (run, own, maps) in zip(axes[1:], rows, strict=True):
         line[0].set_ylabel(_folded(run.label, 24), fontsize=8)
-        for axis, (title, picture) in zip(line, own, strict=False):
-            _show(axis, title, picture[square])
+        for axis, (title, image) in zip(line, own, strict=False):
+            _show(axis, title, image[square])
         for axis, (title, values) in zip(line[len(own) :], maps, strict=False):
             _show_map(axis, title, values[square], highest if title == SIGMA else _highest(values))
     for axis in axes.flat:
@@ -117,7 +117,7 @@ def _detail(place: Place, having: Sequence[Run], first: str) -> Figure:
 
 def _systems(place: Place, run: Run) -> list[str]:
     """What a run has drawn, of many temperatures some."""
-    of = run.pictures[(run.pictures[UNIT] == [place.dataset, place.scale, place.picture]).all(axis=1)]
+    of = run.images[(run.images[UNIT] == [place.dataset, place.scale, place.image]).all(axis=1)]
     of = of.sort_values("temperature", kind="stable")["system"]
     there = [system for system in of if (place.folder(run) / f"{system}.png").exists()]
     taus = [system for system in there if system.startswith("τ=")]
@@ -125,12 +125,12 @@ def _systems(place: Place, run: Run) -> list[str]:
     return [system for system in there if system not in left]
 
 
-def _picture(place: Place, run: Run, name: str) -> np.ndarray:
+def _image(place: Place, run: Run, name: str) -> np.ndarray:
     path = place.folder(run) / f"{name}.png"
-    picture = read_image(path)
-    if name != "LR" and picture.shape[1::-1] != place.size:
+    image = read_image(path)
+    if name != "LR" and image.shape[1::-1] != place.size:
         raise UsageError(f"{path} is of another size than HR.png; run eval.py there again")
-    return picture
+    return image
 
 
 def _enlarged(lr: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -159,20 +159,20 @@ def _maps(place: Place, run: Run) -> list[Cell]:
     return maps
 
 
-def _variance(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+def _variance(images: Sequence[np.ndarray]) -> torch.Tensor:
     """How far systems differ, (H,W)."""
-    total = np.zeros(pictures[0].shape, np.float32)
+    total = np.zeros(images[0].shape, np.float32)
     squares = total.copy()
-    for picture in pictures:
-        values = picture.astype(np.float32)
+    for image in images:
+        values = image.astype(np.float32)
         total += values
         squares += values * values
-    return torch.from_numpy((squares / len(pictures) - (total / len(pictures)) ** 2).mean(2))
+    return torch.from_numpy((squares / len(images) - (total / len(images)) ** 2).mean(2))
 
 
 def _title(place: Place, run: Run, system: str, first: str) -> str:
-    """Its name, and PSNR and LPIPS of the whole picture."""
-    of = run.pictures[(run.pictures[UNIT] == [place.dataset, place.scale, place.picture]).all(axis=1)]
+    """Its name, and PSNR and LPIPS of the whole image."""
+    of = run.images[(run.images[UNIT] == [place.dataset, place.scale, place.image]).all(axis=1)]
     of = of[of["system"] == system]
     names = [first, *[name for name in PERCEPTION if name in of][:1]]
     values = [
@@ -207,8 +207,8 @@ def _highest(values: np.ndarray) -> float:
     return max(float(values.max(where=np.isfinite(values), initial=0)), 1e-6)
 
 
-def _show(axis: Axes, title: str, picture: np.ndarray) -> None:
-    axis.imshow(picture, interpolation="nearest")
+def _show(axis: Axes, title: str, image: np.ndarray) -> None:
+    axis.imshow(image, interpolation="nearest")
     axis.set_title(title, fontsize=7.5, loc="center")
 
 

@@ -15,16 +15,16 @@ from numpy.typing import ArrayLike
 from linf.errors import UsageError
 
 KEYS = ["dataset", "scale", "system"]
-WORDS = {"dataset", "picture", "system", "kind"}
+WORDS = {"dataset", "image", "system", "kind"}
 """Columns that are not numbers."""
 
 COLUMNS = {
-    "metrics": [*KEYS, "temperature", "pictures"],
-    "pictures": ["dataset", "picture", "scale", "system", "temperature"],
+    "metrics": [*KEYS, "temperature", "images"],
+    "images": ["dataset", "image", "scale", "system", "temperature"],
     "distribution": [
         *(
             "dataset",
-            "picture",
+            "image",
             "scale",
             "bits_per_dim",
             "whitened_mean",
@@ -33,9 +33,9 @@ COLUMNS = {
         ),
         *("error_y", "variance_y", "error_rgb", "variance_rgb"),
     ],
-    "calibration": ["dataset", "picture", "scale", "kind", "nominal", "covered"],
+    "calibration": ["dataset", "image", "scale", "kind", "nominal", "covered"],
 }
-"""What each table must have; those of `metrics` and `pictures` are followed by a column for each metric."""
+"""What each table must have; those of `metrics` and `images` are followed by a column for each metric."""
 
 MUST = {"label": str, "model": dict, "protocol": dict, "metrics": list, "temperatures": list}
 MAY: dict[str, type | tuple[type, ...]] = {
@@ -53,8 +53,8 @@ class Run:
         folder: where it lies.
         label: what legends call it.
         about: the content of its ``run.json``.
-        metrics: means over pictures; a line for each data set, scale and system.
-        pictures: the same for each picture.
+        metrics: means over images; a line for each data set, scale and system.
+        images: the same for each image.
         distribution: likelihood, whitened residuals, and what closed-form PSNR is made of; empty but for LINF.
         calibration: shares of HR within predicted intervals; empty but for LINF.
         config: Hydra's config of the run, word for word, where there is one.
@@ -64,7 +64,7 @@ class Run:
     label: str
     about: dict[str, Any]
     metrics: pd.DataFrame
-    pictures: pd.DataFrame
+    images: pd.DataFrame
     distribution: pd.DataFrame
     calibration: pd.DataFrame
     config: str | None
@@ -103,9 +103,9 @@ class Run:
         return str(curve["system"].iloc[0]) if len(curve) else self.system
 
     def closed_form(self, dataset: str, scale: float, temperatures: ArrayLike) -> np.ndarray:
-        """PSNR in dB at each temperature as the law says, means over pictures, of the headline's channels.
+        """PSNR in dB at each temperature as the law says, means over images, of the headline's channels.
 
-        Per picture it is ``-10 log10(error + τ² variance)``; empty where the run has no law.
+        Per image it is ``-10 log10(error + τ² variance)``; empty where the run has no law.
         """
         of = self.distribution
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]
@@ -166,13 +166,13 @@ def read_run(folder: str | Path) -> Run:
     tables = {}
     for name in COLUMNS:
         path = folder / f"{name}.csv"
-        needed = name in ("metrics", "pictures")
+        needed = name in ("metrics", "images")
         tables[name] = _table(path, name) if needed or path.exists() else pd.DataFrame(columns=COLUMNS[name])
-    there = tables["pictures"].groupby(KEYS).size()
-    told = tables["metrics"].set_index(KEYS)["pictures"]
+    there = tables["images"].groupby(KEYS).size()
+    told = tables["metrics"].set_index(KEYS)["images"]
     if told.index.has_duplicates or not told.sort_index().astype(int).equals(there.sort_index()):
         raise UsageError(
-            f"{folder}: metrics.csv and pictures.csv do not belong together; run eval.py there again"
+            f"{folder}: metrics.csv and images.csv do not belong together; run eval.py there again"
         )
     config = folder / ".hydra" / "config.yaml"
     label = " ".join(about["label"].split()) or folder.resolve().name

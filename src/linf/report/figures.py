@@ -116,7 +116,7 @@ def scale(runs: Sequence[Run], dataset: str) -> Figure | None:
     for i, run in enumerate(order):
         values = np.array([run.value(dataset, s, run.best_guess(dataset, s), first) for s in there])
         curve(absolute, there, values, **look(i, i, False))
-        with np.errstate(invalid="ignore"):  # Of two perfect pictures.
+        with np.errstate(invalid="ignore"):  # Of two perfect images.
             curve(gain, there, values - bicubic, **look(i, i, False))
     curve(absolute, there, bicubic, color=GREY, linestyle=DOTTED, marker="x")
     gain.axhline(0, color=GREY, linestyle=DOTTED)
@@ -153,7 +153,7 @@ def _apart(there: Sequence[float]) -> list[float]:
 
 
 def calibration(runs: Sequence[Run], dataset: str) -> Figure | None:
-    """The share of HR that lies within intervals of a nominal probability, means over pictures."""
+    """The share of HR that lies within intervals of a nominal probability, means over images."""
     drawn = [run for run in sampled(runs, dataset) if (run.calibration["dataset"] == dataset).any()]
     if not drawn:
         return None

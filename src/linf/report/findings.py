@@ -96,7 +96,7 @@ def plane(runs: Sequence[Run], dataset: str) -> list[str]:
     known = published_points(runs, dataset, name)
     read = "; ".join(dict.fromkeys(known["source"]))
     told += [f"Hollow points are published, of other training data and code ({read})."] * bool(read)
-    told += [f"No published pair of {psnr.title} and LPIPS is known here for these pictures."] * (not read)
+    told += [f"No published pair of {psnr.title} and LPIPS is known here for these images."] * (not read)
     if len(drawn) < len(there):
         told.append(f"{len(drawn)} of {len(there)} scales are drawn.")
     return told + _without_lpips([run for run in runs if perception([run], dataset) is None])
@@ -167,17 +167,17 @@ def calibration(runs: Sequence[Run], dataset: str) -> list[str]:
 
 
 def details(runs: Sequence[Run]) -> list[str]:
-    """How to read the pictures, and which runs lack them."""
+    """How to read the images, and which runs lack them."""
     chosen = places(runs)
     if not chosen:
-        return ["No run has written pictures."]
+        return ["No run has written images."]
     told = [
         f"The square of {SIDE} pixels in which the systems differ most; above each, {METRICS[headline(runs)].title} "
-        "and LPIPS of the whole picture, where measured."
+        "and LPIPS of the whole image, where measured."
     ]
     having = [run for of in chosen.values() for run in of]
     lacking = [run.label for run in runs if run not in having]
-    return told + [f"{_and(lacking)} did not write these pictures."] * bool(lacking)
+    return told + [f"{_and(lacking)} did not write these images."] * bool(lacking)
 
 
 def notes(runs: Sequence[Run]) -> list[str]:
@@ -193,24 +193,24 @@ def notes(runs: Sequence[Run]) -> list[str]:
         for s in scales(runs, dataset):
             counts, values = (
                 sorted({v for run in runs if np.isfinite(v := run.value(dataset, s, "bicubic", column))})
-                for column in ("pictures", headline(runs))
+                for column in ("images", headline(runs))
             )
             where = f"{dataset} ×{s:g}"
             if len(counts) > 1:
                 told.append(
-                    f"{where}: the runs saw {_and([f'{n:g}' for n in counts])} pictures and cannot be compared."
+                    f"{where}: the runs saw {_and([f'{n:g}' for n in counts])} images and cannot be compared."
                 )
             elif len(protocols) == 1 and np.ptp(values or [0]) > 0.01:
                 gap = np.ptp(values)
                 told.append(
-                    f"{where}: bicubic differs by {gap:.2f} dB between runs, so they saw other LR pictures."
+                    f"{where}: bicubic differs by {gap:.2f} dB between runs, so they saw other LR images."
                 )
     for run in runs:
         if "nonfinite" in run.metrics and run.metrics["nonfinite"].any():
             worst = run.metrics.loc[run.metrics["nonfinite"].idxmax()]
             told.append(
                 f"{run.label}: values that were not finite, most of them in {worst['dataset']} ×{worst['scale']:g} "
-                f"{worst['system']} ({worst['nonfinite']:g} a picture)."
+                f"{worst['system']} ({worst['nonfinite']:g} an image)."
             )
     dirty = [run.label for run in runs if (run.about.get("git") or {}).get("dirty")]
     return told + [f"Made with code that differs from its commit: {_and(dirty)}."] * bool(dirty)

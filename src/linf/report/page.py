@@ -108,7 +108,7 @@ PARTS: dict[str, tuple[str, Callable[[Sequence[Run], str], list[str]], str]] = {
     "temperature": (
         "What temperature buys",
         findings.temperature,
-        "Means over pictures against τ. Level lines have no temperature; the thin black line is the closed form.",
+        "Means over images against τ. Level lines have no temperature; the thin black line is the closed form.",
     ),
     "plane": (
         "Perception and distortion",

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 
 def publish(logger: WandbLogger, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]) -> None:
-    """Log tables as tables, metrics as curves over the temperature, the rest as its summary, and figures as pictures.
+    """Log tables as tables, metrics as curves over the temperature, the rest as its summary, and figures as images.
 
     Args:
         logger: of the run.
@@ -34,7 +34,7 @@ def publish(logger: WandbLogger, tables: Mapping[str, pd.DataFrame], figures: Ma
 
 def _named(prefix: str, table: pd.DataFrame, *, system: bool) -> dict[str, float]:
     """Every figure of a table by what it is of."""
-    keys = ["dataset", "scale", "system", "temperature", "pictures"]
+    keys = ["dataset", "scale", "system", "temperature", "images"]
     return {
         f"{prefix}{row['dataset']}/x{row['scale']:g}/{metric}" + f"/{row['system']}" * system: row[metric]
         for row in table.to_dict("records")

@@ -77,7 +77,7 @@ def measured(runs: Sequence[Run], dataset: str | None = None) -> list[str]:
     for run in runs:
         of = run.metrics if dataset is None else run.metrics[run.metrics["dataset"] == dataset]
         names = [
-            c for c in of.columns[5:] if c not in ("dataset", "scale", "system", "temperature", "pictures")
+            c for c in of.columns[5:] if c not in ("dataset", "scale", "system", "temperature", "images")
         ]
         found += [name for name in names if of[name].notna().any()]
     order = [*METRICS, *found]

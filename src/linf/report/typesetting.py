@@ -15,7 +15,7 @@ WIDEST = 12
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The same as words: digits as usual for each metric, ∞ and – where there is no number."""
-    digits = {"scale": None, "temperature": None, "psnr": 2, "ssim": 4, "pictures": 0} | {
+    digits = {"scale": None, "temperature": None, "psnr": 2, "ssim": 4, "images": 0} | {
         name: metric.digits for name, metric in METRICS.items()
     }
     words = table.astype(object)

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from linf.errors import UsageError, end
-from linf.files import owned
+from linf.files import run_lock
 from linf.runs import launch as distributed
 from linf.runs import sweep as jobs
 from linf.runs.launch import RankFailed, Stopped
@@ -82,7 +82,7 @@ def _recorded(entry: Callable[[DictConfig], Result | None], cfg: DictConfig, swe
     folder = Path(cfg.run_dir)
     hydra = HydraConfig.get()
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    with owned(folder):
+    with run_lock(folder):
         before = jobs.read(folder)
         if sweeping and before.state == "finished" and before.settings == settings:
             log.info("finished before: %s", folder)
@@ -259,7 +259,7 @@ def _leave_out_what_no_user_can_act_on() -> None:
     warnings.filterwarnings(
         "ignore", message=r"The `srun` command is available on your system but is not used"
     )
-    # Metrics of validation are those of all ranks already, also of a rank that had no picture at a scale.
+    # Metrics of validation are those of all ranks already, also of a rank that had no image at a scale.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('val/")
     warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric PSNR was called before")
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from linf.errors import UsageError
-from linf.files import owner, replacing
+from linf.files import atomic_write, owner
 from linf.report.style import STYLE, curve, grid, legend, look
 
 FILE = "job.json"
@@ -61,7 +61,7 @@ def read(folder: Path) -> Job:
 def write(folder: Path, job: Job) -> None:
     """Leave word; UsageError where the folder cannot be written."""
     try:
-        with replacing(folder / FILE) as part:
+        with atomic_write(folder / FILE) as part:
             part.write_text(json.dumps(asdict(job), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
@@ -191,9 +191,9 @@ def figure(sweep: Path) -> Figure:
 def summarise(sweep: Path) -> pd.DataFrame:
     """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return its `table`."""
     found = table(sweep)
-    with replacing(sweep / "sweep.csv") as part:
+    with atomic_write(sweep / "sweep.csv") as part:
         found.to_csv(part, index=False)
-    with replacing(sweep / "sweep.png") as part:
+    with atomic_write(sweep / "sweep.png") as part:
         figure(sweep).savefig(part, format="png")
     return found
 

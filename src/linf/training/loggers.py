@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from linf.files import replacing
+from linf.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Wandb(WandbLogger):
     def experiment(self) -> Any:
         """W&B's run; one that does nothing, where W&B cannot be reached."""
         if self._experiment is None and not self.kept.is_file():
-            with replacing(self.kept) as part:
+            with atomic_write(self.kept) as part:
                 part.write_text(str(self._id))
         try:
             return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
@@ -81,7 +81,7 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **given: Any) -> None:
-        """Log pictures."""
+        """Log images."""
         self._try(super().log_image, key, images, step, **given)
 
     @rank_zero_only

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from linf.data.pairs import Picture, SRBatch
+from linf.data.pairs import ImagePair, SRBatch
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR
 from linf.models.baselines import Regression
@@ -67,14 +67,14 @@ class Training(pl.LightningModule):
         self.log_dict(named, sync_dist=True)
         return parts["loss"]
 
-    def validation_step(self, picture: Picture, batch_idx: int) -> None:
+    def validation_step(self, image: ImagePair, batch_idx: int) -> None:
         """PSNR on Y at τ = 0, as `Evaluation` takes it."""
-        sr = self._validated(picture.lr, (picture.hr.shape[-2], picture.hr.shape[-1]))
-        border = math.ceil(picture.scale)  # As the benchmark protocol has it.
-        self._psnr_at(_scale_key(picture.scale)).update(sr, picture.hr, picture.lr, border)
+        sr = self._validated(image.lr, (image.hr.shape[-2], image.hr.shape[-1]))
+        border = math.ceil(image.scale)  # As the benchmark protocol has it.
+        self._psnr_at(_scale_key(image.scale)).update(sr, image.hr, image.lr, border)
 
     def _validated(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """The picture that validation scores."""
+        """The image that validation scores."""
         return self.model.sample(lr, size)
 
     def on_validation_epoch_end(self) -> None:

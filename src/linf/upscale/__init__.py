@@ -1,1 +1,1 @@
-"""`linf upscale`: users' own pictures, of any size, at any scale."""
+"""`linf upscale`: users' own images, of any size, at any scale."""

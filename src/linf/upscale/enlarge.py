@@ -1,7 +1,7 @@
-"""A picture of any size through a model, band by band: what is held is bytes in, bytes out, and a band between.
+"""An image of any size through a model, band by band: what is held is bytes in, bytes out, and a band between.
 
-What comes out is what `LINF.sample` gives for the whole picture, rounded, whatever the tiles; latents are drawn on the
-CPU in one order, so that a seed means one picture on every device.
+What comes out is what `LINF.sample` gives for the whole image, rounded, whatever the tiles; latents are drawn on the
+CPU in one order, so that a seed means one image on every device.
 """
 
 import math
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 class Ask(NamedTuple):
-    """What is asked of a model, the same for every picture."""
+    """What is asked of a model, the same for every image."""
 
     temperature: float = 0.0
     samples: int = 1
@@ -48,10 +48,10 @@ class Ask(NamedTuple):
 class Enlarged(NamedTuple):
     """What comes out."""
 
-    pictures: list[np.ndarray]
+    images: list[np.ndarray]
     """(H,W,3) or (H,W,1) for each sample, of the input's type."""
     deviation: np.ndarray | None
-    """(H,W) float16: standard deviation of luma at τ = 1, in the units of [0, 1] pictures."""
+    """(H,W) float16: standard deviation of luma at τ = 1, in the units of [0, 1] images."""
 
 
 def enlarge(
@@ -89,11 +89,11 @@ def enlarge(
     with torch.no_grad(), autocast:
         made = _flow(model, lr, base, ask) if isinstance(model, LINF) else _regression(model, lr, base, ask)
         for rows, cols, values, spread in made:
-            for picture, value in zip(out, values, strict=True):
+            for image, value in zip(out, values, strict=True):
                 if len(lr) == 1:
                     value = torch.tensordot(value.new_tensor(LUMA), value, 1)[None]
                 value = (value * peak).round_().clamp_(0, peak)
-                picture[rows, cols] = value.permute(1, 2, 0).cpu().numpy()
+                image[rows, cols] = value.permute(1, 2, 0).cpu().numpy()
             if deviation is not None and spread is not None:
                 deviation[rows, cols] = spread.cpu().numpy()
             advance((rows.stop - rows.start) * (cols.stop - cols.start))
@@ -146,7 +146,7 @@ def _blocks(
     drawn: Sequence[Latents] = (),
 ) -> Iterator[inference.Block]:
     """The conditions of all patches; latents go on to the next band with each row of tiles."""
-    # Features are given, so that only the shape of the picture is looked at.
+    # Features are given, so that only the shape of the image is looked at.
     blank = torch.empty(1, device=lr.device).expand(1, 3, *lr.shape[1:])
     small = lr.device.type == "cuda" and free_memory(lr.device) < 4 * 2**30
     return inference.conditions(
@@ -163,9 +163,9 @@ def _blocks(
 def _encoded(
     encoder: nn.Module, lr: Tensor, peak: int, tile: int, drawn: Sequence[Latents]
 ) -> Iterator[inference.Encoded]:
-    """`inference.encode` of a picture (3,h,w) or (1,h,w) of whole numbers up to ``peak``, of which a tile is floats."""
+    """`inference.encode` of an image (3,h,w) or (1,h,w) of whole numbers up to ``peak``, of which a tile is floats."""
     height, width = lr.shape[1:]
-    halo = encoder.halo
+    receptive_field = encoder.receptive_field
     for rows in inference.tiles(height, tile):
         for latents in drawn:
             latents.next_band()
@@ -174,10 +174,10 @@ def _encoded(
                 _around(part, inference.REACH, n) for part, n in ((rows, height), (cols, width))
             )
             (top, bottom), (left, right) = (
-                _around(part, OVERLAP if halo is None else int(cast(int, halo)), n)
+                _around(part, OVERLAP if receptive_field is None else int(cast(int, receptive_field)), n)
                 for part, n in (((y0, y1), height), ((x0, x1), width))
             )
-            if halo is None:  # Windows of 8 pixels then lie in a tile as they lie in the picture.
+            if receptive_field is None:  # Windows of 8 pixels then lie in a tile as they lie in the image.
                 top, left = top // 8 * 8, left // 8 * 8
             image = 2 * (lr[None, :, top:bottom, left:right].float() / peak) - 1
             image = image.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -196,20 +196,20 @@ def _bicubic(
     lr: Tensor, size: tuple[int, int], peak: int, dtype: np.dtype[Any], advance: Callable[[int], object]
 ) -> np.ndarray:
     """`Bicubic.sample` in strips: one axis, then the other, in the order of `matlab_bicubic`."""
-    picture = lr if peak == 255 else lr.float()
+    image = lr if peak == 255 else lr.float()
     scales = [n / k for n, k in zip(size, lr.shape[1:], strict=True)]
     for dim in (1, 2) if scales[0] <= scales[1] else (2, 1):
         across = 3 - dim
         shape = [len(lr), *lr.shape[1:]]
-        shape[dim], shape[across] = size[dim - 1], picture.shape[across]
-        new = picture.new_empty(shape)
+        shape[dim], shape[across] = size[dim - 1], image.shape[across]
+        new = image.new_empty(shape)
         for start in range(0, shape[across], STRIP):
             strip = slice(start, start + STRIP)
             where = (slice(None), strip) if across == 1 else (slice(None), slice(None), strip)
-            part = picture[where]
+            part = image[where]
             wanted = [*part.shape[1:]]
             wanted[dim - 1] = size[dim - 1]
             new[where] = matlab_bicubic(part, (wanted[0], wanted[1]))
             advance(math.prod(size) * part.shape[across] // (2 * shape[across]))
-        picture = new
-    return picture.round().clamp(0, peak).permute(1, 2, 0).cpu().numpy().astype(dtype)
+        image = new
+    return image.round().clamp(0, peak).permute(1, 2, 0).cpu().numpy().astype(dtype)

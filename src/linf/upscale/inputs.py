@@ -1,4 +1,4 @@
-"""What `linf upscale` is given: which pictures, how large they become, and where they go."""
+"""What `linf upscale` is given: which images, how large they become, and where they go."""
 
 import glob
 import re
@@ -16,7 +16,7 @@ LARGEST = 1000.0
 
 
 class Job(NamedTuple):
-    """One picture."""
+    """One image."""
 
     source: Path
     folder: Path
@@ -68,10 +68,10 @@ def parse_size(scale: float | None, size: str | None) -> Size:
 
 
 def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Job], Path | None]:
-    """The pictures in order, each once, and the one file that comes out, if `--out` names one."""
+    """The images in order, each once, and the one file that comes out, if `--out` names one."""
     if "-" in inputs:
         if len(inputs) > 1:
-            raise UsageError("- is stdin, one picture: give it alone")
+            raise UsageError("- is stdin, one image: give it alone")
         target = PIPE if out is None else Path(out)
         folder = target.is_dir() or (target != PIPE and target.suffix.lower() not in SUFFIXES)
         return [Job(PIPE, target if folder else Path())], None if folder else target
@@ -96,13 +96,13 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Jo
             job = Job(path, Path(out) if out is not None else path.parent)
             found.setdefault(path.absolute(), job)
     if not found:
-        raise UsageError(f"no picture in {', '.join(inputs)}: {', '.join(sorted(WALKED))} are looked for")
+        raise UsageError(f"no image in {', '.join(inputs)}: {', '.join(sorted(WALKED))} are looked for")
     if out is None or Path(out).is_dir() or out.endswith("/"):
         return list(found.values()), None
     single = len(found) == 1 and only_files
     if out == "-" or Path(out).suffix.lower() in SUFFIXES:
         if not single:
-            raise UsageError(f"--out {out} is one file, and {len(found)} pictures are given: give a folder")
+            raise UsageError(f"--out {out} is one file, and {len(found)} images are given: give a folder")
         return list(found.values()), Path(out)
     if Path(out).is_file() or (Path(out).suffix and single):
         raise UsageError(f"--out {out} is neither a folder nor a file with one of {', '.join(SUFFIXES)}")
@@ -110,14 +110,14 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Jo
 
 
 def _beside(folder: Path, size: Size) -> Path:
-    """Where a folder's pictures go by default: ``photos_x3.7`` beside ``photos``."""
+    """Where a folder's images go by default: ``photos_x3.7`` beside ``photos``."""
     word = f"x{size.scale:g}" if size.scale is not None else f"{size.width or ''}x{size.height or ''}"
     folder = folder.resolve()
     return folder.with_name(f"{folder.name}_{word}")
 
 
 def _walk(folder: Path, root: Path) -> Iterator[Job]:
-    """All pictures in a folder, however deep, but for those that came out before."""
+    """All images in a folder, however deep, but for those that came out before."""
     out, home = root.resolve(), folder.resolve()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)

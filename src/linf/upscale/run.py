@@ -1,4 +1,4 @@
-"""The command ``linf upscale``: files, folders, globs and pipes through a model, one picture after another."""
+"""The command ``linf upscale``: files, folders, globs and pipes through a model, one image after another."""
 
 import errno
 import io
@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from linf.cli.options import asked, chosen_device, chosen_model
 from linf.errors import UsageError
-from linf.files import replacing
-from linf.images.read import Picture, header_size, read_picture
-from linf.images.write import LONGEST, SUFFIXES, enlarged_alpha, losses, write_picture
+from linf.files import atomic_write
+from linf.images.read import Photo, header_size, read_photo
+from linf.images.write import LONGEST, SUFFIXES, enlarged_alpha, losses, write_photo
 from linf.models.baselines import Bicubic, Regression
 from linf.models.linf import LINF
 from linf.upscale.enlarge import Ask, enlarge
@@ -27,10 +27,10 @@ from linf.upscale.inputs import PIPE, Job, Size, parse_size, planned
 
 
 def upscale(given: Namespace) -> None:
-    """Run the command as parsed; ends with status 1 where a picture failed.
+    """Run the command as parsed; ends with status 1 where an image failed.
 
     Raises:
-        UsageError: a mistake that concerns all pictures.
+        UsageError: a mistake that concerns all images.
     """
     for library in ("PIL", "tifffile"):  # What they log of a broken file has its line from us.
         logging.getLogger(library).addHandler(logging.NullHandler())
@@ -45,9 +45,9 @@ def upscale(given: Namespace) -> None:
     if named is not None and given.format not in (None, named):
         raise UsageError(f"--out {one} and --format {given.format} contradict each other: give one of them")
     if piped and (ask.samples > 1 or ask.uncertainty):
-        raise UsageError("one picture goes to stdout: give --out FOLDER with --samples and --uncertainty")
+        raise UsageError("one image goes to stdout: give --out FOLDER with --samples and --uncertainty")
     if piped and sys.stdout.isatty():
-        raise UsageError("stdout is a terminal, which shows no picture: send it on, or give --out FILE")
+        raise UsageError("stdout is a terminal, which shows no image: send it on, or give --out FILE")
     model = chosen_model(given.model, ask)
     command = _Command(model.to(device), size, ask, given.format, given.quality, given.force, one)
     failed = 0
@@ -69,7 +69,7 @@ def upscale(given: Namespace) -> None:
             bar.update(max(0, _expected(job, size) - (bar.n - done)) if not bar.disable else 0)
     if failed:
         if len(jobs) > 1:
-            print(f"{failed} of {len(jobs)} pictures failed", file=sys.stderr)
+            print(f"{failed} of {len(jobs)} images failed", file=sys.stderr)
         sys.stdout.flush()
         raise SystemExit(1)
 
@@ -84,7 +84,7 @@ def _words(error: Exception) -> str:
         if error.errno is None:
             return f"cannot be written: {error}"
         full = "; what was written before is whole" if error.errno == errno.ENOSPC else ""
-        return f"cannot write {error.filename or 'the picture'}: {error.strerror}{full}"
+        return f"cannot write {error.filename or 'the image'}: {error.strerror}{full}"
     if isinstance(error, MemoryError | RuntimeError):
         return "memory is too small for it; give a smaller --scale or --tile"
     return " ".join(str(error).split())
@@ -120,7 +120,7 @@ def _expected(job: Job, size: Size) -> int:
 
 
 class _Command:
-    """What is the same for all pictures, and which files have been written."""
+    """What is the same for all images, and which files have been written."""
 
     def __init__(
         self,
@@ -137,25 +137,25 @@ class _Command:
         self.written: set[Path] = set()
 
     def run(self, job: Job, bar: "tqdm[None]") -> Iterator[str]:
-        """Enlarge one picture; the lines to tell."""
-        picture = read_picture(sys.stdin.buffer.read() if job.source == PIPE else job.source)
-        size = self.size.of(*picture.pixels.shape[:2])
+        """Enlarge one image; the lines to tell."""
+        image = read_photo(sys.stdin.buffer.read() if job.source == PIPE else job.source)
+        size = self.size.of(*image.pixels.shape[:2])
         form = self._format(job)
         if max(size) > LONGEST[form]:
             raise UsageError(f"{form} holds at most {LONGEST[form]} pixels a side, {max(size)} are asked for")
         out, heat = self._outputs(job, size, form)
         for path in (*out, *heat):
-            self._check(path, size, picture, form)
-        made = enlarge(self.model, picture.pixels, size, self.ask, bar.update)
-        alpha = None if picture.alpha is None else enlarged_alpha(picture.alpha, size)
-        while made.pictures:  # What is written needs no memory any more.
-            whole = replace(picture, pixels=made.pictures.pop(0), alpha=alpha)
-            picture.notes += self._write(out[-len(made.pictures) - 1], whole, form)
+            self._check(path, size, image, form)
+        made = enlarge(self.model, image.pixels, size, self.ask, bar.update)
+        alpha = None if image.alpha is None else enlarged_alpha(image.alpha, size)
+        while made.images:  # What is written needs no memory any more.
+            whole = replace(image, pixels=made.images.pop(0), alpha=alpha)
+            image.notes += self._write(out[-len(made.images) - 1], whole, form)
         if made.deviation is not None:
-            with replacing(heat[0]) as part, open(part, "wb") as file:
+            with atomic_write(heat[0]) as part, open(part, "wb") as file:
                 heat_map(made.deviation).save(file, "PNG")
         name = "stdin" if job.source == PIPE else str(job.source)
-        yield from (f"note: {name}: {note}" for note in dict.fromkeys(picture.notes + losses(picture, form)))
+        yield from (f"note: {name}: {note}" for note in dict.fromkeys(image.notes + losses(image, form)))
         if self.one != PIPE:
             self.written |= {path.absolute() for path in (*out, *heat)}
             yield from (f"{path}, {size[1]}×{size[0]}" for path in out)
@@ -169,7 +169,7 @@ class _Command:
         return SUFFIXES.get(named.suffix.lower(), "png") if self.one != PIPE else "png"
 
     def _outputs(self, job: Job, size: tuple[int, int], form: str) -> tuple[list[Path], list[Path]]:
-        """The files of a picture: its samples, and its map."""
+        """The files of an image: its samples, and its map."""
         if self.one == PIPE:
             return [PIPE], []
         if self.one is not None:
@@ -183,13 +183,13 @@ class _Command:
         heat = [folder / f"{stem}_uncertainty.png"] if self.ask.uncertainty else []
         return [folder / f"{stem}{number}{suffix}" for number in numbers], heat
 
-    def _check(self, path: Path, size: tuple[int, int], picture: Picture, form: str) -> None:
+    def _check(self, path: Path, size: tuple[int, int], image: Photo, form: str) -> None:
         """Raise UsageError unless a file may and can be written."""
         if path == PIPE:
             return
         if path.absolute() in self.written:
             raise UsageError(
-                f"another picture of this call was written to {path}; give them folders of their own"
+                f"another image of this call was written to {path}; give them folders of their own"
             )
         if path.is_dir() or (path.exists() and not self.force):
             raise UsageError(f"{path} exists" + ("" if path.is_dir() else "; --force overwrites it"))
@@ -197,7 +197,7 @@ class _Command:
         if not folder.is_dir():
             raise UsageError(f"cannot write {path}: {folder} is no folder")
         # Photographs are seldom packed tighter.
-        raw = math.prod(size) * picture.pixels.shape[2] * picture.pixels.itemsize
+        raw = math.prod(size) * image.pixels.shape[2] * image.pixels.itemsize
         need, free = raw // (50 if form in ("jpg", "webp") else 10), shutil.disk_usage(folder).free
         if self.ask.samples * need > free:
             raise UsageError(
@@ -205,12 +205,12 @@ class _Command:
                 f"{folder}, {free / 2**30:.2g} GiB are free"
             )
 
-    def _write(self, path: Path, picture: Picture, form: str) -> list[str]:
+    def _write(self, path: Path, image: Photo, form: str) -> list[str]:
         if path == PIPE:
             content = io.BytesIO()
-            notes = write_picture(content, picture, form, self.quality)
+            notes = write_photo(content, image, form, self.quality)
             sys.stdout.buffer.write(content.getbuffer())
             sys.stdout.buffer.flush()
             return notes
-        with replacing(path) as part, open(part, "w+b") as file:
-            return write_picture(file, picture, form, self.quality)
+        with atomic_write(path) as part, open(part, "w+b") as file:
+            return write_photo(file, image, form, self.quality)

@@ -1,4 +1,4 @@
-"""What `LINF.sample` holds for a whole picture, the bilinear base and the latents, in any part that is asked for."""
+"""What `LINF.sample` holds for a whole image, the bilinear base and the latents, in any part that is asked for."""
 
 import math
 
@@ -9,7 +9,7 @@ from linf.models.linf import LINF
 
 
 class Bilinear:
-    """The bilinear picture, any rectangle of it: ``F.interpolate(…, mode="bilinear", align_corners=False)``.
+    """The bilinear image, any rectangle of it: ``F.interpolate(…, mode="bilinear", align_corners=False)``.
 
     Args:
         lr: (3,h,w) or (1,h,w), whole numbers.

@@ -19,7 +19,7 @@ TILES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 """LR pixels a side, to choose from."""
 
 OVERLAP = 64
-"""LR pixels around a tile of an encoder that no halo is enough for: seams are then faint."""
+"""LR pixels around a tile of an encoder that no receptive_field is enough for: seams are then faint."""
 
 
 def best_tile(model: LINF | Regression, height: int, width: int, device: torch.device) -> int:
@@ -30,9 +30,9 @@ def best_tile(model: LINF | Regression, height: int, width: int, device: torch.d
     """
     room = free_memory(device) / 2
     encoder = cast(Any, model.encoder)
-    if encoder.halo is None and encoding_bytes(model, (height, width), max(height, width)) <= room:
+    if encoder.receptive_field is None and encoding_bytes(model, (height, width), max(height, width)) <= room:
         return max(height, width)
-    margin = OVERLAP if encoder.halo is None else encoder.halo
+    margin = OVERLAP if encoder.receptive_field is None else encoder.receptive_field
 
     def need(tile: int) -> int:
         own = tile + 2 * inference.REACH

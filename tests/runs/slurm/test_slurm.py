@@ -24,7 +24,7 @@ LONG = (
     "trainer.max_epochs=30",
     "data.batches_per_epoch=5",
     "data.val_limit=1",
-    "callbacks.pictures.every_n_validations=100",
+    "callbacks.panels.every_n_validations=100",
 )
 
 Slurm = Callable[..., str]

@@ -1,4 +1,4 @@
-"""Image → features, same height and width, no upsampler; each has `out_channels`, `halo` and `config`."""
+"""Image → features, same height and width, no upsampler; each has `out_channels`, `receptive_field` and `config`."""
 
 from linf.models.encoders.edsr import EDSR
 from linf.models.encoders.rdn import RDN

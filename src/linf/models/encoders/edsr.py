@@ -53,7 +53,7 @@ class EDSR(nn.Module):
             *(ResidualBlock(channels, residual_scale) for _ in range(blocks)), conv3x3(channels, channels)
         )
         self.out_channels, self.checkpoint = channels, checkpoint
-        self.halo = 2 * blocks + 2
+        self.receptive_field = 2 * blocks + 2
         """LR pixels around a tile that its features depend on: one for each 3×3 convolution in a row."""
         start_from(self, pretrained)
 

@@ -5,7 +5,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3×3 convolution that keeps the picture's size."""
+    """3×3 convolution that keeps the image's size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 

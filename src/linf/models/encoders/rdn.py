@@ -68,7 +68,7 @@ class RDN(nn.Module):
         self.RDBs = nn.ModuleList(ResidualDenseBlock(channels, growth, layers) for _ in range(blocks))
         self.GFF = nn.Sequential(nn.Conv2d(blocks * channels, channels, 1), conv3x3(channels, channels))
         self.out_channels, self.checkpoint = channels, checkpoint
-        self.halo = 3 + blocks * layers
+        self.receptive_field = 3 + blocks * layers
         start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:

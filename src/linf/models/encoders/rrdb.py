@@ -72,7 +72,7 @@ class RRDBNet(nn.Module):
         self.RRDB_trunk = nn.Sequential(*(RRDB(channels, growth) for _ in range(blocks)))
         self.trunk_conv = conv3x3(channels, channels)
         self.out_channels, self.checkpoint = channels, checkpoint
-        self.halo = 2 + 15 * blocks
+        self.receptive_field = 2 + 15 * blocks
         start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Encoder box of the figure: SwinIR without its upsampler.
 
 Liang et al., *SwinIR: Image Restoration Using Swin Transformer*, ICCVW 2021, arXiv 2108.10257, on the shifted windows
-of Liu et al., arXiv 2103.14030. Modules keep the names of the published code. Inside, pictures are (B,h,w,C).
+of Liu et al., arXiv 2103.14030. Modules keep the names of the published code. Inside, images are (B,h,w,C).
 """
 
 import os
@@ -17,7 +17,7 @@ from linf.models.encoders.encoder import call, conv3x3
 
 
 def windows(x: Tensor, side: int) -> Tensor:
-    """(B,h,w,C) → (B·h·w/side², side², C), the windows of a picture in row-major order."""
+    """(B,h,w,C) → (B·h·w/side², side², C), the windows of an image in row-major order."""
     b, h, w, c = x.shape
     x = x.view(b, h // side, side, w // side, side, c)
     return x.transpose(2, 3).reshape(-1, side * side, c)
@@ -133,7 +133,7 @@ class ResidualSwinBlock(nn.Module):
 class SwinIR(nn.Module):
     """Swin transformer for restoration; `swinir` is six blocks of six layers of 180 channels, window 8.
 
-    Any size from one pixel up: the picture is padded to whole windows, by reflection where it is wide enough and by
+    Any size from one pixel up: the image is padded to whole windows, by reflection where it is wide enough and by
     its border where not, and the features are cropped back.
 
     Args:
@@ -148,8 +148,8 @@ class SwinIR(nn.Module):
         pretrained: whose weights to begin with, see `start_from`.
     """
 
-    halo = None
-    """Attention reaches too far for exact tiles: pictures are encoded whole."""
+    receptive_field = None
+    """Attention reaches too far for exact tiles: images are encoded whole."""
 
     def __init__(
         self,
@@ -214,7 +214,7 @@ class SwinIR(nn.Module):
 
 
 def padded(image: Tensor, multiple: int) -> Tensor:
-    """A picture grown at the bottom and right to a multiple: reflected where it is large enough, else repeated."""
+    """An image grown at the bottom and right to a multiple: reflected where it is large enough, else repeated."""
     for axis, n in enumerate(image.shape[-2:]):
         if torch.compiler.is_exporting():  # A graph has no branches by size.
             image = image.index_select(axis - 2, _padded_index(n, multiple, image.device))

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from linf.data.pairs import Picture
+from linf.data.pairs import ImagePair
 from linf.errors import UsageError
 from linf.metrics.metric import LPIPS
 from linf.runs.search import STORAGE_FAILED, Trial
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 class ValidationLPIPS(Callback):
-    """Logs ``val/lpips`` after each validation: the mean over its pictures at all scales, of one sample each.
+    """Logs ``val/lpips`` after each validation: the mean over its images at all scales, of one sample each.
 
     Args:
         temperature: of the sample.
         backbone: see `linf.metrics.networks.LPIPS`, as for weights.
         weights: of the backbone.
-        seed: of the latents; each picture and scale has its own, the same each time.
+        seed: of the latents; each image and scale has its own, the same each time.
 
     Raises:
         UsageError: there are no such weights.
@@ -53,11 +53,11 @@ class ValidationLPIPS(Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,
-        batch: Picture,
+        batch: ImagePair,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count in one picture."""
+        """Count in one image."""
         # As `Evaluation` seeds them.
         seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode())
         sr = pl_module.model.sample(  # type: ignore[operator, union-attr]
@@ -69,7 +69,7 @@ class ValidationLPIPS(Callback):
         self.metric.update(sr, batch.hr, batch.lr, 0)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the mean over the pictures of all ranks."""
+        """Log the mean over the images of all ranks."""
         pl_module.log("val/lpips", self.metric.compute(), prog_bar=True)
 
 

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from linf.errors import UsageError
-from linf.files import owned, owner, replacing
+from linf.files import atomic_write, owner, run_lock
 from linf.report.style import STYLE
 from linf.runs.search.front import figure
 from linf.runs.search.space import Space, overrides
@@ -144,7 +144,7 @@ class Search:
                     trial = self.study.ask(self.space)
                     mine[trial.number] = trial.params
                 for number in mine:
-                    claims.enter_context(owned(self._claim(number)))
+                    claims.enter_context(run_lock(self._claim(number)))
             yield mine
 
     def _claim(self, number: int) -> Path:
@@ -201,8 +201,8 @@ class Search:
         """Write ``pareto.csv`` and ``pareto.png`` to the search's folder, and return the `table`."""
         with self._alone():  # Or an older table might take the place of a newer one.
             table = self.table()
-            with replacing(self.folder / "pareto.csv") as part:
+            with atomic_write(self.folder / "pareto.csv") as part:
                 table.to_csv(part)
-            with replacing(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
+            with atomic_write(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
                 figure(table, self.objectives).savefig(part, format="png")
         return table

@@ -3,7 +3,7 @@
 from linf.training.callbacks.checkpoint import CheckpointFiles, LastCheckpoint
 from linf.training.callbacks.ema import EMA
 from linf.training.callbacks.finite import StopAtNonFinite, StopOnSignal
-from linf.training.callbacks.panels import PicturePanels
+from linf.training.callbacks.panels import ImagePanels
 from linf.training.callbacks.progress import ProgressBar
 from linf.training.callbacks.throughput import Acceleration, Throughput
 
@@ -11,8 +11,8 @@ __all__ = [
     "EMA",
     "Acceleration",
     "CheckpointFiles",
+    "ImagePanels",
     "LastCheckpoint",
-    "PicturePanels",
     "ProgressBar",
     "StopAtNonFinite",
     "StopOnSignal",

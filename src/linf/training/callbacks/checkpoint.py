@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from linf.errors import UsageError
-from linf.files import clear, replacing
+from linf.files import atomic_write, clear
 from linf.runs.launch import Stopped
 from linf.training.callbacks.finite import StopOnSignal
 
@@ -22,7 +22,7 @@ class CheckpointFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint beside the one it replaces; UsageError where that fails."""
         try:
-            with replacing(path) as part:
+            with atomic_write(path) as part:
                 torch.save(checkpoint, part)
         # A disk that is full shows as an error of torch's own writer.
         except (OSError, RuntimeError) as error:
@@ -95,7 +95,7 @@ class LastCheckpoint(StopOnSignal):
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero and self.good and self.last.exists():
-            with replacing(self.last.with_name("previous.ckpt")) as part:
+            with atomic_write(self.last.with_name("previous.ckpt")) as part:
                 _link(self.last, part)
         trainer.save_checkpoint(self.last, weights_only=False)
         self.good, self.saved, self.step = True, time.monotonic(), trainer.global_step

@@ -15,7 +15,7 @@ from linf.runs.launch import Stopped
 
 
 class StopOnSignal(Checkpoint):  # Of this kind, so that Lightning calls it after all others.
-    """An interrupt, SIGTERM, SIGUSR1 or SIGUSR2 ends an evaluation after the picture at hand; a second one at once.
+    """An interrupt, SIGTERM, SIGUSR1 or SIGUSR2 ends an evaluation after the image at hand; a second one at once.
 
     Lightning's own answer to SIGTERM speaks to the other ranks in the middle of whatever they are doing, and under
     Slurm its answer to SIGUSR1 saves in mid-step.
@@ -39,7 +39,7 @@ class StopOnSignal(Checkpoint):  # Of this kind, so that Lightning calls it afte
     def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Stop if a signal has come."""
         if self.signum is not None:
-            raise Stopped(self.signum, "between two pictures, which are finished", str(self.folder))
+            raise Stopped(self.signum, "between two images, which are finished", str(self.folder))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Listen no more."""

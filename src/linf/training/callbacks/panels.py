@@ -1,4 +1,4 @@
-"""Pictures to look at during training."""
+"""ImageSet to look at during training."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from linf.evaluation.panels import detail_row, panel
 from linf.models.baselines import systems
 
 
-class PicturePanels(Callback):
-    """After a validation: LR, bicubic, samples and HR of fixed pictures, to the run's folder and its loggers.
+class ImagePanels(Callback):
+    """After a validation: LR, bicubic, samples and HR of fixed images, to the run's folder and its loggers.
 
     Args:
         folder: where ``step_….png`` go.
-        pictures: how many.
+        images: how many.
         every_n_validations: how often.
         temperatures: of the samples shown.
         seed: of their latents, the same each time.
@@ -29,12 +29,12 @@ class PicturePanels(Callback):
         self,
         folder: str,
         *,
-        pictures: int = 3,
+        images: int = 3,
         every_n_validations: int = 1,
         temperatures: tuple[float, ...] = (0.0, 0.8),
         seed: int = 0,
     ) -> None:
-        self.folder, self.pictures, self.temperatures = Path(folder), pictures, list(temperatures)
+        self.folder, self.images, self.temperatures = Path(folder), images, list(temperatures)
         self.every, self.seed = every_n_validations, seed
         self.validations = 0
 
@@ -55,24 +55,24 @@ class PicturePanels(Callback):
         if not trainer.is_global_zero or (self.validations - 1) % self.every:
             return
         rows = []
-        # The last scale's pictures stand last: there the models differ most.
-        for i in range(len(pairs) - min(self.pictures, len(pairs.hr)), len(pairs)):
+        # The last scale's images stand last: there the models differ most.
+        for i in range(len(pairs) - min(self.images, len(pairs.hr)), len(pairs)):
             lr, hr, scale, name, _ = pairs[i]
-            lr, hr = (picture.to(pl_module.device, pl_module.dtype) for picture in (lr, hr))
+            lr, hr = (image.to(pl_module.device, pl_module.dtype) for image in (lr, hr))
             size = (hr.shape[-2], hr.shape[-1])
             generator = torch.Generator(pl_module.device).manual_seed(self.seed)
             made = systems(pl_module.model, lr[None], size, self.temperatures, generator)  # type: ignore[arg-type]
-            named = {name: pictures[0, 0] for name, _, pictures in made}
+            named = {name: images[0, 0] for name, _, images in made}
             rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"
         panel(rows).savefig(path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("val/pictures", [str(path)], step=trainer.global_step)
+                logger.log_image("val/images", [str(path)], step=trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image(
-                    "val/pictures",
+                    "val/images",
                     np.asarray(Image.open(path).convert("RGB")),
                     trainer.global_step,
                     dataformats="HWC",

@@ -105,8 +105,8 @@ class Acceleration(Callback):
     """Switches that change the speed of a training and, but for rounding, nothing else.
 
     Args:
-        compile: `torch.compile` encoder and conditioner; validation, where every picture has another size, stays eager.
-        channels_last: lay the encoder's weights out as its pictures are.
+        compile: `torch.compile` encoder and conditioner; validation, where every image has another size, stays eager.
+        channels_last: lay the encoder's weights out as its images are.
     """
 
     def __init__(self, compile: bool = False, channels_last: bool = False) -> None:
