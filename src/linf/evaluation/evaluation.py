@@ -23,7 +23,8 @@ from linf.evaluation.record import Key, Record, commit, digest, file_digest
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.baselines import Bicubic, Regression
-from linf.models.linf import LINF, check_temperatures
+from linf.models.linf import LINF
+from linf.models.super_resolver import check_temperatures
 from linf.report.evaluations import read_run
 from linf.report.figures import all_figures
 from linf.report.publish import publish
@@ -152,7 +153,7 @@ class Evaluation(pl.LightningModule):
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
-            generator=torch.Generator(self.device).manual_seed(seed),
+            seed=seed,
             shown=kept,
         )
 

@@ -13,8 +13,9 @@ from linf.errors import UsageError
 from linf.losses.perceptual import Perceptual
 from linf.models import baselines
 from linf.models.flow import ConditionalFlow
-from linf.models.linf import LINF, check_temperatures
+from linf.models.linf import LINF
 from linf.models.prior import window_lr_residual
+from linf.models.super_resolver import check_temperatures
 
 
 def nll(flow: ConditionalFlow, residual: Tensor, condition: Tensor) -> Tensor:

@@ -19,8 +19,7 @@ from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.images.read import Photo, header_size, read_photo
 from linf.images.write import LONGEST, SUFFIXES, enlarged_alpha, losses, write_photo
-from linf.models.baselines import Bicubic, Regression
-from linf.models.linf import LINF
+from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.heat_map import heat_map
 from linf.upscale.inputs import PIPE, Job, Size, parse_size, planned
@@ -124,7 +123,7 @@ class _Command:
 
     def __init__(
         self,
-        model: LINF | Regression | Bicubic,
+        model: SuperResolver,
         size: Size,
         ask: Ask,
         form: str | None,

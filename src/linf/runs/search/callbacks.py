@@ -64,7 +64,7 @@ class ValidationLPIPS(Callback):
             batch.lr,
             (batch.hr.shape[-2], batch.hr.shape[-1]),
             temperature=self.temperature,
-            generator=torch.Generator(pl_module.device).manual_seed(seed),
+            seed=seed,
         )
         self.metric.update(sr, batch.hr, batch.lr, 0)
 
