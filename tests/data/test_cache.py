@@ -14,8 +14,8 @@ import pytest
 
 from helpers.images import one_line, write
 from linf.data.cache import ImageCache
-from linf.data.sources import read_image
 from linf.errors import UsageError
+from linf.images.read import read_image
 
 
 def test_cache_gives_the_images_read_only(tmp_path: Path) -> None:

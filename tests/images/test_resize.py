@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from helpers.paths import SHARED
-from linf.data.sources import read_image
 from linf.errors import UsageError
+from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
 DATA = Path(os.environ.get("LINF_TEST_DATA") or SHARED / "data")

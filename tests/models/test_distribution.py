@@ -10,7 +10,8 @@ from torch.distributions import Normal
 
 from linf.coordinates import patch_centres
 from linf.errors import UsageError
-from linf.metrics.functional import LUMA, psnr
+from linf.images.luma import BENCHMARK_LUMA
+from linf.metrics.functional import psnr
 from linf.models.conditioner import FourierConditioner
 from linf.models.distribution import NOMINAL, closed_form_psnr, coverage, law
 from linf.models.encoders import EDSR
@@ -73,7 +74,7 @@ def test_the_deviation_is_that_of_the_moments_and_of_samples(lr: Tensor, patch_s
     assert known.deviation is not None
     torch.testing.assert_close(known.mean, mean, rtol=0, atol=1e-6)
     torch.testing.assert_close(known.deviation[:, :3], deviation, rtol=1e-5, atol=1e-7)
-    luma = torch.einsum("c,sbchw->sbhw", torch.tensor(LUMA), known.textures)
+    luma = torch.einsum("c,sbchw->sbhw", torch.tensor(BENCHMARK_LUMA), known.textures)
     torch.testing.assert_close(known.deviation[:, 3], luma.std(0), rtol=0.1, atol=0)
     assert (known.deviation[:, 3] / luma.std(0)).mean().item() == pytest.approx(1, abs=5e-3)
 

@@ -12,8 +12,9 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from linf.data.sources import read_image, some
+from linf.data.sources import shorten
 from linf.errors import UsageError
+from linf.images.read import read_image
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class ImageCache:
                 kept.append((path, *entry))
         if not kept:
             raise UsageError(
-                f"none of {len(sources)} images ({some(sources, 1)}) is readable and at least {min_side} "
+                f"none of {len(sources)} images ({shorten(sources, 1)}) is readable and at least {min_side} "
                 "pixels a side: give larger images, a smaller crop or a smaller scale"
             )
         self.paths = tuple(path for path, *_ in kept)

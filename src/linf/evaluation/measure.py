@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from linf.data.pairs import ImagePair
-from linf.metrics.functional import LUMA, bits_per_dimension, crop_border
+from linf.images.luma import BENCHMARK_LUMA
+from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
 from linf.models.baselines import Bicubic, Regression, System, systems
 from linf.models.distribution import NOMINAL, Law, coverage, law
@@ -112,7 +113,7 @@ def _distribution(known: Law, hr: Tensor, border: int) -> tuple[Measured, list[M
     assert known.latents is not None
     assert known.log_prob is not None
     error, deviation = (crop_border(part, border).double() for part in (known.mean - hr, known.deviation))
-    luma = torch.einsum("c,bchw->bhw", error.new_tensor(LUMA), error)
+    luma = torch.einsum("c,bchw->bhw", error.new_tensor(BENCHMARK_LUMA), error)
     z = known.latents.double()
     measured: Measured = {
         "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1]).item(),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.metrics.functional import LUMA
+from linf.images.luma import BENCHMARK_LUMA
 from linf.models import decoding as inference
 from linf.models.linf import LINF
 from linf.models.prior import grid_patches
@@ -28,7 +28,7 @@ class Law(NamedTuple):
     textures: Tensor
     """(S,B,3,H,W): ``A z`` of each sample."""
     deviation: Tensor | None = None
-    """(B,4,H,W): standard deviation of R, G, B and Y at τ = 1, Y as `linf.metrics.functional.LUMA` weighs it."""
+    """(B,4,H,W): standard deviation of R, G, B and Y at τ = 1, Y as `linf.images.luma.BENCHMARK_LUMA` weighs it."""
     latents: Tensor | None = None
     """(B,D,H//P,W//P): z of HR, in whole patches; standard Gaussian where the law is right."""
     log_prob: Tensor | None = None
@@ -74,7 +74,7 @@ def law(
     spread = mean.new_zeros(len(lr), 4, *size) if deviation else None
     latents = None if hr is None else grid_patches(2 * (hr - mean), model.patch_size)
     log_prob = None if latents is None else mean.new_zeros(len(lr), *latents.shape[2:])
-    mix, inverses = torch.cat([torch.eye(3), torch.tensor([LUMA])]).to(lr), model.flow.inverses()
+    mix, inverses = torch.cat([torch.eye(3), torch.tensor([BENCHMARK_LUMA])]).to(lr), model.flow.inverses()
     for block, m, parts in model.decoded(model.blocks(lr, size, encoded=encoded), drawn, highest):
         region = block.of(mean)
         region += block.fold(m, region) / 2

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from linf.images.luma import PILLOW_GREY
 from linf.images.resize import matlab_bicubic
 from linf.memory import free_memory
 from linf.models import decoding as inference
@@ -20,9 +21,6 @@ from linf.models.baselines import Bicubic, Regression
 from linf.models.linf import LINF
 from linf.upscale.streams import Bilinear, Latents
 from linf.upscale.tile_size import OVERLAP, best_tile
-
-LUMA = (0.299, 0.587, 0.114)
-"""Grey of RGB, as Pillow and ITU-R BT.601 weigh it."""
 
 STRIP = 256
 """Rows or columns of bicubic that are made at once."""
@@ -91,7 +89,7 @@ def enlarge(
         for rows, cols, values, spread in made:
             for image, value in zip(out, values, strict=True):
                 if len(lr) == 1:
-                    value = torch.tensordot(value.new_tensor(LUMA), value, 1)[None]
+                    value = torch.tensordot(value.new_tensor(PILLOW_GREY), value, 1)[None]
                 value = (value * peak).round_().clamp_(0, peak)
                 image[rows, cols] = value.permute(1, 2, 0).cpu().numpy()
             if deviation is not None and spread is not None:
@@ -109,7 +107,7 @@ def _flow(model: LINF, lr: Tensor, base: Bilinear, ask: Ask) -> Made:
     tile = ask.tile or best_tile(model, lr.shape[1], lr.shape[2], ask.device)
     drawn = [Latents(model, size, ask.seed + k, ask.device) for k in range(ask.samples)] if tau > 0 else []
     blocks = _blocks(model, lr, base, model.patch_size, tile, drawn)
-    luma, inverses = torch.tensor([LUMA], device=ask.device), model.flow.inverses()
+    luma, inverses = torch.tensor([PILLOW_GREY], device=ask.device), model.flow.inverses()
     for block, mean, textures in model.decoded(blocks, cast(list[Tensor], drawn), tau):
         rows, cols = _pixels(block, size)
         under = base(rows, cols)
