@@ -11,9 +11,9 @@ from linf.errors import UsageError
 from linf.images.read import IMAGE_SUFFIXES
 
 BUNDLED = {
-    # motorcycle_left and motorcycle_right are one stereo pair, so both stay on one side of the split.
-    "train": ("chelsea.png", "china.jpg", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"),
-    "heldout": ("astronaut.png", "coffee.png", "flower.jpg"),
+    # The two motorcycles are a stereo pair and stay on one side of the split.
+    "train": ("chelsea.png", "ihc.png", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"),
+    "heldout": ("astronaut.png", "coffee.png"),
 }
 
 
@@ -36,22 +36,23 @@ class ImageSet:
 
 
 def bundled(split: Literal["train", "heldout"]) -> ImageSet:
-    """The colour photographs inside the scikit-image and scikit-learn wheels; no image is in both."""
+    """Colour photographs inside the scikit-image wheel; no scene is in both splits.
+
+    Raises:
+        UsageError: the split is unknown, or the installed scikit-image lacks a photograph.
+    """
     if split not in BUNDLED:
         raise UsageError(f"split {split!r} of the bundled images is unknown: choose 'train' or 'heldout'")
-    homes = []
-    for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
-        spec = find_spec(package)
-        if spec is not None and spec.origin is not None:
-            homes.append(Path(spec.origin).parent / inside)
-    found = {name: [home / name for home in homes if (home / name).is_file()] for name in BUNDLED[split]}
-    missing = [name for name, paths in found.items() if not paths]
+    spec = find_spec("skimage")
+    home = Path(spec.origin).parent / "data" if spec is not None and spec.origin is not None else Path()
+    paths = tuple(home / name for name in BUNDLED[split])
+    missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise UsageError(
-            f"bundled images {', '.join(missing)} are not in the installed scikit-image and scikit-learn: "
-            "reinstall both with pip, or set data.root to a folder of your own"
+            f"bundled images {', '.join(missing)} are not in the installed scikit-image: reinstall it with "
+            "pip, or set data.root to a folder of your own"
         )
-    return ImageSet(f"bundled-{split}", tuple(paths[0] for paths in found.values()))
+    return ImageSet(f"bundled-{split}", paths)
 
 
 def image_folder(root: str | Path, name: str | None = None) -> ImageSet:
