@@ -54,7 +54,7 @@ def test_equal_images_have_no_distance(files: dict[str, Path]) -> None:
     assert perceptual(1 - hr, hr) > 0
 
 
-def test_what_leaves_the_range_is_clamped(files: dict[str, Path]) -> None:
+def test_values_outside_the_range_are_clamped(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
     sr, hr = images()
     wide = 2 * sr - 0.5
@@ -78,10 +78,10 @@ def test_a_copy_is_itself(files: dict[str, Path]) -> None:
     assert copy.deepcopy({"loss": perceptual})["loss"] is perceptual
 
 
-def test_small_windows_are_told_in_words(files: dict[str, Path]) -> None:
+def test_small_windows_are_refused(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
     assert perceptual(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)).isfinite()
-    with pytest.raises(UsageError, match="at least 16 pixels a side, not 15×20"):
+    with pytest.raises(ValueError, match="at least 16 pixels a side, not 15×20"):
         perceptual(torch.rand(1, 3, 15, 20), torch.rand(1, 3, 15, 20))
 
 
@@ -119,7 +119,9 @@ def test_the_choice_is_logged(files: dict[str, Path], caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(("backbone", "named"), [("auto", ["vgg19", "vgg16"]), ("vgg19", ["vgg19"])])
-def test_no_weights_are_told_in_words(places: tuple[Path, Path], backbone: str, named: list[str]) -> None:
+def test_missing_weights_name_places_and_ways(
+    places: tuple[Path, Path], backbone: str, named: list[str]
+) -> None:
     with pytest.raises(UsageError) as error:
         Perceptual(backbone)
     text = str(error.value)
@@ -134,13 +136,13 @@ def test_no_weights_are_told_in_words(places: tuple[Path, Path], backbone: str, 
 
 
 class Code:
-    """What a file must not be able to run."""
+    """Code that a weights file must not be able to run."""
 
     def __reduce__(self) -> tuple:
         return os.mkdir, ("ran",)
 
 
-def test_other_files_are_told_in_words(
+def test_damaged_and_foreign_files_are_refused(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,12 +157,12 @@ def test_other_files_are_told_in_words(
         "text.safetensors": "damaged or of another kind",
         "code.pth": "damaged or of another kind",
     }.items():
-        with pytest.raises(UsageError, match=words) as error:
+        with pytest.raises(ValueError, match=words) as error:
             Perceptual(weights=tmp_path / name)
         assert "\n" not in str(error.value)
         assert name in str(error.value)
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(UsageError, match="does not hold the weights of torchvision's vgg19"):
+    with pytest.raises(ValueError, match="does not hold the weights of torchvision's vgg19"):
         Perceptual("vgg19", files["vgg16"])
-    with pytest.raises(UsageError, match="'vgg11' is not one of auto, vgg19, vgg16"):
+    with pytest.raises(ValueError, match="'vgg11' is not one of auto, vgg19, vgg16"):
         Perceptual("vgg11")
