@@ -125,7 +125,7 @@ def test_gradients_flow() -> None:
     assert torch.autograd.gradcheck(lambda x: matlab_bicubic(x, (3, 9)), image)
 
 
-def test_mistakes_are_told() -> None:
+def test_wrong_sizes_scales_and_dtypes_are_refused() -> None:
     with pytest.raises(UsageError, match="neither size nor scale"):
         matlab_bicubic(torch.rand(4, 4))
     with pytest.raises(UsageError, match="scale is nan"):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from helpers.networks import write_vgg
+from helpers.networks import write_network
 from linf.coordinates import patch_centres
 from linf.data.pairs import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1, l1, latents, nll
@@ -108,7 +108,7 @@ def test_negative_infinite_or_all_zero_weights_are_refused(nll: float, l1: float
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Perceptual]:
-    return partial(Perceptual, weights=write_vgg(tmp_path_factory.mktemp("vgg") / "vgg16.pth"))
+    return partial(Perceptual, weights=write_network(tmp_path_factory.mktemp("vgg") / "vgg16.pth"))
 
 
 def windows(patch_size: int) -> tuple[LINF, SRBatch, Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from helpers.networks import network, write_vgg
+from helpers.networks import convolutions, write_network
 from linf.errors import UsageError
 from linf.losses.perceptual import Perceptual
 
@@ -17,7 +17,7 @@ from linf.losses.perceptual import Perceptual
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("vgg")
-    return {backbone: write_vgg(folder / f"{backbone}.pth", backbone) for backbone in ("vgg19", "vgg16")}
+    return {backbone: write_network(folder / f"{backbone}.pth", backbone) for backbone in ("vgg19", "vgg16")}
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ def test_it_is_the_distance_of_torchvisions_last_convolutions(
     files: dict[str, Path], backbone: str, last: int, chosen: str
 ) -> None:
     perceptual = Perceptual(chosen if chosen == "auto" else backbone, files[backbone])
-    layers = network(backbone).features
+    layers = convolutions(backbone)
     weights = torch.load(files[backbone], weights_only=True)
     layers.load_state_dict(
         {n.removeprefix("features."): w for n, w in weights.items() if "features" in n}, assign=True
@@ -100,7 +100,7 @@ def test_vgg19_comes_before_vgg16_and_torchvisions_before_fetched(
     files: dict[str, Path], places: tuple[Path, Path]
 ) -> None:
     hub, cache = places
-    fetched = write_vgg(cache / "vgg16.safetensors")
+    fetched = write_network(cache / "vgg16.safetensors")
     assert (Perceptual().backbone, Perceptual().weights) == ("vgg16", fetched)
     hub.mkdir(parents=True)
     (hub / "vgg19_bn-c79401a0.pth").write_text("another network")
