@@ -1,6 +1,5 @@
 """Data box of the figure: one decoded copy of all images, shared by every worker and rank."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -14,7 +13,7 @@ import numpy as np
 
 from linf.data.sources import shorten
 from linf.errors import UsageError
-from linf.files import atomic_write, clear
+from linf.files import atomic_write, clear, lock
 from linf.images.read import read_image
 
 log = logging.getLogger(__name__)
@@ -113,9 +112,7 @@ def _load_or_build_index(sources: Sequence[Path], file: Path) -> list[Entry]:
     try:
         if (index := _read_index(file)) is not None:
             return index
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock(file.with_suffix(".lock")):
             if (index := _read_index(file)) is None:
                 clear(file)
                 with atomic_write(file) as part, open(part, "wb") as out:
