@@ -89,7 +89,7 @@ class ImageCache:
         return self.__dict__ | {"_pixels": None}
 
 
-CACHE_MARK = b"LINFPIX1"
+CACHE_MARK = b"LINFPIX2"
 """The end of a cache file: the pixels of all images, the index as JSON, its length in 8 bytes, and this mark."""
 
 Entry = tuple[int, int, int] | str
