@@ -54,7 +54,7 @@ class Photo:
 def header_size(path: Path) -> tuple[int, int] | None:
     """The (h, w) that a file's header claims, before EXIF turns the image; None where the header is unreadable."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as file:
+        with warnings.catch_warnings(action="ignore"), _open(path) as file:
             return file.height, file.width
     except Exception:  # Decoders raise anything; `read_photo` then gives the reason.
         return None
@@ -99,10 +99,8 @@ def read_photo(source: Path | bytes) -> Photo:
     try:
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise UsageError("the file is empty")
-        with (
-            warnings.catch_warnings(action="ignore"),  # A readable image is good enough.
-            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ) as file,
-        ):
+        # A readable image is good enough, whatever Pillow warns of.
+        with warnings.catch_warnings(action="ignore"), _open(source) as file:
             return _image(file, source)
     except UsageError:
         raise
@@ -120,6 +118,10 @@ def read_photo(source: Path | bytes) -> Photo:
         raise UsageError(f"cannot be read: {reason}") from error
 
 
+def _open(source: Path | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ)
+
+
 def _image(file: Image.Image, source: Path | bytes) -> Photo:
     need, free = 12 * file.width * file.height, free_memory(torch.device("cpu"))
     if need > free:
@@ -127,9 +129,8 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
             f"{file.width}×{file.height} pixels need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
         )
     notes: list[str] = []
-    if file.format != "MPO" and getattr(
-        file, "is_animated", False
-    ):  # MPO holds a photograph and its previews.
+    # An MPO holds a photograph and its previews.
+    if file.format != "MPO" and getattr(file, "is_animated", False):
         notes.append("only the first of its frames or pages is taken")
     raw = _raw_mode(file)
     if file.format != "TIFF":  # Loading drops a TIFF's tags; in other formats EXIF may follow the pixels.
@@ -181,9 +182,13 @@ def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:
 def _turn_upright(file: Image.Image) -> None:
     """Turn the pixels as EXIF's orientation says; those of a TIFF are turned as Pillow loads them."""
     file.load()
-    # In place the pixels are turned first, so that damaged EXIF only fails to be rewritten.
-    with contextlib.suppress(Exception):
+    try:
+        # In place the pixels are turned first, so that damaged EXIF only fails to be rewritten.
         ImageOps.exif_transpose(file, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # Damaged EXIF raises anything, and `_descriptive_exif` has noted it.
+        pass
 
 
 def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarray:
@@ -193,7 +198,7 @@ def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarr
     """
     grey = raw.startswith("LA")
     big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ) as again:
+    with _open(source) as again:
         _read_as(again, "RGBA" if grey else raw[:-1] + ("L" if big else "B"))
         _turn_upright(again)
         if grey:
