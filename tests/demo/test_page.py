@@ -27,10 +27,11 @@ from linf.data.sources import bundled
 from linf.demo import mixture as mixing
 from linf.demo import session as visitor
 from linf.demo.mixture import Mixture, around, cut, detail
+from linf.images.luma import PILLOW_GREY
 from linf.images.read import Photo, read_photo
 from linf.models.baselines import LIIF, Bicubic, LIIFConditioner
 from linf.models.encoders import EDSR
-from linf.upscale.enlarge import LUMA, Ask, enlarge
+from linf.upscale.enlarge import Ask, enlarge
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -57,7 +58,7 @@ def test_a_mixture_is_the_models_sample(
     lr = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / image.peak
     wanted = model.sample(lr.expand(-1, 3, -1, -1), mixture.size, temperature=tau, seed=5)[0]
     if channels == 1:
-        wanted = torch.tensordot(torch.tensor(LUMA), wanted, 1)[None]
+        wanted = torch.tensordot(torch.tensor(PILLOW_GREY), wanted, 1)[None]
     torch.testing.assert_close(mixture.values(tau), wanted, rtol=0, atol=1e-6)
     made = mixture.at(tau)
     assert (made.pixels.dtype, made.pixels.shape) == (dtype, (89, 115, channels))

@@ -25,9 +25,9 @@ from skimage.color import rgb2ycbcr
 import linf
 from helpers.commands import Command, Compose
 from helpers.paths import ROOT
-from linf.data.sources import read_image
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
+from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
 SCALES = (2, 3.3)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from linf.coordinates import patch_centres
-from linf.metrics.functional import LUMA
+from linf.images.luma import BENCHMARK_LUMA
 from linf.models.conditioner import FourierConditioner
 from linf.models.distribution import NOMINAL, Distribution, coverage
 from linf.models.encoders import EDSR
@@ -45,7 +45,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(1)
 
 
-COLOURS = torch.cat([torch.eye(3), torch.tensor([LUMA])])
+COLOURS = torch.cat([torch.eye(3), torch.tensor([BENCHMARK_LUMA])])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_the_deviation_is_that_of_samples(lr: Tensor, patch_size: int) -> None:
     assert known.deviation is not None
     torch.testing.assert_close(known.mean, mean, rtol=0, atol=1e-6)
     torch.testing.assert_close(known.deviation[:, :3], deviation, rtol=1e-5, atol=1e-7)
-    luma = torch.einsum("c,sbchw->sbhw", torch.tensor(LUMA), known.noise)
+    luma = torch.einsum("c,sbchw->sbhw", torch.tensor(BENCHMARK_LUMA), known.noise)
     torch.testing.assert_close(known.deviation[:, 3], luma.std(0), rtol=0.1, atol=0)
     assert (known.deviation[:, 3] / luma.std(0)).mean().item() == pytest.approx(1, abs=5e-3)
 

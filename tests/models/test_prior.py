@@ -26,7 +26,7 @@ from linf.checkpoints.published import to_published
 from linf.coordinates import patch_centres
 from linf.data.pairs import SRBatch
 from linf.errors import UsageError
-from linf.losses.flow import LearnedPrior
+from linf.losses.prior import LearnedPrior
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow

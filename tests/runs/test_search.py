@@ -27,7 +27,7 @@ from helpers.commands import Command, Compose, assert_in_words, start, wait_for
 from helpers.runs import RANKS, SMOKE, TINY, fit, state
 from hydra_plugins.linf_search import SearchSweeper
 from linf.errors import UsageError
-from linf.metrics.networks import LPIPS
+from linf.metrics.networks import LPIPSNetwork
 from linf.runs import sweep as jobs
 from linf.runs.search import Search, Trial, overrides, probes, space
 from linf.runs.search.callbacks import Pruning, ValidationLPIPS
@@ -388,7 +388,7 @@ def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_image(
     )
     config.task.optimizer.lr = 1e-2  # So that the weights and their average differ.
     trainer = fit(config, ValidationLPIPS(temperature=0.5, weights=weights, seed=4))
-    distance, found = LPIPS("alex", weights), []
+    distance, found = LPIPSNetwork("alex", weights), []
     pairs = trainer.datamodule.val_pairs
     for i in range(len(pairs)):
         lr, hr, scale, name, _ = pairs[i]

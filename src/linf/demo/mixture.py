@@ -10,11 +10,12 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from linf.images.luma import PILLOW_GREY
 from linf.images.read import Photo
 from linf.images.write import enlarged_alpha
 from linf.models.baselines import Bicubic
 from linf.models.linf import LINF
-from linf.upscale.enlarge import LUMA, Ask, enlarge
+from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.inputs import Size
 
 HIGHEST = 1.0
@@ -126,7 +127,7 @@ class Mixture:
 
 
 def _luma(values: Tensor) -> Tensor:
-    return torch.tensordot(values.new_tensor(LUMA), values, 1)[None]
+    return torch.tensordot(values.new_tensor(PILLOW_GREY), values, 1)[None]
 
 
 def _count(done: list[int], total: int, advance: Callable[[float], object], more: int) -> None:

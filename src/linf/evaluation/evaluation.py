@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from linf.checkpoints.native import resolve_path
 from linf.data.pairs import ImagePair
-from linf.data.sources import read_image
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit, measure
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key, Record, commit, digest, file_digest
+from linf.images.read import read_image
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.baselines import Bicubic, Regression

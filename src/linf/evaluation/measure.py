@@ -9,7 +9,8 @@ from torch import Tensor
 
 from linf.data.pairs import ImagePair
 from linf.evaluation.systems import System, systems
-from linf.metrics.functional import LUMA, bits_per_dimension, crop_border
+from linf.images.luma import BENCHMARK_LUMA
+from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
 from linf.models.distribution import NOMINAL, Distribution, coverage
 from linf.models.super_resolver import SuperResolver
@@ -56,7 +57,7 @@ def measure(
     size = (hr.shape[-2], hr.shape[-1])
     # The distribution and the prior share them.
     features = model.encode(lr)
-    mix = torch.cat([torch.eye(3), torch.tensor([LUMA])]).to(lr)
+    mix = torch.cat([torch.eye(3), torch.tensor([BENCHMARK_LUMA])]).to(lr)
     known = model.distribution(
         lr, size, samples=samples, seed=seed, highest=max(temperatures), mix=mix, hr=hr, features=features
     )
@@ -103,7 +104,7 @@ def _distribution(known: Distribution, hr: Tensor, border: int) -> tuple[Measure
     assert known.latents is not None
     assert known.log_prob is not None
     error, deviation = (crop_border(part, border).double() for part in (known.mean - hr, known.deviation))
-    luma = torch.einsum("c,bchw->bhw", error.new_tensor(LUMA), error)
+    luma = torch.einsum("c,bchw->bhw", error.new_tensor(BENCHMARK_LUMA), error)
     z = known.latents.double()
     measured: Measured = {
         "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1]).item(),

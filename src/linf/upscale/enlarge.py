@@ -11,14 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linf.images.luma import PILLOW_GREY
 from linf.memory import free_memory
 from linf.models.decoding import check_size
 from linf.models.noise import LatentField, rows_kept
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.tile_size import best_tile
-
-LUMA = (0.299, 0.587, 0.114)
-"""Grey of RGB, as Pillow and ITU-R BT.601 weigh it."""
 
 CPU = torch.device("cpu")
 
@@ -73,7 +71,7 @@ def enlarge(
     # 16 bits as int32: devices lack gathers of uint16.
     plane = np.require(pixels, np.uint8 if peak == 255 else np.int32, "W")
     lr = torch.from_numpy(plane).to(ask.device).permute(2, 0, 1)[None]
-    luma = torch.tensor([LUMA], device=ask.device)
+    luma = torch.tensor([PILLOW_GREY], device=ask.device)
     tile = best_tile(model, lr.shape[-2], lr.shape[-1], ask.device) if ask.tile is None else ask.tile
     cols = -(-size[1] // model.patch_size)
     kept = rows_kept(lr, size, model.patch_size, tile or lr.shape[-1])
@@ -108,5 +106,5 @@ def enlarge(
 def _levels(values: Tensor, peak: int, *, grey: bool) -> np.ndarray:
     """(3,y,x) in the units of [0, 1] → (y,x,3) or (y,x,1), rounded."""
     if grey:
-        values = torch.tensordot(values.new_tensor(LUMA), values, 1)[None]
+        values = torch.tensordot(values.new_tensor(PILLOW_GREY), values, 1)[None]
     return (values * peak).round_().clamp_(0, peak).permute(1, 2, 0).cpu().numpy()

@@ -23,7 +23,7 @@ class ValidationLPIPS(Callback):
 
     Args:
         temperature: of the sample.
-        backbone: see `linf.metrics.networks.LPIPS`, as for weights.
+        backbone: see `linf.metrics.networks.LPIPSNetwork`, as for weights.
         weights: of the backbone.
         seed: of the latents; each image and scale has its own, the same each time.
 
