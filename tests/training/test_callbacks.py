@@ -181,7 +181,7 @@ def test_panels_show_the_weights_that_are_validated(composed: Compose, tmp_path:
             seen.append(encoder.head[0].weight.detach().clone())  # type: ignore[index, union-attr]
 
     task.model.encoder.register_forward_hook(note)
-    averaged = [instantiate(config.callbacks[name]) for name in config.callbacks if name in ("ema", "images")]
+    averaged = [instantiate(config.callbacks[name]) for name in config.callbacks if name in ("ema", "panels")]
     quiet_trainer(averaged, max_epochs=2).fit(task, instantiate(config.data))
     second = seen[len(seen) // 2 :]
     assert len(second) == 2 * 2 + 2, "two images at two scales, then two in the panel"
