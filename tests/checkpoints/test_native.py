@@ -16,7 +16,7 @@ import torch
 
 import linf
 from helpers.paths import REFERENCE
-from linf.checkpoints.native import check_resumable
+from linf.checkpoints.resume import check_resumable
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
@@ -182,9 +182,9 @@ def with_tensor(key: str, *shape: int) -> Callable[[Content], None]:
 @pytest.mark.parametrize(
     ("spoil", "match"),
     [
-        (without("model.conditioner.coef.bias"), "lacks 1 tensors, such as 'conditioner.coef.bias'"),
-        (with_tensor("model.flow.extra", 2), "unknown 1 tensors, such as 'flow.extra'"),
-        (with_tensor("model.flow.bias", 3, 4), "mis-shaped 1 tensors, such as 'flow.bias'"),
+        (without("model.conditioner.coef.bias"), "1 missing .conditioner.coef.bias."),
+        (with_tensor("model.flow.extra", 2), "1 unknown .flow.extra."),
+        (with_tensor("model.flow.bias", 3, 4), "1 of another shape .flow.bias."),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(
@@ -213,14 +213,17 @@ def test_tensors_that_do_not_fit_are_named(
         (without("imnet.last._weight"), "3 linear maps"),
         (with_tensor("imnet.linears.2._weight", 3, 3), "linears.2._weight|3 linear maps"),
         (with_tensor("coeff.bias", 6), "unknown tensor 'coeff.bias'"),
-        (with_tensor("encoder.tail.0.weight", 6), "unknown 1 tensors, such as 'encoder.tail.0.weight'"),
+        (with_tensor("encoder.tail.0.weight", 6), "1 unknown .encoder.tail.0.weight."),
         (
             with_tensor("encoder.sub_mean.running_mean", 3),
-            "unknown 1 tensors, such as 'encoder.sub_mean.running_mean'",
+            "1 unknown .encoder.sub_mean.running_mean.",
         ),
-        (with_tensor("encoder.head.1.weight", 6), "unknown 1 tensors, such as 'encoder.head.1.weight'"),
-        (with_tensor("coef.weight", 6, 4, 3, 3), "mis-shaped 1 tensors, such as 'conditioner.coef.weight'"),
-        (with_tensor("layers.0.weight", 6, 24, 3, 3), "mis-shaped .*'conditioner.mlp.0.weight'"),
+        (with_tensor("encoder.head.1.weight", 6), "1 unknown .encoder.head.1.weight."),
+        (
+            with_tensor("coef.weight", 6, 4, 3, 3),
+            "1 of another shape .conditioner.coef.weight.",
+        ),
+        (with_tensor("layers.0.weight", 6, 24, 3, 3), "of another shape .*conditioner.mlp.0.weight"),
     ],
 )
 def test_published_tensors_that_do_not_fit_are_named(

@@ -293,7 +293,6 @@ def test_every_experiment_trains(composed: Compose, photos: Path, tmp_path: Path
     for key, value in NARROW.items():
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, value)
-    config.encoder.pretrained = None  # Its weights are of full size.
     pl.seed_everything(config.seed)
     data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
     if option.endswith("_lp"):  # A prior is learned for a trained model only.

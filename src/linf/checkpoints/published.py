@@ -1,26 +1,27 @@
-"""The published checkpoint format, there and back: ``{"model": {"name", "args", "sd"}}`` (METHOD §10).
+"""The published checkpoint format, read and written: ``{"model": {"name", "args", "sd"}}`` (METHOD §10).
 
-Encoders keep the published names of their tensors; conditioner and flow have names of their own here.
+Encoders and prior keep the published names of their tensors; conditioner and flow have other names here.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.errors import UsageError
 from linf.models.baselines import LIIF, LTE, Regression
-from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
+from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.encoders.swinir import relative_positions, shift_mask
 from linf.models.linf import LINF
 
 State = dict[str, Tensor]
 
 
-def _mean_shift(encoder: nn.Module) -> State:
-    """EDSR's shift by DIV2K's mean colour, which published LINFs hold and never apply."""
+def _mean_shift(encoder: Encoder) -> State:
+    """EDSR's shift by the mean colour of DIV2K, which published files hold and their models never apply."""
     mean = torch.tensor([0.4488, 0.4371, 0.4040])
     eye = torch.eye(3).view(3, 3, 1, 1)
     return {
@@ -31,10 +32,9 @@ def _mean_shift(encoder: nn.Module) -> State:
     }
 
 
-def _upsampler(encoder: nn.Module) -> State:
-    """RRDBNet's upsampler, which published LINFs hold and never call; nobody's weights, so zeros."""
+def _upsampler(encoder: Encoder) -> State:
+    """RRDBNet's upsampler, which published files hold and their models never call; written as zeros."""
     channels = encoder.out_channels
-    assert isinstance(channels, int)
     convolutions = {"upconv1": channels, "upconv2": channels, "HRconv": channels, "conv_last": 3}
     state: State = {}
     for name, out in convolutions.items():
@@ -42,8 +42,8 @@ def _upsampler(encoder: nn.Module) -> State:
     return state
 
 
-def _attention_tables(encoder: nn.Module) -> State:
-    """SwinIR's indices and masks, which follow from its windows; the masks are those of a 48² image."""
+def _attention_tables(encoder: Encoder) -> State:
+    """SwinIR's indices and masks, which follow from its window size; the masks are those of a 48² image."""
     assert isinstance(encoder, SwinIR)
     side = encoder.window
     index, mask = relative_positions(side), shift_mask((48, 48), side, side // 2, torch.device("cpu"))
@@ -57,15 +57,15 @@ def _attention_tables(encoder: nn.Module) -> State:
     return state
 
 
-class _Encoder(NamedTuple):
-    """How a published encoder is called here."""
+class _Published(NamedTuple):
+    """A published encoder in our terms."""
 
-    ours: type[nn.Module]
+    ours: type[Encoder]
     default: dict[str, Any]
     names: dict[str, str]
     """Published argument → ours."""
-    unused: Callable[[nn.Module], State]
-    """What its published state holds beside what it uses."""
+    unused: Callable[[Encoder], State]
+    """What its published state holds beside the tensors that it uses."""
 
 
 _EDSR = {"n_resblocks": "blocks", "n_feats": "channels", "res_scale": "residual_scale"}
@@ -79,35 +79,38 @@ _SWINIR = {
     "drop_path_rate": "drop_path",
 }
 
-ENCODERS = {
-    "edsr-baseline": _Encoder(
+PUBLISHED = {
+    "edsr-baseline": _Published(
         EDSR, {"blocks": 16, "channels": 64, "residual_scale": 1.0}, _EDSR, _mean_shift
     ),
-    "edsr": _Encoder(EDSR, {"blocks": 32, "channels": 256, "residual_scale": 0.1}, _EDSR, _mean_shift),
-    "rdn": _Encoder(RDN, {**_RDN["B"], "channels": 64}, {"G0": "channels"}, lambda encoder: {}),
-    "rrdb": _Encoder(
+    "edsr": _Published(EDSR, {"blocks": 32, "channels": 256, "residual_scale": 0.1}, _EDSR, _mean_shift),
+    "rdn": _Published(RDN, {**_RDN["B"], "channels": 64}, {"G0": "channels"}, lambda encoder: {}),
+    "rrdb": _Published(
         RRDBNet,
         {"blocks": 23, "channels": 64, "growth": 32},
         {"nb": "blocks", "nf": "channels", "gc": "growth"},
         _upsampler,
     ),
-    "swinir": _Encoder(SwinIR, SwinIR().config, _SWINIR, _attention_tables),
+    "swinir": _Published(SwinIR, SwinIR().config, _SWINIR, _attention_tables),
 }
-"""By published name. An encoder that two could describe is written as the first."""
+"""Encoders by published name. One that two entries could describe is written as the first."""
 
 IGNORED = {"no_upsampling", "scale", "rgb_range", "RDNkSize", "RDNconfig", "upscale", "upsampler", "img_size"}
-"""Published arguments of an encoder that decide nothing once it has no upsampler, or are read apart."""
+"""Published arguments of an encoder that have no effect without its upsampler, or are read elsewhere."""
 
 
 def from_published(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    """Config and weights, in our names, of a published LINF, LINF-patch, LIIF or LTE.
+    """Convert a published LINF, LINF-patch, LIIF, LTE or prior to config and weights in our names.
 
     Args:
-        content: of the file.
+        content: what the file holds.
 
     Raises:
-        UsageError: the model, its encoder or a tensor is not known.
+        UsageError: the model, its encoder or a tensor is unknown.
     """
+    if isinstance(content.get("prior_model"), dict):
+        prior, weights = published_prior(content)
+        return {"prior": prior}, weights
     model = content["model"]
     name, args = model["name"], model["args"]
     if name not in ("linf", "linf-patch", "liif", "lte"):
@@ -146,11 +149,32 @@ def from_published(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
     return config, _weights(model["sd"], r"imnet\.layers\.", unused)
 
 
+def published_prior(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
+    """Convert a published prior, ``{"prior_model": {"name", "args", "sd"}, …}``.
+
+    Returns:
+        The arguments of `UNet` beside its ``name``, and its state dict.
+
+    Raises:
+        UsageError: it is another network than `UNet`.
+    """
+    given = content["prior_model"]
+    args = dict(given["args"])
+    channels, width, depth = args.pop("in_chans"), args.pop("dim", 64), args.pop("depth", 3)
+    bilinear_up = args.pop("bilinear", True)
+    patch_size = math.isqrt(max(channels // 3, 1))
+    if given["name"] != "unet" or not bilinear_up or args or channels != 3 * patch_size**2:
+        settings = ", ".join(f"{key}={value!r}" for key, value in given["args"].items())
+        raise UsageError(f"a published prior {given['name']!r} with {settings} is not known here")
+    config = {"name": "UNet", "patch_size": patch_size, "width": width, "depth": depth}
+    return config, dict(given["sd"])
+
+
 def _encoder_config(spec: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
-    """An encoder's config, and the names of what its published state holds and never uses."""
-    if spec["name"] not in ENCODERS:
-        raise UsageError(f"its encoder {spec['name']!r} is none of {', '.join(ENCODERS)}")
-    known, given = ENCODERS[spec["name"]], spec["args"]
+    """An encoder's config, and the names of the tensors that its published state holds and never uses."""
+    if spec["name"] not in PUBLISHED:
+        raise UsageError(f"its encoder {spec['name']!r} is none of {', '.join(PUBLISHED)}")
+    known, given = PUBLISHED[spec["name"]], spec["args"]
     unknown = given.keys() - known.names.keys() - IGNORED
     if unknown:
         raise UsageError(
@@ -164,7 +188,7 @@ def _encoder_config(spec: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
 
 
 def _weights(published: State, mlp: str, unused: set[str], steps: int | None = None) -> State:
-    """Tensors in our names; ``mlp`` begins the keys of the MLP, and a flow has ``steps``."""
+    """The tensors in our names; ``mlp`` matches the prefix of the MLP's keys, and ``steps`` are those of a flow."""
     weights: State = {}
     linears: dict[str, State] = {}
     for key, value in published.items():
@@ -178,7 +202,7 @@ def _weights(published: State, mlp: str, unused: set[str], steps: int | None = N
         elif re.match(r"(coef|freq|phase)\.", key):
             weights[f"conditioner.{key}"] = value
         elif re.match(mlp, key):
-            # LINF's published MLP is 1×1 convolutions.
+            # The published LINF has 1×1 convolutions in place of linear layers.
             weights[re.sub(mlp, "conditioner.mlp.", key, count=1)] = (
                 value.flatten(1) if value.ndim == 4 else value
             )
@@ -195,11 +219,12 @@ def _weights(published: State, mlp: str, unused: set[str], steps: int | None = N
 
 
 def to_published(model: LINF | Regression) -> dict[str, Any]:
-    """The content of a published file: ``{"model": {"name", "args", "sd"}}``.
+    """Convert a model to the content of a published file, ``{"model": {"name", "args", "sd"}}``.
 
     Raises:
         UsageError: the published code has no such encoder or ensemble.
     """
+    assert isinstance(model.encoder, Encoder)
     name, spec, unused = _published_encoder(model.encoder)
     state = {k: v for k, v in model.state_dict().items() if k.startswith("encoder.")}
     state |= {f"encoder.{k}": v for k, v in unused.items()}
@@ -217,7 +242,7 @@ def to_published(model: LINF | Regression) -> dict[str, Any]:
     if isinstance(model, LINF):
         if local or "prior" in model.config:
             raise UsageError(
-                "the published format has no LINF with a local ensemble, and its prior in a file apart"
+                "the published format has no LINF with a local ensemble, and keeps the prior in a file of its own"
             )
         for k in range(model.flow.steps + 1):
             linear = f"imnet.linears.{k}" if k < model.flow.steps else "imnet.last"
@@ -239,16 +264,15 @@ def to_published(model: LINF | Regression) -> dict[str, Any]:
         if isinstance(model, LTE):
             args["hidden_dim"] = conditioner["width"]
         kind = "liif" if isinstance(model, LIIF) else "lte"
-    # Contiguous copies: a stored view would carry all of what it looks at.
+    # Contiguous copies: a view would be saved with the whole tensor behind it.
     state = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}
     return {"model": {"name": kind, "args": args, "sd": state}}
 
 
-def _published_encoder(encoder: nn.Module) -> tuple[str, dict[str, Any], State]:
-    """An encoder's published name, its arguments where they are not the default, and its unused tensors."""
+def _published_encoder(encoder: Encoder) -> tuple[str, dict[str, Any], State]:
+    """An encoder's published name, its arguments that are not the default, and its unused tensors."""
     settings = encoder.config
-    assert isinstance(settings, dict)
-    for name, known in ENCODERS.items():
+    for name, known in PUBLISHED.items():
         if known.ours is not type(encoder):
             continue
         ours = set(known.names.values())
