@@ -15,9 +15,10 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from helpers.commands import Compose
+from helpers.commands import Command, Compose
 from helpers.networks import write_vgg
 from helpers.paths import ROOT
+from helpers.runs import SMOKE
 from linf.runs.search import overrides, probes, space
 
 CONF = ROOT / "conf"
@@ -25,12 +26,16 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EVALUATED = ("metrics", "protocol")
 """Groups of eval.py alone."""
-# The recipe is what datasets share, and a checkpoint is evaluated, not trained.
+BASES = (("data", "default"), ("task", "default"))
+"""What the options of a group share, which is none by itself."""
+# A checkpoint is evaluated, not trained.
 CHOICES = [
     option
     for option in OPTIONS
-    if option not in (("data", "recipe"), ("model", "checkpoint")) and option[0] not in EVALUATED
+    if option not in (*BASES, ("model", "checkpoint")) and option[0] not in EVALUATED
 ]
+PLACES = {"loss": "loss@task.loss", "optimizer": "optimizer@task.optimizer"}
+"""Groups that are chosen for a part of the task."""
 NARROW = {
     "encoder.blocks": 1,
     "encoder.layers": 2,
@@ -78,12 +83,29 @@ def test_every_file_is_an_option_of_a_group_or_an_entry_point() -> None:
     }
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_options_of_a_group_have_one_form(group: str) -> None:
+    files = sorted((CONF / group).glob("*.yaml"))
+    assert len({file.read_text().startswith("# @package _global_\n") for file in files}) == 1
+    assert not any("@package" in file.read_text().partition("\n")[2] for file in files)
+
+
+def test_hydra_itself_is_set_alike_for_training_and_evaluation(composed: Compose) -> None:
+    train, evaluation = (composed(name, "run_dir=x", hydra=True).hydra for name in ("train", "eval"))
+    for key in ("run", "sweep", "output_subdir", "callbacks"):
+        one, other = (
+            OmegaConf.to_container(OmegaConf.create({key: hydra[key]})) for hydra in (train, evaluation)
+        )
+        assert one == other
+
+
 @pytest.mark.parametrize(("group", "option"), CHOICES)
 def test_every_option_composes_and_its_targets_exist(
     composed: Compose, tmp_path: Path, group: str, option: str
 ) -> None:
     # A schedule by step needs their number.
-    given = [f"{group}={option}", f"run_dir={tmp_path}", "trainer.max_steps=10", *root(group, option)]
+    choice = f"{PLACES.get(group, group)}={option}"
+    given = [choice, f"run_dir={tmp_path}", "trainer.max_steps=10", *root(group, option)]
     config = composed("train", *given)
     found = targets(config)
     assert {f"linf.training.{task}" for task in ("Training", "Finetuning", "PriorTraining")} & set(found)
@@ -130,7 +152,7 @@ PROTOCOLS = {
     "div2k": ("psnr_rgb", {2: 8, 3.3: 10, 4: 10, 30: 36}, 1),
     "generative": ("psnr_rgb", {4: 4}, 5),
 }
-"""The first figure, pixels shaved by scale, and samples (METHOD §7)."""
+"""The headline metric, the cropped border by scale, and the samples (METHOD §7)."""
 
 
 @pytest.mark.parametrize("option", PROTOCOLS)
@@ -217,7 +239,7 @@ DECODER = {
 """All behind 64 channels; LINF's from METHOD §2, the baselines' from their layers' sizes (§8)."""
 
 
-@pytest.mark.parametrize("encoder", [option for group, option in CHOICES if group == "encoder"])
+@pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("model", DECODER)
 def test_full_size_models_have_the_published_numbers_of_parameters(
     composed: Compose, encoder: str, model: str
@@ -273,6 +295,36 @@ def test_reading_an_unknown_key_fails(composed: Compose) -> None:
 
 
 # Running
+
+SIZES = [option for group, option in CHOICES if group == "encoder"]
+
+
+def test_every_encoder_has_a_tiny_size(composed: Compose) -> None:
+    with torch.device("meta"):
+        made = {size: instantiate(composed("train", f"encoder={size}").encoder) for size in SIZES}
+    kinds = {type(encoder) for encoder in made.values()}
+    tiny = [encoder for size, encoder in made.items() if size.endswith("_tiny")]
+    assert {type(encoder) for encoder in tiny} == kinds
+    assert all(sum(p.numel() for p in encoder.parameters()) < 20_000 for encoder in tiny)
+    assert len({f"{type(encoder).__name__} {encoder.config}" for encoder in made.values()}) == len(SIZES)
+
+
+@pytest.mark.parametrize("encoder", SIZES)
+@pytest.mark.parametrize("experiment", ["smoke", "demo"])
+def test_every_encoder_runs_in_the_small_experiments(
+    composed: Compose, tmp_path: Path, experiment: str, encoder: str
+) -> None:
+    config = composed("train", f"experiment={experiment}", f"encoder={encoder}", f"run_dir={tmp_path}")
+    model = instantiate(config.task).model
+    asked = OmegaConf.load(CONF / "encoder" / f"{encoder}.yaml")
+    assert all(model.encoder.config[key] == asked[key] for key in model.encoder.config if key in asked)
+    assert model.eval().sample(torch.rand(1, 3, 5, 6), (11, 12)).shape == (1, 3, 11, 12)
+
+
+def test_smoke_trains_swinir(command: Command) -> None:
+    done = command("train", *SMOKE, "encoder=swinir_tiny", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert "trained model: " in done.out
 
 
 @pytest.mark.parametrize("option", [option for group, option in CHOICES if group == "experiment"])

@@ -170,7 +170,7 @@ class SwinIR(Encoder):
             "out_channels": out_channels,
         }
         self.window, self.out_channels, self.checkpoint = window, out_channels, checkpoint
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         hidden = int(channels * mlp_ratio)
         self.conv_first = conv3x3(3, channels)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})
