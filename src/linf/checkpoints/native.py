@@ -26,7 +26,7 @@ from linf.models.prior import UNet
 Model = LINF | LIIF | LTE
 """What a checkpoint can hold."""
 
-PARTS: dict[str, tuple[type, ...]] = {
+BUILDABLE: dict[str, tuple[type, ...]] = {
     "encoder": (EDSR, RDN, RRDBNet, SwinIR),
     "conditioner": (FourierConditioner, LIIFConditioner),
     "flow": (ConditionalFlow,),
@@ -55,7 +55,7 @@ def build(config: dict[str, Any]) -> Model:
 def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
     """The class of a part, with its arguments."""
     arguments = dict(config[part])
-    name, known = arguments.pop("name"), {kind.__name__: kind for kind in PARTS[part]}
+    name, known = arguments.pop("name"), {kind.__name__: kind for kind in BUILDABLE[part]}
     if name not in known:
         raise UsageError(f"its {part} {name!r} is not one of {', '.join(known)}")
     return partial(known[name], **arguments)
