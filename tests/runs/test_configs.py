@@ -1,4 +1,4 @@
-"""Every file of conf/ composes, means something, and says the paper's numbers."""
+"""Configs: every file composes and has an effect, and the defaults are the paper's numbers."""
 
 import itertools
 import re
@@ -25,9 +25,9 @@ CONF = ROOT / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EVALUATED = ("metrics", "protocol")
-"""Groups of eval.py alone."""
+"""Groups that only eval.py has."""
 BASES = (("data", "default"), ("task", "default"))
-"""What the options of a group share, which is none by itself."""
+"""Bases that other options of the group extend and that are incomplete by themselves."""
 # A checkpoint is evaluated, not trained.
 CHOICES = [
     option
@@ -35,7 +35,7 @@ CHOICES = [
     if option not in (*BASES, ("model", "checkpoint")) and option[0] not in EVALUATED
 ]
 PLACES = {"loss": "loss@task.loss", "optimizer": "optimizer@task.optimizer"}
-"""Groups that are chosen for a part of the task."""
+"""Groups whose choice belongs to a part of the task."""
 NARROW = {
     "encoder.blocks": 1,
     "encoder.layers": 2,
@@ -90,7 +90,7 @@ def test_options_of_a_group_have_one_form(group: str) -> None:
     assert not any("@package" in file.read_text().partition("\n")[2] for file in files)
 
 
-def test_hydra_itself_is_set_alike_for_training_and_evaluation(composed: Compose) -> None:
+def test_hydra_settings_are_the_same_in_train_and_eval(composed: Compose) -> None:
     train, evaluation = (composed(name, "run_dir=x", hydra=True).hydra for name in ("train", "eval"))
     for key in ("run", "sweep", "output_subdir", "callbacks"):
         one, other = (
@@ -156,7 +156,9 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize("option", PROTOCOLS)
-def test_protocols_count_what_published_tables_count(composed: Compose, tmp_path: Path, option: str) -> None:
+def test_protocols_crop_and_rank_like_published_tables(
+    composed: Compose, tmp_path: Path, option: str
+) -> None:
     config = composed("eval", f"protocol={option}", "ckpt_path=x", f"run_dir={tmp_path}")
     headline, borders, samples = PROTOCOLS[option]
     protocol = instantiate(config.protocol)
@@ -202,13 +204,13 @@ def shown_commands() -> list[str]:
     return sorted({line.strip(' "') for line in found})
 
 
-def test_the_commands_shown_are_found() -> None:
+def test_commands_in_the_docs_are_found() -> None:
     assert {"train.py", "train.py data=folder data.root=/photos"} < set(shown_commands())
     assert len(shown_commands()) >= 12
 
 
 @pytest.mark.parametrize("line", shown_commands())
-def test_every_command_shown_composes(composed: Compose, tmp_path: Path, line: str) -> None:
+def test_every_command_in_the_docs_composes(composed: Compose, tmp_path: Path, line: str) -> None:
     script, *overrides = line.replace("'", "").replace("…", "x").split()
     runs = list(each_run([override for override in overrides if override not in ("-m", "--multirun")]))
     assert len(runs) > 1 or "-m" not in overrides
@@ -253,7 +255,7 @@ def test_full_size_models_have_the_published_numbers_of_parameters(
     assert sum(sizes.values()) == DECODER[model] + reading * (channels - 64)
 
 
-def test_the_default_is_the_papers_stage_1(composed: Compose, tmp_path: Path) -> None:
+def test_default_config_is_the_papers_stage_1(composed: Compose, tmp_path: Path) -> None:
     config = composed("train", f"run_dir={tmp_path}")
     data, task = config.data, config.task
     assert (data.batch_size, data.batches_per_epoch) == (16, 1000)
@@ -270,12 +272,12 @@ def test_the_default_is_the_papers_stage_1(composed: Compose, tmp_path: Path) ->
     )
 
 
-def test_training_follows_the_model(composed: Compose) -> None:
+def test_data_follows_the_models_patch_size(composed: Compose) -> None:
     config = composed("train", "model=linf_patch", "data.val_scales=[2,3.3]", "seed=7")
     assert (config.data.patch_size, config.task.val_scales, config.data.seed) == (3, [2, 3.3], 7)
 
 
-def test_evaluation_takes_the_models_patches_from_its_file(composed: Compose, checkpoint: Path) -> None:
+def test_evaluation_takes_the_patch_size_from_the_checkpoint(composed: Compose, checkpoint: Path) -> None:
     config = composed("eval", f"ckpt_path={checkpoint}", "run_dir=x")
     assert instantiate(config.task).model.patch_size == 3
 
@@ -284,7 +286,7 @@ def test_evaluation_takes_the_models_patches_from_its_file(composed: Compose, ch
     "wrong", ["task.optimzer.lr=1", "nonsense=1", "data.batchsize=2", "trainer.max_step=1"]
 )
 @pytest.mark.parametrize("name", ["train", "eval"])
-def test_an_unknown_key_fails(composed: Compose, name: str, wrong: str) -> None:
+def test_unknown_key_fails(composed: Compose, name: str, wrong: str) -> None:
     with pytest.raises(ConfigCompositionException, match="Could not override"):
         composed(name, wrong)
 
