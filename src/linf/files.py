@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and folders that belong to one run at a time."""
+"""Files that are written whole or not at all, and locks: one process at a time, one run per folder."""
 
 import fcntl
 import os
@@ -11,17 +11,18 @@ from typing import IO
 from linf.errors import UsageError
 
 LOCK = ".lock"
-"""In a run's folder: held while the run lives, whatever kills it, and says who holds it."""
+"""The name of the file in a run's folder that the run locks while it lives, and that says who it is."""
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name beside ``path`` to write to: what was written takes its place at the end, or is gone where that failed.
+    """Yield a temporary name beside ``path``; what the block writes there replaces ``path`` at its end.
 
-    Whatever happens in between, a reader finds the old file or the new one; also after the power went.
+    If the block fails the temporary file is removed. A reader always finds the old file or the new one, even after a
+    power failure.
 
     Raises:
-        OSError: of the writing, such as a full disk.
+        OSError: Writing failed, for instance because the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,49 +37,59 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def clear(path: Path) -> None:
-    """Remove what a kill left half written of `atomic_write` a path, for whoever is sure that nobody else is at it."""
+    """Remove the temporary files that killed processes left of `atomic_write`; no other process may be writing."""
     for part in path.parent.glob(f".{path.name}.*"):
         part.unlink()
 
 
 @contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a lock file during the block, after waiting for any other process or thread that holds it.
+
+    The lock ends with the process, whatever ends that, and holds across machines that share the folder by NFS.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Be the one run in a folder; UsageError where another one lives there, on this machine or, by NFS, on another."""
+    """Own a run's folder during the block; raise UsageError if another run on any machine owns it."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+") as file:
-        if not _lock(file):
+        if not _acquire(file, fcntl.LOCK_EX):
             raise UsageError(
-                f"{folder} is in use by {_told(file)}: wait for it, or choose another folder with hydra.run.dir=…"
+                f"{folder} is in use by {_holder(file)}: wait for it, or choose another folder with hydra.run.dir=…"
             )
         file.truncate(0)
-        file.write(_oneself())
+        job = os.environ.get("SLURM_JOB_ID")
+        file.write(
+            f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else "")
+        )
         file.flush()
         yield
 
 
 def owner(folder: Path) -> str | None:
-    """Who runs in a folder, in words; None if nobody does."""
+    """Return which process owns a run's folder, as `run_lock` describes it, or None if none does."""
     try:
         with open(folder / LOCK) as file:
-            return None if _lock(file, fcntl.LOCK_SH) else _told(file)
+            return None if _acquire(file, fcntl.LOCK_SH) else _holder(file)
     except FileNotFoundError:
         return None
 
 
-def _lock(file: IO[str], kind: int = fcntl.LOCK_EX) -> bool:
+def _acquire(file: IO[str], kind: int) -> bool:
     try:
-        # Unlike flock's, this kind of lock does not live on in forked loading processes.
+        # Unlike flock's, this kind of lock is not inherited by forked data loading processes.
         fcntl.lockf(file, kind | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     return True
 
 
-def _told(file: IO[str]) -> str:
+def _holder(file: IO[str]) -> str:
     file.seek(0)
     return file.read() or "another run"
-
-
-def _oneself() -> str:
-    job = os.environ.get("SLURM_JOB_ID")
-    return f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else "")

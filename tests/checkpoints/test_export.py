@@ -73,7 +73,7 @@ def inputs(model: LINF, case: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, 
     batch, h, w, height, width = case
     generator = torch.Generator().manual_seed(sum(case))
     lr = 0.3 + 0.4 * torch.rand(batch, 3, h, w, generator=generator)
-    z = model.draw(lr, (height, width), generator)
+    z = model.sample_latents((height, width), sum(case), batch=batch)
     return lr, torch.tensor([height, width]), torch.rand((), generator=generator), z
 
 
@@ -82,7 +82,7 @@ def furthest(model: LINF, graph: Callable[..., Tensor]) -> float:
     worst = 0.0
     for case in SIZES:
         lr, size, temperature, z = inputs(model, case)
-        expected = model.sample(lr, case[3:], z=temperature * z)  # type: ignore[arg-type]
+        expected = model.sample(lr, case[3:], temperature=float(temperature), z=z)  # type: ignore[arg-type]
         with torch.no_grad():
             image = graph(lr, size, temperature, z)
         assert image.shape == expected.shape

@@ -14,8 +14,8 @@ import pytest
 
 from helpers.images import one_line, write
 from linf.data.cache import ImageCache
-from linf.data.sources import read_image
 from linf.errors import UsageError
+from linf.images.read import read_image
 
 
 def test_cache_gives_the_images_read_only(tmp_path: Path) -> None:
@@ -83,11 +83,13 @@ def test_a_file_damaged_on_disk_is_rebuilt(tmp_path: Path) -> None:
     assert np.array_equal(ImageCache([path], cache_dir=tmp_path)[0], read_image(path))
 
 
-def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.png", 100, 100)
-    part = ImageCache([path], cache_dir=tmp_path).file.with_suffix(".part")
-    part.with_suffix(".pixels").unlink()
+    file = ImageCache([path], cache_dir=tmp_path).file
+    file.unlink()
+    part = file.with_name(f".{file.name}.{os.getpid()}")
     part.symlink_to("/dev/full")
+    monkeypatch.setattr("linf.data.cache.clear", lambda file: None)
     with pytest.raises(
         UsageError, match=r"No space left on device; free some space, or .*LINF_CACHE"
     ) as error:
@@ -97,7 +99,7 @@ def test_a_full_disk_is_told_in_words(tmp_path: Path) -> None:
     assert len(ImageCache([path], cache_dir=tmp_path)) == 1
 
 
-def test_an_unwritable_place_is_told_in_words(tmp_path: Path) -> None:
+def test_an_unwritable_cache_dir_is_a_usage_error(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png")
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot use the image cache"):
@@ -129,8 +131,8 @@ def test_concurrent_starters_decode_once(tmp_path: Path) -> None:
     for i in range(6):
         write(tmp_path / f"{i}.png")
     starters = [build(tmp_path, 0.05) for _ in range(4)]
-    told = {starter.communicate(timeout=60)[0] for starter in starters}
-    assert len(told) == 1
+    printed = {starter.communicate(timeout=60)[0] for starter in starters}
+    assert len(printed) == 1
     assert all(starter.returncode == 0 for starter in starters)
     assert (tmp_path / "tally").read_text() == "x" * 6
 
@@ -144,8 +146,8 @@ def test_a_killed_build_harms_nobody(tmp_path: Path) -> None:
         time.sleep(0.02)
     starter.send_signal(signal.SIGKILL)
     starter.communicate(timeout=60)
-    assert len(list((tmp_path / "images").glob("*.part"))) == 1
+    assert len(list((tmp_path / "images").glob(".*.pixels.*"))) == 1
     assert not list((tmp_path / "images").glob("*.pixels"))
     cache = ImageCache(paths, cache_dir=tmp_path)
     assert all(np.array_equal(cache[i], read_image(path)) for i, path in enumerate(paths))
-    assert not list((tmp_path / "images").glob("*.part"))
+    assert not list((tmp_path / "images").glob(".*.pixels.*"))

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
-from linf.data.datamodule import EpochSampler, SRDataModule
+from linf.data.datamodule import SRDataModule
 from linf.data.pairs import SRBatch
+from linf.data.samplers import EpochSampler
 from linf.data.sources import ImageSet
 from linf.errors import UsageError
 
@@ -77,7 +78,7 @@ def test_iteration_starts_at_the_position(start: int) -> None:
     assert found == stream[2 * start : 2 * start + 8]
 
 
-def test_too_few_samples_is_told() -> None:
+def test_an_epoch_without_a_full_batch_is_refused() -> None:
     with pytest.raises(UsageError, match="5 samples an epoch do not fill 1 batches of 2 × 3: raise repeat"):
         EpochSampler(5, seed=0, batch_size=3, world_size=2)
     with pytest.raises(UsageError, match="do not fill 3 batches"):
@@ -214,7 +215,7 @@ def test_every_rank_gets_test_images_and_each_is_scored_once(tmp_path: Path, wor
     ]
 
 
-def test_more_ranks_than_images_is_told(tmp_path: Path) -> None:
+def test_more_ranks_than_validation_images_are_refused(tmp_path: Path) -> None:
     data = datamodule(tmp_path, val_scales=[2])
     data.trainer = OneRank(0, 4)
     data.setup("validate")
@@ -225,9 +226,19 @@ def test_more_ranks_than_images_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"batch_size": 0}, {"num_workers": -1}, {"batches_per_epoch": 0}, {"val_limit": 0}]
 )
-def test_mistakes_are_told(tmp_path: Path, wrong: dict) -> None:
+def test_numbers_out_of_range_are_refused(tmp_path: Path, wrong: dict) -> None:
     with pytest.raises(UsageError, match=f"{next(iter(wrong))} is"):
         datamodule(tmp_path, **wrong)
+
+
+def test_missing_images_name_the_setting(tmp_path: Path) -> None:
+    data = SRDataModule(cache_dir=str(tmp_path))
+    data.setup()
+    assert data.val_dataloader() == []
+    with pytest.raises(UsageError, match=r"set data\.test"):
+        data.test_dataloader()
+    with pytest.raises(UsageError, match=r"set data\.train"):
+        data.train_dataloader()
 
 
 # Resuming
@@ -364,7 +375,7 @@ def test_resuming_in_mid_epoch_warns_of_nothing(tmp_path: Path, recwarn: pytest.
     assert not [w for w in recwarn if "resum" in str(w.message)]
 
 
-def test_resuming_with_another_order_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_resuming_with_another_order_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(datamodule(tmp_path), callbacks=(SaveEverywhere(tmp_path),), max_epochs=1)
     with caplog.at_level(logging.WARNING):
         fit(datamodule(tmp_path, seed=5), tmp_path / "2-batch.ckpt", max_epochs=1)

@@ -200,7 +200,7 @@ def test_rounding_down_the_smallest_crop_still_gives_samples(tmp_path: Path) -> 
         ({"crop": 2, "patch_size": 3}, "take 3 pixels"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path: Path, wrong: dict, match: str) -> None:
+def test_settings_out_of_range_are_refused(tmp_path: Path, wrong: dict, match: str) -> None:
     with pytest.raises(UsageError, match=match) as error:
         RandomScaleCrops(cache_of(tmp_path, (60, 60)), **wrong)
     assert "\n" not in str(error.value)
@@ -258,7 +258,7 @@ def test_lr_is_made_by_the_bicubic_that_is_asked_for(tmp_path: Path, s: float) -
     assert pil.dataset == "set"
 
 
-def test_a_bicubic_that_there_is_not_is_told(tmp_path: Path) -> None:
+def test_an_unknown_bicubic_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="choose 'pil' or 'matlab'"):
         ScaledImages(cache_of(tmp_path, (20, 20)), [2], resize="kornia")  # type: ignore[arg-type]
 
@@ -277,7 +277,7 @@ def test_collate_adds_the_batch(tmp_path: Path) -> None:
     assert (batch.scale, batch.name) == (2.0, image.name)
 
 
-def test_evaluation_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
+def test_evaluation_settings_out_of_range_are_refused(tmp_path: Path) -> None:
     cache = cache_of(tmp_path, (5, 40))
     for scales in ([], [0], [math.nan], [0.5], [2, math.inf]):
         with pytest.raises(UsageError, match="scales are"):

@@ -27,10 +27,11 @@ from linf.data.sources import bundled
 from linf.demo import mixture as mixing
 from linf.demo import session as visitor
 from linf.demo.mixture import Mixture, around, cut, detail
+from linf.images.luma import PILLOW_GREY
 from linf.images.read import Photo, read_photo
 from linf.models.baselines import LIIF, Bicubic, LIIFConditioner
 from linf.models.encoders import EDSR
-from linf.upscale.enlarge import LUMA, Ask, enlarge
+from linf.upscale.enlarge import Ask, enlarge
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -55,11 +56,9 @@ def test_a_mixture_is_the_models_sample(
     assert mixture.size == (89, 115)
     tau = torch.rand(mixture.size) if isinstance(temperature, str) else temperature
     lr = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / image.peak
-    wanted = model.sample(
-        lr.expand(-1, 3, -1, -1), mixture.size, temperature=tau, generator=torch.Generator().manual_seed(5)
-    )[0]
+    wanted = model.sample(lr.expand(-1, 3, -1, -1), mixture.size, temperature=tau, seed=5)[0]
     if channels == 1:
-        wanted = torch.tensordot(torch.tensor(LUMA), wanted, 1)[None]
+        wanted = torch.tensordot(torch.tensor(PILLOW_GREY), wanted, 1)[None]
     torch.testing.assert_close(mixture.values(tau), wanted, rtol=0, atol=1e-6)
     made = mixture.at(tau)
     assert (made.pixels.dtype, made.pixels.shape) == (dtype, (89, 115, channels))
@@ -256,13 +255,13 @@ def test_a_click_moves_the_close_up_and_then_the_detail(
     assert tab.now.mixture is not before
 
 
-def test_another_sample_has_another_texture_and_the_same_mean(events: Any, photos: Path) -> None:
+def test_another_sample_has_other_noise_and_the_same_mean(events: Any, photos: Path) -> None:
     events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
     before = events.visitors["tab"].now.mixture
     assert "sample 1" in events.redrawn(asking(), silent)
     after = events.visitors["tab"].now.mixture
     assert torch.equal(before.mean, after.mean)
-    assert not torch.equal(before.texture, after.texture)
+    assert not torch.equal(before.noise, after.noise)
 
 
 def test_sixteen_bits_grey_and_a_profile_come_back(events: Any, tmp_path: Path) -> None:
@@ -395,8 +394,8 @@ def test_a_visitor_enlarges_mixes_paints_and_saves(address: str, small: Path, tm
     model, image = linf.load("default"), read_photo(small)
 
     def wanted(temperature: float) -> np.ndarray:
-        lr, generator = torch.from_numpy(image.pixels / np.float32(255)), torch.Generator().manual_seed(0)
-        sr = model.sample(lr.permute(2, 0, 1)[None], (296, 370), temperature=temperature, generator=generator)
+        lr = torch.from_numpy(image.pixels / np.float32(255))
+        sr = model.sample(lr.permute(2, 0, 1)[None], (296, 370), temperature=temperature, seed=0)
         return (sr[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
 
     bicubic = enlarge(Bicubic(), image.pixels, (296, 370), Ask()).images[0]

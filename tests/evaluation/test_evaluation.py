@@ -25,11 +25,10 @@ from skimage.color import rgb2ycbcr
 import linf
 from helpers.commands import Command, Compose
 from helpers.paths import ROOT
-from linf.data.sources import read_image
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
+from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
-from linf.models.distribution import law
 
 SCALES = (2, 3.3)
 SYSTEMS = ("bicubic", "τ=0", "τ=0.4", "τ=0.8")
@@ -377,7 +376,7 @@ def test_closed_form_figures_are_those_of_the_model(evaluated: tuple[Path, Evalu
     path = photos / f"{table['image'][0]}.png"
     hr = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
     lr = torch.from_numpy(pil_bicubic(np.array(Image.open(path)), (hr.shape[2] // 2, hr.shape[3] // 2)))
-    known = law(task.model, lr.permute(2, 0, 1)[None] / 255, tuple(hr.shape[-2:]), hr=hr)  # type: ignore[arg-type]
+    known = task.model.distribution(lr.permute(2, 0, 1)[None] / 255, (hr.shape[-2], hr.shape[-1]), hr=hr)
     nats = -known.log_prob.mean().item() / 27  # type: ignore[union-attr]
     assert table["bits_per_dim"][0] == pytest.approx(nats / math.log(2) + math.log2(127.5), abs=1e-4)
     assert table["whitened_var"][0] == pytest.approx(known.latents.var(correction=0).item(), rel=1e-4)  # type: ignore[union-attr]
@@ -403,8 +402,8 @@ def test_figures_of_several_samples_are_their_means(
     hr = read_image(photos / f"{name}.png")
     height, width = (n // 4 * 4 for n in hr.shape[:2])
     lr = torch.from_numpy(pil_bicubic(hr[:height, :width].copy(), (height // 4, width // 4))).permute(2, 0, 1)
-    generator = torch.Generator().manual_seed(zlib.crc32(f"0 {name} 4".encode()))
-    known = law(task.model, lr[None] / 255, (height, width), samples=5, generator=generator, highest=0.8)  # type: ignore[arg-type]
+    seed = zlib.crc32(f"0 {name} 4".encode())
+    known = task.model.distribution(lr[None] / 255, (height, width), samples=5, seed=seed, highest=0.8)
     border = (slice(4, -4), slice(4, -4))
     truth = hr[:height, :width][border] / 255
     errors = [

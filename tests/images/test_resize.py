@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from helpers.paths import SHARED
-from linf.data.sources import read_image
 from linf.errors import UsageError
+from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
 DATA = Path(os.environ.get("LINF_TEST_DATA") or SHARED / "data")
@@ -125,7 +125,7 @@ def test_gradients_flow() -> None:
     assert torch.autograd.gradcheck(lambda x: matlab_bicubic(x, (3, 9)), image)
 
 
-def test_mistakes_are_told() -> None:
+def test_wrong_sizes_scales_and_dtypes_are_refused() -> None:
     with pytest.raises(UsageError, match="neither size nor scale"):
         matlab_bicubic(torch.rand(4, 4))
     with pytest.raises(UsageError, match="scale is nan"):

@@ -1,4 +1,4 @@
-"""Losses against what they say of the flow."""
+"""Losses against the flow's own density, mean and samples."""
 
 import math
 from collections.abc import Callable
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from helpers.networks import write_vgg
+from helpers.networks import write_network
 from linf.coordinates import patch_centres
 from linf.data.pairs import SRBatch
-from linf.errors import UsageError
-from linf.losses.flow import Finetune, Mixture, l1, latents, nll
+from linf.losses.flow import Finetune, LikelihoodL1, l1, latents, nll
 from linf.losses.perceptual import Perceptual
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.models.noise import gaussian
 
 
 def training(patch_size: int) -> tuple[LINF, SRBatch]:
@@ -65,18 +65,18 @@ def test_every_loss_reaches_flow_and_condition(loss: Callable[..., Tensor]) -> N
         assert tensor.grad.any()
 
 
-def test_mixture_reaches_every_parameter() -> None:
+def test_likelihood_l1_reaches_every_parameter() -> None:
     model, batch = training(3)
-    Mixture(0.05, 10)(model, batch)["loss"].backward()
+    LikelihoodL1(0.05, 10)(model, batch)["loss"].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.any(), name
 
 
-def test_mixture_is_the_weighted_sum_of_its_parts() -> None:
+def test_likelihood_l1_is_the_weighted_sum_of_its_parts() -> None:
     model, batch = training(3)
-    parts = Mixture(0.05, 10)(model, batch)
+    parts = LikelihoodL1(0.05, 10)(model, batch)
     residual = model.residual(*batch)
     assert parts.keys() == {"loss", "nll", "l1"}
     likelihood = -model.log_prob(batch.lr, residual, batch.coord, batch.cell).mean() / 27
@@ -88,8 +88,8 @@ def test_mixture_is_the_weighted_sum_of_its_parts() -> None:
 
 
 @pytest.mark.parametrize(("weights", "name"), [({}, "nll"), ({"nll": 0, "l1": 1}, "l1")])
-def test_weight_of_zero_leaves_a_part_out(weights: dict, name: str) -> None:
-    parts = Mixture(**weights)(*training(1))
+def test_weight_of_zero_leaves_a_term_out(weights: dict, name: str) -> None:
+    parts = LikelihoodL1(**weights)(*training(1))
     assert parts.keys() == {"loss", name}
     assert parts["loss"] == parts[name]
 
@@ -97,9 +97,9 @@ def test_weight_of_zero_leaves_a_part_out(weights: dict, name: str) -> None:
 @pytest.mark.parametrize(
     ("nll", "l1"), [(0, 0), (-1, 2), (1, -0.1), (math.nan, 1), (1, math.nan), (math.inf, 0)]
 )
-def test_weights_that_weigh_nothing_are_refused(nll: float, l1: float) -> None:
-    with pytest.raises(UsageError, match=f"nll={nll}, l1={l1}") as error:
-        Mixture(nll, l1)
+def test_negative_infinite_or_all_zero_weights_are_refused(nll: float, l1: float) -> None:
+    with pytest.raises(ValueError, match=f"nll={nll}, l1={l1}") as error:
+        LikelihoodL1(nll, l1)
     assert "\n" not in str(error.value)
 
 
@@ -108,11 +108,11 @@ def test_weights_that_weigh_nothing_are_refused(nll: float, l1: float) -> None:
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Perceptual]:
-    return partial(Perceptual, weights=write_vgg(tmp_path_factory.mktemp("vgg") / "vgg16.pth"))
+    return partial(Perceptual, weights=write_network(tmp_path_factory.mktemp("vgg") / "vgg16.pth"))
 
 
 def windows(patch_size: int) -> tuple[LINF, SRBatch, Tensor, Tensor]:
-    """A model whose texture is strong, a batch of two whole images, these, and latents."""
+    """A model with strong noise, a batch of two whole images, these images, and latents."""
     model, _ = training(patch_size)
     model.flow.whiten(0.3 * torch.randn(model.flow.dim, 500))
     side = -(-18 // patch_size) * patch_size
@@ -138,7 +138,7 @@ def test_finetune_is_the_published_sum(patch_size: int, features: Callable[[], P
     log_prob = model.log_prob(batch.lr, residual, batch.coord, batch.cell)
     mean, _ = model.flow.moments(model.condition(batch.lr, batch.coord, batch.cell))
     error = (mean - residual.transpose(0, 1).flatten(1)).abs().mean()
-    sr = model.sample(batch.lr, hr.shape[-2:], temperature=0.8, z=0.8 * z.permute(0, 2, 3, 1))
+    sr = model.sample(batch.lr, hr.shape[-2:], temperature=0.8, z=z.permute(0, 2, 3, 1))
     distance = features().double()(sr, hr)
     assert list(parts) == ["loss", "nll", "l1", "perceptual"]
     torch.testing.assert_close(parts["nll"], -log_prob.mean() / model.flow.dim, rtol=0, atol=1e-12)
@@ -165,13 +165,13 @@ def test_every_step_of_stage_2_reaches_every_parameter(
         assert parameter.grad.any(), name
 
 
-def test_the_temperature_is_the_samples(features: Callable[[], Perceptual]) -> None:
+def test_the_temperature_is_that_of_the_sample(features: Callable[[], Perceptual]) -> None:
     model, batch, hr, z = windows(3)
     cold = Finetune(temperature=0.0, features=features)(model, batch, z)["perceptual"]
     expected = features().double()(model.sample(batch.lr, hr.shape[-2:]), hr)
     torch.testing.assert_close(cold, expected, rtol=1e-6, atol=0)
     assert Finetune(features=features)(model, batch, z)["perceptual"] != cold
-    with pytest.raises(UsageError, match="temperature -1"):
+    with pytest.raises(ValueError, match="temperature -1"):
         Finetune(temperature=-1, features=features)
 
 
@@ -185,7 +185,7 @@ def test_without_latents_torchs_own_generator_draws_them(features: Callable[[], 
     assert first != second
 
 
-def test_weight_of_zero_leaves_a_part_of_stage_2_and_its_network_out() -> None:
+def test_weight_of_zero_leaves_a_term_of_stage_2_and_its_network_out() -> None:
     model, batch, _, _ = windows(1)
 
     def never() -> Perceptual:
@@ -194,18 +194,19 @@ def test_weight_of_zero_leaves_a_part_of_stage_2_and_its_network_out() -> None:
     parts = Finetune(perceptual=0.0, features=never)(model, batch)
     assert parts.keys() == {"loss", "nll", "l1"}
     torch.testing.assert_close(parts["loss"], 3 * 5e-4 * parts["nll"] + parts["l1"], rtol=0, atol=1e-14)
-    with pytest.raises(UsageError, match="nll=0, l1=0, perceptual=0"):
+    with pytest.raises(ValueError, match="nll=0, l1=0, perceptual=0"):
         Finetune(0, 0, 0, features=never)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_samples_latents_are_its_own_whatever_the_batch(dtype: torch.dtype) -> None:
+def test_latents_depend_on_seed_and_index_alone(dtype: torch.dtype) -> None:
     like = torch.empty(4, 27, 5, 6, dtype=dtype)
     whole = latents(like, 7, 8)
     assert whole.dtype == dtype
     assert torch.equal(
         whole, torch.cat([latents(like[:2], 7, 8), latents(like[:1], 7, 10), latents(like[:1], 7, 11)])
     )
+    assert torch.equal(whole[1], gaussian(7, 9, (27, 5, 6)).to(dtype))
     assert not torch.equal(whole, latents(like, 8, 8))
     many = latents(torch.empty(200, 27, 5, 6), 0, 0)
     assert many.mean().item() == pytest.approx(0, abs=0.01)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from helpers.networks import network, write_vgg
+from helpers.networks import convolutions, write_network
 from linf.errors import UsageError
 from linf.losses.perceptual import Perceptual
 
@@ -17,7 +17,7 @@ from linf.losses.perceptual import Perceptual
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("vgg")
-    return {backbone: write_vgg(folder / f"{backbone}.pth", backbone) for backbone in ("vgg19", "vgg16")}
+    return {backbone: write_network(folder / f"{backbone}.pth", backbone) for backbone in ("vgg19", "vgg16")}
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -31,7 +31,7 @@ def test_it_is_the_distance_of_torchvisions_last_convolutions(
     files: dict[str, Path], backbone: str, last: int, chosen: str
 ) -> None:
     perceptual = Perceptual(chosen if chosen == "auto" else backbone, files[backbone])
-    layers = network(backbone).features
+    layers = convolutions(backbone)
     weights = torch.load(files[backbone], weights_only=True)
     layers.load_state_dict(
         {n.removeprefix("features."): w for n, w in weights.items() if "features" in n}, assign=True
@@ -54,7 +54,7 @@ def test_equal_images_have_no_distance(files: dict[str, Path]) -> None:
     assert perceptual(1 - hr, hr) > 0
 
 
-def test_what_leaves_the_range_is_clamped(files: dict[str, Path]) -> None:
+def test_values_outside_the_range_are_clamped(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
     sr, hr = images()
     wide = 2 * sr - 0.5
@@ -78,10 +78,10 @@ def test_a_copy_is_itself(files: dict[str, Path]) -> None:
     assert copy.deepcopy({"loss": perceptual})["loss"] is perceptual
 
 
-def test_small_windows_are_told_in_words(files: dict[str, Path]) -> None:
+def test_small_windows_are_refused(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
     assert perceptual(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 16, 16)).isfinite()
-    with pytest.raises(UsageError, match="at least 16 pixels a side, not 15×20"):
+    with pytest.raises(ValueError, match="at least 16 pixels a side, not 15×20"):
         perceptual(torch.rand(1, 3, 15, 20), torch.rand(1, 3, 15, 20))
 
 
@@ -100,7 +100,7 @@ def test_vgg19_comes_before_vgg16_and_torchvisions_before_fetched(
     files: dict[str, Path], places: tuple[Path, Path]
 ) -> None:
     hub, cache = places
-    fetched = write_vgg(cache / "vgg16.safetensors")
+    fetched = write_network(cache / "vgg16.safetensors")
     assert (Perceptual().backbone, Perceptual().weights) == ("vgg16", fetched)
     hub.mkdir(parents=True)
     (hub / "vgg19_bn-c79401a0.pth").write_text("another network")
@@ -119,7 +119,9 @@ def test_the_choice_is_logged(files: dict[str, Path], caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(("backbone", "named"), [("auto", ["vgg19", "vgg16"]), ("vgg19", ["vgg19"])])
-def test_no_weights_are_told_in_words(places: tuple[Path, Path], backbone: str, named: list[str]) -> None:
+def test_missing_weights_name_places_and_ways(
+    places: tuple[Path, Path], backbone: str, named: list[str]
+) -> None:
     with pytest.raises(UsageError) as error:
         Perceptual(backbone)
     text = str(error.value)
@@ -134,13 +136,13 @@ def test_no_weights_are_told_in_words(places: tuple[Path, Path], backbone: str, 
 
 
 class Code:
-    """What a file must not be able to run."""
+    """Code that a weights file must not be able to run."""
 
     def __reduce__(self) -> tuple:
         return os.mkdir, ("ran",)
 
 
-def test_other_files_are_told_in_words(
+def test_damaged_and_foreign_files_are_refused(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,12 +157,12 @@ def test_other_files_are_told_in_words(
         "text.safetensors": "damaged or of another kind",
         "code.pth": "damaged or of another kind",
     }.items():
-        with pytest.raises(UsageError, match=words) as error:
+        with pytest.raises(ValueError, match=words) as error:
             Perceptual(weights=tmp_path / name)
         assert "\n" not in str(error.value)
         assert name in str(error.value)
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(UsageError, match="does not hold the weights of torchvision's vgg19"):
+    with pytest.raises(ValueError, match="does not hold the weights of torchvision's vgg19"):
         Perceptual("vgg19", files["vgg16"])
-    with pytest.raises(UsageError, match="'vgg11' is not one of auto, vgg19, vgg16"):
+    with pytest.raises(ValueError, match="'vgg11' is not one of auto, vgg19, vgg16"):
         Perceptual("vgg11")

@@ -11,7 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from linf.metrics.functional import (
-    BLOCK,
+    SSIM_BLOCK,
     bits_per_dimension,
     crop_border,
     diversity,
@@ -93,8 +93,12 @@ def test_ssim_is_that_of_scikit_image(border: int) -> None:
         assert values[i].item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("height", [11, BLOCK + 9, BLOCK + 10, BLOCK + 11, 2 * BLOCK + 11])
-@pytest.mark.parametrize("width", [12, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 10, 2 * BLOCK + 11])
+@pytest.mark.parametrize(
+    "height", [11, SSIM_BLOCK + 9, SSIM_BLOCK + 10, SSIM_BLOCK + 11, 2 * SSIM_BLOCK + 11]
+)
+@pytest.mark.parametrize(
+    "width", [12, SSIM_BLOCK - 1, SSIM_BLOCK, SSIM_BLOCK + 1, 2 * SSIM_BLOCK + 10, 2 * SSIM_BLOCK + 11]
+)
 def test_ssim_of_any_size_is_that_of_scikit_image(height: int, width: int) -> None:
     sr, hr = pair(height, width)
     for value, *images in zip(ssim(sr, hr), sr, hr, strict=True):
@@ -109,7 +113,7 @@ def test_ssim_of_flat_images_is_their_luminance(x: float, y: float) -> None:
     assert ssim(sr, hr).item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_products_that_lost_digits_are_taken_in_double() -> None:
+def test_products_of_reduced_precision_are_taken_in_double() -> None:
     sr, hr = pair()
     exact, lr = ssim(sr, hr), torch.nn.functional.avg_pool2d(hr, 4)[..., :13]
     of_lr = lr_psnr(sr[..., :52], lr)
@@ -135,7 +139,7 @@ def test_low_precision_does_not_reach_the_figures() -> None:
 
 
 @pytest.mark.parametrize("luma", [False, True])
-def test_many_samples_are_held_against_one_image(luma: bool) -> None:
+def test_many_samples_are_compared_with_one_image(luma: bool) -> None:
     sr, hr = pair()
     one = hr[:1].expand(2, -1, -1, -1)
     assert torch.equal(psnr(sr, hr[:1], luma=luma, border=2), psnr(sr, one, luma=luma, border=2))
@@ -143,7 +147,7 @@ def test_many_samples_are_held_against_one_image(luma: bool) -> None:
     assert torch.equal(lr_psnr(sr, hr[:1, :, ::2, ::2]), lr_psnr(sr, one[..., ::2, ::2]))
 
 
-def test_ssim_sees_the_valid_region_alone() -> None:
+def test_ssim_uses_the_valid_region_only() -> None:
     """Written out: Gaussian windows that lie wholly inside the image, no padding."""
     sr, hr = pair(13, 17)
     window = torch.exp(-((torch.arange(11) - 5.0) ** 2) / (2 * 1.5**2)).double()
@@ -247,7 +251,7 @@ def test_equal_samples_have_no_diversity(samples: int) -> None:
     assert torch.equal(diversity(sr.expand(samples, *sr.shape)), torch.zeros(2))
 
 
-def test_what_is_not_finite_is_counted() -> None:
+def test_nonfinite_values_are_counted() -> None:
     sr, _ = pair()
     sr[0, 0, :2, :3] = math.nan
     sr[0, 2, 5, 5] = math.inf
@@ -256,7 +260,7 @@ def test_what_is_not_finite_is_counted() -> None:
     assert nonfinite(torch.zeros(3, 3, 4, 4)).tolist() == [0, 0, 0]
 
 
-def test_a_image_with_nan_has_nan_for_its_figures() -> None:
+def test_an_image_with_nan_scores_nan() -> None:
     sr, hr = pair()
     sr[1, 0, 20, 20] = math.nan
     lr = hr[..., ::2, ::2]

@@ -24,9 +24,7 @@ from linf.metrics.metric import (
     LRPSNR,
     PSNR,
     SSIM,
-    BitsPerDimension,
     Diversity,
-    ImageMean,
     ImageMetric,
     NonFinite,
 )
@@ -65,15 +63,12 @@ def image(i: int, samples: int = 2) -> tuple[Tensor, Tensor, Tensor, int]:
     return hr + noise, hr, lr, BORDER
 
 
-def log_probs(i: int) -> Tensor:
-    """Of two images."""
-    return -40 + 5 * torch.randn(2, 4 + i, 5, generator=torch.Generator().manual_seed(i))
-
-
-def test_the_figure_of_a_image_is_the_functions_mean_over_samples(files: dict[str, Path]) -> None:
+def test_the_figure_of_an_image_is_the_functions_mean_over_samples(files: dict[str, Path]) -> None:
     sr, hr, lr, border = image(2, samples=3)
     same = hr.expand_as(sr)
-    alex, vgg = (networks.LPIPS(kind, files[net]) for kind, net in (("alex", "alexnet"), ("vgg", "vgg16")))
+    alex, vgg = (
+        networks.LPIPSNetwork(kind, files[net]) for kind, net in (("alex", "alexnet"), ("vgg", "vgg16"))
+    )
     expected = {
         "psnr_y": functional.psnr(sr, same, border=border, luma=True).mean(),
         "psnr_rgb": functional.psnr(sr, same, border=border).mean(),
@@ -83,7 +78,7 @@ def test_the_figure_of_a_image_is_the_functions_mean_over_samples(files: dict[st
         "lpips_alex": alex(sr, hr).mean(),
         "diversity": functional.diversity(sr[:, None])[0],
         "lpips_vgg": vgg(sr, hr).mean(),
-        "dists": networks.DISTS(files["vgg16"])(sr, hr).mean(),
+        "dists": networks.DISTSNetwork(files["vgg16"])(sr, hr).mean(),
     }
     for name, metric in made(files).items():
         value = metric.of_image(sr, hr, lr, border)
@@ -107,7 +102,7 @@ def test_the_mean_is_over_images(files: dict[str, Path]) -> None:
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_without_images_there_is_no_mean(files: dict[str, Path]) -> None:
-    for metric in (*made(files).values(), BitsPerDimension()):
+    for metric in made(files).values():
         assert metric.compute().isnan()
 
 
@@ -117,7 +112,7 @@ def test_one_sample_has_no_diversity() -> None:
     assert metric.of_image(*image(0, samples=2)) > 1
 
 
-def test_what_is_not_finite_is_counted_over_the_samples() -> None:
+def test_nonfinite_values_are_counted_over_the_samples() -> None:
     sr, *rest = image(0, samples=3)
     sr[0, 0, 0, 0], sr[1, 1, :2, 1] = math.nan, -math.inf
     metric = NonFinite()
@@ -126,27 +121,18 @@ def test_what_is_not_finite_is_counted_over_the_samples() -> None:
     assert metric.compute() == 1.5
 
 
-def test_bits_per_dimension_are_a_mean_over_images_of_any_size() -> None:
-    metric = BitsPerDimension()
-    for i in range(3):
-        metric.update(log_probs(i), 27)
-    nats = torch.stack([one.double().mean() for i in range(3) for one in log_probs(i)]).mean().item()
-    assert metric.count == 6
-    assert metric.compute().item() == pytest.approx(-nats / 27 / math.log(2) + math.log2(127.5), rel=1e-12)
-
-
-def test_better_is_told() -> None:
+def test_every_metric_says_whether_higher_is_better() -> None:
     kinds = {name: kind for name, kind in vars(metric_module).items() if isinstance(kind, type)}
     told = {
         name: kind.higher_is_better
         for name, kind in kinds.items()
-        if issubclass(kind, ImageMean) and kind not in (ImageMean, ImageMetric)
+        if issubclass(kind, ImageMetric) and kind is not ImageMetric
     }
     up = {"PSNR", "SSIM", "LRPSNR", "Diversity"}
-    assert told == {name: name in up for name in (*up, "LPIPS", "DISTS", "NonFinite", "BitsPerDimension")}
+    assert told == {name: name in up for name in (*up, "LPIPS", "DISTS", "NonFinite")}
 
 
-def test_a_collection_keeps_equal_beginnings_apart(files: dict[str, Path]) -> None:
+def test_a_collection_keeps_metrics_with_equal_first_values_apart(files: dict[str, Path]) -> None:
     """Of a perfect image every PSNR is infinite, and neither diversity nor a value that is not finite is there."""
     _, hr, _, border = image(1)
     perfect = hr.repeat(2, 1, 1, 1), hr, hr, border
@@ -178,10 +164,10 @@ SHARES = {"3 and 0": ((0, 1, 2), ()), "2 and 1": ((0, 2), (1,)), "0 and 1": ((),
 
 def means(metrics: dict[str, Any], share: tuple[int, ...]) -> dict[str, float]:
     """Every metric of these images, and of those of other ranks."""
-    for name, metric in metrics.items():
+    for metric in metrics.values():
         metric.reset()
         for i in share:
-            metric.update(*((log_probs(i), 27) if name == "bits_per_dim" else image(i)))
+            metric.update(*image(i))
     return {name: metric.compute().item() for name, metric in metrics.items()}
 
 
@@ -189,14 +175,14 @@ def rank(number: int, files: dict[str, Path], folder: Path) -> None:
     """One of two processes, over all of `SHARES`."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder / 'store'}", rank=number, world_size=2)
-    metrics = {**made(files), "bits_per_dim": BitsPerDimension()}
+    metrics = made(files)
     torch.save({of: means(metrics, shares[number]) for of, shares in SHARES.items()}, folder / f"{number}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_ranks_say_what_one_says(files: dict[str, Path], tmp_path: Path) -> None:
+def test_two_ranks_compute_the_mean_of_one(files: dict[str, Path], tmp_path: Path) -> None:
     ranks = spawn(rank, (files, tmp_path), nprocs=2, join=False)
-    metrics = {**made(files), "bits_per_dim": BitsPerDimension()}
+    metrics = made(files)
     alone = {of: means(metrics, sum(shares, ())) for of, shares in SHARES.items()}
     assert not any(math.isnan(value) for values in alone.values() for value in values.values())
     while not ranks.join():

@@ -21,7 +21,7 @@ from torchmetrics.functional.image import dists
 from helpers.networks import convolutions, write_network
 from helpers.paths import SHARED
 from linf.errors import UsageError
-from linf.metrics.networks import BACKBONES, DISTS, LEARNED, LPIPS, Frozen
+from linf.metrics.networks import DISTS_WEIGHTS, LPIPS_BACKBONES, DISTSNetwork, FrozenNetwork, LPIPSNetwork
 
 EXAMPLES = SHARED / "reference" / "lpips"
 
@@ -37,10 +37,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(params=["alex", "vgg", "dists"])
-def network(request: pytest.FixtureRequest, files: dict[str, Path]) -> Frozen:
+def network(request: pytest.FixtureRequest, files: dict[str, Path]) -> FrozenNetwork:
     if request.param == "dists":
-        return DISTS(files["vgg16"])
-    return LPIPS(request.param, files[BACKBONES[request.param][0]])
+        return DISTSNetwork(files["vgg16"])
+    return LPIPSNetwork(request.param, files[LPIPS_BACKBONES[request.param][0]])
 
 
 def pair(height: int = 48, width: int = 57, noise: float = 0.1) -> tuple[Tensor, Tensor]:
@@ -62,8 +62,8 @@ def by_package(backbone: str, state: dict[str, Tensor], *, spatial: bool = False
 @pytest.mark.parametrize("backbone", ["alex", pytest.param("vgg", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_lpips_is_that_of_its_package(files: dict[str, Path], backbone: str) -> None:
-    file = files[BACKBONES[backbone][0]]
-    ours, state = LPIPS(backbone, file).double(), torch.load(file)
+    file = files[LPIPS_BACKBONES[backbone][0]]
+    ours, state = LPIPSNetwork(backbone, file).double(), torch.load(file)
     sr, hr = (image.double() for image in pair())
     measure = by_package(backbone, state).double()
     expected = measure(2 * sr - 1, 2 * hr - 1).flatten()
@@ -84,7 +84,7 @@ def example(name: str) -> Tensor:
 
 def test_lpips_of_alexnet_gives_the_figures_of_its_authors(fetched: Callable[[str], Path]) -> None:
     fetched("alexnet")
-    measure, images = LPIPS("alex"), torch.cat([example("ex_p0"), example("ex_p1")])
+    measure, images = LPIPSNetwork("alex"), torch.cat([example("ex_p0"), example("ex_p1")])
     values, maps = measure(images, example("ex_ref")), measure.spatial(images, example("ex_ref"))
     assert values.tolist() == pytest.approx([0.722, 0.138], abs=5e-4)
     # Enlarging a layer keeps its mean but for the edge.
@@ -111,7 +111,7 @@ def test_dists_is_that_of_torchmetrics(files: dict[str, Path], monkeypatch: pyte
     sr, hr = (image.double() for image in pair(45, 38))
     expected = by_torchmetrics(torch.load(files["vgg16"]), monkeypatch).double()(sr, hr)
     assert expected.min() > 0.01
-    torch.testing.assert_close(DISTS(files["vgg16"]).double()(sr, hr), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(DISTSNetwork(files["vgg16"]).double()(sr, hr), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.slow
@@ -120,30 +120,30 @@ def test_dists_of_vgg16_is_that_of_torchmetrics(
 ) -> None:
     expected = by_torchmetrics(load_file(fetched("vgg16")), monkeypatch)
     for sr, hr in (pair(212, 200), pair(64, 64, 0.02)):
-        torch.testing.assert_close(DISTS()(sr, hr), expected(sr, hr), rtol=0, atol=2e-6)
+        torch.testing.assert_close(DISTSNetwork()(sr, hr), expected(sr, hr), rtol=0, atol=2e-6)
 
 
 def test_the_learned_weights_of_dists_are_its_authors() -> None:
     """The sha256 of ``DISTS_pytorch/weights.pt`` in PyPI's wheel dists-pytorch 0.1."""
-    file = Path(torchmetrics.__file__).parent / LEARNED
+    file = Path(torchmetrics.__file__).parent / DISTS_WEIGHTS
     digest = "f5e65c96230b7f6ca995691647d482237e4cab8a50c5c4a5784f219ef0748218"
     assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
 
 
-def test_equal_images_have_no_distance(network: Frozen) -> None:
+def test_equal_images_have_no_distance(network: FrozenNetwork) -> None:
     sr, hr = pair()
     assert network(hr, hr).abs().max() < 1e-6
     assert network(sr, hr).min() > 1e-3
 
 
-def test_what_leaves_the_range_is_clamped(network: Frozen) -> None:
+def test_values_outside_the_range_are_clamped(network: FrozenNetwork) -> None:
     sr, hr = pair()
     wide = 3 * sr - 1
     assert torch.equal(network(wide, hr), network(wide.clamp(0, 1), hr))
     assert not torch.equal(network(wide, hr), network(sr, hr))
 
 
-def test_many_samples_look_at_their_image_once(network: Frozen) -> None:
+def test_many_samples_look_at_their_image_once(network: FrozenNetwork) -> None:
     sr, hr = pair()
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     seen: list[int] = []
@@ -154,7 +154,7 @@ def test_many_samples_look_at_their_image_once(network: Frozen) -> None:
     assert torch.equal(network(sr, hr), torch.cat([network(sr[i : i + 1], hr[i : i + 1]) for i in (0, 1)]))
 
 
-def test_low_precision_does_not_reach_the_figures(network: Frozen) -> None:
+def test_low_precision_does_not_reach_the_figures(network: FrozenNetwork) -> None:
     sr, hr = pair()
     rough = sr.bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -163,7 +163,7 @@ def test_low_precision_does_not_reach_the_figures(network: Frozen) -> None:
     assert torch.equal(values[1], network(rough.float(), hr))
 
 
-def test_a_image_with_nan_has_no_distance(network: Frozen) -> None:
+def test_an_image_with_nan_has_no_distance(network: FrozenNetwork) -> None:
     sr, hr = pair()
     sr[1, 0, 20, 20] = math.nan
     assert network(sr, hr).isnan().tolist() == [False, True]
@@ -173,7 +173,7 @@ def test_a_image_with_nan_has_no_distance(network: Frozen) -> None:
 def test_lpips_of_images_that_are_too_small_is_not_a_number(
     files: dict[str, Path], backbone: str, smallest: int
 ) -> None:
-    measure = LPIPS(backbone, files[BACKBONES[backbone][0]])
+    measure = LPIPSNetwork(backbone, files[LPIPS_BACKBONES[backbone][0]])
     for height, width, number in ((smallest, 40, True), (smallest - 1, 40, False), (40, smallest - 1, False)):
         sr, hr = pair(height, width)
         values, maps = measure(sr, hr), measure.spatial(sr, hr)
@@ -188,10 +188,10 @@ def test_lpips_of_images_that_are_too_small_is_not_a_number(
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (15, 16)])
 def test_dists_of_the_smallest_images_is_a_number(files: dict[str, Path], size: tuple[int, int]) -> None:
-    assert DISTS(files["vgg16"])(*pair(*size)).isfinite().all()
+    assert DISTSNetwork(files["vgg16"])(*pair(*size)).isfinite().all()
 
 
-def test_it_is_frozen_and_a_copy_is_itself(network: Frozen) -> None:
+def test_it_is_frozen_and_a_copy_is_itself(network: FrozenNetwork) -> None:
     assert copy.deepcopy({"metric": network})["metric"] is network
     nn.ModuleList([network]).train()
     assert not any(module.training for module in network.modules())
@@ -211,15 +211,15 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     return tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "linf" / "weights"
 
 
-MADE: dict[str, tuple[Callable[..., Frozen], str]] = {
-    "alexnet": (lambda *given: LPIPS("alex", *given), "LPIPS"),
-    "vgg16": (lambda *given: LPIPS("vgg", *given), "LPIPS"),
-    "vgg16 of DISTS": (DISTS, "DISTS"),
+MADE: dict[str, tuple[Callable[..., FrozenNetwork], str]] = {
+    "alexnet": (lambda *given: LPIPSNetwork("alex", *given), "LPIPS"),
+    "vgg16": (lambda *given: LPIPSNetwork("vgg", *given), "LPIPS"),
+    "vgg16 of DISTS": (DISTSNetwork, "DISTS"),
 }
 
 
 @pytest.mark.parametrize("of", MADE)
-def test_no_weights_are_told_in_words(places: tuple[Path, Path], of: str) -> None:
+def test_missing_weights_name_places_and_ways(places: tuple[Path, Path], of: str) -> None:
     (made, use), name = MADE[of], of.split()[0]
     with pytest.raises(UsageError) as error:
         made()
@@ -251,7 +251,7 @@ def test_torchvisions_downloads_come_before_fetched_weights(
 
 
 class Code:
-    """What a file must not be able to run."""
+    """Code that a weights file must not be able to run."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -261,7 +261,7 @@ class Code:
 
 
 @pytest.mark.parametrize("of", MADE)
-def test_other_files_are_told_in_words(files: dict[str, Path], tmp_path: Path, of: str) -> None:
+def test_damaged_and_foreign_files_are_refused(files: dict[str, Path], tmp_path: Path, of: str) -> None:
     (made, use), name = MADE[of], of.split()[0]
     other = {"alexnet": "vgg16", "vgg16": "alexnet"}[name]
     torch.save({"features.0.weight": Code(tmp_path / "ran")}, tmp_path / "code.pth")
@@ -270,12 +270,12 @@ def test_other_files_are_told_in_words(files: dict[str, Path], tmp_path: Path, o
         tmp_path / "code.pth": "damaged or of another kind",
         files[other]: f"does not hold the weights of torchvision's {name}",
     }.items():
-        with pytest.raises(UsageError, match=words) as error:
+        with pytest.raises(ValueError, match=words) as error:
             made(file)
         assert str(file) in str(error.value)
     assert not (tmp_path / "ran").exists()
 
 
-def test_another_backbone_is_told_in_words() -> None:
-    with pytest.raises(UsageError, match="'squeeze' is not one of alex, vgg"):
-        LPIPS("squeeze")
+def test_an_unknown_backbone_is_refused() -> None:
+    with pytest.raises(ValueError, match="'squeeze' is not one of alex, vgg"):
+        LPIPSNetwork("squeeze")

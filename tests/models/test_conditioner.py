@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linf.coordinates import neighbourhood
-from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.fourier import FourierEnsemble
 
@@ -115,11 +114,11 @@ def test_start_near_zero_gives_conditions_near_zero_that_can_still_learn() -> No
 
 @pytest.mark.parametrize("width", [-2, 0, 3])
 def test_width_that_has_no_halves_is_refused(width: int) -> None:
-    with pytest.raises(UsageError, match=f"width {width} is not a positive even number"):
+    with pytest.raises(ValueError, match=f"width {width} is not a positive even number"):
         FourierConditioner(3, 7, width=width)
 
 
 @pytest.mark.parametrize("depth", [-1, 0])
 def test_depth_without_a_hidden_layer_is_refused(depth: int) -> None:
-    with pytest.raises(UsageError, match=f"depth {depth}"):
+    with pytest.raises(ValueError, match=f"depth {depth}"):
         FourierConditioner(3, 7, width=4, depth=depth)

@@ -1,5 +1,6 @@
 """Decoding in tiles and chunks against the training path, which knows of neither."""
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -8,9 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linf.coordinates import patch_centres
-from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
-from linf.models.decoding import check_size, conditions, tiles
+from linf.models.decoding import Block, check_size, encode, parallel, stream, tiles
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -92,17 +92,88 @@ def test_tiles_leave_no_seam_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize("patch_size", [1, 3, 5])
-def test_blocks_visit_every_patch_once(patch_size: int) -> None:
+def test_blocks_cover_every_patch_once(patch_size: int) -> None:
     size = (37, 44)
     model, lr, _ = case(patch_size, (11, 13), size)
     seen = torch.zeros([-(-n // patch_size) for n in size], dtype=torch.int64)
-    parts = (model.encoder, model.conditioner, 2 * lr - 1, size, patch_size)
-    for block in conditions(*parts, tile=4, chunk=9):
-        region = seen[block.rows, block.cols]
-        assert block.condition.shape == (model.flow.condition_dim, region.numel())
-        assert region.numel() <= 9
-        region += 1
+
+    def count(block: Block) -> tuple[slice, slice]:
+        n = (block.rows.stop - block.rows.start) * (block.cols.stop - block.cols.start)
+        assert block.answers.shape == (model.flow.condition_dim, n)
+        assert n <= 9
+        return block.rows, block.cols
+
+    for rows, cols in stream(model.encoder, model.conditioner, lr, size, patch_size, count, tile=4, chunk=9):
+        seen[rows, cols] += 1
     assert (seen == 1).all()
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets torch's intra-op threads, and sets them back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("patch_size", [1, 3])
+@pytest.mark.parametrize("tile", [None, 8])
+def test_the_number_of_threads_decides_no_bit(
+    patch_size: int, tile: int | None, threads: Callable[[int], None]
+) -> None:
+    model, lr, _ = (part.float() for part in case(patch_size, (28, 25), (71, 55)))
+    images = []
+    for n in (1, 2, 5):
+        threads(n)
+        features = model.encode(lr, tile=8)
+        images.append(
+            model.sample(lr, (71, 55), temperature=0.8, seed=0, tile=tile, chunk=40, features=features)
+        )
+    assert torch.equal(images[0], images[1])
+    assert torch.equal(images[0], images[2])
+
+
+def test_parallel_gives_results_in_order_and_an_error_where_it_happened(
+    threads: Callable[[int], None],
+) -> None:
+    threads(3)
+    assert list(parallel((lambda i=i: i for i in range(40)), CPU)) == list(range(40))  # type: ignore[misc]
+    seen = []
+    failing = parallel([lambda i=i: 1 // (5 - i) for i in range(40)], CPU)  # type: ignore[misc]
+    with pytest.raises(ZeroDivisionError):
+        seen.extend(failing)
+    assert len(seen) == 5
+    assert torch.get_num_threads() == 3
+
+
+def test_a_task_has_one_thread_and_the_modes_of_its_caller(threads: Callable[[int], None]) -> None:
+    threads(2)
+
+    def modes() -> tuple[int, bool, bool]:
+        return torch.get_num_threads(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+
+    assert list(parallel([modes] * 4, CPU)) == [(1, True, False)] * 4
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert list(parallel([modes] * 4, CPU)) == [(1, False, True)] * 4
+
+
+def test_an_abandoned_decode_leaves_no_task_behind(threads: Callable[[int], None]) -> None:
+    threads(2)
+    model, lr, _ = (part.float() for part in case(1, (28, 25), (71, 55)))
+    running = model.regions(lr, (71, 55), chunk=9)
+    next(running)
+    running.close()
+    assert model.sample(lr, (71, 55)).isfinite().all()
+
+
+def test_images_of_a_batch_have_their_own_tiles(threads: Callable[[int], None]) -> None:
+    model, lr, _ = case(3, (12, 9), (20, 20))
+    both = torch.cat([lr, lr.flip(-1)])
+    for tile in encode(model.encoder, both, tile=5):
+        alone = next(
+            t for t in encode(model.encoder, both[tile.image : tile.image + 1], tile=5) if t[1:4] == tile[1:4]
+        )
+        assert torch.equal(alone.features, tile.features)
 
 
 def test_tiles_cover_a_length_once_in_nearly_equal_parts() -> None:
@@ -131,20 +202,20 @@ def test_autocast_is_near_single_precision(patch_size: int) -> None:
     "size", [(0, 5), (5, 0), (-1, 5), (2.5, 5), (5.0, 5.0), (5,), (5, 5, 5), (), ("5", "5"), (None, 5)]
 )
 def test_size_that_is_not_two_positive_whole_numbers_is_refused(size: tuple) -> None:
-    with pytest.raises(UsageError, match="not two positive whole numbers") as error:
+    with pytest.raises(ValueError, match="not two positive whole numbers") as error:
         check_size(size, 12, CPU)
     assert "\n" not in str(error.value)
     model, lr, _ = case(1, (4, 4), (4, 4))
-    for method in (model.sample, model.moments):
-        with pytest.raises(UsageError, match="not two positive whole numbers"):
+    for method in (model.sample, model.distribution):
+        with pytest.raises(ValueError, match="not two positive whole numbers"):
             method(lr, size)
 
 
 @pytest.mark.parametrize("side", [10**6, 10**9, 10**200], ids=["1e6", "1e9", "1e200"])
 def test_size_that_memory_cannot_hold_is_refused(side: int) -> None:
     model, lr, _ = case(1, (4, 4), (4, 4))
-    for method in (model.sample, model.moments):
-        with pytest.raises(UsageError, match=f"size {side}×{side} needs .* GiB are free") as error:
+    for method in (model.sample, model.distribution):
+        with pytest.raises(ValueError, match=f"size {side}×{side} needs .* GiB are free") as error:
             method(lr, (side, side))
         assert "\n" not in str(error.value)
 

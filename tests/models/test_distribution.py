@@ -1,7 +1,8 @@
-"""The exact law of an image against sampling, `LINF.sample`, `LINF.log_prob` and torch's own distributions."""
+"""The exact distribution of an image against sampling, `LINF.sample`, `LINF.log_prob` and torch's own distributions."""
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from linf.coordinates import patch_centres
-from linf.errors import UsageError
-from linf.metrics.functional import LUMA, psnr
+from linf.images.luma import BENCHMARK_LUMA
 from linf.models.conditioner import FourierConditioner
-from linf.models.distribution import NOMINAL, closed_form_psnr, coverage, law
+from linf.models.distribution import NOMINAL, Distribution, coverage
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -22,7 +22,7 @@ SIZE = (23, 29)  # No multiple of a patch.
 
 
 def model(patch_size: int = 3, strength: float = 0.1) -> LINF:
-    """A small LINF whose texture is about as strong as a real one's and differs from place to place."""
+    """A small LINF whose noise is about as strong as a real one's and differs from place to place."""
     torch.manual_seed(0)
     made = LINF(
         EDSR(blocks=1, channels=8),
@@ -35,8 +35,17 @@ def model(patch_size: int = 3, strength: float = 0.1) -> LINF:
     return made.eval()
 
 
+def distribution(linf: LINF, lr: Tensor, size: tuple[int, int], **options: Any) -> Distribution:
+    known = linf.distribution(lr, size, **{"seed": 1, **options})
+    assert known is not None
+    return known
+
+
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(1)
+
+
+COLOURS = torch.cat([torch.eye(3), torch.tensor([BENCHMARK_LUMA])])
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +56,8 @@ def lr() -> Tensor:
 @pytest.mark.parametrize("patch_size", [1, 3])
 def test_every_temperature_is_what_sample_gives(lr: Tensor, patch_size: int) -> None:
     linf, taus = model(patch_size), [0.0, 0.3, 1.0]
-    sampled = linf.sample(lr, SIZE, temperature=taus, generator=generator())
-    known = law(linf, lr, SIZE, generator=generator())
+    sampled = linf.sample(lr, SIZE, temperature=taus, seed=1)
+    known = distribution(linf, lr, SIZE)
     assert known.deviation is None
     for tau, image in zip(taus, sampled, strict=True):
         assert known.at(tau).shape == (1, 2, 3, *SIZE)
@@ -57,30 +66,31 @@ def test_every_temperature_is_what_sample_gives(lr: Tensor, patch_size: int) -> 
 
 def test_samples_differ_and_the_first_is_that_of_one_sample(lr: Tensor) -> None:
     linf = model()
-    three, one = (law(linf, lr, SIZE, samples=n, generator=generator()) for n in (3, 1))
-    assert torch.equal(three.textures[0], one.textures[0])
+    three, one = (distribution(linf, lr, SIZE, samples=n) for n in (3, 1))
+    assert torch.equal(three.noise[0], one.noise[0])
     assert torch.equal(three.mean, one.mean)
-    assert (three.textures[1] - three.textures[2]).std() > 0.01
+    assert (three.noise[1] - three.noise[2]).std() > 0.01
     assert three.at(0).shape[0] == 1
     assert three.at(0.5).shape[0] == 3
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
-def test_the_deviation_is_that_of_the_moments_and_of_samples(lr: Tensor, patch_size: int) -> None:
+def test_the_deviation_is_that_of_samples(lr: Tensor, patch_size: int) -> None:
     linf = model(patch_size)
-    known = law(linf, lr[:1], SIZE, samples=2000, generator=generator(), deviation=True)
-    mean, deviation = linf.moments(lr[:1], SIZE)
+    known = distribution(linf, lr[:1], SIZE, samples=2000, mix=COLOURS)
+    moments = distribution(linf, lr[:1], SIZE, mix=torch.eye(3))
+    mean, deviation = moments.mean, moments.deviation
     assert known.deviation is not None
     torch.testing.assert_close(known.mean, mean, rtol=0, atol=1e-6)
     torch.testing.assert_close(known.deviation[:, :3], deviation, rtol=1e-5, atol=1e-7)
-    luma = torch.einsum("c,sbchw->sbhw", torch.tensor(LUMA), known.textures)
+    luma = torch.einsum("c,sbchw->sbhw", torch.tensor(BENCHMARK_LUMA), known.noise)
     torch.testing.assert_close(known.deviation[:, 3], luma.std(0), rtol=0.1, atol=0)
     assert (known.deviation[:, 3] / luma.std(0)).mean().item() == pytest.approx(1, abs=5e-3)
 
 
 def test_latents_and_density_are_those_of_hr_in_whole_patches(lr: Tensor) -> None:
     linf, hr = model(), torch.rand(2, 3, *SIZE, generator=generator())
-    known = law(linf, lr, SIZE, hr=hr)
+    known = distribution(linf, lr, SIZE, hr=hr)
     whole = (SIZE[0] // 3, SIZE[1] // 3)
     assert known.latents is not None
     assert known.log_prob is not None
@@ -98,33 +108,29 @@ def test_latents_and_density_are_those_of_hr_in_whole_patches(lr: Tensor) -> Non
     # What has these latents is this image.
     z = torch.zeros(2, *(-(-n // 3) for n in SIZE), 27)
     z[:, : whole[0], : whole[1]] = known.latents.movedim(1, -1)
-    back = linf.sample(lr, SIZE, z=z)[..., : 3 * whole[0], : 3 * whole[1]]
+    back = linf.sample(lr, SIZE, temperature=1, z=z)[..., : 3 * whole[0], : 3 * whole[1]]
     torch.testing.assert_close(back, hr[..., : 3 * whole[0], : 3 * whole[1]], rtol=0, atol=1e-4)
 
 
-def test_closed_form_psnr_is_that_of_the_mean_of_64_samples() -> None:
-    """Before clamping, within 0.02 dB, at every temperature."""
+def test_mean_and_deviation_give_the_psnr_of_the_mean_of_64_samples() -> None:
+    """Before clamping, within 0.02 dB, at every temperature (METHOD §4)."""
     linf = model()
     hr = torch.rand(1, 3, 96, 96, generator=generator())
     lr = torch.nn.functional.avg_pool2d(hr, 4)
-    known = law(linf, lr, (96, 96), samples=64, generator=generator(), deviation=True)
+    known = distribution(linf, lr, (96, 96), samples=64, mix=COLOURS)
     assert known.deviation is not None
     error = (known.mean - hr).square().mean().item()
     variance = known.deviation[:, :3].square().mean().item()
     for tau in (0.0, 0.2, 0.5, 0.8, 1.0):
         mse = (known.at(tau) - hr).double().square().flatten(1).mean(1)
         sampled = (-10 * mse.log10()).mean().item()
-        assert closed_form_psnr(error, variance, tau) == pytest.approx(sampled, abs=0.02)
-    assert closed_form_psnr(error, variance, 0) == pytest.approx(
-        psnr(known.mean, hr).item(), abs=0.05
-    )  # Hardly any value of the mean is clamped.
-    assert closed_form_psnr(0, 0, 1) == math.inf
+        assert -10 * math.log10(error + tau**2 * variance) == pytest.approx(sampled, abs=0.02)
 
 
 def test_ninety_percent_intervals_hold_ninety_percent_of_the_models_own_samples(lr: Tensor) -> None:
     linf = model()
-    truth = law(linf, lr, (96, 120), generator=torch.Generator().manual_seed(7)).at(1)[0]
-    known = law(linf, lr, (96, 120), hr=truth, deviation=True)
+    truth = distribution(linf, lr, (96, 120), seed=7).at(1)[0]
+    known = distribution(linf, lr, (96, 120), hr=truth, mix=COLOURS)
     assert known.deviation is not None
     assert known.latents is not None
     for standardised in ((truth - known.mean) / known.deviation[:, :3], known.latents):
@@ -145,9 +151,9 @@ def test_coverage_counts_what_lies_within() -> None:
 def test_a_map_of_temperatures_is_each_temperature_in_its_place(lr: Tensor, patch_size: int) -> None:
     linf, field = model(patch_size), torch.zeros(SIZE)
     field[:, 10:20], field[:, 20:] = 0.4, 1.0
-    mixed = linf.sample(lr, SIZE, temperature=field, generator=generator())
+    mixed = linf.sample(lr, SIZE, temperature=field, seed=1)
     assert mixed.shape == (2, 3, *SIZE)
-    parts = linf.sample(lr, SIZE, temperature=[0.0, 0.4, 1.0], generator=generator())
+    parts = linf.sample(lr, SIZE, temperature=[0.0, 0.4, 1.0], seed=1)
     for part, columns in zip(parts, (slice(10), slice(10, 20), slice(20, None)), strict=True):
         torch.testing.assert_close(mixed[..., columns], part[..., columns], rtol=0, atol=1e-6)
 
@@ -155,14 +161,14 @@ def test_a_map_of_temperatures_is_each_temperature_in_its_place(lr: Tensor, patc
 @pytest.mark.parametrize(
     "field", [torch.zeros(23, 28), torch.full(SIZE, -0.1), torch.full(SIZE, math.nan), torch.zeros(1, *SIZE)]
 )
-def test_a_map_that_is_none_is_told(lr: Tensor, field: Tensor) -> None:
-    with pytest.raises(UsageError, match="map of temperatures"):
+def test_a_bad_map_of_temperatures_is_refused(lr: Tensor, field: Tensor) -> None:
+    with pytest.raises(ValueError, match="map of temperatures"):
         model().sample(lr, SIZE, temperature=field)
 
 
-def test_a_texture_that_explodes_is_left_out_and_told(lr: Tensor, caplog: pytest.LogCaptureFixture) -> None:
+def test_noise_that_explodes_is_left_out_with_a_warning(lr: Tensor, caplog: pytest.LogCaptureFixture) -> None:
     linf = model(strength=1000.0)
-    known = law(linf, lr, SIZE, samples=2, generator=generator())
+    known = distribution(linf, lr, SIZE, samples=2)
     assert "of 320 patches" in caplog.text
     assert known.at(1).isfinite().all()
-    assert known.textures.abs().max() <= 10
+    assert known.noise.abs().max() <= 10

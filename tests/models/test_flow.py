@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from linf.errors import UsageError
 from linf.models.flow import ConditionalFlow
 
 PATCH_SIZES = [1, 3, 5]
@@ -194,11 +193,11 @@ def test_autocast_leaves_the_likelihood_in_single_precision() -> None:
 
 @pytest.mark.parametrize("patch_size", [-3, 0, 2])
 def test_patch_size_without_a_centre_is_refused(patch_size: int) -> None:
-    with pytest.raises(UsageError, match=f"patch size {patch_size} is not a positive odd number"):
+    with pytest.raises(ValueError, match=f"patch size {patch_size} is not a positive odd number"):
         ConditionalFlow(patch_size)
 
 
 @pytest.mark.parametrize("steps", [-1, 0])
 def test_flow_without_a_conditional_step_is_refused(steps: int) -> None:
-    with pytest.raises(UsageError, match=f"{steps}"):
+    with pytest.raises(ValueError, match=f"{steps}"):
         ConditionalFlow(1, steps)

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from linf.checkpoints.native import build
 from linf.coordinates import pixel_centres
-from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
-from linf.models.linf import LINF, check_temperatures
+from linf.models.linf import LINF
+from linf.models.super_resolver import check_temperatures
 
 PATCH_SIZES = [1, 3, 5]
 SIZE = (11, 13)
@@ -34,6 +34,14 @@ def case(patch_size: int, batch: int = 2) -> tuple[LINF, Tensor, Tensor]:
     return model, torch.rand(batch, 3, 5, 6, dtype=torch.float64), z
 
 
+def moments(model: LINF, lr: Tensor, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, (B,3,H,W) each."""
+    known = model.distribution(lr, size, mix=torch.eye(3))
+    assert known is not None
+    assert known.deviation is not None
+    return known.mean, known.deviation
+
+
 def queries(size: tuple[int, int], patch_size: int, batch: int) -> tuple[Tensor, Tensor]:
     """Coordinates (B,gh,gw,2) and cells (B,2) of the patches of an image of whole patches."""
     axes = [pixel_centres(n, dtype=torch.float64)[patch_size // 2 :: patch_size] for n in size]
@@ -48,10 +56,10 @@ def queries(size: tuple[int, int], patch_size: int, batch: int) -> tuple[Tensor,
 def test_sequence_of_temperatures_is_each_by_itself(patch_size: int) -> None:
     model, lr, _ = case(patch_size)
     taus = [0.0, 0.4, 1.0, 1.7]
-    together = model.sample(lr, SIZE, temperature=taus, generator=torch.Generator().manual_seed(7))
+    together = model.sample(lr, SIZE, temperature=taus, seed=7)
     assert together.shape == (4, 2, 3, *SIZE)
     for tau, image in zip(taus, together, strict=True):
-        alone = model.sample(lr, SIZE, temperature=tau, generator=torch.Generator().manual_seed(7))
+        alone = model.sample(lr, SIZE, temperature=tau, seed=7)
         assert alone.shape == (2, 3, *SIZE)
         torch.testing.assert_close(image, alone, rtol=0, atol=1e-12)
 
@@ -60,17 +68,16 @@ def test_sequence_of_temperatures_is_each_by_itself_in_single_precision() -> Non
     model, lr, z = (part.float() for part in case(3))
     together = model.sample(lr, SIZE, temperature=[0, 0.8], z=z)
     for tau, image in zip((0.0, 0.8), together, strict=True):
-        alone = model.sample(lr, SIZE, temperature=tau, z=tau * z)
+        alone = model.sample(lr, SIZE, temperature=tau, z=z)
         torch.testing.assert_close(image, alone, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("patch_size", PATCH_SIZES)
-def test_one_temperature_takes_z_as_it_is_and_a_sequence_multiplies_it(patch_size: int) -> None:
+def test_temperature_multiplies_latents(patch_size: int) -> None:
     model, lr, z = case(patch_size)
-    as_it_is = model.sample(lr, SIZE, temperature=1.0, z=0.5 * z)
-    assert torch.equal(model.sample(lr, SIZE, temperature=0.5, z=0.5 * z), as_it_is)
-    multiplied = model.sample(lr, SIZE, temperature=[0.5], z=z)
-    torch.testing.assert_close(multiplied[0], as_it_is, rtol=0, atol=1e-12)
+    halved = model.sample(lr, SIZE, temperature=1.0, z=0.5 * z)
+    torch.testing.assert_close(model.sample(lr, SIZE, temperature=0.5, z=z), halved, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model.sample(lr, SIZE, temperature=[0.5], z=z)[0], halved, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("patch_size", PATCH_SIZES)
@@ -79,18 +86,23 @@ def test_temperature_zero_is_the_exact_mean_and_draws_nothing(patch_size: int) -
     state = torch.random.get_rng_state()
     image = model.sample(lr, SIZE)
     assert torch.equal(torch.random.get_rng_state(), state)
-    mean, _ = model.moments(lr, SIZE)
+    mean, _ = moments(model, lr)
     torch.testing.assert_close(image, mean, rtol=0, atol=1e-12)
     torch.testing.assert_close(model.sample(lr, SIZE, temperature=[0.0])[0], mean, rtol=0, atol=1e-12)
 
 
-def test_a_generator_decides_the_sample() -> None:
+def test_a_seed_decides_the_sample() -> None:
     model, lr, _ = case(3)
-    draws = [
-        model.sample(lr, SIZE, temperature=0.8, generator=torch.Generator().manual_seed(seed))
-        for seed in (0, 0, 1)
-    ]
+    draws = [model.sample(lr, SIZE, temperature=0.8, seed=seed) for seed in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])
+    z = model.sample_latents(SIZE, 0, batch=2)
+    assert torch.equal(model.sample(lr, SIZE, temperature=0.8, z=z), draws[0])
+    assert torch.equal(z[1], model.sample_latents(SIZE, 1)[0])
+    torch.manual_seed(5)
+    unseeded = [model.sample(lr, SIZE, temperature=0.8) for _ in range(2)]
+    assert not torch.equal(*unseeded)
+    torch.manual_seed(5)
+    assert torch.equal(model.sample(lr, SIZE, temperature=0.8), unseeded[0])
     assert not torch.equal(draws[0], draws[2])
 
 
@@ -115,7 +127,7 @@ def test_exploding_inverse_falls_back_to_the_mean(temperature: float | list[floa
 def test_deviation_is_what_unit_latents_add_up_to(patch_size: int) -> None:
     """The variance of ``m + A z`` is the sum of the squares of ``A``'s columns."""
     model, lr, z = case(patch_size)
-    mean, deviation = model.moments(lr, SIZE)
+    mean, deviation = moments(model, lr)
     variance = torch.zeros_like(mean)
     for i in range(z.shape[-1]):
         unit = torch.zeros_like(z)
@@ -126,10 +138,9 @@ def test_deviation_is_what_unit_latents_add_up_to(patch_size: int) -> None:
 
 def test_mean_and_deviation_are_those_of_samples() -> None:
     model, lr, _ = case(3)
-    mean, deviation = model.moments(lr, SIZE)
+    mean, deviation = moments(model, lr)
     n = 400
-    generator = torch.Generator().manual_seed(0)
-    samples = torch.stack([model.sample(lr, SIZE, temperature=1.0, generator=generator) for _ in range(n)])
+    samples = torch.stack([model.sample(lr, SIZE, temperature=1.0, seed=2 * k) for k in range(n)])
     # Five standard errors of a mean, and of a Gaussian's deviation.
     assert ((samples.mean(0) - mean).abs() < 5 * deviation / n**0.5).all()
     assert ((samples.std(0) / deviation - 1).abs() < 5 / (2 * n) ** 0.5).all()
@@ -188,13 +199,13 @@ def test_images_of_a_batch_do_not_know_each_other(patch_size: int) -> None:
     coord, cell = queries((15, 15), patch_size, batch=3)
     residual = torch.randn(3, model.flow.dim, *coord.shape[1:3], dtype=torch.float64)
     image = model.sample(lr, SIZE, temperature=1.0, z=z)
-    moments = model.moments(lr, SIZE)
+    both = moments(model, lr)
     log_prob = model.log_prob(lr, residual, coord, cell)
     for i in range(3):
         one = slice(i, i + 1)
         alone = model.sample(lr[one], SIZE, temperature=1.0, z=z[one])
         torch.testing.assert_close(image[one], alone, rtol=0, atol=1e-12)
-        for together, by_itself in zip(moments, model.moments(lr[one], SIZE), strict=True):
+        for together, by_itself in zip(both, moments(model, lr[one]), strict=True):
             torch.testing.assert_close(together[one], by_itself, rtol=0, atol=1e-12)
         by_itself = model.log_prob(lr[one], residual[one], coord[one], cell[one])
         torch.testing.assert_close(log_prob[one], by_itself, rtol=0, atol=1e-10)
@@ -244,7 +255,7 @@ def test_config_builds_the_model_again(patch_size: int) -> None:
     again = build(config).double()
     assert again.config == model.config == config
     again.load_state_dict(model.state_dict())
-    assert torch.equal(again.sample(lr, SIZE, z=z), model.sample(lr, SIZE, z=z))
+    assert torch.equal(again.sample(lr, SIZE, temperature=1, z=z), model.sample(lr, SIZE, temperature=1, z=z))
 
 
 # Mistakes
@@ -257,13 +268,13 @@ def test_config_builds_the_model_again(patch_size: int) -> None:
 def test_temperature_that_is_none_is_refused(temperature: object) -> None:
     model, lr, _ = case(1, batch=1)
     for refuse in (check_temperatures, lambda tau: model.sample(lr, SIZE, temperature=tau)):
-        with pytest.raises(UsageError, match=r"temperature .* not a finite number from 0 up") as error:
+        with pytest.raises(ValueError, match=r"temperature .* not a finite number from 0 up") as error:
             refuse(temperature)
         assert "\n" not in str(error.value)
 
 
 def test_ragged_temperatures_are_refused() -> None:
-    with pytest.raises(UsageError, match="temperature"):
+    with pytest.raises(ValueError, match="temperature"):
         check_temperatures([0.4, [0.8]])
 
 
@@ -285,7 +296,7 @@ def test_temperatures_become_a_list() -> None:
 )
 def test_latents_of_another_shape_are_refused(wrong: Callable[[Tensor], Tensor]) -> None:
     model, lr, z = case(3)
-    with pytest.raises(UsageError, match=r"z has shape .* output 11×13 wants \(2, 4, 5, 27\)") as error:
+    with pytest.raises(ValueError, match=r"z has shape .* output 11×13 needs \(2, 4, 5, 27\)") as error:
         model.sample(lr, SIZE, temperature=0.8, z=wrong(z))
     assert "\n" not in str(error.value)
 
@@ -293,6 +304,6 @@ def test_latents_of_another_shape_are_refused(wrong: Callable[[Tensor], Tensor])
 @pytest.mark.parametrize("size", [(0, 13), (11, -13), (11.0, 13), (11,), (11, 13, 3)])
 def test_size_that_is_none_is_refused(size: tuple) -> None:
     model, lr, _ = case(3)
-    for method in (model.sample, model.moments):
-        with pytest.raises(UsageError, match=r"output size .* is not two positive whole numbers"):
+    for method in (model.sample, model.distribution):
+        with pytest.raises(ValueError, match=r"output size .* is not two positive whole numbers"):
             method(lr, size)

@@ -27,7 +27,7 @@ from linf.checkpoints.published import published_prior, to_published
 from linf.coordinates import patch_centres
 from linf.data.pairs import SRBatch
 from linf.errors import UsageError
-from linf.losses.flow import LearnedPrior
+from linf.losses.prior import LearnedPrior
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
@@ -199,13 +199,13 @@ def test_both_inputs_decide_the_latent() -> None:
     ],
 )
 def test_settings_that_are_none_are_refused(settings: dict[str, int], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(ValueError, match=words):
         UNet(**settings)
 
 
 def test_too_little_for_batch_norm_is_told_in_words() -> None:
     prior = UNet(1, width=4)
-    with pytest.raises(UsageError, match=r"batch norm .* raise data.batch_size"):
+    with pytest.raises(ValueError, match=r"batch norm .* raise data.batch_size"):
         prior(torch.randn(1, 3, 15, 8), torch.randn(1, 3, 4, 4))
     prior(torch.randn(1, 3, 16, 8), torch.randn(1, 3, 4, 4))
     prior(torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4))
@@ -246,7 +246,7 @@ def test_windows_of_a_batch_are_parts_of_its_images(patch_size: int) -> None:
 def test_scattered_patches_are_refused() -> None:
     coord, cell = queries((12, 12), 3, batch=2)
     coord[1, 2, 2] += cell[1]
-    with pytest.raises(UsageError, match=r"set data\.window=true"):
+    with pytest.raises(ValueError, match=r"set data\.window=true"):
         window_lr_residual(images(4, 4), coord, cell, 3)
 
 
@@ -284,7 +284,7 @@ def test_the_image_is_what_flow_condition_and_prior_make(
     residual = F.pixel_shuffle(x.view(-1, 2, *r.shape[-2:]).transpose(0, 1), patch_size)
     up_y, up_x = (enlarging(n, m) for n, m in zip(lr_size, size, strict=True))
     expected = up_y @ lr @ up_x.T + residual[..., : size[0], : size[1]] / 2
-    image = model.sample(lr, size, prior=True)
+    image = model.sample_prior(lr, size)
     assert image.shape == (2, 3, *size)
     torch.testing.assert_close(image, expected, rtol=0, atol=1e-5)
 
@@ -293,10 +293,10 @@ def test_the_image_is_what_flow_condition_and_prior_make(
 @pytest.mark.parametrize("size", [(60, 63), (41, 50), (14, 15)])
 def test_tiles_leave_no_seam(patch_size: int, size: tuple[int, int]) -> None:
     model, lr = case(patch_size), images(28, 25, batch=1)
-    latent, image = model.lr_latent(lr, size), model.sample(lr, size, prior=True)
+    latent, image = model.lr_latent(lr, size), model.sample_prior(lr, size)
     for settings in ({"tile": 8}, {"chunk": 60}, {"tile": 5, "chunk": 100}):
         torch.testing.assert_close(model.lr_latent(lr, size, **settings), latent, rtol=0, atol=1e-12)
-        tiled = model.sample(lr, size, prior=True, **settings)
+        tiled = model.sample_prior(lr, size, **settings)
         torch.testing.assert_close(tiled, image, rtol=0, atol=1e-11)
 
 
@@ -310,17 +310,17 @@ def test_tiles_leave_no_seam_in_single_precision() -> None:
 def test_nothing_in_it_is_random() -> None:
     model, lr = case(3), images(6, 7)
     state = torch.random.get_rng_state()
-    first = model.sample(lr, (16, 19), prior=True)
-    assert torch.equal(first, model.sample(lr, (16, 19), prior=True))
+    first = model.sample_prior(lr, (16, 19))
+    assert torch.equal(first, model.sample_prior(lr, (16, 19)))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.allclose(first, model.sample(lr, (16, 19)))
 
 
 def test_images_of_a_batch_do_not_know_each_other() -> None:
     model, lr = case(3), images(6, 7, batch=3)
-    together = model.sample(lr, (16, 19), prior=True)
+    together = model.sample_prior(lr, (16, 19))
     for i in range(3):
-        alone = model.sample(lr[i : i + 1], (16, 19), prior=True)
+        alone = model.sample_prior(lr[i : i + 1], (16, 19))
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-12)
 
 
@@ -329,39 +329,31 @@ def test_each_tile_is_encoded_once_for_all_that_is_made_of_it(tile: int) -> None
     model, lr, size = case(3), images(28, 25, batch=1), (60, 63)
     sizes: list[tuple[int, ...]] = []
     model.encoder.register_forward_hook(lambda module, args, out: sizes.append(tuple(args[0].shape)))
-    expected = model.sample(lr, size, prior=True, tile=tile)
+    expected = model.sample_prior(lr, size, tile=tile)
     tiles = math.prod(-(-n // tile) for n in (28, 25))
     assert len(sizes) == tiles
     encoded = model.encode(lr, tile=tile)
     assert len(sizes) == 2 * tiles
-    assert torch.equal(model.sample(lr, size, prior=True, encoded=encoded), expected)
-    mean = model.sample(lr, size, encoded=encoded)
+    assert torch.equal(model.sample_prior(lr, size, features=encoded), expected)
+    mean = model.sample(lr, size, features=encoded)
     assert len(sizes) == 2 * tiles
     torch.testing.assert_close(mean, model.sample(lr, size, tile=tile), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    "given", [{"temperature": 0.8}, {"temperature": [0]}, {"z": torch.zeros(2, 6, 7, 27).double()}]
-)
-def test_a_temperature_or_a_latent_with_the_prior_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="prior=True takes no temperature and no z"):
-        case(3).sample(images(6, 7), (16, 19), prior=True, **given)
-
-
 def test_a_model_without_a_prior_says_so() -> None:
-    with pytest.raises(UsageError, match="the model has no prior: train one with task=prior"):
-        case(3, prior=False).sample(images(6, 7), (16, 19), prior=True)
+    with pytest.raises(ValueError, match="LINF has no prior: train one with task=prior"):
+        case(3, prior=False).sample_prior(images(6, 7), (16, 19))
 
 
 @pytest.mark.parametrize("size", [(0, 5), (2.5, 5), (5,), (10**6, 10**6)])
 def test_size_that_is_none_or_too_large_is_refused(size: tuple) -> None:
-    for method in (partial(case(1).sample, prior=True), case(1).lr_latent):
-        with pytest.raises(UsageError, match="output size"):
+    for method in (case(1).sample_prior, case(1).lr_latent):
+        with pytest.raises(ValueError, match="output size"):
             method(images(6, 7), size)
 
 
 def test_a_prior_of_another_patch_size_is_refused() -> None:
-    with pytest.raises(UsageError, match="the prior is for patches of 1, the flow for patches of 3"):
+    with pytest.raises(ValueError, match="the prior is for patches of 1, the flow for patches of 3"):
         case(3).set_prior(UNet(1, width=4))
 
 
@@ -376,7 +368,7 @@ def test_config_builds_the_model_again() -> None:
     again = build(config).double().eval()
     assert again.config == config
     again.load_state_dict(model.state_dict())
-    assert torch.equal(again.sample(lr, (16, 19), prior=True), model.sample(lr, (16, 19), prior=True))
+    assert torch.equal(again.sample_prior(lr, (16, 19)), model.sample_prior(lr, (16, 19)))
 
 
 def test_a_saved_model_comes_back_with_its_prior(tmp_path: Path) -> None:
@@ -385,7 +377,7 @@ def test_a_saved_model_comes_back_with_its_prior(tmp_path: Path) -> None:
     again = linf.load(tmp_path / "model.safetensors")
     assert isinstance(again, LINF)
     assert not again.training
-    assert torch.equal(again.sample(lr, (16, 19), prior=True), model.sample(lr, (16, 19), prior=True))
+    assert torch.equal(again.sample_prior(lr, (16, 19)), model.sample_prior(lr, (16, 19)))
 
 
 def test_a_model_with_a_prior_starts_from_one_without_and_from_one_with(tmp_path: Path) -> None:
@@ -426,7 +418,7 @@ def test_the_loss_is_of_the_image_that_is_sampled(patch_size: int) -> None:
     batch = whole_images(patch_size, (8, 7), size)
     loss = LearnedPrior(0.5, 0.25, 2.0, features=Differences)  # type: ignore[arg-type]
     parts = loss(model, batch)
-    image, hr = model.sample(batch.lr, size, prior=True), F.pixel_shuffle(batch.hr, patch_size)
+    image, hr = model.sample_prior(batch.lr, size), F.pixel_shuffle(batch.hr, patch_size)
     assert parts["l1"].item() == pytest.approx(2 * (image - hr).abs().mean().item(), rel=1e-5)
     assert parts["perceptual"].item() == pytest.approx(Differences()(image, hr).item(), rel=1e-5)
     residual = model.residual(*batch).transpose(0, 1).flatten(1)
@@ -584,7 +576,7 @@ def test_validation_scores_the_priors_image(
     task, trainer = fit(config, checkpoint)
     image = trainer.datamodule.val_pairs[0]  # type: ignore[attr-defined]
     size = (image.hr.shape[-2], image.hr.shape[-1])
-    sr = task.model.eval().sample(image.lr[None], size, prior=True)[0]
+    sr = task.model.eval().sample_prior(image.lr[None], size)[0]
     weights = torch.tensor([65.738, 129.057, 25.064]).view(3, 1, 1) / 256
     error = ((sr.clamp(0, 1) - image.hr) * weights).sum(0)[2:-2, 2:-2]
     expected = -10 * math.log10(error.square().mean())
@@ -689,11 +681,11 @@ def test_a_published_prior_joins_its_linf(tmp_path: Path, capsys: pytest.Capture
     joined = linf.load(tmp_path / "linf.pth", prior=tmp_path / "prior.pth")
     model.set_prior(prior)
     lr = torch.rand(1, 3, 6, 7)
-    expected = model.sample(lr, (13, 17), prior=True)
-    assert torch.equal(joined.sample(lr, (13, 17), prior=True), expected)
+    expected = model.sample_prior(lr, (13, 17))
+    assert torch.equal(joined.sample_prior(lr, (13, 17)), expected)
     out = tmp_path / "joined.safetensors"
     cli.main(["convert", str(tmp_path / "linf.pth"), str(out), "--prior", str(tmp_path / "prior.pth")])
-    assert torch.equal(linf.load(out).sample(lr, (13, 17), prior=True), expected)
+    assert torch.equal(linf.load(out).sample_prior(lr, (13, 17)), expected)
     assert torch.equal(load_prior(out).outc.conv.weight, prior.outc.conv.weight)
     capsys.readouterr()
     cli.main(["info", str(tmp_path / "prior.pth")])

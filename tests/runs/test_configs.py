@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from helpers.commands import Command, Compose
-from helpers.networks import write_vgg
+from helpers.networks import write_network
 from helpers.paths import ROOT
 from helpers.runs import SMOKE
 from linf.runs.search import overrides, probes, space
@@ -341,7 +341,7 @@ def test_every_experiment_trains(composed: Compose, photos: Path, tmp_path: Path
     small = SMALL
     if option.endswith(("_finetune", "_lp")):  # A VGG wants to see 16 pixels a side.
         small = (*SMALL, "data.crop=24", "data.queries=null")
-        given.append(f"task.loss.features.weights={write_vgg(tmp_path / 'vgg16.pth')}")
+        given.append(f"task.loss.features.weights={write_network(tmp_path / 'vgg16.pth')}")
     config = composed("train", *given, *small, "data.batches_per_epoch=1", "data.val_crop=32")
     config.trainer.check_val_every_n_epoch = 1
     for key, value in NARROW.items():

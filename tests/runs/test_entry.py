@@ -71,7 +71,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "truncated image": (
         "eval",
         (*EVAL, "data.root=truncated"),
-        ("cannot read image", "half.jpg", "truncated"),
+        ("half.jpg", "cannot be read", "truncated"),
     ),
     "image too small": ("eval", (*EVAL, "data.root=dot", "data.test_scales=[2]"), ("dot.png", "scale 2")),
     "no benchmark there": (

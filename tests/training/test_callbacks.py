@@ -145,7 +145,7 @@ def test_a_panel_shows_each_image_at_the_last_scale_by_each_system(composed: Com
         assert scale == 3.3
         size = (hr.shape[-2], hr.shape[-1])
         mean, texture = trainer.lightning_module.model.sample(  # type: ignore[operator, union-attr]
-            lr[None], size, temperature=[0, 0.5], generator=torch.Generator().manual_seed(3)
+            lr[None], size, temperature=[0, 0.5], seed=3
         )
         named = {"bicubic": bicubic(lr, size), "τ=0": mean[0], "τ=0.5": texture[0]}
         rows.append(detail_row(f"{name} ×3.3", lr, hr, named))

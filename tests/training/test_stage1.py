@@ -25,7 +25,8 @@ import linf
 from helpers.commands import Command, Compose
 from helpers.paths import ROOT
 from helpers.runs import SMOKE, Interrupt, PowerCut, assert_same_end, column, fit, one_model, same, state
-from linf.data.sources import bundled, read_image
+from linf.data.sources import bundled
+from linf.images.read import read_image
 
 # What a run leaves
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import linf
 from helpers.commands import Command, Compose
-from helpers.networks import write_vgg
+from helpers.networks import write_network
 from helpers.paths import ROOT, SHARED
 from helpers.runs import Interrupt, PowerCut, assert_same_end, column, fit, logged, same, state
 from linf.checkpoints.initial import start_from
@@ -38,7 +38,7 @@ PARTS = ("loss", "nll", "l1", "perceptual")
 
 @pytest.fixture(scope="module")
 def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_vgg(tmp_path_factory.mktemp("vgg") / "vgg16.pth")
+    return write_network(tmp_path_factory.mktemp("vgg") / "vgg16.pth")
 
 
 def overrides(task: str, vgg: Path | None, run: Path, *more: str) -> list[str]:

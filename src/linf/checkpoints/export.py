@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from linf.coordinates import patch_centres
 from linf.errors import UsageError
 from linf.files import atomic_write
-from linf.models.linf import LINF, WILD
+from linf.models.linf import EXPLODED, LINF
 
 OPSET = 18
 """The lowest opset that torch's exporter writes, and therefore the most widely supported."""
@@ -64,7 +64,7 @@ class Graph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, lr: Tensor, size: Tensor, temperature: Tensor, z: Tensor) -> Tensor:
-        """Super-resolve; as in `LINF.sample`, a patch beyond ±`WILD` is replaced by its mean.
+        """Super-resolve; as in `LINF.sample`, a patch beyond ±`EXPLODED` is replaced by its mean.
 
         Args:
             lr: (B,3,h,w) in [0, 1].
@@ -85,10 +85,11 @@ class Graph(nn.Module):
         cell = (2 / size.to(lr.dtype)).expand(batch, -1)
         condition = self.model.condition(lr, coord, cell)
         latents = z.reshape(batch * rows * cols, dim).T
-        mean, (texture,) = self.model.flow.mean_and_textures((latents,), condition, self.inverses)
-        texture = temperature * texture
-        residual = torch.where((mean.abs() <= WILD).all(0), mean, 0)
-        residual = residual + torch.where((mean.abs() + texture.abs() <= WILD).all(0), texture, 0)
+        flow = self.model.flow
+        mean = flow.inverse(torch.zeros_like(latents), condition, self.inverses)
+        noise = temperature * flow.inverse_linear(latents, condition, self.inverses)
+        residual = torch.where((mean.abs() <= EXPLODED).all(0), mean, 0)
+        residual = residual + torch.where((mean.abs() + noise.abs() <= EXPLODED).all(0), noise, 0)
         patches = residual.view(dim, batch, rows, cols).transpose(0, 1)
         image = F.pixel_shuffle(patches, p)[..., :height, :width]
         return F.interpolate(lr, (height, width), mode="bilinear", align_corners=False) + image / 2
@@ -154,7 +155,7 @@ def example(
     """Make the same inputs of a `Graph` each time: a smooth image, its output size, τ = 0.8 and latents."""
     generator = torch.Generator().manual_seed(0)
     lr = F.interpolate(torch.rand(batch, 3, 3, 3, generator=generator), (h, w), mode="bilinear")
-    z = model.draw(lr, (height, width), generator)
+    z = model.sample_latents((height, width), 0, batch=batch)
     return lr, torch.tensor([height, width]), torch.tensor(0.8), z
 
 

@@ -8,8 +8,8 @@ import torch
 from linf.checkpoints.native import load
 from linf.errors import UsageError
 from linf.images.write import FORMATS
-from linf.models.baselines import Bicubic, Regression
-from linf.models.linf import LINF, check_temperatures
+from linf.models.baselines import Bicubic
+from linf.models.super_resolver import SuperResolver, check_temperatures
 from linf.upscale.enlarge import Ask
 
 
@@ -97,13 +97,13 @@ def chosen_device(word: str) -> torch.device:
     return device
 
 
-def chosen_model(word: str, ask: Ask) -> LINF | Regression | Bicubic:
+def chosen_model(word: str, ask: Ask) -> SuperResolver:
     """``--model``; UsageError where it cannot be loaded, or cannot do what is asked."""
     if word == "bicubic":
-        model: LINF | Regression | Bicubic = Bicubic()
+        model: SuperResolver = Bicubic()
     else:
         model = load(word)
-    if not isinstance(model, LINF) and (ask.temperature > 0 or ask.samples > 1 or ask.uncertainty):
+    if not model.dim and (ask.temperature > 0 or ask.samples > 1 or ask.uncertainty):
         raise UsageError(
             f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
         )

@@ -1,1 +1,1 @@
-"""ImageSet in, training batches and evaluation pairs out: images → resize → pairs → datamodule."""
+"""Data box of the figure: images in, training batches and evaluation pairs out."""

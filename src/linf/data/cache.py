@@ -1,6 +1,5 @@
-"""One decoded copy of all images, which every worker and rank shares."""
+"""Data box of the figure: one decoded copy of all images, shared by every worker and rank."""
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -12,31 +11,33 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from linf.data.sources import read_image, some
+from linf.data.sources import shorten
 from linf.errors import UsageError
+from linf.files import atomic_write, clear, lock
+from linf.images.read import read_image
 
 log = logging.getLogger(__name__)
 
 
 class ImageCache:
-    """ImageSet decoded once into one memory-mapped file, which all workers and ranks share.
+    """Images decoded once into a memory-mapped file that all workers and ranks share.
 
-    The first process to need it builds it while the others wait; a killed build leaves nothing that is used.
-    A change in any source's path, size or date makes another file.
+    The first process that needs the file builds it while the others wait; a killed build leaves nothing that is used.
+    A change of any source's path, size or date makes another file.
 
     Args:
         paths: image files.
         min_side: images with a shorter side are dropped, with a warning that names each.
-        on_error: what to do about unreadable images: ``skip`` drops them with a warning that names each,
-            ``raise`` fails.
-        cache_dir: default ``$LINF_CACHE``, or else ``~/.cache/linf``.
+        on_error: ``skip`` drops unreadable images, with a warning that names each; ``raise`` fails on them.
+        cache_dir: by default ``$LINF_CACHE``, or else ``~/.cache/linf``.
 
     Attributes:
         paths: the images kept.
         shapes: their (H, W).
 
     Raises:
-        UsageError: no image is left, the cache cannot be written (a full disk), or ``on_error`` says so.
+        UsageError: no image is left, the cache cannot be written (as on a full disk), or an image is unreadable where
+            ``on_error`` is ``raise``.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class ImageCache:
         home = Path(cache_dir or os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser() / "images"
         self.file = home / f"{_key(sources)}.pixels"
         kept: list[tuple[Path, int, int, int]] = []
-        for path, entry in zip(sources, _built_index(sources, self.file), strict=True):
+        for path, entry in zip(sources, _load_or_build_index(sources, self.file), strict=True):
             if isinstance(entry, str):
                 if on_error == "raise":
                     raise UsageError(entry)
@@ -64,7 +65,7 @@ class ImageCache:
                 kept.append((path, *entry))
         if not kept:
             raise UsageError(
-                f"none of {len(sources)} images ({some(sources, 1)}) is readable and at least {min_side} "
+                f"none of {len(sources)} images ({shorten(sources, 1)}) is readable and at least {min_side} "
                 "pixels a side: give larger images, a smaller crop or a smaller scale"
             )
         self.paths = tuple(path for path, *_ in kept)
@@ -76,7 +77,7 @@ class ImageCache:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """ImagePair ``index`` as a read-only (H, W, 3) uint8 view of the file."""
+        """Image ``index`` as a read-only (H, W, 3) uint8 view of the file."""
         if self._pixels is None:
             self._pixels = np.memmap(self.file, np.uint8, "r")
         height, width = self.shapes[index]
@@ -88,14 +89,15 @@ class ImageCache:
         return self.__dict__ | {"_pixels": None}
 
 
-# The cache file: pixels of all images, then the index as JSON, its length in 8 bytes, and this mark.
-MARK = b"LINFPIX1"
+CACHE_MARK = b"LINFPIX2"
+"""The end of a cache file: the pixels of all images, the index as JSON, its length in 8 bytes, and this mark."""
+
 Entry = tuple[int, int, int] | str
-"""Where an image's pixels begin, its height and its width; or why it could not be read."""
+"""An image's offset in the file, height and width; or the reason why it could not be read."""
 
 
 def _key(sources: Sequence[Path]) -> str:
-    digest = hashlib.sha256(MARK)
+    digest = hashlib.sha256(CACHE_MARK)
     for path in sources:
         try:
             stat = path.stat()
@@ -106,21 +108,15 @@ def _key(sources: Sequence[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _built_index(sources: Sequence[Path], file: Path) -> list[Entry]:
-    part = file.with_suffix(".part")
+def _load_or_build_index(sources: Sequence[Path], file: Path) -> list[Entry]:
     try:
         if (index := _read_index(file)) is not None:
             return index
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock(file.with_suffix(".lock")):
             if (index := _read_index(file)) is None:
-                try:
-                    with open(part, "wb") as out:
-                        index = _write_pixels(sources, out)
-                    os.replace(part, file)
-                finally:
-                    part.unlink(missing_ok=True)
+                clear(file)
+                with atomic_write(file) as part, open(part, "wb") as out:
+                    index = _write_pixels(sources, out)
             return index
     except OSError as error:
         raise UsageError(
@@ -131,7 +127,7 @@ def _built_index(sources: Sequence[Path], file: Path) -> list[Entry]:
 
 def _write_pixels(sources: Sequence[Path], out: BinaryIO) -> list[Entry]:
     index: list[Entry] = []
-    offset, told = 0, time.monotonic()
+    offset, last_logged = 0, time.monotonic()
     for path in sources:
         try:
             image = read_image(path)
@@ -141,24 +137,22 @@ def _write_pixels(sources: Sequence[Path], out: BinaryIO) -> list[Entry]:
         out.write(image.data)
         index.append((offset, *image.shape[:2]))
         offset += image.nbytes
-        if time.monotonic() - told > 5:
-            told = time.monotonic()
+        if time.monotonic() - last_logged > 5:
+            last_logged = time.monotonic()
             log.info("decoded %d of %d images (%.1f GB)", len(index), len(sources), offset / 1e9)
     text = json.dumps(index).encode()
-    out.write(text + len(text).to_bytes(8, "little") + MARK)
-    out.flush()
-    os.fsync(out.fileno())
+    out.write(text + len(text).to_bytes(8, "little") + CACHE_MARK)
     return index
 
 
 def _read_index(file: Path) -> list[Entry] | None:
-    tail = 8 + len(MARK)
+    tail = 8 + len(CACHE_MARK)
     if not file.is_file() or file.stat().st_size < tail:
         return None
     with open(file, "rb") as source:
         source.seek(-tail, os.SEEK_END)
         length, mark = int.from_bytes(source.read(8), "little"), source.read()
-        if mark != MARK:
+        if mark != CACHE_MARK:
             return None
         source.seek(-tail - length, os.SEEK_END)
         return [

@@ -1,14 +1,14 @@
-"""The data side of a run: datasets and loaders for Lightning, and the order in which samples are seen."""
+"""Data box of the figure: the datasets and loaders of a run, for Lightning."""
 
 import itertools
 import logging
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from linf.data.cache import ImageCache
 from linf.data.pairs import (
@@ -19,128 +19,42 @@ from linf.data.pairs import (
     collate_pair,
     smallest_crop,
 )
+from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader
 from linf.data.sources import ImageSet
 from linf.errors import UsageError
 
 log = logging.getLogger(__name__)
 
-INITIAL_EPOCH = 2**32
-"""The epoch whose samples initialise weights; training never gets there."""
-
-
-class EpochSampler(Sampler[int]):
-    """One endless sequence of global batches, of which each rank takes its slice.
-
-    Batch ``t`` of a training run, with ``e, b = divmod(t, batches)``, is the ``b``-th piece of a permutation
-    of ``range(length)`` that ``(seed, e)`` decides; what is left over at its end is dropped. Every iteration
-    starts at the batch that ``position()`` names, so a resumed run goes on with the very next one; and the
-    ranks together see the same samples at a step whatever their number, if the global batch is equal.
-
-    Args:
-        length: samples in an epoch.
-        batches: global batches in an epoch; default as many as ``length`` gives.
-        seed: of the permutations.
-        batch_size: samples per rank and batch.
-        rank: which slice.
-        world_size: how many slices.
-        position: how many batches have been trained on.
-
-    Yields:
-        ``e · length + index`` with ``index`` in [0, length): ``batches · batch_size`` of them.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        *,
-        seed: int,
-        batch_size: int,
-        rank: int = 0,
-        world_size: int = 1,
-        batches: int | None = None,
-        position: Callable[[], int] = lambda: 0,
-    ) -> None:
-        self.global_batch = batch_size * world_size
-        most = length // self.global_batch
-        self.batches = most if batches is None else batches
-        if not 1 <= self.batches <= most:
-            raise UsageError(
-                f"{length} samples an epoch do not fill {max(self.batches, 1)} batches of "
-                f"{world_size} × {batch_size}: raise repeat, set batches_per_epoch, or lower batch_size"
-            )
-        self.length, self.seed, self.position = length, seed, position
-        self.mine = slice(rank * batch_size, (rank + 1) * batch_size)
-
-    def __len__(self) -> int:
-        return self.batches * (self.mine.stop - self.mine.start)
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.islice(self._samples_from(self.position()), len(self))
-
-    def _samples_from(self, batch: int) -> Iterator[int]:
-        first_epoch, first = divmod(batch, self.batches)
-        for epoch in itertools.count(first_epoch):
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-            pieces = order[: self.batches * self.global_batch].reshape(self.batches, self.global_batch)
-            for index in pieces[first:, self.mine].ravel().tolist():
-                yield epoch * self.length + index
-            first = 0
-
-
-class ResumableLoader(DataLoader[SRBatch]):
-    """Tells Lightning not to warn of a resume in mid-epoch: the sampler asks the trainer for the position."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing of its own: the trainer's progress is the state."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing to load."""
-
-
-class _Chosen(Dataset[ImagePair]):
-    """Some pairs of several data sets."""
-
-    def __init__(self, pairs: Sequence[tuple[ScaledImages, int]]) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, i: int) -> ImagePair:
-        dataset, index = self.pairs[i]
-        return dataset[index]
-
 
 class SRDataModule(pl.LightningDataModule):
     """Random-scale crops for training, whole images at several scales for validation and test.
 
-    Make the trainer with ``use_distributed_sampler=False``: the samplers here know the ranks.
+    The trainer must be made with ``use_distributed_sampler=False``, since the samplers here know the ranks.
 
     Args:
         train: images to crop from, or None. Unreadable and too small ones are dropped with a warning each.
         val: images to validate on, or None. Here and in ``test`` an unreadable image is an error.
-        test: images to test on: one dataset or several, which then give one loader each.
-        root: the folder that the images above came from, for the run's record; nothing is read by it.
-        batch_size: samples per rank.
-        num_workers: loading processes per rank and loader; they change no sample.
-        seed: of order, crops, scales and queries.
+        test: images to test on: one dataset, several, or None.
+        root: the folder that the images above came from, for the run's record; nothing is read from it.
+        batch_size: the number of samples per rank and batch.
+        num_workers: the number of loading processes per rank and loader, which does not change the samples.
+        seed: decides order, crops, scales and queries.
         crop: see `RandomScaleCrops`, as for scale, patch_size, queries, window and repeat.
-        batches_per_epoch: global batches in an epoch, for which ``repeat`` is raised as needed; None for as
-            many as ``repeat`` gives.
+        batches_per_epoch: the number of global batches in an epoch, for which ``repeat`` is raised as needed; None
+            for as many as ``repeat`` gives.
         val_scales: see `ScaledImages`.
         val_crop: HR pixels a side of a central crop, None for whole images.
-        val_limit: only the first so many images.
+        val_limit: validate on only the first so many images.
         test_scales: see `ScaledImages`.
-        test_limit: only the first so many images of each dataset.
-        test_resize: see `ScaledImages`; where no LR image is given.
+        test_limit: test on only the first so many images of each dataset.
+        test_resize: see `ScaledImages`; used where no LR image is given.
         cache_dir: see `ImageCache`.
 
     Attributes:
-        tested: keys of test pairs to leave out, see `ScaledImages.key`.
+        tested: keys of the test pairs to leave out, see `ScaledImages.key`.
 
     Raises:
-        UsageError: from the parts above, in `setup`.
+        UsageError: a number is out of range. `setup` raises those of the datasets.
     """
 
     def __init__(
@@ -183,12 +97,8 @@ class SRDataModule(pl.LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.train, self.val = train, val
         self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
-        self.batch_size, self.num_workers, self.seed, self.cache_dir = (
-            batch_size,
-            num_workers,
-            seed,
-            cache_dir,
-        )
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.cache_dir = cache_dir
         self.crop, self.scale, self.patch_size, self.queries = crop, scale, patch_size, queries
         self.window, self.repeat, self.batches_per_epoch = window, repeat, batches_per_epoch
         self.val_scales, self.val_crop, self.val_limit = val_scales, val_crop, val_limit
@@ -242,10 +152,10 @@ class SRDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _batches_trained(self) -> int:
-        """Batches trained on since the run began, over all resumes.
+        """The number of batches trained on since the run began, over all resumes.
 
-        Of the counters that Lightning restores, `total.processed` alone is exact wherever the checkpoint was
-        taken: in mid-epoch, after validation, at an epoch's end, on an exception.
+        Of the counters that Lightning restores, only `total.processed` is exact wherever the checkpoint was taken: in
+        mid-epoch, after validation, at an epoch's end, on an exception.
         """
         if self.trainer is None:
             return 0
@@ -282,26 +192,39 @@ class SRDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader[ImagePair]]:
-        """This rank's validation images, one at a time; no loader where there are none."""
-        pairs = [] if self.val_pairs is None else [(self.val_pairs, i) for i in range(len(self.val_pairs))]
-        if 0 < len(pairs) < self._ranks()[1]:
+        """This rank's validation images, one at a time, in one loader; none without a validation set.
+
+        Raises:
+            UsageError: there are fewer images than ranks.
+        """
+        if self.val_pairs is None:
+            return []
+        n, ranks = len(self.val_pairs), self._ranks()[1]
+        if n < ranks:
             # Lightning skips evaluation on a rank without batches, for which the others would wait forever.
             raise UsageError(
-                f"{len(pairs)} validation images, counting each scale, cannot be shared among {self._ranks()[1]} "
-                "ranks: use fewer devices, or validate on more images or scales"
+                f"{n} validation images, counting each scale, cannot be shared among {ranks} ranks: use fewer "
+                "devices, or validate on more images or scales"
             )
-        return [self._image_loader(pairs)] if pairs else []
+        return [self._image_loader(self.val_pairs, range(n))]
 
     def test_dataloader(self) -> DataLoader[ImagePair]:
-        """This rank's test images of all data sets, one at a time, but for those in ``self.tested``."""
-        pairs = [(pairs, i) for pairs in self.test_pairs for i in range(len(pairs))]
-        return self._image_loader([(pairs, i) for pairs, i in pairs if pairs.key(i) not in self.tested])
+        """This rank's test images of all datasets, one at a time, except those in ``self.tested``.
 
-    def _image_loader(self, pairs: list[tuple[ScaledImages, int]]) -> DataLoader[ImagePair]:
+        Raises:
+            UsageError: there are no test images.
+        """
+        if not self.test_pairs:
+            raise UsageError("no test images: set data.test")
+        keys = [pairs.key(i) for pairs in self.test_pairs for i in range(len(pairs))]
+        left = [i for i, key in enumerate(keys) if key not in self.tested]
+        return self._image_loader(ConcatDataset(self.test_pairs), left)
+
+    def _image_loader(self, pairs: Dataset[ImagePair], indices: Sequence[int]) -> DataLoader[ImagePair]:
         """Deal the pairs out to the ranks in turn, unpadded: every image is scored exactly once."""
         rank, world_size = self._ranks()
         return DataLoader(
-            _Chosen(pairs[rank::world_size]),
+            Subset(pairs, indices[rank::world_size]),
             batch_size=1,
             collate_fn=collate_pair,
             num_workers=self.num_workers,
@@ -309,7 +232,11 @@ class SRDataModule(pl.LightningDataModule):
         )
 
     def initial_batches(self, n: int) -> list[SRBatch]:
-        """``n`` global batches that training does not see, the same on every rank, to initialise weights from."""
+        """``n`` global batches that training does not see, the same on every rank, to initialise weights from.
+
+        Raises:
+            UsageError: there are no training images.
+        """
         self.setup("fit")
         if self.train_crops is None:
             raise UsageError("no training images to initialise weights from: set data.train")
@@ -323,14 +250,14 @@ class SRDataModule(pl.LightningDataModule):
         ]
 
     def state_dict(self) -> dict[str, int]:
-        """What the order of samples depends on, beside the trainer's own progress."""
+        """What the order of samples depends on beside the trainer's own progress, for the checkpoint."""
         if self.train_crops is None:
             return {}
         sampler = self._sampler()
         return {"samples": sampler.length, "global_batch": sampler.global_batch, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Warn where the resumed run cannot go on in the order in which the interrupted one began."""
+        """Warn if the resumed run sees its samples in another order than the interrupted one did."""
         here = self.state_dict()
         changed = [f"{k} {v} → {here[k]}" for k, v in state_dict.items() if k in here and here[k] != v]
         if changed:

@@ -1,4 +1,4 @@
-"""Pairs of LR and HR: random-scale crops for training (METHOD §6), whole images for evaluation (§7)."""
+"""Data box of the figure: random-scale crops for training (METHOD §6), whole images for evaluation (METHOD §7)."""
 
 import math
 import os
@@ -18,36 +18,41 @@ from linf.images.resize import matlab_bicubic, pil_bicubic
 
 
 class SRBatch(NamedTuple):
-    """What a training step sees; one sample is the same without B."""
+    """A batch of training samples; a single sample has the same shapes without B.
+
+    Attributes:
+        lr: (B,3,h,w) LR crops in [0, 1].
+        hr: (B,D,gh,gw) HR patches in [0, 1], channel-major: index c·P² + dy·P + dx.
+        coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
+        cell: (B,2) the size of one HR pixel, (2/H, 2/W).
+    """
 
     lr: Tensor
-    """(B, 3, h, w) in [0, 1]."""
     hr: Tensor
-    """(B, D, gh, gw) HR patches in [0, 1], channel-major: index c·P² + dy·P + dx."""
     coord: Tensor
-    """(B, gh, gw, 2) patch centres, (y, x) in [-1, 1]."""
     cell: Tensor
-    """(B, 2): one HR pixel, (2/H, 2/W)."""
 
 
 class RandomScaleCrops(Dataset[SRBatch]):
-    """An HR crop of ``round(crop · s)`` a side, ``s ~ U(scale)``, its LR by Pillow's bicubic, and queries.
+    """HR crops of ``round(crop · s)`` a side, ``s ~ U(scale)``, with their LR by Pillow's bicubic and queries.
 
-    Sample ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever
-    the number of workers and ranks. Where an image is too small for the largest scale, ``s`` is drawn up to
-    what it allows.
+    Sample ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever the number
+    of workers and ranks. An image too small for the largest scale is cropped at scales up to the one it allows.
 
     Args:
         cache: images, each at least `smallest_crop` a side.
         crop: LR pixels a side.
-        scale: lowest and highest ``s``, at least 1; equal for a fixed scale.
+        scale: the lowest and the highest ``s``, at least 1; equal for a fixed scale.
         patch_size: P, odd.
-        queries: patches per sample, arranged as (√q, √q) where that is whole and as (1, q) where not; None for as
-            many as have ``crop`` pixels a side, the published window.
-        window: False for patches at random pixels, all distinct where the crop has enough; True for the
-            contiguous square of ``floor(√q)`` whole patches a side.
-        repeat: how many samples each image gives per epoch.
-        seed: of scale, position, orientation and queries.
+        queries: the number q of patches per sample, arranged as (√q, √q) if √q is whole and as (1, q) otherwise; None
+            for as many as have ``crop`` pixels a side, the published window.
+        window: False for patches at random pixels, all distinct if the crop has enough of them; True for a contiguous
+            square of ``floor(√q)`` whole patches a side.
+        repeat: the number of samples that each image gives per epoch.
+        seed: decides scale, position, orientation and queries.
+
+    Raises:
+        UsageError: a number is out of range, the patches do not fit in the smallest crop, or an image is smaller.
     """
 
     def __init__(
@@ -64,12 +69,12 @@ class RandomScaleCrops(Dataset[SRBatch]):
     ) -> None:
         smallest = smallest_crop(crop, scale)
         if patch_size < 1 or patch_size % 2 == 0:
-            raise UsageError(f"patch_size is {patch_size}: give an odd number such as 1 or 3")
+            raise UsageError(f"patch_size is {patch_size}: give an odd number, 1 or 3 as published")
         if queries is None:
             queries = max(crop // patch_size, 1) ** 2
         if queries < 1 or repeat < 1 or seed < 0:
             raise UsageError(
-                f"queries, repeat, seed are {queries}, {repeat}, {seed}: the first two start at 1, seed at 0"
+                f"queries, repeat, seed are {queries}, {repeat}, {seed}: give at least 1, 1 and 0"
             )
         self.side = math.isqrt(queries)
         needed = self.side * patch_size if window else patch_size
@@ -128,7 +133,7 @@ class RandomScaleCrops(Dataset[SRBatch]):
 
 
 def smallest_crop(crop: int, scale: Sequence[float]) -> int:
-    """HR pixels a side of the crop at the lowest scale; what every training image must have.
+    """HR pixels a side of the crop at the lowest scale, the least that every training image must have.
 
     Raises:
         UsageError: crop or scale is out of range.
@@ -140,7 +145,9 @@ def smallest_crop(crop: int, scale: Sequence[float]) -> int:
         or not all(isinstance(s, int | float) and math.isfinite(s) for s in scale)
         or not 1 <= scale[0] <= scale[1]
     ):
-        raise UsageError(f"scale is {list(scale)}: give a lowest and a highest of at least 1, such as [1, 4]")
+        raise UsageError(
+            f"scale is {list(scale)}: give the lowest and the highest, each at least 1, as in [1, 4]"
+        )
     return round(crop * scale[0])
 
 
@@ -161,33 +168,39 @@ def _unit(image: np.ndarray) -> Tensor:
 
 
 class ImagePair(NamedTuple):
-    """An evaluation pair."""
+    """An image to evaluate on, at one scale.
+
+    Attributes:
+        lr: (3,h,w) in [0, 1]; (1,3,h,w) from `collate_pair`.
+        hr: (3,H,W) in [0, 1]; (1,3,H,W) from `collate_pair`.
+        scale: the scale factor, H/h but for rounding.
+        name: the image's name in tables.
+        dataset: the dataset's name in tables.
+    """
 
     lr: Tensor
-    """(3, h, w) in [0, 1]; from `collate_pair` (1, 3, h, w)."""
     hr: Tensor
-    """(3, H, W) in [0, 1]; from `collate_pair` (1, 3, H, W)."""
     scale: float
     name: str
     dataset: str = ""
 
 
 class ScaledImages(Dataset[ImagePair]):
-    """Every image at every scale, the first scale's images first (METHOD §7).
+    """Every image at every scale, all images of the first scale first (METHOD §7).
 
-    HR is cropped at the top left to ``round(floor(H/s)·s)`` a side and LR made of it by a bicubic; where an LR
-    image is given for the scale, HR is cropped to ``round(h·s)`` instead, if it has that many.
+    The HR image is cropped at the top left to ``round(floor(H/s)·s)`` pixels a side and its LR image made by a bicubic.
+    Where an LR image is given for the scale, the HR image is cropped to ``round(h·s)`` instead, as far as it reaches.
 
     Args:
         hr: HR images.
         scales: each at least 1, whole or not.
         lr: given LR images by scale, in the order of ``hr``.
-        crop: HR pixels a side of a central crop before all else, for a quick look; ``lr`` is then not used.
-        name: of the data set.
-        resize: whose bicubic makes LR: ``pil``, Pillow's, or ``matlab``, that of the benchmarks' LR images.
+        crop: HR pixels a side of a central crop taken first, for a quick look; ``lr`` is then not used.
+        name: the dataset's name.
+        resize: the bicubic that makes LR images: ``pil``, Pillow's, or ``matlab``, that of the benchmarks.
 
     Raises:
-        UsageError: a scale is out of range or leaves no LR pixel; given LR images do not fit their HR.
+        UsageError: a scale is out of range or leaves no LR pixel, or a given LR image does not fit its HR image.
     """
 
     def __init__(
@@ -236,7 +249,7 @@ class ScaledImages(Dataset[ImagePair]):
         return ImagePair(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name, self.name)
 
     def key(self, i: int) -> tuple[str, str, float]:
-        """Data set, image and scale of pair ``i``, without reading it."""
+        """Dataset, image and scale of pair ``i``, without reading its pixels."""
         which, index = divmod(i, len(self.hr))
         return self.name, self.names[index], self.scales[which]
 
@@ -246,7 +259,7 @@ def _matlab(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def image_names(paths: Sequence[Path]) -> list[str]:
-    """What tables call images: the file's name, and as much of its path as tells them apart."""
+    """Names of images in tables: the file's name, with as much of its path as makes the names unique."""
     home = os.path.commonpath([path.parent for path in paths])
     beneath = [path.relative_to(home) for path in paths]
     for names in ([p.stem for p in paths], [p.with_suffix("").as_posix() for p in beneath]):
@@ -256,7 +269,7 @@ def image_names(paths: Sequence[Path]) -> list[str]:
 
 
 def collate_pair(images: list[ImagePair]) -> ImagePair:
-    """A batch of one: images differ in size, so more than one do not stack."""
+    """Make a batch of one image: images of different sizes do not stack."""
     (image,) = images
     return image._replace(lr=image.lr[None], hr=image.hr[None])
 
@@ -266,7 +279,7 @@ def _lr_pixels(n: int, s: float) -> int:
 
 
 def _check_given(path: Path, shape: tuple[int, ...], lr: ImageCache, i: int, s: float) -> None:
-    # LR may have been made from an HR cropped to a multiple of 12, as in GTmod12.
+    # The LR image may have been made from an HR image cropped to a multiple of 12, as in GTmod12.
     if i >= len(lr) or any(abs(n * s - m) > max(12, s) for n, m in zip(lr.shapes[i], shape, strict=True)):
         given = f"{lr.paths[i]} with {lr.shapes[i]}" if i < len(lr) else "nothing"
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Where images come from: finding a dataset's files, and reading any of them."""
+"""Data box of the figure: the files of each dataset, found by its usual layout and not yet read."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,48 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from PIL import Image, ImageOps
-
 from linf.errors import UsageError
+from linf.images.read import IMAGE_SUFFIXES
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 BUNDLED = {
-    # motorcycle_left and motorcycle_right are one stereo pair, so both stay on one side of the split.
-    "train": ("chelsea.png", "china.jpg", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"),
-    "heldout": ("astronaut.png", "coffee.png", "flower.jpg"),
+    # The two motorcycles are a stereo pair and stay on one side of the split.
+    "train": ("chelsea.png", "ihc.png", "motorcycle_left.png", "motorcycle_right.png", "rocket.jpg"),
+    "heldout": ("astronaut.png", "coffee.png"),
 }
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """An image as a viewer would show it: upright, over white, its first frame.
-
-    Grey of 16 bits is scaled to 8, not clipped.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        UsageError: the file is missing, truncated, too large to be trusted, or no image.
-    """
-    try:
-        with Image.open(path) as file:
-            return np.array(_rgb(ImageOps.exif_transpose(file)))
-    except Exception as error:  # Pillow's decoders answer broken files with anything, IndexError included.
-        reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
-        raise UsageError(f"cannot read image {path}: {reason}; replace or remove the file") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("pixels are 32-bit floats, whose white is not defined; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        grey = np.rint(np.asarray(image, np.float64) / 257).clip(0, 255)
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -56,9 +22,9 @@ class ImageSet:
     """A dataset's files, not yet read.
 
     Attributes:
-        name: what tables call it.
-        hr: the images.
-        lr: for some scales, the given LR image of each of `hr`, in the same order.
+        name: the dataset's name in tables.
+        hr: the HR images.
+        lr: the given LR images of some scales, in the order of ``hr``.
     """
 
     name: str
@@ -70,37 +36,51 @@ class ImageSet:
 
 
 def bundled(split: Literal["train", "heldout"]) -> ImageSet:
-    """The colour photographs inside the scikit-image and scikit-learn wheels; no image is in both."""
+    """Colour photographs inside the scikit-image wheel; no scene is in both splits.
+
+    Raises:
+        UsageError: the split is unknown, or the installed scikit-image lacks a photograph.
+    """
     if split not in BUNDLED:
         raise UsageError(f"split {split!r} of the bundled images is unknown: choose 'train' or 'heldout'")
-    homes = []
-    for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
-        spec = find_spec(package)
-        if spec is not None and spec.origin is not None:
-            homes.append(Path(spec.origin).parent / inside)
-    found = {name: [home / name for home in homes if (home / name).is_file()] for name in BUNDLED[split]}
-    missing = [name for name, paths in found.items() if not paths]
+    spec = find_spec("skimage")
+    home = Path(spec.origin).parent / "data" if spec is not None and spec.origin is not None else Path()
+    paths = tuple(home / name for name in BUNDLED[split])
+    missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise UsageError(
-            f"bundled images {', '.join(missing)} are not in the installed scikit-image and scikit-learn: "
-            "reinstall both with pip, or set data.root to a folder of your own"
+            f"bundled images {', '.join(missing)} are not in the installed scikit-image: reinstall it with "
+            "pip, or set data.root to a folder of your own"
         )
-    return ImageSet(f"bundled-{split}", tuple(paths[0] for paths in found.values()))
+    return ImageSet(f"bundled-{split}", paths)
 
 
-def folder(root: str | Path, name: str | None = None) -> ImageSet:
-    """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, however deep, sorted by path."""
+def image_folder(root: str | Path, name: str | None = None) -> ImageSet:
+    """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, at any depth, sorted by path.
+
+    Args:
+        root: the folder.
+        name: the dataset's name, by default the folder's.
+
+    Raises:
+        UsageError: there is no such folder, or no image in it.
+    """
     root = Path(root).expanduser()
     if not root.is_dir():
         raise UsageError(f"no folder {root}: set data.root to a folder of images")
     files = _images_in(root.rglob("*"), root)
     if not files:
-        raise UsageError(f"no image in {root}: put {', '.join(sorted(SUFFIXES))} files there, at any depth")
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UsageError(f"no image in {root}: put {suffixes} files there, at any depth")
     return ImageSet(name or root.resolve().name, files)
 
 
 def div2k(root: str | Path, split: Literal["train", "valid"] = "train") -> ImageSet:
-    """DIV2K as its archives unpack under ``root`` or ``root/DIV2K``; given LR images for ``valid`` only."""
+    """DIV2K as its archives unpack under ``root`` or ``root/DIV2K``; only ``valid`` has its given LR images.
+
+    Raises:
+        UsageError: the split is unknown, or its images are not there.
+    """
     if split not in ("train", "valid"):
         raise UsageError(f"split {split!r} of DIV2K is unknown: choose 'train' or 'valid'")
     root = Path(root).expanduser()
@@ -116,7 +96,11 @@ def div2k(root: str | Path, split: Literal["train", "valid"] = "train") -> Image
 
 
 def df2k(root: str | Path) -> ImageSet:
-    """DF2K: the training images of DIV2K and all of Flickr2K, both under ``root``."""
+    """DF2K: the training images of DIV2K and all of Flickr2K, both under ``root``.
+
+    Raises:
+        UsageError: the images of either are not there.
+    """
     root = Path(root).expanduser()
     flickr = _first_with_images(
         "Flickr2K",
@@ -127,11 +111,15 @@ def df2k(root: str | Path) -> ImageSet:
 
 
 def benchmark(root: str | Path, name: str) -> ImageSet:
-    """A benchmark such as Set5, Set14, B100, Urban100 or Manga109.
+    """One of the benchmarks, such as Set5, Set14, B100, Urban100 or Manga109.
 
-    HR lies in ``root/name/HR``, ``root/name/GTmod12``, ``root/name/original`` or ``root/name`` itself (or the
-    same under ``root/benchmark``); LR, where given, in ``root/name/LR_bicubic/X2``, ``root/name/LRbicx2``,
-    ``root/name_LR_bicubic/X2`` or ``root/name_LR_matlab/X2``, named as the HR with or without ``x2``.
+    HR images are looked for in ``root/name/HR``, ``root/name/GTmod12``, ``root/name/original`` and ``root/name``
+    itself (or the same under ``root/benchmark``), LR images of ×2 in ``root/name/LR_bicubic/X2``,
+    ``root/name/LRbicx2``, ``root/name_LR_bicubic/X2`` and ``root/name_LR_matlab/X2``, under the name of the HR image
+    with or without ``x2``.
+
+    Raises:
+        UsageError: there are no HR images, or LR and HR images do not match one to one.
     """
     root = Path(root).expanduser()
     homes = (root / name, root / "benchmark" / name)
@@ -146,13 +134,15 @@ def benchmark(root: str | Path, name: str) -> ImageSet:
 
 
 def benchmarks(root: str | Path, names: Sequence[str]) -> tuple[ImageSet, ...]:
-    """Several of `benchmark`, under one root."""
+    """Several benchmarks under one root, each found as by `benchmark`."""
     return tuple(benchmark(root, name) for name in names)
 
 
 def _images_in(paths: Iterable[Path], root: Path) -> tuple[Path, ...]:
-    # A Mac leaves a '._name.jpg' beside each file it copies.
-    found = [p for p in paths if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()]
+    # macOS leaves a '._name.jpg' beside each file it copies to a foreign volume.
+    found = [
+        p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
+    ]
     return tuple(sorted(found, key=lambda p: p.relative_to(root).as_posix()))
 
 
@@ -175,17 +165,21 @@ def _given_lr(hr: tuple[Path, ...], bases: list[Path]) -> dict[float, tuple[Path
                 continue
             files = _images_in(place.iterdir(), place)
             by_name = {re.sub(rf"[xX]{match[1]}$", "", file.stem): file for file in files}
-            lacking = [path.name for path in hr if path.stem not in by_name]
-            stray = [file.name for stem, file in by_name.items() if stem not in {path.stem for path in hr}]
-            if lacking or stray:
+            unpaired_hr = [path.name for path in hr if path.stem not in by_name]
+            unpaired_lr = [
+                file.name for stem, file in by_name.items() if stem not in {path.stem for path in hr}
+            ]
+            if unpaired_hr or unpaired_lr:
                 raise UsageError(
-                    f"LR images in {place} do not match the HR images in {hr[0].parent} one to one: LR "
-                    f"missing for {some(lacking)}, no HR for {some(stray)}; complete or remove that folder"
+                    f"LR images in {place} do not match the HR images in {hr[0].parent} one to one: "
+                    f"LR missing for {shorten(unpaired_hr)}, no HR for {shorten(unpaired_lr)}; complete or remove "
+                    "that folder"
                 )
             given[float(match[1])] = tuple(by_name[path.stem] for path in hr)
     return given
 
 
-def some(names: Sequence[object], most: int = 5) -> str:
+def shorten(names: Sequence[object], most: int = 5) -> str:
+    """The first ``most`` names separated by commas, and the number of the others."""
     shown = ", ".join(map(str, names[:most])) or "none"
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")

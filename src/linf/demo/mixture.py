@@ -1,4 +1,4 @@
-"""An image at any temperature without waiting: ``mean + τ · texture`` takes two decodes once, then only mixing."""
+"""An image at any temperature without waiting: ``mean + τ · noise`` takes one decode, then only mixing."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
-from torch.nn import functional as F
 
+from linf.images.luma import PILLOW_GREY
 from linf.images.read import Photo
 from linf.images.write import enlarged_alpha
-from linf.models import decoding as inference
 from linf.models.baselines import Bicubic
 from linf.models.linf import LINF
-from linf.upscale.enlarge import LUMA, Ask, enlarge
+from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.inputs import Size
 
 HIGHEST = 1.0
-"""Temperature up to which an image may be asked for; see `LINF.decoded`."""
+"""Temperature up to which an image may be asked for; see `LINF.regions`."""
 
 LARGEST_IN, LARGEST_OUT = 0.4e6, 6e6
 """Pixels of an image, and of what becomes of it, that a core makes within half a minute."""
@@ -55,14 +54,14 @@ def cut(image: Photo, part: Part) -> Photo:
 
 
 class Mixture:
-    """One image's mean and one sample's texture.
+    """One image's mean and one sample's noise.
 
     Args:
-        model: whose; they lie on its device.
+        model: a LINF, on whose device the work is done.
         image: to be enlarged.
         scale: 1 up.
-        seed: of the sample: the one that `LINF.sample` draws with a generator of this seed.
-        advance: is told the share done, 0 to 1.
+        seed: of the sample: that of `LINF.sample` with this seed.
+        advance: is called with the share done, 0 to 1.
 
     Raises:
         UsageError: memory is too small.
@@ -79,22 +78,17 @@ class Mixture:
         self.lr, self.peak = image, image.peak
         self.size = Size(scale=scale).of(*image.pixels.shape[:2])
         device = next(model.parameters()).device
-        inference.check_size(self.size, 48, device)
         planes = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / self.peak
-        planes = planes.expand(-1, 3, -1, -1)
-        z = model.draw(planes, self.size, torch.Generator().manual_seed(seed)).to(device)
-        lr, patches, done = planes.to(device), math.prod(z.shape[1:3]), 0
-        mean = F.interpolate(lr, self.size, mode="bilinear", align_corners=False)
-        texture = torch.zeros_like(mean)
-        with torch.no_grad():
-            for block, m, (t,) in model.decoded(model.blocks(lr, self.size), (z,), HIGHEST):
-                region = block.of(mean)
-                region += block.fold(m, region) / 2
-                block.of(texture).copy_(block.fold(t, region) / 2)
-                done += m.shape[1]
-                advance(done / patches)
+        known = model.distribution(
+            planes.expand(-1, 3, -1, -1).to(device),
+            self.size,
+            seed=seed,
+            highest=HIGHEST,
+            advance=partial(_count, [0], math.prod(self.size), advance),
+        )
+        assert known is not None
         grey = image.pixels.shape[2] == 1
-        self.mean, self.texture = (_luma(part[0]) if grey else part[0] for part in (mean, texture))
+        self.mean, self.noise = (_luma(part) if grey else part for part in (known.mean[0], known.noise[0, 0]))
         self.alpha = None if image.alpha is None else enlarged_alpha(image.alpha, self.size)
 
     def at(self, temperature: float | Tensor, part: Part = WHOLE) -> Photo:
@@ -106,10 +100,10 @@ class Mixture:
 
     def values(self, temperature: float | Tensor, part: Part = WHOLE) -> Tensor:
         """The same before rounding: (3,y,x) or (1,y,x) in the units of [0, 1], not clamped."""
-        mean, texture = self.mean[:, *part], self.texture[:, *part]
+        mean, noise = self.mean[:, *part], self.noise[:, *part]
         if isinstance(temperature, Tensor):
-            return torch.addcmul(mean, texture, temperature[part].to(mean))
-        return torch.add(mean, texture, alpha=temperature)
+            return torch.addcmul(mean, noise, temperature[part].to(mean))
+        return torch.add(mean, noise, alpha=temperature)
 
     def bicubic(self) -> Photo:
         """What it is held against."""
@@ -133,7 +127,7 @@ class Mixture:
 
 
 def _luma(values: Tensor) -> Tensor:
-    return torch.tensordot(values.new_tensor(LUMA), values, 1)[None]
+    return torch.tensordot(values.new_tensor(PILLOW_GREY), values, 1)[None]
 
 
 def _count(done: list[int], total: int, advance: Callable[[float], object], more: int) -> None:

@@ -15,15 +15,16 @@ from torch import Tensor, nn
 
 from linf.checkpoints.native import resolve_path
 from linf.data.pairs import ImagePair
-from linf.data.sources import read_image
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit, measure
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key, Record, commit, digest, file_digest
+from linf.images.read import read_image
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.baselines import Bicubic, Regression
-from linf.models.linf import LINF, check_temperatures
+from linf.models.linf import LINF
+from linf.models.super_resolver import check_temperatures
 from linf.report.evaluations import read_run
 from linf.report.figures import all_figures
 from linf.report.publish import publish
@@ -152,7 +153,7 @@ class Evaluation(pl.LightningModule):
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
-            generator=torch.Generator(self.device).manual_seed(seed),
+            seed=seed,
             shown=kept,
         )
 

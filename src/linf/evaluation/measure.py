@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from linf.data.pairs import ImagePair
-from linf.metrics.functional import LUMA, bits_per_dimension, crop_border
+from linf.evaluation.systems import System, systems
+from linf.images.luma import BENCHMARK_LUMA
+from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
-from linf.models.baselines import Bicubic, Regression, System, systems
-from linf.models.distribution import NOMINAL, Law, coverage, law
-from linf.models.linf import LINF
+from linf.models.distribution import NOMINAL, Distribution, coverage
+from linf.models.super_resolver import SuperResolver
 
 Measured = dict[str, float | str | None]
 
@@ -29,14 +30,14 @@ class Unit(NamedTuple):
 
 
 def measure(
-    model: LINF | Regression | Bicubic,
+    model: SuperResolver,
     image: ImagePair,
     metrics: Mapping[str, ImageMetric],
     *,
     temperatures: Sequence[float],
     samples: int,
     border: int,
-    generator: torch.Generator,
+    seed: int,
     shown: dict[str, Tensor] | None = None,
 ) -> Unit:
     """Score every system on an image, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
@@ -48,29 +49,20 @@ def measure(
         temperatures: of LINF's samples.
         samples: of each temperature, over which its figures are means.
         border: pixels left out on each side.
-        generator: of the latents.
+        seed: of the first sample; the next has ``seed + 1``.
         shown: receives each system's first image (3,H,W), LINF's ``deviation`` of Y (H,W) at τ = 1 and, where LPIPS
             is among the metrics, its ``best_temperature`` (H,W).
     """
     lr, hr = image.lr, image.hr
     size = (hr.shape[-2], hr.shape[-1])
-    known = encoded = None
-    if isinstance(model, LINF):
-        # The law and the prior share them.
-        encoded = None if model.prior is None else model.encode(lr)
-        known = law(
-            model,
-            lr,
-            size,
-            samples=samples,
-            highest=max(temperatures),
-            generator=generator,
-            deviation=True,
-            hr=hr,
-            encoded=encoded,
-        )
+    # The distribution and the prior share them.
+    features = model.encode(lr)
+    mix = torch.cat([torch.eye(3), torch.tensor([BENCHMARK_LUMA])]).to(lr)
+    known = model.distribution(
+        lr, size, samples=samples, seed=seed, highest=max(temperatures), mix=mix, hr=hr, features=features
+    )
     rows = []
-    for system in systems(model, lr, size, temperatures, known=known, encoded=encoded):
+    for system in systems(model, lr, size, temperatures, known=known, features=features):
         rows.append(_row(system, image, metrics, samples, border))
         if shown is not None:
             shown[system.name] = system.images[0, 0]
@@ -97,7 +89,7 @@ def _row(
     return row
 
 
-def best_temperature(lpips: LPIPS, known: Law, hr: Tensor, temperatures: Sequence[float]) -> Tensor:
+def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures: Sequence[float]) -> Tensor:
     """The temperature at which each pixel's share of LPIPS is least: (1,3,H,W) HR in [0, 1] → (H,W)."""
     least, best = torch.full_like(hr[0, 0], math.inf), torch.full_like(hr[0, 0], math.nan)
     for tau in temperatures:
@@ -107,12 +99,12 @@ def best_temperature(lpips: LPIPS, known: Law, hr: Tensor, temperatures: Sequenc
     return best
 
 
-def _distribution(known: Law, hr: Tensor, border: int) -> tuple[Measured, list[Measured]]:
+def _distribution(known: Distribution, hr: Tensor, border: int) -> tuple[Measured, list[Measured]]:
     assert known.deviation is not None
     assert known.latents is not None
     assert known.log_prob is not None
     error, deviation = (crop_border(part, border).double() for part in (known.mean - hr, known.deviation))
-    luma = torch.einsum("c,bchw->bhw", error.new_tensor(LUMA), error)
+    luma = torch.einsum("c,bchw->bhw", error.new_tensor(BENCHMARK_LUMA), error)
     z = known.latents.double()
     measured: Measured = {
         "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1]).item(),

@@ -1,1 +1,1 @@
-"""Images in and out of files, their resizing and their luma."""
+"""Images as files and arrays: reading, writing, the two bicubics, and the weights of grey."""

@@ -1,4 +1,4 @@
-"""Users' own images out of files: with their 8 or 16 bits, grey or colour, alpha, EXIF and colour profile."""
+"""Reading of image files: whole photographs with all they carry, and their 8-bit RGB for training and evaluation."""
 
 import contextlib
 import io
@@ -9,75 +9,98 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from linf.errors import UsageError
 from linf.memory import free_memory
 
 READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-"""Not all that Pillow reads: some of its formats start other programs."""
+"""Pillow's names of the formats that are read. Some of its other formats start external programs."""
 
-ORIENTATION, INTEROPERABILITY = 0x0112, 0xA005
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+"""Suffixes, in lower case, of the files that count as images where a folder is searched."""
+
+INTEROPERABILITY = 0xA005
 EXIF, GPS = 0x8769, 0x8825
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
-"""What EXIF says of an image rather than of its file: description, make, model, software, date, artist, host,
+"""EXIF tags that describe the image rather than its file: description, make, model, software, date, artist, host,
 copyright."""
-
-
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes an image of each EXIF orientation upright; 1 is."""
 
 
 @dataclass
 class Photo:
-    """An image from a file, upright."""
+    """An upright image with what its file says of it.
+
+    Attributes:
+        pixels: (h,w,3), or (h,w,1) for a grey image; uint8 or uint16.
+        alpha: (h,w) of the same dtype, None for an opaque image.
+        exif: the descriptive part of the file's EXIF, if any.
+        profile: the ICC colour profile, if it fits the pixels.
+        notes: what of the file was left out or converted, a message each.
+    """
 
     pixels: np.ndarray
-    """(h,w,3), or (h,w,1) where it is grey; uint8 or uint16."""
     alpha: np.ndarray | None = None
-    """(h,w), of the same type."""
     exif: Image.Exif | None = None
     profile: bytes | None = None
-    """ICC."""
     notes: list[str] = field(default_factory=list)
-    """What of the file is not in here, in words."""
 
     @property
     def peak(self) -> int:
-        """The value of white."""
+        """The value of white, 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
 
 def header_size(path: Path) -> tuple[int, int] | None:
-    """(h, w) as a file's header claims, of an image lying or upright; None where it cannot be read."""
+    """The (h, w) that a file's header claims, before EXIF turns the image; None where the header is unreadable."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=READ) as file:
+        with warnings.catch_warnings(action="ignore"), _open(path) as file:
             return file.height, file.width
-    except Exception:  # As in `read_photo`, which then tells why.
+    except Exception:  # Decoders raise anything; `read_photo` then gives the reason.
         return None
 
 
-def read_photo(source: Path | bytes) -> Photo:
-    """An image as it is in a file, upright; of several frames the first.
+def read_image(path: str | Path) -> np.ndarray:
+    """Read an image as a viewer shows it: upright, in 8 bits, composited over white, its first frame.
+
+    Returns:
+        (H, W, 3) uint8 RGB. Values of 16 bits are scaled to 8.
 
     Raises:
-        UsageError: why the file cannot be read, without its name.
+        UsageError: the file is missing, truncated, too large to be trusted, or no image; with its path.
+    """
+    try:
+        photo = read_photo(Path(path))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}; replace or remove the file") from error
+    pixels = eight_bits(photo.pixels)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    if photo.alpha is None:
+        return pixels
+    image = Image.fromarray(np.dstack([pixels, eight_bits(photo.alpha)]))
+    return np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
+
+
+def eight_bits(values: np.ndarray) -> np.ndarray:
+    """Scale uint16 values to uint8, rounded; uint8 values stay as they are."""
+    return values if values.dtype == np.uint8 else np.rint(values / np.float32(257)).astype(np.uint8)
+
+
+def read_photo(source: Path | bytes) -> Photo:
+    """Read an image with its full depth, alpha, EXIF and profile; upright, and of several frames the first.
+
+    Args:
+        source: a file's path or its content.
+
+    Raises:
+        UsageError: the file is missing, truncated, too large to be trusted, or no image; without its path.
     """
     try:
         if (len(source) if isinstance(source, bytes) else source.stat().st_size) == 0:
             raise UsageError("the file is empty")
-        with (
-            warnings.catch_warnings(action="ignore"),  # An image that is read is good enough.
-            Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ) as file,
-        ):
+        # A readable image is good enough, whatever Pillow warns of.
+        with warnings.catch_warnings(action="ignore"), _open(source) as file:
             return _image(file, source)
     except UsageError:
         raise
@@ -88,11 +111,15 @@ def read_photo(source: Path | bytes) -> Photo:
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UsageError(f"its header claims more than {most} megapixels, the most that is read") from error
-    except Exception as error:  # Decoders answer broken files with anything, IndexError included.
+    except Exception as error:  # Decoders raise anything on broken files, IndexError included.
         if "MAX_TEXT_CHUNK" in str(error):
             raise UsageError("its colour profile or a text in it unpacks to more than 1 MiB") from error
         reason = " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())
         raise UsageError(f"cannot be read: {reason}") from error
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ)
 
 
 def _image(file: Image.Image, source: Path | bytes) -> Photo:
@@ -102,78 +129,81 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
             f"{file.width}×{file.height} pixels need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
         )
     notes: list[str] = []
-    if file.format != "MPO" and getattr(file, "is_animated", False):  # MPO: a photograph and its previews.
+    # An MPO holds a photograph and its previews.
+    if file.format != "MPO" and getattr(file, "is_animated", False):
         notes.append("only the first of its frames or pages is taken")
     raw = _raw_mode(file)
-    if (
-        file.format != "TIFF"
-    ):  # The tags of that one go as it is loaded, the EXIF of others may come with the end.
+    if file.format != "TIFF":  # Loading drops a TIFF's tags; in other formats EXIF may follow the pixels.
         file.load()
-    orientation, exif = _descriptive(file, notes)
+    exif = _descriptive_exif(file, notes)
     profile = file.info.get("icc_profile") or None
+    _turn_upright(file)
     if ";16" in raw and not raw.startswith("I"):
-        pixels = _sixteen_bits(file, source, raw, orientation)
+        pixels = _sixteen_bits(file, source, raw)
     else:
-        image = _plain(_upright(file, orientation), profile, notes)
+        image = _plain(file, profile, notes)
         pixels = np.array(image, np.uint16 if image.mode.startswith("I") else np.uint8)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     alpha = None
     if pixels.shape[2] in (2, 4):
         pixels, alpha = (np.ascontiguousarray(part) for part in (pixels[..., :-1], pixels[..., -1]))
     if profile is not None and profile[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
-        if profile[16:20] != b"CMYK" or file.mode != "CMYK":  # That one has been told.
+        if profile[16:20] != b"CMYK" or file.mode != "CMYK":  # `_plain` has noted that case.
             notes.append("its colour profile is not one for its kind of pixels and is left out")
         profile = None
     return Photo(pixels, alpha, exif, profile, notes)
 
 
 def _raw_mode(file: Image.Image) -> str:
-    """How the pixels lie in the file, in Pillow's words."""
+    """The layout of the pixels in the file, by Pillow's name for it."""
     tile = getattr(file, "tile", None)
     args = tile[0][3] if tile else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
-def _descriptive(file: Image.Image, notes: list[str]) -> tuple[int, Image.Exif | None]:
-    """How the pixels are to be turned, and what else of EXIF is worth keeping, if anything."""
+def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:
+    """The part of EXIF that still holds for an enlarged image, None if there is none."""
     try:
         found, kept = file.getexif(), Image.Exif()
         for tag in DESCRIPTIVE:
             if tag in found:
                 kept[tag] = found[tag]
         for tag in (EXIF, GPS):
-            # A pointer to another part would point astray.
+            # The interoperability tag is an offset within the old file.
             if inner := {key: value for key, value in found.get_ifd(tag).items() if key != INTEROPERABILITY}:
                 kept[tag] = inner
         kept.tobytes()
-        orientation = found.get(ORIENTATION, 1)
-        return orientation if orientation in range(1, 9) else 1, kept if len(kept) else None
-    except Exception:  # As for pixels: anything.
+    except Exception:  # Damaged EXIF raises anything, as pixels do.
         notes.append("its EXIF is damaged and left out")
-        return 1, None
+        return None
+    return kept if len(kept) else None
 
 
-def _upright(file: Image.Image, orientation: int) -> Image.Image:
-    # Pillow turns TIFF as it reads it.
-    if orientation == 1 or file.format == "TIFF":
-        return file
-    return file.transpose(TURNS[orientation])
+def _turn_upright(file: Image.Image) -> None:
+    """Turn the pixels as EXIF's orientation says; those of a TIFF are turned as Pillow loads them."""
+    file.load()
+    try:
+        # In place the pixels are turned first, so that damaged EXIF only fails to be rewritten.
+        ImageOps.exif_transpose(file, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # Damaged EXIF raises anything, and `_descriptive_exif` has noted it.
+        pass
 
 
-def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str, orientation: int) -> np.ndarray:
-    """(h,w,2–4) uint16 of colour, or of grey with alpha, of which Pillow keeps 8 bits: the high bytes, then the low.
+def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarray:
+    """(h,w,2–4) uint16 of a colour image, or of a grey one with alpha, of which Pillow keeps the high bytes only.
 
-    The low bytes are what the other byte order takes for the high ones.
+    A second reading with the other byte order takes the low bytes for the high ones.
     """
-    if raw.startswith("LA"):
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ) as again:
-            _read_as(again, "RGBA")
-            return np.array(_upright(again, orientation)).view(">u2").astype(np.uint16)
+    grey = raw.startswith("LA")
     big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
-    high = np.array(_upright(file, orientation), np.uint16)
-    with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ) as again:
-        _read_as(again, raw[:-1] + ("L" if big else "B"))
-        return (high << 8) + np.asarray(_upright(again, orientation))
+    with _open(source) as again:
+        _read_as(again, "RGBA" if grey else raw[:-1] + ("L" if big else "B"))
+        _turn_upright(again)
+        if grey:
+            return np.array(again).view(">u2").astype(np.uint16)
+        return (np.array(file, np.uint16) << 8) + np.asarray(again)
 
 
 def _read_as(file: Image.Image, raw: str) -> None:

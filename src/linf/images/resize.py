@@ -11,15 +11,16 @@ from linf.errors import UsageError
 
 
 def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None) -> Tensor:
-    """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased where it shrinks.
+    """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased when it shrinks.
 
-    The border is mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded
-    after each axis, as MATLAB does with an image that was not converted first.
+    The border is mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded after each
+    axis, as MATLAB does with an image that was not converted first. No library has it: torch's
+    antialiased bicubic differs at the border, kornia's everywhere.
 
     Args:
         image: (..., H, W), float32 or float64 of any range, or uint8.
-        size: (H', W'); default ``ceil(scale · H), ceil(scale · W)``.
-        scale: output pixels per input pixel, on both axes; default ``H'/H`` and ``W'/W``.
+        size: (H', W'), by default ``ceil(scale · H), ceil(scale · W)``.
+        scale: output pixels per input pixel, on both axes; by default ``H'/H`` and ``W'/W``.
 
     Returns:
         (..., H', W') of the image's dtype.
@@ -37,20 +38,20 @@ def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: fl
     if size is None:
         if scale is None:
             raise UsageError("neither size nor scale is given: give one of them, or both")
-        # MATLAB's ceil(scale · n), but 0.1 · 30 is 3 pixels, not 4.
+        # MATLAB's ceil(scale · n), except that 0.1 · 30 is 3 pixels, not 4.
         size = (math.ceil(image.shape[-2] * scale - 1e-9), math.ceil(image.shape[-1] * scale - 1e-9))
     if min(size) < 1:
-        raise UsageError(f"size is {tuple(size)}: at least one pixel a side is needed")
+        raise UsageError(f"size is {tuple(size)}: give at least one pixel a side")
     axes = [
         (scale or n_out / image.shape[dim], dim, n_out) for dim, n_out in zip((-2, -1), size, strict=True)
     ]
-    for ratio, dim, n_out in sorted(axes):  # The axis that shrinks most goes first, rows before columns.
+    for ratio, dim, n_out in sorted(axes):  # As in MATLAB, the axis that shrinks most goes first.
         image = _resize_axis(image, dim, n_out, ratio)
     return image
 
 
 BLOCK = 64
-"""Output pixels of an axis that are made by one matrix product: what they need lies close together."""
+"""Output pixels of an axis that one matrix product makes: their input pixels lie close together."""
 
 
 def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
@@ -70,16 +71,16 @@ def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
 
 
 def product_dtype(image: Tensor) -> torch.dtype:
-    """The precision in which a matrix product of images keeps the digits of float32.
+    """The dtype in which a matrix product of images is exact to float32 at least.
 
-    Where `torch.set_float32_matmul_precision` gave some of them away for speed, it is double.
+    It is double where `torch.set_float32_matmul_precision` trades digits of float32 for speed.
     """
     exact = torch.get_float32_matmul_precision() == "highest"
     return torch.promote_types(image.dtype, torch.float32 if exact else torch.float64)
 
 
 def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Input pixels and weights of each output pixel, both (taps, n_out)."""
+    """Indices of the input pixels of each output pixel, and their weights, both (taps, n_out)."""
     shrink = min(scale, 1.0)
     centre = (torch.arange(n_out, dtype=torch.float64) + 0.5) / scale - 0.5
     first = torch.floor(centre - 2 / shrink)
@@ -98,12 +99,12 @@ def _cubic(x: Tensor) -> Tensor:
 
 
 def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """The bicubic row of every table: an 8-bit image enlarged by MATLAB's; (...,h,w) to (...,H,W), in [0, 1]."""
+    """The bicubic row of every table: the 8-bit image enlarged by MATLAB's bicubic; (...,h,w) → (...,H,W) in [0, 1]."""
     return matlab_bicubic(lr.mul(255).round().byte(), size).to(lr.dtype) / 255
 
 
 def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pillow's antialiased bicubic, the one that makes LR images in training.
+    """Pillow's antialiased bicubic, which makes the LR images of training.
 
     Args:
         image: (H, W, 3) uint8.

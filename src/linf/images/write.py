@@ -1,4 +1,4 @@
-"""Users' own images into files, with what came with them."""
+"""Writing of photographs: 8 or 16 bits, alpha, EXIF and colour profile, as far as the format holds them."""
 
 import struct
 import zlib
@@ -10,28 +10,36 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
-from linf.images.read import DESCRIPTIVE, EXIF, GPS, Photo
+from linf.images.read import DESCRIPTIVE, EXIF, GPS, Photo, eight_bits
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}
-"""What is written: the words of ``--format``, and Pillow's."""
+"""The formats that are written: the values of ``--format``, and Pillow's names."""
 
-SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+FORMAT_BY_SUFFIX = {
+    ".png": "png",
+    ".jpg": "jpg",
+    ".jpeg": "jpg",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+"""The format of a file by its suffix, in lower case."""
 
 LONGEST = {"png": 2**31 - 1, "jpg": 65500, "webp": 16383, "tiff": 2**31 - 1}
-"""Pixels a side that a format, or Pillow's encoder of it, can hold."""
+"""The largest height and width that a format, or Pillow's encoder of it, can hold."""
 
-SOFTWARE, WIDE, HIGH = 0x0131, 0xA002, 0xA003
+SOFTWARE, PIXEL_WIDTH, PIXEL_HEIGHT = 0x0131, 0xA002, 0xA003
 
 
 def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h,w) uint8 or uint16 → (H,W), by Pillow's bicubic."""
+    """Enlarge an alpha channel by Pillow's bicubic: (h,w) uint8 or uint16 → (H,W) of the same dtype."""
     image = Image.fromarray(alpha if alpha.dtype == np.uint8 else alpha.astype(np.float32))
     resized = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
     return resized if alpha.dtype == np.uint8 else resized.round().clip(0, 65535).astype(np.uint16)
 
 
-def losses(image: Photo, form: str) -> list[str]:
-    """What of an image a format cannot hold, in words."""
+def conversion_notes(image: Photo, form: str) -> list[str]:
+    """What a format cannot hold of an image, a message each."""
     lossy = form in ("jpg", "webp")
     lost = []
     if lossy and image.peak > 255:
@@ -41,7 +49,7 @@ def losses(image: Photo, form: str) -> list[str]:
     deep = image.peak > 255 and (image.pixels.shape[2] == 3 or image.alpha is not None)
     if form == "tiff" and deep and image.pixels.shape[2] == 1:
         lost.append(
-            "its grey is written as RGB: few read TIFF of 16-bit grey with transparency; --format png keeps it"
+            "its grey is written as RGB: few programs read TIFF of 16-bit grey with transparency; --format png keeps it"
         )
     if form == "tiff" and deep and _has_more_exif(image):
         lost.append("of its EXIF only the description is kept: TIFF of 16 bits is written without the rest")
@@ -54,13 +62,16 @@ def _has_more_exif(image: Photo) -> bool:
 
 
 def write_photo(out: IO[bytes], image: Photo, form: str, quality: int) -> list[str]:
-    """Write an image; what else could not be written, in words.
+    """Write an image; without its EXIF, or also its profile, where the format refuses them.
 
     Args:
-        out: to write to, and to read from.
+        out: an empty binary file, seekable and readable.
         image: of at most `LONGEST` pixels a side.
         form: one of `FORMATS`.
-        quality: 1 to 100, for JPEG and WebP.
+        quality: from 1 to 100, for JPEG and WebP.
+
+    Returns:
+        What could not be written, at most one message.
     """
     without = replace(image, exif=None)
     attempts = {
@@ -73,7 +84,7 @@ def write_photo(out: IO[bytes], image: Photo, form: str, quality: int) -> list[s
             _write(out, attempt, form, quality)
         except (OSError, MemoryError):
             raise
-        except Exception:  # What is odd in EXIF or a profile shows when it is written.
+        except Exception:  # An encoder raises anything on odd EXIF or an odd profile.
             if attempt.exif is None and attempt.profile is None:
                 raise
             out.seek(0)
@@ -86,7 +97,7 @@ def write_photo(out: IO[bytes], image: Photo, form: str, quality: int) -> list[s
 def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     pixels, alpha = image.pixels, image.alpha
     if form in ("jpg", "webp") and image.peak > 255:
-        pixels, alpha = _eight_bits(pixels), None if alpha is None else _eight_bits(alpha)
+        pixels, alpha = eight_bits(pixels), None if alpha is None else eight_bits(alpha)
     exif = _sized(image.exif, pixels.shape[1], pixels.shape[0])
     if pixels.dtype == np.uint16 and form == "png":
         return _write_deep_png(out, pixels, alpha, exif, image.profile)
@@ -97,12 +108,12 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
         encoded.paste("white", mask=ImageOps.invert(Image.fromarray(alpha)))
     elif alpha is not None:
         encoded.putalpha(Image.fromarray(alpha))
-    # With compression Pillow can write no EXIF but the description.
-    packing = None if _has_more_exif(image) else "tiff_adobe_deflate"
+    # Pillow writes a compressed TIFF without the inner parts of EXIF.
+    compression = None if _has_more_exif(image) else "tiff_adobe_deflate"
     by_format: dict[str, dict[str, Any]] = {
         "jpg": {"quality": quality, "subsampling": 0},
         "webp": {"quality": quality},
-        "tiff": {"big_tiff": pixels.nbytes > 2**31, "compression": packing},
+        "tiff": {"big_tiff": pixels.nbytes > 2**31, "compression": compression},
         "png": {},
     }
     metadata = {"icc_profile": image.profile, "exif": exif}
@@ -111,24 +122,20 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     return None
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    return np.rint(values / np.float32(257)).astype(np.uint8)
-
-
 def _sized(exif: Image.Exif | None, width: int, height: int) -> bytes | None:
-    """EXIF that tells the size of the enlarged image."""
+    """EXIF with the size of the enlarged image."""
     if exif is None:
         return None
     inner = exif.get(EXIF)
     if inner is not None:
-        inner.update({tag: n for tag, n in ((WIDE, width), (HIGH, height)) if tag in inner})
+        inner.update({tag: n for tag, n in ((PIXEL_WIDTH, width), (PIXEL_HEIGHT, height)) if tag in inner})
     return exif.tobytes()
 
 
 def _write_deep_png(
     out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | None, exif: bytes | None, profile: bytes | None
 ) -> None:
-    """PNG of 16 bits, of which Pillow writes grey without alpha only (PNG specification, third edition)."""
+    """Write PNG of 16 bits (PNG specification, third edition), of which Pillow writes only grey without alpha."""
 
     def chunk(name: bytes, content: bytes) -> None:
         out.write(struct.pack(">I", len(content)) + name + content)
@@ -142,28 +149,28 @@ def _write_deep_png(
         chunk(b"iCCP", b"ICC\0\0" + zlib.compress(profile))
     if exif is not None:
         chunk(b"eXIf", exif.removeprefix(b"Exif\0\0"))
-    packer, above = zlib.compressobj(6), None
+    deflate, above = zlib.compressobj(6), None
     for top in range(0, height, 64):
         rows = pixels[top : top + 64]
         if alpha is not None:
             rows = np.concatenate([rows, alpha[top : top + 64, :, None]], axis=2)
         values = np.ascontiguousarray(rows.astype(">u2")).view(np.uint8).reshape(len(rows), -1)
         before = np.zeros_like(values[:1]) if above is None else above
-        filtered = np.full((len(rows), values.shape[1] + 1), 2, np.uint8)  # 2 is the filter "Up".
+        filtered = np.full((len(rows), values.shape[1] + 1), 2, np.uint8)  # Filter type 2 is "Up".
         filtered[:, 1:] = values - np.concatenate([before, values[:-1]])
         above = values[-1:]
-        if packed := packer.compress(filtered.tobytes()):
-            chunk(b"IDAT", packed)
-    chunk(b"IDAT", packer.flush())
+        if compressed := deflate.compress(filtered.tobytes()):
+            chunk(b"IDAT", compressed)
+    chunk(b"IDAT", deflate.flush())
     chunk(b"IEND", b"")
 
 
 def _write_deep_tiff(out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | None, image: Photo) -> None:
-    """TIFF of 16 bits, of which Pillow writes grey without alpha only."""
+    """Write TIFF of 16 bits, of which Pillow writes only grey without alpha."""
     profile = image.profile if pixels.shape[2] == 3 else None
     if alpha is not None:
         pixels = np.concatenate([pixels] * (3 // pixels.shape[2]) + [alpha[..., None]], axis=2)
-    told: Mapping[int, Any] = image.exif or {}
+    tags: Mapping[int, Any] = image.exif or {}
     tifffile.imwrite(
         out,
         pixels,
@@ -173,10 +180,10 @@ def _write_deep_tiff(out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | Non
         compression="zlib",
         iccprofile=profile,
         metadata=None,
-        software=str(told.get(SOFTWARE, "")).encode() or None,
+        software=str(tags.get(SOFTWARE, "")).encode() or None,
         extratags=[
-            (tag, 2, 0, str(told[tag]).encode(), True)
+            (tag, 2, 0, str(tags[tag]).encode(), True)
             for tag in DESCRIPTIVE
-            if tag in told and tag != SOFTWARE
+            if tag in tags and tag != SOFTWARE
         ],
     )

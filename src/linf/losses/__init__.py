@@ -1,1 +1,1 @@
-"""What a model is judged by on a batch of training pairs."""
+"""Loss box of the figure: one file per model that is trained, and the perceptual distance they share."""

@@ -1,1 +1,1 @@
-"""Figures of merit: `functional` and `networks` hold the values, `modular` their means over images."""
+"""Metric box of the figure: values of images in `functional` and `networks`, means over images in `metric`."""

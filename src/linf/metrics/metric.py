@@ -1,4 +1,4 @@
-"""Metric box of the figure: means over images that are exact however the images are shared out between ranks."""
+"""Metric box of the figure: means over images, exact however the images are shared out between ranks."""
 
 import os
 from abc import abstractmethod
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-import linf.metrics.functional as functional
-import linf.metrics.networks as networks
+from linf.metrics import functional
+from linf.metrics.networks import DISTSNetwork, LPIPSNetwork
 
 
-class ImageMean(Metric):
-    """Mean over images of a figure that each image has.
+class ImageMetric(Metric):
+    """The mean over images of a figure of one image, of which there are one or more samples.
 
-    A rank may hold any number of images, none included. Without any there is no mean: not a number.
+    Each rank may hold any number of images, even none. Without any image the mean is NaN.
 
     Args:
-        figure: its name; the sum is kept under it. A `torchmetrics.MetricCollection` takes two metrics for one where
-            their states have equal names and, after the first image, equal values.
+        figure: the figure's name, under which its sum is kept: a `torchmetrics.MetricCollection` merges two metrics
+            whose states have equal names and, after the first image, equal values.
     """
 
     full_state_update = False
@@ -31,30 +31,12 @@ class ImageMean(Metric):
         self.add_state(figure, torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    @property
-    def total(self) -> Tensor:
-        """Sum over the images so far, in double precision."""
-        return getattr(self, self.figure)
-
-    def add(self, values: Tensor) -> None:
-        """Count in images by their figures (B,)."""
-        setattr(self, self.figure, self.total + values.double().sum())
-        self.count = self.count + len(values)
-
-    def compute(self) -> Tensor:
-        """The mean over the images of all ranks."""
-        return self.total / self.count
-
-
-class ImageMetric(ImageMean):
-    """Mean over images, each of which has one or more samples."""
-
     @abstractmethod
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """The figure of one image, its mean over the samples unless a class says otherwise.
+        """The figure of one image, by default its mean over the samples.
 
         Args:
-            sr: (S,3,H,W), samples of one image, in [0, 1] or beyond.
+            sr: (S,3,H,W) samples of one image, in [0, 1] or beyond.
             hr: (1,3,H,W) in [0, 1].
             lr: (1,3,h,w) in [0, 1].
             border: pixels that PSNR and SSIM leave out on each side.
@@ -63,9 +45,19 @@ class ImageMetric(ImageMean):
             A scalar in double precision.
         """
 
+    @property
+    def total(self) -> Tensor:
+        """The sum over the images so far, in double precision."""
+        return getattr(self, self.figure)
+
     def update(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> None:
-        """Count in one image; see `of_image`."""
-        self.add(self.of_image(sr, hr, lr, border)[None])
+        """Add one image; see `of_image`."""
+        setattr(self, self.figure, self.total + self.of_image(sr, hr, lr, border))
+        self.count = self.count + 1
+
+    def compute(self) -> Tensor:
+        """The mean over the images of all ranks."""
+        return self.total / self.count
 
 
 class PSNR(ImageMetric):
@@ -109,13 +101,13 @@ class LRPSNR(ImageMetric):
 
 
 class LPIPS(ImageMetric):
-    """See `linf.metrics.networks.LPIPS`, as for backbone and weights."""
+    """See `linf.metrics.networks.LPIPSNetwork`, as for backbone and weights."""
 
     higher_is_better = False
 
     def __init__(self, backbone: str = "alex", weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__(f"lpips_{backbone}")
-        self.network = networks.LPIPS(backbone, weights)
+        self.network = LPIPSNetwork(backbone, weights)
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Mean over the samples, of whole images."""
@@ -123,13 +115,13 @@ class LPIPS(ImageMetric):
 
 
 class DISTS(ImageMetric):
-    """See `linf.metrics.networks.DISTS`, as for weights."""
+    """See `linf.metrics.networks.DISTSNetwork`, as for weights."""
 
     higher_is_better = False
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__("dists")
-        self.network = networks.DISTS(weights)
+        self.network = DISTSNetwork(weights)
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Mean over the samples, of whole images."""
@@ -145,7 +137,7 @@ class Diversity(ImageMetric):
         super().__init__("diversity")
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Deviation over the samples, in grey levels; of fewer than two, not a number."""
+        """Deviation over the samples, in grey levels; NaN for fewer than two."""
         if len(sr) < 2:
             return sr.new_full((), torch.nan, dtype=torch.double)
         return functional.diversity(sr[:, None]).double()[0]
@@ -162,16 +154,3 @@ class NonFinite(ImageMetric):
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Sum over the samples."""
         return functional.nonfinite(sr).sum().double()
-
-
-class BitsPerDimension(ImageMean):
-    """See `linf.metrics.functional.bits_per_dimension`."""
-
-    higher_is_better = False
-
-    def __init__(self) -> None:
-        super().__init__("bits_per_dim")
-
-    def update(self, log_prob: Tensor, dim: int) -> None:
-        """Count in B images, of log-densities (B,gh,gw) in nats per patch of ``dim`` values."""
-        self.add(functional.bits_per_dimension(log_prob, dim))

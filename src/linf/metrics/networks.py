@@ -1,7 +1,9 @@
-"""Metric box of the figure: how far apart two images are to a frozen network that was trained on ImageNet.
+"""Metric box of the figure: distances of two images in the features of a network trained on ImageNet.
 
-The networks' weights are torchvision's, as they are or as ``linf weights fetch`` gets them; what was learned on top of
-them comes with the packages lpips and torchmetrics. Nothing is ever downloaded.
+The networks' weights are torchvision's, from its own downloads or from ``linf weights fetch``; what was learned on top
+of them comes with the packages lpips and torchmetrics. Nothing is downloaded here.
+
+DISTS stays our own: torchmetrics' network downloads its VGG16 and compares all images at once.
 """
 
 import math
@@ -16,74 +18,74 @@ from typing import Any, Self
 import lpips
 import torch
 import torchmetrics
+from kornia.enhance import normalize
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
 from linf.checkpoints.pretrained import backbone_file, read_tensors
-from linf.errors import UsageError
 
-BACKBONES = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}
-"""Torchvision's name of a backbone of LPIPS, and the fewest pixels a side that its features can be had of."""
+LPIPS_BACKBONES = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}
+"""Torchvision's name of each backbone of LPIPS, and the least height and width of an image that it takes."""
 
-LEARNED = Path("functional", "image", "dists_models", "weights.pt")
-"""Where torchmetrics has the weights that the authors of DISTS learned (in PyPI's dists-pytorch 0.1, to the byte)."""
+DISTS_WEIGHTS = Path("functional", "image", "dists_models", "weights.pt")
+"""The learned weights of DISTS inside torchmetrics, byte for byte those of its authors' package dists-pytorch 0.1."""
 
 
-class Frozen(nn.Module, ABC):
-    """A network that looks at images in [0, 1], one by one: memory does not grow with their number."""
+class FrozenNetwork(nn.Module, ABC):
+    """A network that compares images in [0, 1] one by one, so that memory does not grow with their number."""
 
     @abstractmethod
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Of (1,3,H,W), from the first layer to the last, each (1,C,h,w)."""
+        """Features of an image (1,3,H,W), from the first layer to the last, each (1,C,h,w)."""
 
     @torch.no_grad()
-    def compared(
+    def compare(
         self, sr: Tensor, hr: Tensor, figure: Callable[[Iterator[Tensor], Sequence[Tensor]], Tensor]
     ) -> Tensor:
-        """``figure`` of the features of each SR image, clamped to [0, 1], and of the HR image it belongs to."""
+        """``figure`` of the features of each SR image, clamped to [0, 1], and of its HR image."""
         dtype = next(self.buffers()).dtype
-        found = []
+        figures = []
         with torch.autocast(sr.device.type, enabled=False):
             for i, image in enumerate(sr.split(1)):
                 if i < len(hr):
                     target = list(self.features(hr[i : i + 1].to(dtype)))
-                found.append(figure(self.features(image.to(dtype).clamp(0, 1)), target))
-        return torch.cat(found)
+                figures.append(figure(self.features(image.to(dtype).clamp(0, 1)), target))
+        return torch.cat(figures)
 
     def train(self, mode: bool = True) -> Self:
-        """Never: a training that holds the metric would switch on the dropout of LPIPS."""
+        """Stay in evaluation mode: a training module around the metric would switch on the dropout of LPIPS."""
         return super().train(False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself, for nothing in it changes."""
+        """Return itself, since nothing in it changes."""
         return self
 
 
-class LPIPS(Frozen):
+class LPIPSNetwork(FrozenNetwork):
     r"""Learned perceptual image patch similarity v0.1 (Zhang et al., arXiv 1801.03924, equation 1).
 
     .. math::
         \sum_l mean_{hw} \sum_c w_{lc} (ŷ^l_{chw} − ŷ^l_{0chw})^2
 
-    ŷ are features divided by their length over the channels. Network and weights w are the lpips package's own.
+    ŷ are features divided by their norm over the channels. Network and weights w are those of the lpips package.
 
     Args:
         backbone: ``alex`` or ``vgg``.
-        weights: torchvision's state_dict of AlexNet or VGG16, as ``.pth`` or ``.safetensors``; None looks where
-            torchvision keeps what it downloads, then where ``linf weights fetch`` puts it.
+        weights: torchvision's state_dict of AlexNet or VGG16, as ``.pth`` or ``.safetensors``; None looks in the
+            folder of torchvision's downloads, then in that of ``linf weights fetch``.
 
     Raises:
-        UsageError: there are no such weights.
+        ValueError: the backbone is unknown, or its weights are missing or damaged.
     """
 
     def __init__(self, backbone: str = "alex", weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
-        if backbone not in BACKBONES:
-            raise UsageError(f"LPIPS's backbone {backbone!r} is not one of {', '.join(BACKBONES)}")
-        network, self.smallest = BACKBONES[backbone]
-        file, state = _torchvisions(network, weights, "LPIPS")
-        # Without memory, since every weight is taken from a file; torchvision warns of an argument that lpips gives it.
+        if backbone not in LPIPS_BACKBONES:
+            raise ValueError(f"LPIPS's backbone {backbone!r} is not one of {', '.join(LPIPS_BACKBONES)}")
+        network, self.smallest = LPIPS_BACKBONES[backbone]
+        file, state = _backbone(network, weights, "LPIPS")
+        # On the meta device, since every weight comes from a file; torchvision warns of an argument of lpips.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.network = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False)
@@ -96,7 +98,7 @@ class LPIPS(Frozen):
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Of (1,3,H,W) in [0, 1]: five times (1,C,h,w), of length 1 over the channels."""
+        """Features of five layers, each (1,C,h,w) of norm 1 over the channels."""
         x = self.network.scaling_layer(2 * image - 1)
         for number in range(1, 6):
             x = getattr(self.network.net, f"slice{number}")(x)
@@ -105,20 +107,20 @@ class LPIPS(Frozen):
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,).
 
-        Not a number where they have fewer pixels than the network needs.
+        Images smaller than the network allows score NaN.
         """
         if min(hr.shape[-2:]) < self.smallest:
             return sr.new_full(sr.shape[:1], math.nan)
-        return self.compared(sr, hr, self._distance)
+        return self.compare(sr, hr, self._distance)
 
     def spatial(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance at every pixel, each layer's enlarged bilinearly: as `forward`, → (B,H,W)."""
+        """Distance at every pixel, (B,H,W): as `forward`, with each layer's map enlarged bilinearly."""
         if min(hr.shape[-2:]) < self.smallest:
             return sr.new_full((len(sr), *sr.shape[-2:]), math.nan)
-        return self.compared(sr, hr, partial(self._map, hr.shape[-2:]))
+        return self.compare(sr, hr, partial(self._map, hr.shape[-2:]))
 
     def _layers(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Distances (1,1,h,w) of each layer."""
+        """The distance map (1,1,h,w) of each layer."""
         for head, x, y in zip(self.network.lins, ours, theirs, strict=True):
             yield head((x - y).square())
 
@@ -130,21 +132,21 @@ class LPIPS(Frozen):
         return torch.stack(enlarged).sum(0)
 
 
-class DISTS(Frozen):
+class DISTSNetwork(FrozenNetwork):
     r"""Deep image structure and texture similarity (Ding et al., arXiv 2004.07728).
 
     .. math::
         1 − \sum_{ij} α_{ij} \frac{2 μ_x μ_y + c}{μ_x^2 + μ_y^2 + c} + β_{ij} \frac{2 σ_{xy} + c}{σ_x^2 + σ_y^2 + c}
 
     over the channels j of the image itself (i = 0) and of VGG16's five stages, whose max pooling is replaced by L2
-    pooling. As the authors' PyTorch package has it, images are taken at their own size.
+    pooling. As in the authors' PyTorch package, images are taken at their own size.
 
     Args:
-        weights: torchvision's state_dict of VGG16, as ``.pth`` or ``.safetensors``; None looks where torchvision keeps
-            what it downloads, then where ``linf weights fetch`` puts it. α and β come with torchmetrics.
+        weights: torchvision's state_dict of VGG16, as ``.pth`` or ``.safetensors``; None looks in the folder of
+            torchvision's downloads, then in that of ``linf weights fetch``. α and β come with torchmetrics.
 
     Raises:
-        UsageError: there are no such weights.
+        ValueError: the weights are missing or damaged.
     """
 
     mean: Tensor
@@ -155,37 +157,37 @@ class DISTS(Frozen):
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
-        file, state = _torchvisions("vgg16", weights, "DISTS")
+        file, state = _backbone("vgg16", weights, "DISTS")
         with torch.device("meta"):
             layers = make_layers(cfgs["D"])
         names = {name: f"features.{name}" for name in layers.state_dict()}
         _load(layers, names, state, f"{file} does not hold the weights of torchvision's vgg16")
         starts, ends = (0, 5, 10, 17, 24), (4, 9, 16, 23, 30)
         self.stages = nn.ModuleList(layers[start:end] for start, end in zip(starts, ends, strict=True))
-        # The mean and deviation of ImageNet's colours, of which torchvision's weights are.
-        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
-        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        # ImageNet's mean and deviation, with which torchvision trained its weights.
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]))
+        self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]))
         binomial = torch.tensor([0.25, 0.5, 0.25])
         self.register_buffer("window", torch.outer(binomial, binomial)[None, None])
-        learned = read_tensors(Path(torchmetrics.__file__).parent / LEARNED, "DISTS")
+        learned = read_tensors(Path(torchmetrics.__file__).parent / DISTS_WEIGHTS, "DISTS")
         for name in ("alpha", "beta"):
             self.register_buffer(name, learned[name].flatten())
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """The image (1,3,H,W) in [0, 1], and five times features (1,C,h,w)."""
+        """The image itself, then the features of five stages, each (1,C,h,w)."""
         yield image
-        x = (image - self.mean) / self.deviation
+        x = normalize(image, self.mean, self.deviation)
         for number, stage in enumerate(self.stages):
-            x = stage(self._pooled(x) if number else x)
+            x = stage(self._pool(x) if number else x)
             yield x
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,)."""
-        return self.compared(sr, hr, self._distance)
+        return self.compare(sr, hr, self._distance)
 
-    def _pooled(self, x: Tensor) -> Tensor:
-        """Root of the windowed mean of squares, at every second pixel."""
+    def _pool(self, x: Tensor) -> Tensor:
+        """L2 pooling: the root of the windowed mean of squares, at every second pixel."""
         window = self.window.expand(x.shape[1], 1, 3, 3)
         return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
 
@@ -201,18 +203,18 @@ class DISTS(Frozen):
         return 1 - similarity / (self.alpha.sum() + self.beta.sum())
 
 
-def _torchvisions(
+def _backbone(
     network: str, weights: str | os.PathLike[str] | None, use: str
 ) -> tuple[Path, dict[str, Tensor]]:
-    """The file with a network's weights, and what is in it."""
+    """The file with a network's weights, and its tensors."""
     remedy = f"`linf weights fetch {network}` gets them, or the metric's weights=FILE names a file"
     file = Path(weights) if weights is not None else backbone_file([network], use, remedy)
     return file, read_tensors(file, use)
 
 
 def _load(layers: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], refusal: str) -> None:
-    """Give layers their weights, each by its own and its given name."""
+    """Load weights into layers; ``names`` maps the layers' names to those in the file."""
     try:
         layers.load_state_dict({name: state[given] for name, given in names.items()}, assign=True)
     except (KeyError, RuntimeError) as error:
-        raise UsageError(refusal) from error
+        raise ValueError(refusal) from error

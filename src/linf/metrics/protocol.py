@@ -1,4 +1,4 @@
-"""What a published table counts: the PSNR that stands first, and the pixels left out on each side (METHOD §7)."""
+"""Metric box of the figure: the PSNR and the border by which a published table scores images (METHOD §7)."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Protocol:
-    """How images are scored.
+    """An evaluation protocol.
 
     Attributes:
-        name: what tables call it.
-        headline: ``psnr_y`` or ``psnr_rgb``, the figure that a line of the report tells.
+        name: the protocol's name in tables.
+        headline: ``psnr_y`` or ``psnr_rgb``, the figure that the report gives first.
         extra: pixels left out on each side beyond the scale.
     """
 
@@ -20,10 +20,10 @@ class Protocol:
     extra: int = 0
 
     def border(self, scale: float) -> int:
-        """Pixels left out on each side at a scale, ``ceil(s) + extra``."""
+        """The number of pixels left out on each side at a scale, ``ceil(s) + extra``."""
         return math.ceil(scale) + self.extra
 
     def describe(self) -> dict[str, str]:
-        """For the record of a run."""
+        """The protocol as the record of a run keeps it."""
         border = "ceil(s)" + (f" + {self.extra}" if self.extra else "")
         return {"name": self.name, "headline": self.headline, "border": border}

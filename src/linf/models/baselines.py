@@ -1,39 +1,74 @@
 """What LINF is held against, behind its interface: bicubic, and regression by LIIF and LTE (METHOD §8)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood
-from linf.errors import UsageError
-from linf.images.resize import bicubic
-from linf.models import decoding as inference
-from linf.models.conditioner import Decode, FourierConditioner, batch_neighbourhood
-from linf.models.distribution import Law, law
-from linf.models.linf import LINF, bilinear_patches, check_temperatures
+from linf.images.resize import matlab_bicubic
+from linf.models.bilinear import BilinearBase, bilinear_patches
+from linf.models.conditioner import Conditioner, Decode, batch_neighbourhood
+from linf.models.decoding import Block, Region, Tile, encode, stream
+from linf.models.encoders.encoder import Encoder
+from linf.models.super_resolver import Latents, SuperResolver
+
+STRIP = 256
+"""Rows or columns of bicubic that are made at once."""
 
 
-class Bicubic(nn.Module):
-    """Bicubic enlargement, a model without parameters."""
+class Bicubic(SuperResolver):
+    """Bicubic enlargement of the 8-bit image (of 16-bit whole numbers too), a model without parameters."""
 
-    patch_size = 1
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = {}
 
-    def sample(
-        self, lr: Tensor, size: tuple[int, int], *, temperature: float | Sequence[float] = 0.0, **_: object
-    ) -> Tensor:
-        """(B,3,h,w) in [0, 1] → (B,3,H,W), not clamped; once for each temperature of a sequence, all the same."""
-        check_temperatures(temperature)
-        size = inference.check_size(size, 24 * lr.shape[0], lr.device)
-        return _for_each(temperature, bicubic(lr, size))
+    def regions(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        *,
+        latents: Sequence[Latents] = (),
+        highest: float = 1.0,
+        mix: Tensor | None = None,
+        residual: Tensor | None = None,
+        peak: float = 1,
+        tile: int | None = None,
+        chunk: int | None = None,
+        features: Iterable[Tile] | None = None,
+    ) -> Iterator[Region]:
+        """MATLAB's bicubic in strips: one axis, then the other, in the order of `matlab_bicubic`."""
+        white = peak if not lr.is_floating_point() else 255.0
+        pixels = lr.mul(255).round().byte() if lr.is_floating_point() else lr if peak == 255 else lr.float()
+        first, last = (-2, -1) if size[0] / lr.shape[-2] <= size[1] / lr.shape[-1] else (-1, -2)
+        between = [*pixels.shape]
+        between[first] = size[first]
+        halfway = pixels.new_empty(between)
+        for start in range(0, between[last], STRIP):
+            part = pixels.narrow(last, start, min(STRIP, between[last] - start))
+            halfway.narrow(last, start, part.shape[last]).copy_(_along(part, first, size[first]))
+        for image in range(len(lr)):
+            for start in range(0, size[first], STRIP):
+                part = halfway[image].narrow(first, start, min(STRIP, size[first] - start))
+                values = _along(part, last, size[last]).float().div_(white).expand(3, -1, -1)
+                strip = slice(start, start + part.shape[first])
+                rows, cols = (strip, slice(0, size[1])) if first == -2 else (slice(0, size[0]), strip)
+                yield Region(image, rows, cols, values)
 
 
-class LIIFConditioner(nn.Module):
-    """LIIF's decoder: each neighbour's 3×3 features, way and cell through one MLP, averaged by area.
+def _along(image: Tensor, dim: int, length: int) -> Tensor:
+    """An image resized along one axis only."""
+    size = [*image.shape[-2:]]
+    size[dim] = length
+    return matlab_bicubic(image, (size[0], size[1]))
+
+
+class LIIFConditioner(Conditioner):
+    """LIIF's decoder: each neighbour's 3×3 features, offset and cell through one MLP, averaged by area.
 
     Chen et al., *Learning Continuous Image Representation with Local Implicit Image Function*, CVPR 2021,
     arXiv 2012.09161, with feature unfolding, local ensemble and cell decoding.
@@ -48,7 +83,7 @@ class LIIFConditioner(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, *, width: int = 256, depth: int = 4) -> None:
         super().__init__()
         if width < 1 or depth < 1:
-            raise UsageError(f"LIIF width {width} and depth {depth} must be 1 or more")
+            raise ValueError(f"LIIF width {width} and depth {depth} must be 1 or more")
         self.config = {"width": width, "depth": depth}
         self.mlp = nn.Sequential()
         for fan_in, fan_out in pairwise([9 * in_channels + 4] + [width] * depth):
@@ -79,79 +114,68 @@ class LIIFConditioner(nn.Module):
         of_cell = self.of_cell(cell, size).repeat_interleave(near.pixel.shape[1] // len(features), dim=0)
         return self.answers(self.maps(features), of_cell, near)
 
-    def decoder(self, maps: Tensor, chunk: int) -> Decode:
+    def decoder(self, chunk: int) -> Decode:
         """`answers` for up to ``chunk`` queries at a time."""
         return lambda maps, of_cell, near: self.answers(maps, of_cell.expand(near.pixel.shape[1], -1), near)
 
 
-class Regression(nn.Module):
+class Regression(SuperResolver):
     """An encoder and a conditioner that answers with the colour itself.
 
     Args:
-        encoder: (B,3,h,w) in [-1,1] → (B,C,h,w), with `out_channels`, `receptive_field` and `config`.
+        encoder: LR image → features.
         conditioner: called with in_channels and out_channels = 3, gives the conditioner.
     """
 
-    patch_size = 1
     residual: bool
     """Whether answers are added to the bilinear image."""
 
-    def __init__(
-        self, encoder: nn.Module, conditioner: Callable[..., FourierConditioner | LIIFConditioner]
-    ) -> None:
+    def __init__(self, encoder: Encoder, conditioner: Callable[..., Conditioner]) -> None:
         super().__init__()
         self.encoder = encoder
         self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=3)
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:  # type: ignore[override]
         """What builds this model again, but for its weights: plain numbers and names."""
-        parts = {"encoder": self.encoder, "conditioner": self.conditioner}
-        named = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}  # type: ignore[dict-item]
+        parts: dict[str, Any] = {"encoder": self.encoder, "conditioner": self.conditioner}
+        named = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
         return {"model": {"name": type(self).__name__}, **named}
 
     def predict(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """Colours: lr (B,3,h,w) in [0, 1], coord (B,gh,gw,2), cell (B,2) → (B,3,gh,gw) in the units of [0, 1]."""
         image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
-        answers = (
-            self.conditioner(self.encoder(image), coord, cell).view(3, *coord.shape[:-1]).transpose(0, 1)
-        )
-        return answers / 2 + (bilinear_patches(lr, coord, cell, 1) if self.residual else 0.5)
+        answers = self.conditioner(self.encoder(image), coord, cell).view(3, *coord.shape[:-1])
+        return answers.transpose(0, 1) / 2 + (bilinear_patches(lr, coord, cell, 1) if self.residual else 0.5)
 
-    @torch.no_grad()
-    def sample(
+    def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
+        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        return list(encode(self.encoder, lr, tile=tile))
+
+    def regions(
         self,
         lr: Tensor,
         size: tuple[int, int],
         *,
-        temperature: float | Sequence[float] = 0.0,
-        tile: int = inference.TILE,
+        latents: Sequence[Latents] = (),
+        highest: float = 1.0,
+        mix: Tensor | None = None,
+        residual: Tensor | None = None,
+        peak: float = 1,
+        tile: int | None = None,
         chunk: int | None = None,
-        **_: object,
-    ) -> Tensor:
-        """Super-resolve; there is nothing to sample, so every temperature gives the same.
+        features: Iterable[Tile] | None = None,
+    ) -> Iterator[Region]:
+        """Decode rectangle by rectangle; there is nothing random."""
+        base = BilinearBase(lr, size, peak) if self.residual else None
 
-        Args:
-            lr: (B,3,h,w) in [0, 1].
-            size: (H, W) of the output.
-            temperature: a sequence of T repeats the image T times.
-            tile: LR pixels a side that are encoded at once.
-            chunk: queries decoded at once.
+        def decode(block: Block) -> Region:
+            rows, cols = block.pixels
+            colours = block.fold(block.answers) / 2
+            return Region(block.image, rows, cols, colours + (base(block.image, rows, cols) if base else 0.5))
 
-        Returns:
-            (B,3,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,3,H,W).
-        """
-        check_temperatures(temperature)
-        size = inference.check_size(size, 24 * lr.shape[0], lr.device)
-        out = lr.new_full((len(lr), 3, *size), 0.5)
-        if self.residual:
-            out = F.interpolate(lr, size, mode="bilinear", align_corners=False)
-        for block in inference.conditions(
-            self.encoder, self.conditioner, 2 * lr - 1, size, 1, tile=tile, chunk=chunk
-        ):
-            region = block.of(out)
-            region += block.fold(block.condition, region) / 2
-        return _for_each(temperature, out)
+        options: dict[str, Any] = {"peak": peak, "tile": tile, "chunk": chunk, "features": features}
+        yield from stream(self.encoder, self.conditioner, lr, size, 1, decode, **options)
 
 
 class LIIF(Regression):
@@ -167,51 +191,3 @@ class LTE(Regression):
     """
 
     residual = True
-
-
-def _for_each(temperature: float | Sequence[float], image: Tensor) -> Tensor:
-    return image if np.ndim(temperature) == 0 else image.expand(len(np.atleast_1d(temperature)), *image.shape)
-
-
-class System(NamedTuple):
-    """What a table shows of an image in one line."""
-
-    name: str
-    temperature: float | None
-    """Of LINF's samples."""
-    images: Tensor
-    """(S,B,3,H,W), not clamped; S is 1 where nothing is random."""
-
-
-def systems(
-    model: LINF | Regression | Bicubic,
-    lr: Tensor,
-    size: tuple[int, int],
-    temperatures: Sequence[float],
-    generator: torch.Generator | None = None,
-    known: Law | None = None,
-    encoded: Sequence[inference.Encoded] | None = None,
-) -> Iterator[System]:
-    """Bicubic, then the model, for LINF at each temperature and by its prior; made one by one, as they are asked for.
-
-    Args:
-        model: any.
-        lr: (B,3,h,w) in [0, 1].
-        size: (H, W).
-        temperatures: of LINF's samples, which share their latents.
-        generator: of those latents.
-        known: LINF's law of these images, where it has been worked out already.
-        encoded: their features, from `LINF.encode`, likewise.
-    """
-    yield System("bicubic", None, bicubic(lr, size)[None])
-    if isinstance(model, LINF):
-        if encoded is None and model.prior is not None:
-            encoded = model.encode(lr)
-        if known is None:
-            known = law(model, lr, size, highest=max(temperatures), generator=generator, encoded=encoded)
-        for tau in temperatures:
-            yield System(f"τ={tau:g}", tau, known.at(tau))
-        if model.prior is not None:
-            yield System("prior", None, model.sample(lr, size, prior=True, encoded=encoded)[None])
-    elif isinstance(model, Regression):
-        yield System(type(model).__name__, None, model.sample(lr, size)[None])

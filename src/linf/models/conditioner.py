@@ -5,22 +5,57 @@ one MLP together (feature ensemble), or through it one by one and are averaged a
 arXiv 2111.08918).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood, neighbourhood
-from linf.errors import UsageError
 from linf.models.encoders.encoder import conv3x3
 from linf.models.fourier import FourierEnsemble, Scratch, ensemble_chunk, ensemble_graph
 
 Decode = Callable[[Tensor, Tensor, Neighbourhood], Tensor]
-"""Maps (M, ·), what the cell gives each query (1, ·), n ≤ chunk neighbourhoods → (out_channels, n), without gradient.
-The answer may lie in a buffer: use it before the next call."""
+"""Maps (M, ·), the cell's share (1, ·) and n ≤ chunk neighbourhoods → answers (out_channels, n), without gradient.
+The answers may lie in a buffer: use them before the next call."""
+
+
+class Conditioner(nn.Module, ABC):
+    """Features, coordinates and cells → some numbers at each query: the flow's condition, or a colour.
+
+    Attributes:
+        config: what builds it again, but for its weights and channels: plain numbers and names.
+    """
+
+    config: dict[str, Any]
+
+    @abstractmethod
+    def maps(self, features: Tensor) -> Tensor:
+        """(B,C,h,w) → (B·h·w, ·): what each LR pixel contributes, in row-major order."""
+
+    @abstractmethod
+    def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B,2) cells, LR size (h, w) → (B, ·): what the cell contributes."""
+
+    @abstractmethod
+    def decoder(self, chunk: int) -> Decode:
+        """A function from maps to answers for up to ``chunk`` queries at a time, with buffers of its own."""
+
+    @abstractmethod
+    def forward(self, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
+        """The answer to each query, with gradient.
+
+        Args:
+            features: (B,C,h,w).
+            coord: (B,...,2) query coordinates, (y, x) in [-1, 1].
+            cell: (B,2), the size of one HR pixel, (2/H, 2/W).
+
+        Returns:
+            (out_channels, N), a column for each of the N queries of the batch in row-major order.
+        """
 
 
 def batch_neighbourhood(coord: Tensor, size: tuple[int, int]) -> Neighbourhood:
@@ -31,7 +66,7 @@ def batch_neighbourhood(coord: Tensor, size: tuple[int, int]) -> Neighbourhood:
     return near._replace(pixel=near.pixel + first.expand(-1, coord.shape[1]).flatten())
 
 
-class FourierConditioner(nn.Module):
+class FourierConditioner(Conditioner):
     """Fourier features and their MLP.
 
     Args:
@@ -54,11 +89,11 @@ class FourierConditioner(nn.Module):
     ) -> None:
         super().__init__()
         if width < 2 or width % 2:
-            raise UsageError(f"conditioner width {width} is not a positive even number")
+            raise ValueError(f"conditioner width {width} is not a positive even number")
         if depth < 1:
-            raise UsageError(f"conditioner depth {depth} is below 1: give the number of hidden layers")
+            raise ValueError(f"conditioner depth {depth} is below 1: give the number of hidden layers")
         if ensemble not in ("feature", "local"):
-            raise UsageError(f"conditioner ensemble {ensemble!r} is neither 'feature' nor 'local'")
+            raise ValueError(f"conditioner ensemble {ensemble!r} is neither 'feature' nor 'local'")
         self.config = {"width": width, "depth": depth, "ensemble": ensemble}
         self.local = ensemble == "local"
         self.coef = conv3x3(in_channels, width)
@@ -93,16 +128,7 @@ class FourierConditioner(nn.Module):
             return self.phase(cell.to(self.phase.weight.dtype))
 
     def forward(self, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """The condition of each query.
-
-        Args:
-            features: (B,C,h,w).
-            coord: (B,...,2) query coordinates, (y, x) in [-1, 1].
-            cell: (B,2), the size of one HR pixel, (2/H, 2/W).
-
-        Returns:
-            (out_channels, N), a column for each of the N queries of the batch in row-major order.
-        """
+        """The condition of each query: (B,C,h,w), (B,...,2), (B,2) → (out_channels, N)."""
         size = (features.shape[-2], features.shape[-1])
         near = batch_neighbourhood(coord, size)
         queries = near.pixel.shape[1] // features.shape[0]
@@ -119,28 +145,29 @@ class FourierConditioner(nn.Module):
         answers = self.mlp(basis.view(-1, basis.shape[1] // 4)).view(basis.shape[0], 4, -1)
         return torch.einsum("njo,jn->on", answers, weight.to(answers.dtype))
 
-    def decoder(self, maps: Tensor, chunk: int) -> Decode:
-        """The MLP and all before it for up to ``chunk`` queries at a time, through buffers allocated once."""
-        return _Decoder(self, maps, chunk)
+    def decoder(self, chunk: int) -> Decode:
+        """The ensemble and its MLP for up to ``chunk`` queries at a time, through buffers allocated once."""
+        return _Decoder(self, chunk)
 
 
 class _Decoder:
-    def __init__(self, conditioner: FourierConditioner, maps: Tensor, chunk: int) -> None:
-        device = maps.device
+    def __init__(self, conditioner: FourierConditioner, chunk: int) -> None:
+        weight = conditioner.coef.weight
+        device, kind = weight.device, torch.promote_types(weight.dtype, torch.float32)
         autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else maps.dtype
+        dtype = torch.get_autocast_dtype(device.type) if autocast else kind
         self.local = conditioner.local
         self.layers = [
             (layer.weight.detach().to(dtype), layer.bias.detach().to(dtype))
             for layer in conditioner.mlp
             if isinstance(layer, nn.Linear)
         ]
-        rows = 4 * chunk if self.local else chunk
-        self.scratch = Scratch(maps, chunk)
-        self.basis = maps.new_empty(chunk, 2 * maps.shape[1])
-        self.cast = self.basis if dtype == maps.dtype else self.basis.to(dtype)
-        self.hidden = [maps.new_empty(rows, weight.shape[0], dtype=dtype) for weight, _ in self.layers[:-1]]
-        self.answer = maps.new_empty(self.layers[-1][0].shape[0], rows, dtype=dtype)
+        rows, width = 4 * chunk if self.local else chunk, len(weight)
+        self.scratch = Scratch(width, chunk, device, kind)
+        self.basis = torch.empty(chunk, 4 * width, device=device, dtype=kind)
+        self.cast = self.basis if dtype == kind else self.basis.to(dtype)
+        self.hidden = [self.cast.new_empty(rows, w.shape[0]) for w, _ in self.layers[:-1]]
+        self.answer = self.cast.new_empty(self.layers[-1][0].shape[0], rows)
 
     def __call__(self, maps: Tensor, phase: Tensor, near: Neighbourhood) -> Tensor:
         n = near.pixel.shape[1]

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from linf.errors import UsageError
-
 SCALE_OFFSET = 2.0
 SCALE_FLOOR = 1e-4
 START_SCALE = 1 / (1 + math.exp(-SCALE_OFFSET)) + SCALE_FLOOR
@@ -20,9 +18,9 @@ START_SCALE = 1 / (1 + math.exp(-SCALE_OFFSET)) + SCALE_FLOOR
 
 
 def check_patch_size(patch_size: int) -> None:
-    """Raise UsageError unless the patch size is a positive odd number."""
+    """Raise ValueError unless the patch size is a positive odd number."""
     if patch_size < 1 or patch_size % 2 == 0:
-        raise UsageError(f"patch size {patch_size} is not a positive odd number; the paper uses 1 and 3")
+        raise ValueError(f"patch size {patch_size} is not a positive odd number; the paper uses 1 and 3")
 
 
 class ConditionalFlow(nn.Module):
@@ -45,7 +43,7 @@ class ConditionalFlow(nn.Module):
         super().__init__()
         check_patch_size(patch_size)
         if steps < 1:
-            raise UsageError(f"flow steps {steps} are below 1; the paper uses 10")
+            raise ValueError(f"flow steps {steps} are below 1; the paper uses 10")
         self.config = {"patch_size": patch_size, "steps": steps}
         self.patch_size, self.steps, self.dim = patch_size, steps, 3 * patch_size**2
         self.weight = nn.Parameter(torch.empty(steps + 1, self.dim, self.dim))
@@ -80,12 +78,11 @@ class ConditionalFlow(nn.Module):
         self.bias[0] = (-whitening @ x.mean(1)).to(self.bias)
         self.initialised.fill_(True)
 
-    def scales_and_shifts(self, condition: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """(K·2·D, N) → K scales and K shifts, (D, N) each, in at least float32."""
+    def scales_and_shifts(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """(K·2·D, N) → scales and shifts of the K steps, (K, D, N) each, in at least float32."""
         dtype = torch.promote_types(condition.dtype, torch.float32)
-        # Split once: indexing step by step would fill a whole gradient with zeros for each.
-        parts = condition.to(dtype).view(2 * self.steps, self.dim, -1).unbind(0)
-        return tuple(torch.sigmoid(logit + SCALE_OFFSET) + SCALE_FLOOR for logit in parts[::2]), parts[1::2]
+        logits, shift = condition.to(dtype).view(self.steps, 2, self.dim, -1).unbind(1)
+        return torch.sigmoid(logits + SCALE_OFFSET) + SCALE_FLOOR, shift
 
     def forward(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Residuals to latents.
@@ -99,12 +96,12 @@ class ConditionalFlow(nn.Module):
         """
         with torch.autocast(x.device.type, enabled=False):
             scale, shift = self.scales_and_shifts(condition)
-            x = x.to(scale[0].dtype)
-            for k in range(self.steps):
-                x = scale[k] * torch.addmm(self.bias[k, :, None], self.weight[k], x) + shift[k]
+            x = x.to(scale.dtype)
+            # Unbound once: indexing step by step would fill a whole gradient with zeros for each.
+            for k, (s, t) in enumerate(zip(scale.unbind(), shift.unbind(), strict=True)):
+                x = s * torch.addmm(self.bias[k, :, None], self.weight[k], x) + t
             z = torch.addmm(self.bias[-1, :, None], self.weight[-1], x)
-            log_scale = torch.stack([s.log().sum(0) for s in scale]).sum(0)
-            return z, log_scale + torch.linalg.slogdet(self.weight).logabsdet.sum()
+            return z, scale.log().sum((0, 1)) + torch.linalg.slogdet(self.weight).logabsdet.sum()
 
     def latents_and_log_prob(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of residual patches and their log-density in nats per patch: (D, N), (K·2·D, N) → (D, N), (N,)."""
@@ -116,7 +113,7 @@ class ConditionalFlow(nn.Module):
         return self.latents_and_log_prob(x, condition)[1]
 
     def inverses(self) -> Tensor:
-        """``W_k⁻¹``, (K+1, D, D): a matter of weights alone, worked out in float64 once per image."""
+        """``W_k⁻¹``, (K+1, D, D): they depend on weights alone, and are computed in float64 once per image."""
         return torch.linalg.inv(self.weight.double()).to(self.weight.dtype)
 
     def inverse(self, z: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:
@@ -127,49 +124,67 @@ class ConditionalFlow(nn.Module):
         """The linear part ``A(c) v`` of the inverse ``m(c) + A(c) z``: (D, N) → (D, N)."""
         return self._backwards(v, *self.scales_and_shifts(condition), inverses, affine=False)
 
-    def mean_and_textures(
-        self, latents: Sequence[Tensor], condition: Tensor, inverses: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """``m(c)``, (D, N), and ``A(c) z`` for each z (D, N) of ``latents``: with one of them the sum is `inverse`."""
-        scale, shift = self.scales_and_shifts(condition)
-        inverses = self.inverses() if inverses is None else inverses
-        mean = self._backwards(torch.zeros_like(shift[0]), scale, shift, inverses, affine=True)
-        return mean, [self._backwards(z, scale, shift, inverses, affine=False) for z in latents]
-
-    def moments(self, condition: Tensor, inverses: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The exact Gaussian of the residual at τ = 1 (METHOD §4).
-
-        Returns:
-            mean (D, N) and variance (D, N), the diagonal of ``A Aᵀ``.
-        """
-        mean, _ = self.mean_and_textures((), condition, inverses)
-        return mean, self.variances(condition, torch.eye(3, device=mean.device), inverses)
-
-    def variances(self, condition: Tensor, mix: Tensor, inverses: Tensor | None = None) -> Tensor:
-        """The exact variance at τ = 1 of mixtures of each pixel's three colours: (M, 3) mixtures → (M·P², N)."""
-        scale, shift = self.scales_and_shifts(condition)
-        inverses = self.inverses() if inverses is None else inverses
-        variance: Tensor | float = 0.0
-        for column in torch.eye(self.dim, dtype=shift[0].dtype, device=mix.device):
-            v = column[:, None].expand_as(shift[0])
-            response = self._backwards(v, scale, shift, inverses, affine=False)
-            variance = variance + (mix.to(response.dtype) @ response.view(3, -1)).square()
-        assert isinstance(variance, Tensor)
-        return variance.view(-1, shift[0].shape[1])
-
     def _backwards(
-        self,
-        x: Tensor,
-        scale: Sequence[Tensor],
-        shift: Sequence[Tensor],
-        inverses: Tensor | None,
-        *,
-        affine: bool,
+        self, x: Tensor, scale: Tensor, shift: Tensor, inverses: Tensor | None, *, affine: bool
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             inverses = self.inverses() if inverses is None else inverses
+            scales, shifts = scale.unbind(), shift.unbind()
             for k in range(self.steps, -1, -1):
                 if k < self.steps:
-                    x = (x - shift[k] if affine else x) / scale[k]
+                    x = (x - shifts[k] if affine else x) / scales[k]
                 x = inverses[k] @ (x - self.bias[k, :, None] if affine else x)
             return x
+
+    @torch.no_grad()
+    def mean_and_noise(self, latents: Sequence[Tensor], condition: Tensor, inverses: Tensor) -> Tensor:
+        """``m(c)`` and ``A(c) z`` of several latents in one pass, in place: for inference.
+
+        Args:
+            latents: (D, N) each.
+            condition: (K·2·D, N).
+            inverses: as `inverses` gives them.
+
+        Returns:
+            (1 + len(latents), D, N): the mean, then the noise of each latent; their sum is `inverse`.
+        """
+        scale, shift = self.scales_and_shifts(condition)
+        x = scale.new_empty(self.dim, 1 + len(latents), scale.shape[-1])
+        x[:, 0] = 0
+        for i, z in enumerate(latents, 1):
+            x[:, i] = z
+        other = torch.empty_like(x)
+        with torch.autocast(x.device.type, enabled=False):
+            for k in range(self.steps, -1, -1):
+                if k < self.steps:
+                    x[:, 0] -= shift[k]
+                    x /= scale[k][:, None]
+                x[:, 0] -= self.bias[k, :, None]
+                torch.mm(inverses[k], x.flatten(1), out=other.flatten(1))
+                x, other = other, x
+        return x.transpose(0, 1)
+
+    def moments(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """The exact Gaussian of the residual at τ = 1: mean (D, N), and variance (D, N), the diagonal of ``A Aᵀ``."""
+        inverses, mix = self.inverses(), torch.eye(3, device=condition.device)
+        zero = condition.new_zeros(self.dim, condition.shape[-1])
+        return self.inverse(zero, condition, inverses), self.variances(condition, mix, inverses)
+
+    def variances(self, condition: Tensor, mix: Tensor, inverses: Tensor) -> Tensor:
+        """The exact variance at τ = 1, diagonal of ``A Aᵀ``, of mixtures of each pixel's three colours.
+
+        Args:
+            condition: (K·2·D, N).
+            mix: (M, 3), the weights of red, green and blue in each mixture.
+            inverses: as `inverses` gives them.
+
+        Returns:
+            (M·P², N).
+        """
+        scale, shift = self.scales_and_shifts(condition)
+        variance = scale.new_zeros(len(mix), self.patch_size**2 * scale.shape[-1])
+        for column in torch.eye(self.dim, dtype=scale.dtype, device=scale.device):
+            v = column[:, None].expand_as(shift[0])
+            response = self._backwards(v, scale, shift, inverses, affine=False)
+            variance += (mix.to(response.dtype) @ response.view(3, -1)).square()
+        return variance.view(-1, scale.shape[-1])

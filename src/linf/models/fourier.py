@@ -1,6 +1,6 @@
 """Arithmetic of the conditioner box: the Fourier features of four LR neighbours, forward and backward, in chunks.
 
-Yao et al., arXiv 2303.05156, section 3.2 (METHOD §3). For each of the four LR neighbours j of a query, at its way
+Yao et al., arXiv 2303.05156, section 3.2 (METHOD §3). For each of the four LR neighbours j of a query, at its offset
 ``rel`` from it and with area weight ``w``:
 
     angle_j = freq_y ⊙ rel_y + freq_x ⊙ rel_x + phase(cell)
@@ -10,6 +10,7 @@ Lists of things are rows here, (N, width).
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,13 +27,11 @@ def chunk_size(device: torch.device) -> int:
 class Scratch:
     """Buffers for one chunk of the ensemble, allocated once: fresh ones cost more than the arithmetic."""
 
-    def __init__(self, maps: Tensor, size: int) -> None:
-        width = maps.shape[1] // 2
+    def __init__(self, width: int, size: int, device: torch.device, dtype: torch.dtype) -> None:
         self.size = size
-        self.rows = maps.new_empty(size, 2 * width)
-        self.gradient = maps.new_empty(size, 2 * width)
-        self.angle = maps.new_empty(size, width // 2)
-        self.product = maps.new_empty(size, width // 2)
+        empty = partial(torch.empty, device=device, dtype=dtype)
+        self.rows, self.gradient = empty(size, 2 * width), empty(size, 2 * width)
+        self.angle, self.product = empty(size, width // 2), empty(size, width // 2)
 
 
 def _wave(
@@ -88,7 +87,7 @@ class FourierEnsemble(torch.autograd.Function):
     def forward(ctx: Any, maps: Tensor, phase: Tensor, *near: Tensor) -> Tensor:
         """(M, 2·width), (N, width/2), the four fields of a `Neighbourhood` → (N, 4·width)."""
         ctx.save_for_backward(maps, phase, *near)
-        scratch = Scratch(maps, chunk_size(maps.device))
+        scratch = Scratch(maps.shape[1] // 2, chunk_size(maps.device), maps.device, maps.dtype)
         out = maps.new_empty(phase.shape[0], 2 * maps.shape[1])
         for start in range(0, phase.shape[0], scratch.size):
             part = slice(start, start + scratch.size)
@@ -99,7 +98,8 @@ class FourierEnsemble(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of maps and phase."""
         maps, phase, *fields = ctx.saved_tensors
-        scratch, width = Scratch(maps, chunk_size(maps.device)), maps.shape[1] // 2
+        width = maps.shape[1] // 2
+        scratch = Scratch(width, chunk_size(maps.device), maps.device, maps.dtype)
         grad_maps = torch.zeros_like(maps)
         grad_phase = torch.zeros_like(phase, memory_format=torch.contiguous_format)
         for start in range(0, phase.shape[0], scratch.size):

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
-from linf.errors import UsageError
 from linf.models.flow import check_patch_size
 
 SLOPE = 0.2
@@ -151,9 +150,9 @@ class UNet(nn.Module):
         super().__init__()
         check_patch_size(patch_size)
         if width < 2 or width % 2:
-            raise UsageError(f"prior width {width} is not a positive even number; the paper uses 64")
+            raise ValueError(f"prior width {width} is not a positive even number; the paper uses 64")
         if depth < 1:
-            raise UsageError(f"prior depth {depth} is below 1; the paper uses 3")
+            raise ValueError(f"prior depth {depth} is below 1; the paper uses 3")
         self.config = {"patch_size": patch_size, "width": width, "depth": depth}
         self.patch_size, self.depth, dim = patch_size, depth, 3 * patch_size**2
         self.input_proj = DenseBlock(dim, width // 2)
@@ -190,7 +189,7 @@ class UNet(nn.Module):
             (B,D,gh,gw).
         """
         if self.training and z_lr.shape[0] * math.prod(max(n >> self.depth, 1) for n in z_lr.shape[-2:]) == 1:
-            raise UsageError(
+            raise ValueError(
                 "batch norm has a single value to train on at the bottom of the prior: raise data.batch_size, or "
                 f"data.crop for windows of at least {2 ** (self.depth + 1)} patches a side"
             )
@@ -250,14 +249,14 @@ def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int)
         (B,D,gh,gw).
 
     Raises:
-        UsageError: the patches do not lie side by side.
+        ValueError: the patches do not lie side by side.
     """
     pixel = ((coord + 1) / cell[:, None, None] - 0.5).round().long()
     corner = pixel[:, 0, 0] - patch_size // 2
     steps = torch.cartesian_prod(*(torch.arange(n, device=coord.device) for n in coord.shape[1:3]))
     grid = corner[:, None, None] + patch_size // 2 + patch_size * steps.view(*coord.shape[1:3], 2)
     if not torch.equal(pixel, grid):
-        raise UsageError("a prior is trained on contiguous windows of whole patches: set data.window=true")
+        raise ValueError("a prior is trained on contiguous windows of whole patches: set data.window=true")
     sizes = (2 / cell).round().long().tolist()
     high, wide = (patch_size * n for n in coord.shape[1:3])
     windows = [

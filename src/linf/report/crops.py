@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from linf.data.sources import read_image
 from linf.errors import UsageError
 from linf.evaluation.panels import fullest_square
+from linf.images.read import read_image
 from linf.report.evaluations import Run
 from linf.report.style import spread, words
 from linf.report.tables import METRICS, PERCEPTION, headline, safe

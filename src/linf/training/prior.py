@@ -66,4 +66,4 @@ class PriorTraining(Training):
             record_perceptual(self.loss.perceptual, self.trainer)  # type: ignore[attr-defined]
 
     def _validated(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.model.sample(lr, size, prior=True)
+        return self.model.sample_prior(lr, size)

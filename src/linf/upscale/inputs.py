@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from linf.data.sources import SUFFIXES as WALKED
 from linf.errors import UsageError
-from linf.images.write import SUFFIXES
+from linf.images.read import IMAGE_SUFFIXES
+from linf.images.write import FORMAT_BY_SUFFIX
 
 PIPE = Path("-")
 LARGEST = 1000.0
@@ -73,7 +73,7 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Jo
         if len(inputs) > 1:
             raise UsageError("- is stdin, one image: give it alone")
         target = PIPE if out is None else Path(out)
-        folder = target.is_dir() or (target != PIPE and target.suffix.lower() not in SUFFIXES)
+        folder = target.is_dir() or (target != PIPE and target.suffix.lower() not in FORMAT_BY_SUFFIX)
         return [Job(PIPE, target if folder else Path())], None if folder else target
     found: dict[Path, Job] = {}
     only_files = True
@@ -96,16 +96,20 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Jo
             job = Job(path, Path(out) if out is not None else path.parent)
             found.setdefault(path.absolute(), job)
     if not found:
-        raise UsageError(f"no image in {', '.join(inputs)}: {', '.join(sorted(WALKED))} are looked for")
+        raise UsageError(
+            f"no image in {', '.join(inputs)}: {', '.join(sorted(IMAGE_SUFFIXES))} are looked for"
+        )
     if out is None or Path(out).is_dir() or out.endswith("/"):
         return list(found.values()), None
     single = len(found) == 1 and only_files
-    if out == "-" or Path(out).suffix.lower() in SUFFIXES:
+    if out == "-" or Path(out).suffix.lower() in FORMAT_BY_SUFFIX:
         if not single:
             raise UsageError(f"--out {out} is one file, and {len(found)} images are given: give a folder")
         return list(found.values()), Path(out)
     if Path(out).is_file() or (Path(out).suffix and single):
-        raise UsageError(f"--out {out} is neither a folder nor a file with one of {', '.join(SUFFIXES)}")
+        raise UsageError(
+            f"--out {out} is neither a folder nor a file with one of {', '.join(FORMAT_BY_SUFFIX)}"
+        )
     return list(found.values()), None
 
 
@@ -122,5 +126,5 @@ def _walk(folder: Path, root: Path) -> Iterator[Job]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         came_out = home in out.parents and out in path.resolve().parents
-        if path.suffix.lower() in WALKED and not hidden and not came_out and path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not came_out and path.is_file():
             yield Job(path, root / path.relative_to(folder).parent)

@@ -18,9 +18,8 @@ from linf.cli.options import asked, chosen_device, chosen_model
 from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.images.read import Photo, header_size, read_photo
-from linf.images.write import LONGEST, SUFFIXES, enlarged_alpha, losses, write_photo
-from linf.models.baselines import Bicubic, Regression
-from linf.models.linf import LINF
+from linf.images.write import FORMAT_BY_SUFFIX, LONGEST, conversion_notes, enlarged_alpha, write_photo
+from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.heat_map import heat_map
 from linf.upscale.inputs import PIPE, Job, Size, parse_size, planned
@@ -41,7 +40,7 @@ def upscale(given: Namespace) -> None:
     ask = asked(given, device)
     jobs, one = planned(given.input, given.out, size)
     piped = one == PIPE
-    named = SUFFIXES[one.suffix.lower()] if one is not None and not piped else None
+    named = FORMAT_BY_SUFFIX[one.suffix.lower()] if one is not None and not piped else None
     if named is not None and given.format not in (None, named):
         raise UsageError(f"--out {one} and --format {given.format} contradict each other: give one of them")
     if piped and (ask.samples > 1 or ask.uncertainty):
@@ -124,7 +123,7 @@ class _Command:
 
     def __init__(
         self,
-        model: LINF | Regression | Bicubic,
+        model: SuperResolver,
         size: Size,
         ask: Ask,
         form: str | None,
@@ -155,7 +154,9 @@ class _Command:
             with atomic_write(heat[0]) as part, open(part, "wb") as file:
                 heat_map(made.deviation).save(file, "PNG")
         name = "stdin" if job.source == PIPE else str(job.source)
-        yield from (f"note: {name}: {note}" for note in dict.fromkeys(image.notes + losses(image, form)))
+        yield from (
+            f"note: {name}: {note}" for note in dict.fromkeys(image.notes + conversion_notes(image, form))
+        )
         if self.one != PIPE:
             self.written |= {path.absolute() for path in (*out, *heat)}
             yield from (f"{path}, {size[1]}×{size[0]}" for path in out)
@@ -166,7 +167,7 @@ class _Command:
             return self.form
         named = job.source if self.one in (None, PIPE) else self.one
         assert named is not None
-        return SUFFIXES.get(named.suffix.lower(), "png") if self.one != PIPE else "png"
+        return FORMAT_BY_SUFFIX.get(named.suffix.lower(), "png") if self.one != PIPE else "png"
 
     def _outputs(self, job: Job, size: tuple[int, int], form: str) -> tuple[list[Path], list[Path]]:
         """The files of an image: its samples, and its map."""
@@ -176,7 +177,7 @@ class _Command:
             stem, suffix, folder = self.one.stem, self.one.suffix, self.one.parent
         else:
             own = job.source.suffix
-            suffix = own if SUFFIXES.get(own.lower()) == form else f".{form}"
+            suffix = own if FORMAT_BY_SUFFIX.get(own.lower()) == form else f".{form}"
             stem = f"{'stdin' if job.source == PIPE else job.source.stem}_{self.size.word(size)}"
             folder = job.folder
         numbers = [""] if self.ask.samples == 1 else [f"_{n}" for n in range(1, self.ask.samples + 1)]

@@ -2,45 +2,56 @@
 
 import copy
 import weakref
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from linf.errors import UsageError
 from linf.memory import free_memory
-from linf.models import decoding as inference
-from linf.models.baselines import Regression
-from linf.models.linf import LINF
+from linf.models.conditioner import Conditioner
+from linf.models.decoding import MARGIN, OVERLAP, TILE, workers
+from linf.models.encoders.encoder import Encoder
 
 TILES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 """LR pixels a side, to choose from."""
 
-OVERLAP = 64
-"""LR pixels around a tile of an encoder that no receptive_field is enough for: seams are then faint."""
 
-
-def best_tile(model: LINF | Regression, height: int, width: int, device: torch.device) -> int:
+def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -> int | None:
     """LR pixels a side of a tile that fits half of the free memory and encodes little twice.
+
+    Several tiles are encoded at a time, one in each worker's hands, and have to fit together.
+
+    Args:
+        model: to run.
+        height: of the LR image.
+        width: of the LR image.
+        device: to run it on.
+
+    Returns:
+        None for a model without an encoder.
 
     Raises:
         UsageError: the smallest does not fit.
     """
-    room = free_memory(device) / 2
-    encoder = cast(Any, model.encoder)
-    if encoder.receptive_field is None and encoding_bytes(model, (height, width), max(height, width)) <= room:
+    encoder, conditioner = getattr(model, "encoder", None), getattr(model, "conditioner", None)
+    if not isinstance(encoder, Encoder) or not isinstance(conditioner, Conditioner):
+        return None
+    room, field = free_memory(device) / 2, encoder.receptive_field
+    if field is None and encoding_bytes(encoder, conditioner, (height, width), max(height, width)) <= room:
         return max(height, width)
-    margin = OVERLAP if encoder.receptive_field is None else encoder.receptive_field
+    margin = OVERLAP if field is None else field
 
     def need(tile: int) -> int:
-        own = tile + 2 * inference.REACH
-        height_too, width_too = (min(n, own + 2 * margin) for n in (height, width))
-        return encoding_bytes(model, (height_too, width_too), own)
+        own = tile + 2 * MARGIN
+        high, wide = (min(n, own + 2 * margin) for n in (height, width))
+        together = min(workers(device), -(-height // tile) * -(-width // tile))
+        return together * encoding_bytes(encoder, conditioner, (high, wide), own)
 
-    larger = [tile for tile in TILES if tile >= inference.TILE]
-    smaller = [tile for tile in TILES[::-1] if tile < inference.TILE]
+    larger = [tile for tile in TILES if tile >= TILE]
+    smaller = [tile for tile in TILES[::-1] if tile < TILE]
     fitting = None
     for tile in larger:
         if need(tile) > room:
@@ -57,16 +68,16 @@ def best_tile(model: LINF | Regression, height: int, width: int, device: torch.d
     return fitting
 
 
-def encoding_bytes(model: LINF | Regression, size: tuple[int, int], own: int) -> int:
+def encoding_bytes(encoder: Encoder, conditioner: Conditioner, size: tuple[int, int], own: int) -> int:
     """Bytes that a tile takes at most at one time, by a dry run without numbers; with a margin.
 
     Args:
-        model: with its encoder and conditioner.
+        encoder: of the model.
+        conditioner: of the model.
         size: (h, w) that are encoded.
         own: pixels a side of what of them is kept.
     """
-    encoder = copy.deepcopy(model.encoder).to("meta")
-    conditioner: Any = copy.deepcopy(model.conditioner).to("meta")
+    encoder, conditioner = copy.deepcopy(encoder).to("meta"), copy.deepcopy(conditioner).to("meta")
     with torch.no_grad(), _Live() as live:
         features = encoder(torch.empty(1, 3, *size, device="meta"))
         conditioner.maps(features[..., :own, :own].contiguous(memory_format=torch.channels_last))

@@ -23,7 +23,7 @@ class ValidationLPIPS(Callback):
 
     Args:
         temperature: of the sample.
-        backbone: see `linf.metrics.networks.LPIPS`, as for weights.
+        backbone: see `linf.metrics.networks.LPIPSNetwork`, as for weights.
         weights: of the backbone.
         seed: of the latents; each image and scale has its own, the same each time.
 
@@ -64,7 +64,7 @@ class ValidationLPIPS(Callback):
             batch.lr,
             (batch.hr.shape[-2], batch.hr.shape[-1]),
             temperature=self.temperature,
-            generator=torch.Generator(pl_module.device).manual_seed(seed),
+            seed=seed,
         )
         self.metric.update(sr, batch.hr, batch.lr, 0)
 

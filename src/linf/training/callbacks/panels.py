@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from linf.evaluation.panels import detail_row, panel
-from linf.models.baselines import systems
+from linf.evaluation.systems import systems
 
 
 class ImagePanels(Callback):
@@ -60,8 +59,7 @@ class ImagePanels(Callback):
             lr, hr, scale, name, _ = pairs[i]
             lr, hr = (image.to(pl_module.device, pl_module.dtype) for image in (lr, hr))
             size = (hr.shape[-2], hr.shape[-1])
-            generator = torch.Generator(pl_module.device).manual_seed(self.seed)
-            made = systems(pl_module.model, lr[None], size, self.temperatures, generator)  # type: ignore[arg-type]
+            made = systems(pl_module.model, lr[None], size, self.temperatures, seed=self.seed)  # type: ignore[arg-type]
             named = {name: images[0, 0] for name, _, images in made}
             rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,90 @@
+"""Data box of the figure: the order in which training sees its samples, on any number of ranks, through any resume."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+from linf.data.pairs import SRBatch
+from linf.errors import UsageError
+
+INITIAL_EPOCH = 2**32
+"""The epoch whose samples initialise weights; training never reaches it."""
+
+
+class EpochSampler(Sampler[int]):
+    """An endless sequence of global batches, of which each rank takes its slice.
+
+    Batch ``t`` of a training run, with ``e, b = divmod(t, batches)``, is the ``b``-th piece of the permutation of
+    ``range(length)`` that ``(seed, e)`` decides; the incomplete piece at its end is dropped. Every iteration starts at
+    the batch ``position()``, so a resumed run goes on with the very next batch. For a given global batch, the ranks
+    together see the same samples at each step, whatever their number.
+
+    Args:
+        length: the number of samples in an epoch.
+        batches: the number of global batches in an epoch; by default as many as ``length`` fills.
+        seed: decides the permutations.
+        batch_size: the number of samples per rank and batch.
+        rank: the index of this rank's slice.
+        world_size: the number of ranks.
+        position: gives the number of batches trained on so far.
+
+    Yields:
+        ``e · length + index`` with ``index`` in [0, length), ``batches · batch_size`` times.
+
+    Raises:
+        UsageError: an epoch has fewer samples than the batches take.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        batches: int | None = None,
+        position: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.global_batch = batch_size * world_size
+        most = length // self.global_batch
+        self.batches = most if batches is None else batches
+        if not 1 <= self.batches <= most:
+            raise UsageError(
+                f"{length} samples an epoch do not fill {max(self.batches, 1)} batches of "
+                f"{world_size} × {batch_size}: raise repeat, set batches_per_epoch, or lower batch_size"
+            )
+        self.length, self.seed, self.position = length, seed, position
+        self.mine = slice(rank * batch_size, (rank + 1) * batch_size)
+
+    def __len__(self) -> int:
+        return self.batches * (self.mine.stop - self.mine.start)
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.islice(self._samples_from(self.position()), len(self))
+
+    def _samples_from(self, batch: int) -> Iterator[int]:
+        first_epoch, first = divmod(batch, self.batches)
+        for epoch in itertools.count(first_epoch):
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
+            pieces = order[: self.batches * self.global_batch].reshape(self.batches, self.global_batch)
+            for index in pieces[first:, self.mine].ravel().tolist():
+                yield epoch * self.length + index
+            first = 0
+
+
+class ResumableLoader(DataLoader[SRBatch]):
+    """A loader that Lightning takes for resumable, since `EpochSampler` asks the trainer for its position.
+
+    Lightning warns of a resume in mid-epoch unless the loader has a state to save.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return no state: the trainer's progress is all there is."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load nothing."""

@@ -1,0 +1,57 @@
+"""The lines of a table: bicubic, then a model at each temperature and by its prior."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from linf.images.resize import bicubic
+from linf.models.baselines import Bicubic
+from linf.models.decoding import Tile
+from linf.models.distribution import Distribution
+from linf.models.super_resolver import SuperResolver
+
+
+class System(NamedTuple):
+    """What a table shows of an image in one line."""
+
+    name: str
+    temperature: float | None
+    """Of a model's samples."""
+    images: Tensor
+    """(S,B,3,H,W), not clamped; S is 1 where nothing is random."""
+
+
+def systems(
+    model: SuperResolver,
+    lr: Tensor,
+    size: tuple[int, int],
+    temperatures: Sequence[float],
+    *,
+    seed: int | None = None,
+    known: Distribution | None = None,
+    features: Sequence[Tile] | None = None,
+) -> Iterator[System]:
+    """Bicubic, then the model, at each temperature if it is random, and by its prior; made one by one.
+
+    Args:
+        model: any.
+        lr: (B,3,h,w) in [0, 1].
+        size: (H, W).
+        temperatures: of the samples, which share their latents.
+        seed: of those latents.
+        known: the model's distribution of these images, where it has been computed already.
+        features: of ``lr``, from the model's `encode`, likewise.
+    """
+    yield System("bicubic", None, bicubic(lr, size)[None])
+    if isinstance(model, Bicubic):
+        return
+    features = model.encode(lr) if features is None else features
+    known = known or model.distribution(lr, size, seed=seed, highest=max(temperatures), features=features)
+    if known is None:
+        yield System(type(model).__name__, None, model.sample(lr, size, features=features)[None])
+        return
+    for tau in temperatures:
+        yield System(f"τ={tau:g}", tau, known.at(tau))
+    if model.prior is not None:
+        yield System("prior", None, model.sample_prior(lr, size, features=features)[None])

@@ -1,0 +1,59 @@
+"""Standard Gaussian noise that is a function of a seed and an index, on every machine and device.
+
+Neither torch's generators nor the order of drawing decide it: Philox (Salmon et al., *Parallel random numbers: as easy
+as 1, 2, 3*, SC 2011) is counter-based, so any two pairs of seed and index give independent streams, drawn in any order.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def gaussian(seed: int, index: int, shape: Sequence[int]) -> Tensor:
+    """Standard Gaussian numbers that (seed, index) decides.
+
+    Args:
+        seed: from 0 to 2⁶⁴ - 1.
+        index: from 0 to 2⁶⁴ - 1, such as the row of an image's patch grid.
+        shape: of the result; of two shapes, the shorter one's numbers are the first of the longer one's.
+
+    Returns:
+        A float32 tensor on the CPU.
+    """
+    philox = np.random.Philox(key=np.array([seed, index], np.uint64))
+    return torch.from_numpy(np.random.Generator(philox).standard_normal(tuple(shape), np.float32))
+
+
+class LatentField:
+    """Standard Gaussian latents of a patch grid, whose rows are made when they are asked for.
+
+    Row r of image b is `gaussian` of ``(seed + b, r)``: the same in parts or whole, in any order, from any thread.
+
+    Args:
+        seed: of the first image.
+        cols: patches in a row.
+        dim: D, numbers in a latent.
+        kept: rows that are kept, for neighbouring tiles that ask for parts of the same rows.
+    """
+
+    def __init__(self, seed: int, cols: int, dim: int, *, kept: int = 0) -> None:
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed {seed} is not a whole number from 0 to {2**63 - 1}")
+
+        def row(image: int, index: int) -> Tensor:
+            return gaussian(seed + image, index, (cols, dim))
+
+        self.row = lru_cache(kept)(row) if kept else row
+
+    def __getitem__(self, where: tuple[int, slice, slice]) -> Tensor:
+        """``field[image, rows, cols]``: (rows, cols, D), float32 on the CPU."""
+        image, rows, cols = where
+        return torch.stack([self.row(image, index)[cols] for index in range(rows.start, rows.stop)])
+
+
+def rows_kept(lr: Tensor, size: Sequence[int], patch_size: int, tile: int) -> int:
+    """How many rows a `LatentField` should keep: those of one row of tiles, where tiles lie side by side."""
+    return -(-size[0] * tile // (lr.shape[-2] * patch_size)) + 2 if lr.shape[-1] > tile else 0

@@ -1,0 +1,237 @@
+"""What every model keeps that can be evaluated: decoded regions, and whole images made of them."""
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linf.models.decoding import TILE, Region, Tile, check_size
+from linf.models.distribution import Distribution, collect
+from linf.models.noise import LatentField, rows_kept
+from linf.models.prior import UNet
+
+log = logging.getLogger(__name__)
+
+Temperature = float | Sequence[float] | Tensor
+"""τ ≥ 0: one, a sequence, or a map (H,W) of one for each pixel."""
+
+
+class Latents(Protocol):
+    """Latents of patches: ``latents[image, rows, cols]`` is (rows, cols, D) at τ = 1."""
+
+    def __getitem__(self, where: tuple[int, slice, slice], /) -> Tensor: ...
+
+
+class SuperResolver(nn.Module, ABC):
+    """An arbitrary-scale super-resolution model.
+
+    Attributes:
+        patch_size: P, the side of the patches that it answers with.
+        dim: D = 3P², the numbers in the latent of a patch; 0 for a model whose output is not random.
+        config: what builds it again, but for its weights: plain numbers and names.
+        prior: predicts latents from the LR image; None for a model without.
+    """
+
+    patch_size: int = 1
+    dim: int = 0
+    config: dict[str, Any]
+    prior: UNet | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prior = None
+
+    @abstractmethod
+    def regions(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        *,
+        latents: Sequence[Latents] = (),
+        highest: float = 1.0,
+        mix: Tensor | None = None,
+        residual: Tensor | None = None,
+        peak: float = 1,
+        tile: int | None = None,
+        chunk: int | None = None,
+        features: Iterable[Tile] | None = None,
+    ) -> Iterator[Region]:
+        """Decode rectangle by rectangle, without gradient and in bounded memory.
+
+        Args:
+            lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``peak``; floats or whole numbers.
+            size: (H, W) of the output.
+            latents: whose noise is wanted, at τ = 1.
+            highest: temperature that the noise will be multiplied by; noise that would explode there is left out.
+            mix: (M,3) weights of red, green and blue whose mixtures' deviation is wanted.
+            residual: (B,3,H,W) in [-1, 1] units, whose latents and log-density are wanted.
+            peak: the value of white.
+            tile: LR pixels a side that are encoded at once, see `linf.models.decoding.encode`.
+            chunk: queries decoded at once.
+            features: what `encode` gave for ``lr``; by default they are made here.
+        """
+
+    def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
+        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        return []
+
+    def sample_latents(self, size: tuple[int, int], seed: int, *, batch: int = 1) -> Tensor:
+        """Standard Gaussian latents for every patch, (B,gh,gw,D): those of `sample` with this seed."""
+        rows, cols = (-(-n // self.patch_size) for n in size)
+        field = LatentField(seed, cols, self.dim)
+        return torch.stack([field[i, slice(0, rows), slice(0, cols)] for i in range(batch)])
+
+    @torch.no_grad()
+    def sample(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        *,
+        temperature: Temperature = 0.0,
+        seed: int | None = None,
+        z: Tensor | None = None,
+        tile: int | None = None,
+        chunk: int | None = None,
+        features: Sequence[Tile] | None = None,
+    ) -> Tensor:
+        """Super-resolve.
+
+        Several temperatures share one encoding, one condition and one latent. A model whose output is not random gives
+        the same at all of them.
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            size: (H, W) of the output.
+            temperature: τ ≥ 0, one, a sequence, or a map (H, W) of one for each pixel; 0 is the mean. A patch that
+                would explode at the highest is shown at its mean, with a warning that counts them.
+            seed: of the latents, image b of the batch has ``seed + b``; the same image on every device. By default one
+                of torch's own generator.
+            z: (B,gh,gw,D) latents on the patch grid at τ = 1, gh = ceil(H/P), gw = ceil(W/P), instead of a seed.
+            tile: LR pixels a side that are encoded at once.
+            chunk: queries decoded at once.
+            features: of ``lr``, from `encode`; by default they are made here.
+
+        Returns:
+            (B,3,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,3,H,W).
+
+        Raises:
+            ValueError: a temperature, the size or the latents' shape is not what is said above.
+        """
+        taus = _temperatures(temperature, size)
+        highest = max(float(torch.as_tensor(t).max()) for t in taus)
+        size = check_size(size, lr.shape[0] * 12 * len(taus), lr.device)
+        latents = self._latents(lr, size, 1, seed, z) if highest > 0 and self.dim else ()
+        out = lr.new_empty(len(taus), len(lr), 3, *size)
+        options: dict[str, Any] = {"tile": tile, "chunk": chunk, "features": features}
+        for region in self.regions(lr, size, latents=latents, highest=highest, **options):
+            for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
+                image.copy_(region.mean)
+                for noise in region.noise:
+                    if isinstance(tau, Tensor):
+                        image.addcmul_(noise, tau[region.rows, region.cols].to(noise))
+                    else:
+                        image.add_(noise, alpha=tau)
+        return out[0] if isinstance(temperature, Tensor) or np.ndim(temperature) == 0 else out
+
+    @torch.no_grad()
+    def distribution(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        *,
+        samples: int = 1,
+        seed: int | None = None,
+        highest: float = 1.0,
+        mix: Tensor | None = None,
+        hr: Tensor | None = None,
+        features: Sequence[Tile] | None = None,
+        advance: Callable[[int], object] = lambda pixels: None,
+    ) -> Distribution | None:
+        """All that the model says of images, however many temperatures are then looked at.
+
+        Args:
+            lr: (B,3,h,w) in [0, 1].
+            size: (H, W).
+            samples: S; the first is that of `sample` with this seed, for a single image the next that of ``seed + 1``.
+            seed: see `sample`.
+            highest: temperature that will be asked of `Distribution.at`, see `regions`.
+            mix: see `regions`; a deviation costs D more decodes.
+            hr: (B,3,H,W), for its latents and log-density.
+            features: of ``lr``, from `encode`; by default they are made here.
+            advance: is called with the number of output pixels that have been decoded since the last call.
+
+        Returns:
+            None for a model whose output is not random.
+        """
+        if not self.dim:
+            return None
+        mixtures, dim = 0 if mix is None else len(mix), 0 if hr is None else self.dim
+        need = 4 * (3 + 3 * samples + mixtures) + 36 * bool(dim)
+        size = check_size(size, len(lr) * need, lr.device)
+        latents = self._latents(lr, size, samples, seed, None)
+        residual = None if hr is None else 2 * (hr - F.interpolate(lr, size, mode="bilinear"))
+        options: dict[str, Any] = {"highest": highest, "mix": mix, "residual": residual, "features": features}
+        regions = self.regions(lr, size, latents=latents, **options)
+        like = lr.new_empty(1).expand(len(lr), 3, *size)
+        kinds: dict[str, Any] = {"samples": samples, "mixtures": mixtures, "dim": dim}
+        return collect(regions, like, self.patch_size, **kinds, advance=advance)
+
+    def sample_prior(
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        *,
+        tile: int | None = None,
+        chunk: int | None = None,
+        features: Sequence[Tile] | None = None,
+    ) -> Tensor:
+        """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`.
+
+        Raises:
+            ValueError: the model has no prior.
+        """
+        raise ValueError(f"{type(self).__name__} has no prior: train one with task=prior, or sample without")
+
+    def _latents(
+        self, lr: Tensor, size: tuple[int, int], samples: int, seed: int | None, z: Tensor | None
+    ) -> Sequence[Latents]:
+        batch = len(lr)
+        rows, cols = (-(-n // self.patch_size) for n in size)
+        if z is not None:
+            wanted = (batch, rows, cols, self.dim)
+            if z.shape != wanted:
+                raise ValueError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} needs {wanted}")
+            return (z,)
+        seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
+        kept = rows_kept(lr, size, self.patch_size, TILE)
+        return [LatentField(seed + k * batch, cols, self.dim, kept=kept) for k in range(samples)]
+
+
+def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
+    """One temperature or several as a list.
+
+    Raises:
+        ValueError: one of them is negative or not finite, or there is none.
+    """
+    taus = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature]
+    if not taus or not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
+        raise ValueError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
+    return taus
+
+
+def _temperatures(temperature: Temperature, size: Sequence[int]) -> Sequence[float | Tensor]:
+    if not isinstance(temperature, Tensor):
+        return check_temperatures(temperature)
+    valid = (temperature >= 0).logical_and(temperature < math.inf).all()
+    if temperature.shape != torch.Size(size) or not bool(valid):
+        raise ValueError(
+            f"a map of temperatures has shape {tuple(temperature.shape)} and values from {float(temperature.min()):g} "
+            f"to {float(temperature.max()):g}; output {size[0]}×{size[1]} needs its shape, and finite values from 0 up"
+        )
+    return [temperature]

@@ -1,0 +1,138 @@
+"""Reading images as 8-bit RGB, and the errors about files that are no images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from helpers.images import noise, one_line, write
+from linf.errors import UsageError
+from linf.images.read import read_image, read_photo
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp"])
+def test_rgb_is_read_as_written(tmp_path: Path, suffix: str) -> None:
+    pixels = noise(7, 9)
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", lossless=True)
+    assert np.array_equal(read_image(tmp_path / f"a.{suffix}"), pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK"])
+def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
+    Image.new("RGB", (5, 4), (255, 255, 255)).convert(mode).save(tmp_path / "a.tif")
+    out = read_image(tmp_path / "a.tif")
+    assert out.shape == (4, 5, 3)
+    assert out.dtype == np.uint8
+    assert out.min() >= 250
+
+
+def test_one_pixel(tmp_path: Path) -> None:
+    Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[1, 2, 3]]]
+
+
+def test_alpha_is_composited_over_white(tmp_path: Path) -> None:
+    pixels = np.array([[[0, 0, 0, 0], [200, 0, 0, 255], [0, 0, 0, 128]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[255] * 3, [200, 0, 0], [127] * 3]]
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_transparent_colour_is_white(tmp_path: Path, mode: str) -> None:
+    image = Image.new(mode, (2, 1), 0)
+    image.save(tmp_path / "a.png", transparency=(0, 0, 0) if mode == "RGB" else 0)
+    assert (read_image(tmp_path / "a.png") == 255).all()
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_of_16_bits_is_scaled_not_clipped(tmp_path: Path, suffix: str) -> None:
+    grey = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / f"a.{suffix}")
+    assert read_image(tmp_path / f"a.{suffix}")[0, :, 1].tolist() == [0, 1, 128, 255]
+
+
+def test_colour_of_16_bits_is_rounded_to_8(tmp_path: Path) -> None:
+    pixels = np.array([[[0, 128 * 257 + 127, 128 * 257 + 129], [65535, 257, 300]]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+    assert read_image(tmp_path / "a.tif").tolist() == [[[0, 128, 129], [255, 1, 1]]]
+
+
+def test_grey_of_32_bit_integers_counts_as_16(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 65535]], np.int32)).save(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 255]
+    Image.fromarray(np.array([[0, 65536]], np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(UsageError, match="its values go from 0 to 65536"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16] = 255  # White at the top left, black elsewhere.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.jpg", quality=100, exif=exif)
+    out = read_image(tmp_path / "a.jpg").astype(int)
+    assert out.shape == upright.shape
+    assert np.abs(out - upright).max() < 40
+
+
+def test_broken_exif_does_not_hide_the_image(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert read_image(tmp_path / "a.jpg").shape == (4, 4, 3)
+
+
+def test_exif_that_cannot_be_rewritten_still_turns_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+
+    def damaged(self: Image.Exif, offset: int = 8) -> bytes:
+        raise ValueError
+
+    monkeypatch.setattr(Image.Exif, "tobytes", damaged)
+    photo = read_photo(tmp_path / "a.jpg")
+    assert photo.pixels.shape == (8, 4, 3)
+    assert photo.notes == ["its EXIF is damaged and left out"]
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (3, 2), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert read_image(tmp_path / "a.webp")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_unreadable_files_are_named_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "whole.jpg", 64, 64)
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
+    for name, reason in {
+        "cut.jpg": "truncated",
+        "text.png": "it is no PNG, JPEG",
+        "empty.png": "the file is empty",
+        "absent.png": "No such file",
+        "float.tif": "32-bit floats",
+    }.items():
+        with pytest.raises(UsageError, match=reason) as error:
+            read_image(tmp_path / name)
+        assert name in one_line(error)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UsageError, match="claims more than 0 megapixels"):
+        read_image(tmp_path / "whole.jpg")
