@@ -4,7 +4,6 @@ Asked for a source distribution, pip runs its setup.py. The request therefore na
 verifies first.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -22,7 +21,7 @@ import safetensors.torch
 from linf.checkpoints.array_pickle import read_convolutions
 from linf.checkpoints.pretrained import Weights, fingerprint, known_weights, weights_folder, weights_state
 from linf.errors import UsageError
-from linf.files import atomic_write, clear
+from linf.files import atomic_write, clear, lock
 
 
 def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
@@ -56,9 +55,7 @@ def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time write to the folder; UsageError where it cannot be written."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with lock(folder / ".lock"):
             yield
     except OSError as error:
         raise UsageError(
