@@ -12,7 +12,6 @@ import torch
 from linf.checkpoints.published_encoders import State, encoder_from_published, encoder_to_published
 from linf.errors import UsageError
 from linf.models.baselines import LIIF, LTE, Regression
-from linf.models.encoders import Encoder
 from linf.models.linf import LINF
 
 
@@ -124,7 +123,6 @@ def to_published(model: LINF | Regression) -> dict[str, Any]:
     Raises:
         UsageError: the published code has no such encoder or ensemble.
     """
-    assert isinstance(model.encoder, Encoder)
     name, spec, unused = encoder_to_published(model.encoder)
     state = {k: v for k, v in model.state_dict().items() if k.startswith("encoder.")}
     state |= {f"encoder.{k}": v for k, v in unused.items()}
