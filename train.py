@@ -8,7 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import linf
-from linf.checkpoints.native import check_resumable, start_from, to_resume
+from linf.checkpoints.initial import start_encoder_from, start_from
+from linf.checkpoints.resume import check_resumable, to_resume
 from linf.memory import keep_freed_memory
 from linf.runs import entry
 
@@ -28,6 +29,8 @@ def train(cfg: DictConfig) -> entry.Result | None:
         check_resumable(checkpoint, task.model)
     elif cfg.init_from is not None:
         start_from(cfg.init_from, task.model)
+    elif cfg.encoder_from is not None:
+        start_encoder_from(cfg.encoder_from, task.model.encoder)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     trainer.fit(task, data, ckpt_path=checkpoint)

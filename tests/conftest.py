@@ -23,7 +23,7 @@ import linf
 from helpers.commands import Command, Compose, Linf, Outcome
 from helpers.paths import ROOT
 from linf import cli
-from linf.checkpoints import pretrained as weights
+from linf.checkpoints.fetch import fetch
 from linf.data.sources import bundled
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
@@ -73,7 +73,7 @@ def fetched() -> Callable[[str], Path]:
 
     def file(name: str) -> Path:
         try:
-            return weights.fetch(name)
+            return fetch(name)
         except UsageError as error:
             if not str(error).startswith("pip cannot download") or "sha256" in str(error):
                 raise

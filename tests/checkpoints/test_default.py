@@ -1,4 +1,4 @@
-"""The model that comes with the package is there, small, and as good as its card says."""
+"""The default model is there, small, and as good as its card says."""
 
 import re
 import subprocess
@@ -11,20 +11,20 @@ import pytest
 import linf
 from helpers.commands import Command
 from helpers.paths import DATA, ROOT
-from linf.checkpoints.native import SHIPPED
+from linf.checkpoints.native import DEFAULT_MODEL
 
 CARD = ROOT / "docs" / "model-card.md"
 
 
-def test_it_loads_by_name() -> None:
+def test_default_model_loads_by_name() -> None:
     model = linf.load("default")
     assert model.patch_size == 3
     assert model.flow.initialised
     assert {value.dtype.itemsize for value in model.state_dict().values() if value.is_floating_point()} == {4}
-    assert SHIPPED.stat().st_size < 6e6
+    assert DEFAULT_MODEL.stat().st_size < 6e6
 
 
-def test_commands_take_it_by_name(tmp_path: Path) -> None:
+def test_commands_take_the_default_model_by_name(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "linf", "info", "default"],
         cwd=tmp_path,
@@ -57,7 +57,7 @@ def best(dataset: str, scale: float) -> pd.Series:
 
 @pytest.mark.parametrize("dataset", ["Set5", "Set14", "B100"])
 @pytest.mark.parametrize("scale", [2, 3, 3.3, 4, 6])
-def test_the_card_says_what_was_measured(dataset: str, scale: float) -> None:
+def test_model_card_says_what_was_measured(dataset: str, scale: float) -> None:
     line = re.search(rf"^\| {dataset} \| ×{scale:g} \|(.*)\|$", CARD.read_text(), re.MULTILINE)
     assert line
     bicubic, liif, mean, textured, more = line[1].split("|")
@@ -74,7 +74,7 @@ def test_the_card_says_what_was_measured(dataset: str, scale: float) -> None:
     assert more.strip() == f"{top['ssim']:.3f}, {top['lr_psnr']:.1f}, {top['diversity']:.2f}"
 
 
-def test_so_does_the_readme() -> None:
+def test_readme_says_what_was_measured() -> None:
     readme = (ROOT / "README.md").read_text()
     for name, system, run in (
         ("bicubic", "bicubic", "LINF"),
@@ -87,7 +87,7 @@ def test_so_does_the_readme() -> None:
         assert f"| {name} | {' | '.join(cells)} |" in readme
 
 
-def test_the_mean_is_near_the_best_that_regression_does() -> None:
+def test_psnr_of_the_mean_is_near_that_of_regression() -> None:
     for scale, bar in ((2, 37.4), (3, 33.9), (4, 31.7)):
         assert rows("τ=0").loc[("Set5", scale), "psnr_y"] >= bar
         liif = rows("LIIF", "LIIF, official").loc[("B100", scale), "psnr_y"]
@@ -95,14 +95,14 @@ def test_the_mean_is_near_the_best_that_regression_does() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["Set5", "B100"])
-def test_texture_is_nearer_to_the_truth_than_regression(dataset: str) -> None:
+def test_lpips_of_samples_beats_regression(dataset: str) -> None:
     for scale, share in ((2, 0.6), (4, 0.7)):
         liif = rows("LIIF", "LIIF, official").loc[(dataset, scale), "lpips_alex"]
         assert best(dataset, scale)["lpips_alex"] <= share * liif
     assert best(dataset, 4)["lr_psnr"] >= 38
 
 
-def test_temperature_steers_the_balance() -> None:
+def test_temperature_trades_psnr_for_lpips() -> None:
     for _, over in rows().groupby(level=[0, 1]):
         over = over.sort_values("temperature")
         lowest = over["lpips_alex"].argmin()
@@ -113,7 +113,7 @@ def test_temperature_steers_the_balance() -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "Set5").is_dir(), reason="needs Set5")
-def test_it_is_as_good_as_was_measured(command: Command, tmp_path: Path) -> None:
+def test_default_model_is_as_good_as_was_measured(command: Command, tmp_path: Path) -> None:
     done = command(
         "eval",
         "ckpt_path=default",

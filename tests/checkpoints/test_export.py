@@ -1,4 +1,4 @@
-"""`linf export`: what the file computes is the model, at any size, without any of this project's code."""
+"""`linf export`: the file computes what the model does, at any size, without this project's code."""
 
 import json
 import subprocess
@@ -101,12 +101,12 @@ def without_linf(model: LINF, file: Path, folder: Path) -> Callable[..., Tensor]
 
 
 @pytest.mark.parametrize(("encoder", "ensemble", "patch_size"), MODELS)
-def test_the_graph_is_the_model(encoder: str, ensemble: str, patch_size: int) -> None:
+def test_graph_computes_the_models_sample(encoder: str, ensemble: str, patch_size: int) -> None:
     model = small(encoder, ensemble, patch_size)
     assert furthest(model, export.Graph(model)) < 2e-6
 
 
-def test_onnx_is_the_model_and_says_what_it_is(run: Linf, checkpoint: Path) -> None:
+def test_onnx_computes_the_models_sample_and_describes_itself(run: Linf, checkpoint: Path) -> None:
     done = run("export", checkpoint, "new/model.onnx")
     assert (done.status, done.err) == (0, "")
     assert done.out.startswith("new/model.onnx, ")
@@ -138,7 +138,7 @@ def test_torch_export_runs_without_this_package(run: Linf, tmp_path: Path, check
     assert str(Path(linf.__file__).parent).encode() not in Path("model.pt2").read_bytes()
 
 
-def test_an_exploding_patch_is_shown_at_its_mean() -> None:
+def test_exploding_patch_is_replaced_by_its_mean() -> None:
     model = small("edsr", "feature", 1)
     model.flow.weight.data[0] *= 1e-2
     lr, size, temperature, z = inputs(model, SIZES[1])
@@ -148,7 +148,7 @@ def test_an_exploding_patch_is_shown_at_its_mean() -> None:
     torch.testing.assert_close(export.Graph(model)(lr, size, temperature, z), expected, rtol=0, atol=1e-5)
 
 
-def test_the_traceable_ensemble_is_the_ensemble() -> None:
+def test_traceable_ensemble_equals_the_ensemble() -> None:
     conditioner = small("edsr", "feature", 1).conditioner
     features, coord = torch.randn(2, 4, 5, 6), grid(9, 8)[None].expand(2, -1, -1, -1)
     cell = torch.tensor([[2 / 9, 2 / 8]]).expand(2, -1)
@@ -159,14 +159,14 @@ def test_the_traceable_ensemble_is_the_ensemble() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 5), (3, 8), (5, 16), (13, 2)])
-def test_the_traceable_padding_is_the_padding(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+def test_traceable_padding_equals_the_padding(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     image = torch.rand(2, 3, *size)
     expected = swinir.padded(image, 8)
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     assert torch.equal(swinir.padded(image, 8), expected)
 
 
-def test_a_file_that_differs_is_not_put_in_place(
+def test_graph_that_differs_from_the_model_is_not_written(
     run: Linf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Path
 ) -> None:
     monkeypatch.setattr(export, "difference", lambda model, run: float("inf"))
@@ -187,7 +187,7 @@ def test_another_opset_without_onnxruntime(
 
 
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
-def test_what_is_missing_is_named(
+def test_missing_packages_are_named(
     run: Linf, monkeypatch: pytest.MonkeyPatch, checkpoint: Path, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
@@ -206,7 +206,7 @@ def test_what_is_missing_is_named(
         (("there.onnx/model.pt2", "--force"), ("there.onnx/model.pt2",)),
     ],
 )
-def test_mistakes_are_one_line(
+def test_export_mistakes_are_one_line(
     run: Linf, tmp_path: Path, checkpoint: Path, arguments: tuple[str, ...], words: tuple[str, ...]
 ) -> None:
     (tmp_path / "there.onnx").touch()
@@ -232,7 +232,7 @@ def test_a_model_without_a_flow_is_refused(tmp_path: Path) -> None:
     ("encoder", "ensemble", "patch_size"),
     [("edsr", "feature", 1), ("rdn", "feature", 3), ("rrdb", "local", 3), ("swinir", "local", 1)],
 )
-def test_every_encoder_is_written(
+def test_every_encoder_is_exported(
     tmp_path: Path, encoder: str, ensemble: str, patch_size: int, suffix: str
 ) -> None:
     model, out = small(encoder, ensemble, patch_size), tmp_path / f"model{suffix}"
@@ -242,7 +242,7 @@ def test_every_encoder_is_written(
 
 
 @pytest.mark.slow
-def test_the_shipped_model(tmp_path: Path) -> None:
+def test_default_model_is_exported(tmp_path: Path) -> None:
     model = linf.load("default")
     assert isinstance(model, LINF)
     export.export(model, tmp_path / "model.onnx")
@@ -250,7 +250,7 @@ def test_the_shipped_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_published_file(run: Linf, tmp_path: Path) -> None:
+def test_published_file_is_exported(run: Linf, tmp_path: Path) -> None:
     model = linf.load("default")
     assert isinstance(model, LINF)
     torch.save(to_published(model), tmp_path / "published.pth")

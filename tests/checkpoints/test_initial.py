@@ -1,4 +1,4 @@
-"""An encoder begins with another model's weights, tensor for tensor, or says why it does not."""
+"""First weights: an encoder takes those of another model, tensor for tensor, or an error says why not."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +11,12 @@ from torch import nn
 
 import linf
 from helpers.commands import Command, Compose, assert_in_words
-from linf.checkpoints.initial import start_from
+from helpers.runs import TINY
+from linf.checkpoints.initial import start_encoder_from
 from linf.checkpoints.published import to_published
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
-from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
+from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 
@@ -39,19 +40,19 @@ def file(request: pytest.FixtureRequest, tmp_path: Path, checkpoint: Path) -> Pa
     return tmp_path / "last.ckpt"
 
 
-def test_an_encoder_starts_from_anothers_weights(file: Path, checkpoint: Path) -> None:
+def test_encoder_starts_from_another_models_encoder(file: Path, checkpoint: Path) -> None:
     model = linf.load(checkpoint)
-    encoder = EDSR(1, 4, pretrained=file)
-    assert not same(EDSR(1, 4), model.encoder)
+    encoder = EDSR(1, 4)
+    assert not same(encoder, model.encoder)
+    start_encoder_from(file, encoder)
     assert same(encoder, model.encoder)
-    assert encoder.config == model.encoder.config, "a checkpoint needs no other file"
     assert all(p.requires_grad and p.is_leaf for p in encoder.parameters())
 
 
 @pytest.mark.parametrize(("blocks", "channels"), [(2, 4), (1, 5)])
-def test_weights_of_another_make_are_told(file: Path, blocks: int, channels: int) -> None:
+def test_another_encoder_is_refused(file: Path, blocks: int, channels: int) -> None:
     with pytest.raises(UsageError, match=r"another encoder than EDSR .*: (body|head)\..* there and .* here"):
-        EDSR(blocks, channels, pretrained=str(file))
+        start_encoder_from(str(file), EDSR(blocks, channels))
 
 
 @pytest.mark.parametrize(
@@ -59,11 +60,13 @@ def test_weights_of_another_make_are_told(file: Path, blocks: int, channels: int
     [partial(RDN, 16, 8, 64, 4), partial(RRDBNet, 1, 4, 2), partial(SwinIR, 12, (2,), (2,))],
     ids=["rdn", "rrdb", "swinir"],
 )
-def test_every_encoder_starts_from_a_published_file(tmp_path: Path, make: Callable[..., nn.Module]) -> None:
+def test_every_encoder_starts_from_a_published_file(tmp_path: Path, make: Callable[..., Encoder]) -> None:
     flow = ConditionalFlow(1, 2)
     model = LINF(make(), partial(FourierConditioner, width=8, depth=1), flow)
     torch.save(to_published(model), tmp_path / "published.pth")
-    assert same(make(pretrained=tmp_path / "published.pth"), model.encoder)
+    encoder = make()
+    start_encoder_from(tmp_path / "published.pth", encoder)
+    assert same(encoder, model.encoder)
 
 
 def test_mean_shifts_are_dropped_and_nothing_else(tmp_path: Path, checkpoint: Path) -> None:
@@ -71,19 +74,19 @@ def test_mean_shifts_are_dropped_and_nothing_else(tmp_path: Path, checkpoint: Pa
     state = content["model"]["sd"]
     assert "encoder.sub_mean.weight" in state
     torch.save(content, tmp_path / "whole.pth")
-    start_from(EDSR(1, 4), tmp_path / "whole.pth")
+    start_encoder_from(tmp_path / "whole.pth", EDSR(1, 4))
     state["encoder.extra.weight"] = torch.zeros(3)
     torch.save(content, tmp_path / "more.pth")
-    with pytest.raises(UsageError, match=r"extra.weight is 3 there and missing here"):
-        start_from(EDSR(1, 4), tmp_path / "more.pth")
+    with pytest.raises(UsageError, match=r"1 unknown .encoder.extra.weight"):
+        start_encoder_from(tmp_path / "more.pth", EDSR(1, 4))
     del state["encoder.extra.weight"], state["encoder.head.0.bias"]
     torch.save(content, tmp_path / "less.pth")
-    with pytest.raises(UsageError, match=r"head.0.bias is missing there and 4 here"):
-        start_from(EDSR(1, 4), tmp_path / "less.pth")
+    with pytest.raises(UsageError, match=r"1 missing .encoder.head.0.bias"):
+        start_encoder_from(tmp_path / "less.pth", EDSR(1, 4))
 
 
 @pytest.mark.parametrize("name", ["text.pth", "text.safetensors", "tensor.pth", "none.pth", "list.ckpt"])
-def test_a_file_of_another_kind_is_told(tmp_path: Path, name: str) -> None:
+def test_file_of_another_kind_is_refused(tmp_path: Path, name: str) -> None:
     contents: dict[str, object] = {
         "tensor.pth": torch.zeros(3),
         "none.pth": {"state_dict": {"a": torch.zeros(3)}},
@@ -92,22 +95,36 @@ def test_a_file_of_another_kind_is_told(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text("text") if "text" in name else torch.save(contents[name], path)
     with pytest.raises(UsageError, match=name):
-        EDSR(1, 4, pretrained=path)
+        start_encoder_from(path, EDSR(1, 4))
 
 
-def test_a_backbone_of_lpips_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_not_fetched_are_named_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LINF_CACHE", str(tmp_path))
     for name in ("alexnet", "edsr_baseline_liif"):
         with pytest.raises(UsageError, match=f"linf weights fetch {name}"):
-            EDSR(pretrained=name)
+            start_encoder_from(name, EDSR())
 
 
-def test_the_published_liif_starts_an_encoder(fetched: Callable[[str], Path], composed: Compose) -> None:
+def test_published_liif_starts_an_encoder(fetched: Callable[[str], Path], composed: Compose) -> None:
     model = linf.load(fetched("edsr_baseline_liif"))
-    config = composed("train", "encoder.pretrained=edsr_baseline_liif")
-    assert same(instantiate(config.encoder), model.encoder)
+    encoder = instantiate(composed("train").encoder)
+    start_encoder_from("edsr_baseline_liif", encoder)
+    assert same(encoder, model.encoder)
 
 
-def test_a_mistake_is_one_line(command: Command) -> None:
-    done = command("train", "experiment=smoke", "encoder.pretrained=gone.pth")
-    assert_in_words(done.status, done.out, done.err, "encoder.pretrained=gone.pth", "edsr_baseline_liif")
+def test_training_starts_its_encoder_from_a_checkpoint(
+    command: Command, checkpoint: Path, tmp_path: Path
+) -> None:
+    """With a learning rate of 0, the trained encoder is the one that it started from."""
+    still = ("task.optimizer.lr=0", "task.scheduler=null", "encoder.blocks=1", "encoder.channels=4")
+    done = command("train", *TINY, *still, f"encoder_from={checkpoint}", f"hydra.run.dir={tmp_path / 'run'}")
+    assert done.status == 0, done.err
+    trained = linf.load(tmp_path / "run" / "model.safetensors")
+    assert same(trained.encoder, linf.load(checkpoint).encoder)
+
+
+def test_missing_encoder_file_is_one_line(command: Command) -> None:
+    done = command("train", "experiment=smoke", "encoder_from=gone.pth")
+    assert_in_words(done.status, done.out, done.err, "encoder_from=gone.pth", "edsr_baseline_liif")

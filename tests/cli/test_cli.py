@@ -225,7 +225,7 @@ def test_an_interrupt_is_no_traceback(run: Linf, checkpoint: Path, monkeypatch: 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "read", interrupted)
+    monkeypatch.setattr(cli, "load_any", interrupted)
     assert run("info", checkpoint) == Outcome(130, "", "")
 
 

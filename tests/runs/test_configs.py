@@ -1,4 +1,4 @@
-"""Every file of conf/ composes, means something, and says the paper's numbers."""
+"""Configs: every file composes and has an effect, and the defaults are the paper's numbers."""
 
 import itertools
 import re
@@ -15,22 +15,27 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
-from helpers.commands import Compose
+from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import ROOT
+from helpers.runs import SMOKE
 from linf.runs.search import overrides, probes, space
 
 CONF = ROOT / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 EVALUATED = ("metrics", "protocol")
-"""Groups of eval.py alone."""
-# The recipe is what datasets share, and a checkpoint is evaluated, not trained.
+"""Groups that only eval.py has."""
+BASES = (("data", "default"), ("task", "default"))
+"""Bases that other options of the group extend and that are incomplete by themselves."""
+# A checkpoint is evaluated, not trained.
 CHOICES = [
     option
     for option in OPTIONS
-    if option not in (("data", "recipe"), ("model", "checkpoint")) and option[0] not in EVALUATED
+    if option not in (*BASES, ("model", "checkpoint")) and option[0] not in EVALUATED
 ]
+PLACES = {"loss": "loss@task.loss", "optimizer": "optimizer@task.optimizer"}
+"""Groups whose choice belongs to a part of the task."""
 NARROW = {
     "encoder.blocks": 1,
     "encoder.layers": 2,
@@ -78,12 +83,29 @@ def test_every_file_is_an_option_of_a_group_or_an_entry_point() -> None:
     }
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_options_of_a_group_have_one_form(group: str) -> None:
+    files = sorted((CONF / group).glob("*.yaml"))
+    assert len({file.read_text().startswith("# @package _global_\n") for file in files}) == 1
+    assert not any("@package" in file.read_text().partition("\n")[2] for file in files)
+
+
+def test_hydra_settings_are_the_same_in_train_and_eval(composed: Compose) -> None:
+    train, evaluation = (composed(name, "run_dir=x", hydra=True).hydra for name in ("train", "eval"))
+    for key in ("run", "sweep", "output_subdir", "callbacks"):
+        one, other = (
+            OmegaConf.to_container(OmegaConf.create({key: hydra[key]})) for hydra in (train, evaluation)
+        )
+        assert one == other
+
+
 @pytest.mark.parametrize(("group", "option"), CHOICES)
 def test_every_option_composes_and_its_targets_exist(
     composed: Compose, tmp_path: Path, group: str, option: str
 ) -> None:
     # A schedule by step needs their number.
-    given = [f"{group}={option}", f"run_dir={tmp_path}", "trainer.max_steps=10", *root(group, option)]
+    choice = f"{PLACES.get(group, group)}={option}"
+    given = [choice, f"run_dir={tmp_path}", "trainer.max_steps=10", *root(group, option)]
     config = composed("train", *given)
     found = targets(config)
     assert {f"linf.training.{task}" for task in ("Training", "Finetuning", "PriorTraining")} & set(found)
@@ -130,11 +152,13 @@ PROTOCOLS = {
     "div2k": ("psnr_rgb", {2: 8, 3.3: 10, 4: 10, 30: 36}, 1),
     "generative": ("psnr_rgb", {4: 4}, 5),
 }
-"""The first figure, pixels shaved by scale, and samples (METHOD §7)."""
+"""The headline metric, the cropped border by scale, and the samples (METHOD §7)."""
 
 
 @pytest.mark.parametrize("option", PROTOCOLS)
-def test_protocols_count_what_published_tables_count(composed: Compose, tmp_path: Path, option: str) -> None:
+def test_protocols_crop_and_rank_like_published_tables(
+    composed: Compose, tmp_path: Path, option: str
+) -> None:
     config = composed("eval", f"protocol={option}", "ckpt_path=x", f"run_dir={tmp_path}")
     headline, borders, samples = PROTOCOLS[option]
     protocol = instantiate(config.protocol)
@@ -180,13 +204,13 @@ def shown_commands() -> list[str]:
     return sorted({line.strip(' "') for line in found})
 
 
-def test_the_commands_shown_are_found() -> None:
+def test_commands_in_the_docs_are_found() -> None:
     assert {"train.py", "train.py data=folder data.root=/photos"} < set(shown_commands())
     assert len(shown_commands()) >= 12
 
 
 @pytest.mark.parametrize("line", shown_commands())
-def test_every_command_shown_composes(composed: Compose, tmp_path: Path, line: str) -> None:
+def test_every_command_in_the_docs_composes(composed: Compose, tmp_path: Path, line: str) -> None:
     script, *overrides = line.replace("'", "").replace("…", "x").split()
     runs = list(each_run([override for override in overrides if override not in ("-m", "--multirun")]))
     assert len(runs) > 1 or "-m" not in overrides
@@ -217,7 +241,7 @@ DECODER = {
 """All behind 64 channels; LINF's from METHOD §2, the baselines' from their layers' sizes (§8)."""
 
 
-@pytest.mark.parametrize("encoder", [option for group, option in CHOICES if group == "encoder"])
+@pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("model", DECODER)
 def test_full_size_models_have_the_published_numbers_of_parameters(
     composed: Compose, encoder: str, model: str
@@ -231,7 +255,7 @@ def test_full_size_models_have_the_published_numbers_of_parameters(
     assert sum(sizes.values()) == DECODER[model] + reading * (channels - 64)
 
 
-def test_the_default_is_the_papers_stage_1(composed: Compose, tmp_path: Path) -> None:
+def test_default_config_is_the_papers_stage_1(composed: Compose, tmp_path: Path) -> None:
     config = composed("train", f"run_dir={tmp_path}")
     data, task = config.data, config.task
     assert (data.batch_size, data.batches_per_epoch) == (16, 1000)
@@ -248,12 +272,12 @@ def test_the_default_is_the_papers_stage_1(composed: Compose, tmp_path: Path) ->
     )
 
 
-def test_training_follows_the_model(composed: Compose) -> None:
+def test_data_follows_the_models_patch_size(composed: Compose) -> None:
     config = composed("train", "model=linf_patch", "data.val_scales=[2,3.3]", "seed=7")
     assert (config.data.patch_size, config.task.val_scales, config.data.seed) == (3, [2, 3.3], 7)
 
 
-def test_evaluation_takes_the_models_patches_from_its_file(composed: Compose, checkpoint: Path) -> None:
+def test_evaluation_takes_the_patch_size_from_the_checkpoint(composed: Compose, checkpoint: Path) -> None:
     config = composed("eval", f"ckpt_path={checkpoint}", "run_dir=x")
     assert instantiate(config.task).model.patch_size == 3
 
@@ -262,7 +286,7 @@ def test_evaluation_takes_the_models_patches_from_its_file(composed: Compose, ch
     "wrong", ["task.optimzer.lr=1", "nonsense=1", "data.batchsize=2", "trainer.max_step=1"]
 )
 @pytest.mark.parametrize("name", ["train", "eval"])
-def test_an_unknown_key_fails(composed: Compose, name: str, wrong: str) -> None:
+def test_unknown_key_fails(composed: Compose, name: str, wrong: str) -> None:
     with pytest.raises(ConfigCompositionException, match="Could not override"):
         composed(name, wrong)
 
@@ -273,6 +297,36 @@ def test_reading_an_unknown_key_fails(composed: Compose) -> None:
 
 
 # Running
+
+SIZES = [option for group, option in CHOICES if group == "encoder"]
+
+
+def test_every_encoder_has_a_tiny_size(composed: Compose) -> None:
+    with torch.device("meta"):
+        made = {size: instantiate(composed("train", f"encoder={size}").encoder) for size in SIZES}
+    kinds = {type(encoder) for encoder in made.values()}
+    tiny = [encoder for size, encoder in made.items() if size.endswith("_tiny")]
+    assert {type(encoder) for encoder in tiny} == kinds
+    assert all(sum(p.numel() for p in encoder.parameters()) < 20_000 for encoder in tiny)
+    assert len({f"{type(encoder).__name__} {encoder.config}" for encoder in made.values()}) == len(SIZES)
+
+
+@pytest.mark.parametrize("encoder", SIZES)
+@pytest.mark.parametrize("experiment", ["smoke", "demo"])
+def test_every_encoder_runs_in_the_small_experiments(
+    composed: Compose, tmp_path: Path, experiment: str, encoder: str
+) -> None:
+    config = composed("train", f"experiment={experiment}", f"encoder={encoder}", f"run_dir={tmp_path}")
+    model = instantiate(config.task).model
+    asked = OmegaConf.load(CONF / "encoder" / f"{encoder}.yaml")
+    assert all(model.encoder.config[key] == asked[key] for key in model.encoder.config if key in asked)
+    assert model.eval().sample(torch.rand(1, 3, 5, 6), (11, 12)).shape == (1, 3, 11, 12)
+
+
+def test_smoke_trains_swinir(command: Command) -> None:
+    done = command("train", *SMOKE, "encoder=swinir_tiny", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert "trained model: " in done.out
 
 
 @pytest.mark.parametrize("option", [option for group, option in CHOICES if group == "experiment"])
@@ -293,7 +347,6 @@ def test_every_experiment_trains(composed: Compose, photos: Path, tmp_path: Path
     for key, value in NARROW.items():
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, value)
-    config.encoder.pretrained = None  # Its weights are of full size.
     pl.seed_everything(config.seed)
     data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
     if option.endswith("_lp"):  # A prior is learned for a trained model only.

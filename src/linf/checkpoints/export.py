@@ -21,10 +21,10 @@ from linf.files import atomic_write
 from linf.models.linf import EXPLODED, LINF
 
 OPSET = 18
-"""The lowest that torch's exporter writes, and so the most widely read."""
+"""The lowest opset that torch's exporter writes, and therefore the most widely supported."""
 
 TOLERANCE = 1e-4
-"""The largest difference from the model that is let pass, where white is 1."""
+"""The largest accepted difference from the model, where white is 1."""
 
 AXES = {
     "lr": {0: "batch", 2: "h", 3: "w"},
@@ -32,26 +32,26 @@ AXES = {
     "temperature": {},
     "z": {0: "batch", 1: "gh", 2: "gw"},
 }
-"""A graph's inputs in order, and the axes of them that are free."""
+"""The inputs of a graph in order, and their dynamic axes."""
 
 EXAMPLE = (2, 11, 13, 35, 44)
-"""Batch, LR and output size to trace at."""
+"""Batch, LR size and output size of the inputs with which a model is traced."""
 
 CHECKED = ((1, 9, 7, 30, 23), (3, 5, 8, 5, 8), (1, 1, 3, 1, 16), (1, 16, 24, 53, 36))
-"""Those at which what was written is run."""
+"""Those with which the written graph is checked."""
 
-Run = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Takes a graph's four inputs."""
+_Run = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""A function of a graph's four inputs."""
 
 
 class Graph(nn.Module):
-    """What is exported: `LINF.sample` of whole images, with latents and temperature as inputs.
+    """The module that is exported: `LINF.sample` of whole images, with latents and temperature as inputs.
 
-    Nothing is cut into tiles, so that memory grows with the output: about 2 kB a pixel at P = 3, and
-    nine times that at P = 1.
+    It does not work in tiles, so that memory grows with the output: about 2 kB per pixel at P = 3, and nine times that
+    at P = 1.
 
     Args:
-        model: it is copied, without its prior.
+        model: the model, which is copied without its prior.
     """
 
     inverses: Tensor
@@ -64,12 +64,12 @@ class Graph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, lr: Tensor, size: Tensor, temperature: Tensor, z: Tensor) -> Tensor:
-        """Super-resolve; as in `LINF.sample`, a patch beyond ±`EXPLODED` is shown at its mean.
+        """Super-resolve; as in `LINF.sample`, a patch beyond ±`EXPLODED` is replaced by its mean.
 
         Args:
             lr: (B,3,h,w) in [0, 1].
-            size: int64 (2,), the output's H and W.
-            temperature: () τ ≥ 0; it multiplies z.
+            size: (2,) int64, the output's H and W.
+            temperature: (), τ ≥ 0, which multiplies z.
             z: (B,gh,gw,D) latents, gh = ceil(H/P), gw = ceil(W/P).
 
         Returns:
@@ -96,20 +96,20 @@ class Graph(nn.Module):
 
 
 def export(model: nn.Module, out: Path, *, opset: int = OPSET) -> float | None:
-    """Write a model as a graph, checked first, so that a file of another result never takes its place.
+    """Write a model as a graph with the inputs and output of `Graph.forward`, and check it before it takes its place.
 
     Args:
-        model: a LINF, on the CPU.
-        out: ``.pt2``, which `torch.export.load` reads, or ``.onnx``. Inputs and output as in `Graph.forward`.
-        opset: of ONNX.
+        model: a LINF on the CPU.
+        out: the file, ``.pt2`` for `torch.export.load`, or ``.onnx``.
+        opset: the version of ONNX's operators.
 
     Returns:
         The largest difference from `LINF.sample`, where white is 1; None for ONNX without onnxruntime.
 
     Raises:
-        UsageError: the model has no flow; the suffix, the opset or what is installed does not do; the weights are
-            more than ONNX holds; the file differs from the model by more than `TOLERANCE`.
-        OSError: of the writing.
+        UsageError: the model has no flow, the suffix or opset is not supported, a package is missing, the weights are
+            too large for ONNX, or the graph differs from the model by more than `TOLERANCE`.
+        OSError: the file cannot be written.
     """
     if not isinstance(model, LINF):
         raise UsageError(f"a {type(model).__name__} has no flow to export: give a LINF")
@@ -120,10 +120,10 @@ def export(model: nn.Module, out: Path, *, opset: int = OPSET) -> float | None:
     program = _program(model)
     with atomic_write(out) as part, _quiet():
         if out.suffix == ".pt2":
-            with open(part, "wb+") as file:  # Of a name, torch wants the suffix.
-                torch.export.save(program, file, extra_files={"linf.txt": describe(model)})
+            with open(part, "wb+") as file:  # Given a name, torch insists on the suffix .pt2.
+                torch.export.save(program, file, extra_files={"linf.txt": _description(model)})
                 file.seek(0)
-                run: Run | None = torch.export.load(file).module()
+                run: _Run | None = torch.export.load(file).module()
         else:
             _write_onnx(model, program, part, opset)
             run = onnx_runner(part) if find_spec("onnxruntime") else None
@@ -131,7 +131,7 @@ def export(model: nn.Module, out: Path, *, opset: int = OPSET) -> float | None:
         if worst is not None and not worst <= TOLERANCE:
             raise UsageError(
                 f"{out} would differ from the model by {worst:.1e}, more than {TOLERANCE:g}: nothing is written; "
-                "another version of torch or onnxscript may do"
+                "another version of torch or onnxscript may be exact"
             )
     return worst
 
@@ -141,18 +141,18 @@ def _program(model: LINF) -> torch.export.ExportedProgram:
     shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis in names} for names in AXES.values())
     with torch.no_grad(), _quiet():
         program = torch.export.export(Graph(model), given, dynamic_shapes=shapes)
-    # With the example go guards on sizes, of which some only tell how it lay in memory.
+    # Without the example inputs, no guards on their sizes are written, some of which depend only on memory layout.
     program.example_inputs = None
     for part in program.graph_module.modules():
         for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)  # It names this machine's files.
+            node.meta.pop("stack_trace", None)  # It contains paths of this machine.
     return program
 
 
 def example(
     model: LINF, batch: int, h: int, w: int, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Inputs of a `Graph`: a smooth image, its output size, τ = 0.8 and latents, the same each time."""
+    """Make the same inputs of a `Graph` each time: a smooth image, its output size, τ = 0.8 and latents."""
     generator = torch.Generator().manual_seed(0)
     lr = F.interpolate(torch.rand(batch, 3, 3, 3, generator=generator), (h, w), mode="bilinear")
     z = model.sample_latents((height, width), 0, batch=batch)
@@ -160,8 +160,8 @@ def example(
 
 
 @torch.no_grad()
-def difference(model: LINF, run: Run) -> float:
-    """The largest difference of ``run`` from `LINF.sample` over all sizes of `CHECKED`."""
+def difference(model: LINF, run: _Run) -> float:
+    """Measure the largest difference of ``run`` from `LINF.sample` over all sizes of `CHECKED`."""
     worst = 0.0
     for case in CHECKED:
         given = example(model, *case)
@@ -170,8 +170,8 @@ def difference(model: LINF, run: Run) -> float:
     return worst
 
 
-def onnx_runner(path: Path) -> Run:
-    """An ONNX file as a function of tensors, by onnxruntime on the CPU."""
+def onnx_runner(path: Path) -> _Run:
+    """Load an ONNX file as a function of tensors, run by onnxruntime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -187,7 +187,7 @@ def onnx_runner(path: Path) -> Run:
 
 def _check_onnx(model: LINF, opset: int) -> None:
     if not (find_spec("onnx") and find_spec("onnxscript")):
-        raise UsageError("to write .onnx needs ONNX: pip install 'linf[export]'")
+        raise UsageError("writing .onnx requires ONNX: pip install 'linf[export]'")
     import onnx
 
     highest = onnx.defs.onnx_opset_version()
@@ -205,7 +205,7 @@ def _write_onnx(model: LINF, program: torch.export.ExportedProgram, path: Path, 
     written = torch.onnx.export(
         program,
         dynamo=True,
-        # It takes 1e-9, which keeps area weights from 0 / 0, for 0 and leaves it out.
+        # The optimizer would drop 1e-9, which keeps area weights from 0 / 0, as if it were 0.
         optimize=False,
         verbose=False,
         opset_version=opset,
@@ -221,14 +221,14 @@ def _write_onnx(model: LINF, program: torch.export.ExportedProgram, path: Path, 
     optimizer.remove_unused_nodes(graph)
     ClearMetadataAndDocStringPass()(graph)
     graph.producer_name, graph.producer_version = "linf", metadata.version("linf")
-    graph.doc_string = describe(model)
+    graph.doc_string = _description(model)
     facts = {"version": graph.producer_version, "patch_size": model.patch_size, "dim": model.flow.dim}
     graph.metadata_props["linf"] = json.dumps({**facts, "config": model.config})
     written.save(path, external_data=False)
 
 
-def describe(model: LINF) -> str:
-    """Inputs and output of a graph, in words for whoever has no more than the file."""
+def _description(model: LINF) -> str:
+    """Describe inputs and output for a reader who has only the file."""
     p, d = model.patch_size, model.flow.dim
     return (
         "Super-resolution at any scale by a local implicit normalizing flow (arXiv 2303.05156). "
@@ -241,7 +241,7 @@ def describe(model: LINF) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters say to programmers."""
+    """Silence the exporters' logs and warnings, which are meant for their developers."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

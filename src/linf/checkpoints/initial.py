@@ -1,72 +1,73 @@
-"""An encoder's first weights, out of another model's file."""
+"""First weights: what a model or its encoder starts from, and the mean of two models."""
 
 import os
-import re
-from pathlib import Path
+from typing import Any
 
-import safetensors.torch
-import torch
-from torch import Tensor, nn
-
-from linf.checkpoints import pretrained as weights
+from linf.checkpoints.native import Model, check_same, load, load_any, resolve_path
+from linf.checkpoints.pretrained import KNOWN, weights_file
 from linf.errors import UsageError
-
-UNUSED = re.compile(
-    r"(sub|add)_mean\.(weight|bias)|(upconv[12]|HRconv|conv_last)\.(weight|bias)|"
-    r".*\.(attn_mask|relative_position_index)"
-)
-"""What published encoders hold and never use: EDSR's mean shift, RRDB's upsampler, SwinIR's tables."""
+from linf.models.encoders import Encoder
+from linf.models.linf import LINF
 
 
-def start_from(encoder: nn.Module, pretrained: str | os.PathLike[str] | None) -> None:
-    """Give an encoder the weights of another model's, tensor for tensor.
+def start_from(path: str | os.PathLike[str], model: Model) -> None:
+    """Give a model the weights of a checkpoint, ours or published, of a model like it.
 
-    Args:
-        encoder: of the same make.
-        pretrained: a name that `linf weights list` shows, or a ``.ckpt``, ``.safetensors`` or published ``.pth``
-            file; None leaves the encoder as it is.
+    A prior that the checkpoint lacks stays as it is.
 
     Raises:
-        UsageError: there is no such file, or it has not exactly this encoder in it.
+        UsageError: the checkpoint cannot be loaded, or is of another model.
     """
-    if pretrained is None:
-        return
-    if pretrained in weights.KNOWN:
-        path = weights.path(str(pretrained))
-    else:
-        path = Path(pretrained)
-        if not path.is_file():
-            names = ", ".join(name for name, known in weights.KNOWN.items() if known.convolutions is None)
-            raise UsageError(f"encoder.pretrained={pretrained}: give the file of a checkpoint, or {names}")
-    given, wanted = _encoder(path), encoder.state_dict()
-    differ = sorted(k for k in given.keys() | wanted.keys() if _shape(given, k) != _shape(wanted, k))
-    if differ:
-        key = differ[0]
-        raise UsageError(
-            f"{path} holds another encoder than {type(encoder).__name__} with these settings: {key} is "
-            f"{_shape(given, key)} there and {_shape(wanted, key)} here"
-        )
-    encoder.load_state_dict(given)
+    other = load(path)
+    if isinstance(other, LINF) and isinstance(model, LINF) and other.prior is None:
+        other.set_prior(model.prior)
+    check_same(path, other, model)
+    model.load_state_dict(other.state_dict())
 
 
-def _shape(state: dict[str, Tensor], key: str) -> str:
-    return "×".join(map(str, state[key].shape)) if key in state else "missing"
+def start_encoder_from(source: str | os.PathLike[str], encoder: Encoder) -> None:
+    """Give an encoder the weights of the encoder in another model's checkpoint.
 
+    Args:
+        source: a name that `linf weights list` shows, or the file of a checkpoint, ours or published.
+        encoder: an encoder with the same tensors; the model around it may be another one.
 
-def _encoder(path: Path) -> dict[str, Tensor]:
-    """The encoder's tensors in a file, under the encoder's own names."""
-    try:
-        if path.suffix == ".safetensors":
-            state, prefix = safetensors.torch.load_file(path), "encoder."
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            published = "state_dict" not in content
-            state = content["model"]["sd"] if published else content["state_dict"]
-            prefix = "encoder." if published else "model.encoder."
-        names = {key: key.removeprefix(prefix) for key in state if key.startswith(prefix)}
-        found = {name: state[key].float() for key, name in names.items() if not UNUSED.fullmatch(name)}
-    except Exception as error:  # Readers answer a broken file with anything.
-        raise UsageError(f"{path} is not a checkpoint that can be loaded ({type(error).__name__})") from error
-    if not found:
+    Raises:
+        UsageError: there is no such file, or its encoder is another one.
+    """
+    path = weights_file(str(source)) if source in KNOWN else resolve_path(source)
+    if not path.is_file():
+        names = ", ".join(name for name, known in KNOWN.items() if known.convolutions is None)
+        raise UsageError(f"encoder_from={source}: give the file of a checkpoint, or {names}")
+    given = getattr(load_any(path), "encoder", None)
+    if given is None:
         raise UsageError(f"{path} holds no encoder")
-    return found
+    theirs, ours = given.state_dict(), encoder.state_dict()
+    for key in sorted(theirs.keys() | ours.keys()):
+        there, here = _shape(theirs.get(key)), _shape(ours.get(key))
+        if there != here:
+            raise UsageError(
+                f"{path} holds another encoder than {type(encoder).__name__} with these settings: {key} is {there} "
+                f"there and {here} here"
+            )
+    encoder.load_state_dict(theirs)
+
+
+def _shape(tensor: Any) -> str:
+    return "missing" if tensor is None else "×".join(map(str, tensor.shape))
+
+
+def average_with(path: str | os.PathLike[str], model: Model) -> None:
+    """Move a model halfway to the weights of a checkpoint of a model like it.
+
+    The mean of a model and of what further training made of it keeps much of what either does best (Wortsman et al.,
+    arXiv 2109.01903).
+
+    Raises:
+        UsageError: the checkpoint cannot be loaded, or is of another model.
+    """
+    other = load(path)
+    check_same(path, other, model)
+    theirs = other.state_dict()
+    mean = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.load_state_dict(mean)

@@ -1,11 +1,9 @@
-"""Models in and out of files: this project's checkpoints and the published format. No file's code is ever run."""
+"""Checkpoints: models written to files and read from them. No file's code is ever run."""
 
 import json
-import logging
 import os
 import re
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,54 +21,58 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.models.prior import UNet, published_prior
-
-log = logging.getLogger(__name__)
+from linf.models.prior import UNet
 
 Model = LINF | LIIF | LTE
 """What a checkpoint can hold."""
 
-ENCODERS = {encoder.__name__: encoder for encoder in (EDSR, RDN, RRDBNet, SwinIR)}
-CONDITIONERS = {conditioner.__name__: conditioner for conditioner in (FourierConditioner, LIIFConditioner)}
-REGRESSIONS = {model.__name__: model for model in (LIIF, LTE)}
-"""What a file may ask for: nothing else is ever built from a file's words."""
+BUILDABLE: dict[str, tuple[type, ...]] = {
+    "encoder": (EDSR, RDN, RRDBNet, SwinIR),
+    "conditioner": (FourierConditioner, LIIFConditioner),
+    "flow": (ConditionalFlow,),
+    "prior": (UNet,),
+    "model": (LIIF, LTE),
+}
+"""The classes that each part of a config may name; nothing else is ever built from a file."""
 
-
-SHIPPED = Path(__file__).with_name("zoo") / "default.safetensors"
-"""The model that comes with this package, called ``default`` (docs/model-card.md)."""
+DEFAULT_MODEL = Path(__file__).with_name("zoo") / "default.safetensors"
+"""The file of the default model, ``default`` for short (docs/model-card.md)."""
 
 
 def build(config: dict[str, Any]) -> Model:
-    """A model from its ``config``, weights as they start."""
-    parts = {part: dict(settings) for part, settings in config.items()}
-    encoder = _chosen(ENCODERS, "encoder", parts)(**parts["encoder"])
-    conditioner = partial(_chosen(CONDITIONERS, "conditioner", parts), **parts["conditioner"])
-    if "model" in parts:
-        return _chosen(REGRESSIONS, "model", parts)(encoder, conditioner)
-    flow = _chosen({"ConditionalFlow": ConditionalFlow}, "flow", parts)(**parts["flow"])
-    prior = _chosen({"UNet": UNet}, "prior", parts)(**parts["prior"]) if "prior" in parts else None
-    return LINF(encoder, conditioner, flow, prior)
+    """Build a model from its ``config``, with fresh weights.
+
+    Raises:
+        ValueError: the config names an unknown class, or a class refuses its arguments.
+    """
+    encoder, conditioner = _part("encoder", config)(), _part("conditioner", config)
+    if "model" in config:
+        return _part("model", config)(encoder, conditioner)
+    flow = _part("flow", config)()
+    return LINF(encoder, conditioner, flow, _part("prior", config)() if "prior" in config else None)
 
 
-def _chosen(known: dict[str, Any], part: str, parts: dict[str, dict[str, Any]]) -> Any:
-    name = parts[part].pop("name")
+def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
+    """The class of a part, with its arguments."""
+    arguments = dict(config[part])
+    name, known = arguments.pop("name"), {kind.__name__: kind for kind in BUILDABLE[part]}
     if name not in known:
         raise UsageError(f"its {part} {name!r} is not one of {', '.join(known)}")
-    return known[name]
+    return partial(known[name], **arguments)
 
 
 def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = None) -> Model:
-    """The model in a checkpoint, in evaluation mode on the CPU.
+    """Load the model in a checkpoint, in evaluation mode on the CPU.
 
     Args:
         path: a Lightning ``.ckpt`` or ``.safetensors`` of this project, a published ``.pth``, or ``default`` for the
-            model that comes with this package. Of a run with averaged weights (EMA), the average is taken.
-        prior: a file to take the prior of a LINF from: a published prior, or any checkpoint that has one.
+            default model. A run that averages its weights (EMA) is loaded with the average.
+        prior: a published prior, or any checkpoint that has one, from which a LINF takes its prior.
 
     Raises:
         UsageError: there is no such file, or it is none of these.
     """
-    model = read(path)
+    model = load_any(path)
     if isinstance(model, UNet):
         raise UsageError(
             f"{path} holds a prior without its LINF: give the LINF's file, and this one as the prior"
@@ -83,8 +85,8 @@ def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = No
 
 
 def load_prior(path: str | os.PathLike[str]) -> UNet:
-    """The prior in a published prior file, or in a checkpoint of a LINF that has one; in evaluation mode."""
-    found = read(path)
+    """Load a prior, in evaluation mode, from a published prior file or from the checkpoint of a LINF that has one."""
+    found = load_any(path)
     prior = found if isinstance(found, UNet) else getattr(found, "prior", None)
     if prior is None:
         raise UsageError(f"{path} holds no prior")
@@ -92,12 +94,12 @@ def load_prior(path: str | os.PathLike[str]) -> UNet:
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """The file of a checkpoint, also of the one called ``default``."""
-    return SHIPPED if os.fspath(path) == "default" else Path(path)
+    """The file of a checkpoint; ``default`` stands for that of the default model."""
+    return DEFAULT_MODEL if os.fspath(path) == "default" else Path(path)
 
 
-def read(path: str | os.PathLike[str]) -> Model | UNet:
-    """What a file holds, in evaluation mode on the CPU: a model, or a published prior without its LINF."""
+def load_any(path: str | os.PathLike[str]) -> Model | UNet:
+    """Read what a file holds, in evaluation mode on the CPU: a model, or a published prior without its LINF."""
     path = resolve_path(path)
     if not path.is_file():
         raise UsageError(
@@ -105,118 +107,39 @@ def read(path: str | os.PathLike[str]) -> Model | UNet:
         )
     try:
         config, weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-        model: Model | UNet = UNet(**config["prior"]) if config.keys() == {"prior"} else build(config)
+        model = _built(config)
         _fill(model, weights)
     except UsageError as error:
         raise UsageError(f"{path} cannot be loaded: {error}") from error
-    except Exception as error:  # Readers answer a broken file with anything, AssertionError included.
+    except Exception as error:  # Readers answer a broken file with any exception.
         raise UsageError(f"{path} is not a checkpoint that can be loaded: {_reason(error)}") from error
     return model.eval()
+
+
+def _built(config: dict[str, Any]) -> Model | UNet:
+    try:
+        return _part("prior", config)() if config.keys() == {"prior"} else build(config)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _reason(error: Exception) -> str:
     code = re.search(r"GLOBAL (\S+)", str(error))
     if code:
         return f"it holds {code[1]}, and no file's code is ever run"
-    # Text that happens to be pickle ends in a KeyError too, for a number.
+    # Text that happens to be valid pickle raises a KeyError too, but of a number.
     if isinstance(error, KeyError) and isinstance(error.args[0], str):
         return f"it lacks {error}"
     return f"it is damaged or of another kind ({type(error).__name__})"
 
 
-def newest(folder: Path) -> Path | None:
-    """The checkpoint of a run that has most steps behind it, of those in a folder that are whole; None without one.
-
-    A damaged one is told and left out.
-    """
-    found: list[tuple[int, Path]] = []
-    for path in sorted(folder.glob("*.ckpt")):
-        try:
-            if not _is_whole(path):
-                raise zipfile.BadZipFile
-            found.append(
-                (torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"], path)
-            )
-        except Exception as error:  # Readers answer a broken file with anything.
-            log.warning("%s is damaged (%s): it is left out", path, type(error).__name__)
-    return max(found, default=(0, None))[1]
-
-
-def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None:
-    """The checkpoint that a run goes on from: the newest of its own, if there are any; None for a new run.
-
-    Args:
-        given: what the user asks for. One of the run's own counts as it is; another one starts a run that has none.
-            Where it is damaged, the newest beside it is taken, which a warning tells.
-        folder: of the run's own checkpoints.
-    """
-    if given is None:
-        return newest(folder)
-    given = Path(given)
-    own = given.absolute().parent == folder.absolute()
-    if not own and (later := newest(folder)):
-        return later
-    if given.suffix == ".ckpt" and given.is_file() and not _is_whole(given):
-        beside = newest(given.parent)
-        if beside is None and zipfile.is_zipfile(given):
-            raise UsageError(f"{given} is damaged, and no whole checkpoint is beside it: choose another")
-        if beside is not None:
-            log.warning("going on from %s instead of %s", beside, given)
-        return beside or given
-    return given
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a file that `torch.save` wrote has the bytes it was written with: its checksums say so."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.testzip() is None
-    except Exception:  # Readers answer a broken file with anything.
-        return False
-
-
-def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
-    """Raise UsageError unless the file is a Lightning checkpoint of this project and of a model like this one."""
-    there = load(path)
-    if Path(path).suffix != ".ckpt":
-        raise UsageError(
-            f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run, and "
-            "init_from any model to start from"
-        )
-    _check_same(path, there, model)
-
-
-def start_from(path: str | os.PathLike[str], model: Model) -> None:
-    """Give a model the weights of a checkpoint, ours or published; UsageError unless that is of a model like it.
-
-    A prior that the checkpoint lacks stays as it is.
-    """
-    there = load(path)
-    if isinstance(there, LINF) and isinstance(model, LINF) and there.prior is None:
-        there.set_prior(model.prior)
-    _check_same(path, there, model)
-    model.load_state_dict(there.state_dict())
-
-
-def average_with(path: str | os.PathLike[str], model: Model) -> None:
-    """Move a model half the way to the weights of a checkpoint; UsageError unless that is of a model like it.
-
-    Between a model and what it became by further training lies one with much of what either does best (Wortsman et
-    al., arXiv 2109.01903).
-    """
-    there = load(path)
-    _check_same(path, there, model)
-    theirs = there.state_dict()
-    mean = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    model.load_state_dict(mean)
-
-
-def _check_same(path: str | os.PathLike[str], there_model: Model, here_model: Model) -> None:
-    there, here = (dict(_flat(m.config)) for m in (there_model, here_model))
+def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None:
+    """Raise UsageError unless the model from a checkpoint has the same config as a model here."""
+    there, here = dict(_flat(other.config)), dict(_flat(model.config))
     differ = [key for key in there | here if there.get(key) != here.get(key)]
     if differ:
-        words = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
-        raise UsageError(f"{path} is of another model: {words}; give the settings of that run")
+        which = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
+        raise UsageError(f"{path} is of another model: {which}; give the settings of that run")
 
 
 def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -224,12 +147,16 @@ def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
-    """Write a model to ``.safetensors``, its config inside; a kill leaves the old file or the new one.
+    """Write a model and its config to a ``.safetensors`` file, atomically.
 
     Args:
-        model: what is saved.
-        path: of the file.
-        half: in half precision, half the size; it is loaded in single precision again.
+        model: the model.
+        path: the file.
+        half: store half precision, which halves the file; `load` gives single precision again.
+
+    Raises:
+        UsageError: the suffix is another one.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -243,17 +170,16 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
 
 
 def _fill(model: Model | UNet, weights: dict[str, Tensor]) -> None:
-    wanted = model.state_dict()
+    expected = model.state_dict()
+    shared = expected.keys() & weights.keys()
     for problem, names in (
-        ("lacks", wanted.keys() - weights.keys()),
-        ("has unknown", weights.keys() - wanted.keys()),
-        (
-            "has mis-shaped",
-            {n for n in wanted.keys() & weights.keys() if wanted[n].shape != weights[n].shape},
-        ),
+        ("missing", expected.keys() - weights.keys()),
+        ("unknown", weights.keys() - expected.keys()),
+        ("of another shape", {name for name in shared if expected[name].shape != weights[name].shape}),
     ):
         if names:
-            raise UsageError(f"it {problem} {len(names)} tensors, such as {min(names)!r}, for its own config")
+            some = ", ".join(sorted(names)[:3])
+            raise UsageError(f"its tensors do not fit its config: {len(names)} {problem} ({some})")
     model.load_state_dict(weights)
 
 
@@ -268,14 +194,9 @@ def _safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _pickled(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     content = torch.load(path, map_location="cpu", weights_only=True)
     if isinstance(content, dict) and "linf" in content:
-        prefix = "model."
-        weights = content["state_dict"].items()
-        return content["linf"], {
-            name.removeprefix(prefix): v for name, v in weights if name.startswith(prefix)
-        }
-    if isinstance(content, dict) and isinstance(content.get("prior_model"), dict):
-        settings, weights = published_prior(content)
-        return {"prior": {k: v for k, v in settings.items() if k != "name"}}, weights
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        state, prefix = content["state_dict"], "model."
+        weights = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+        return content["linf"], weights
+    if isinstance(content, dict) and any(isinstance(content.get(k), dict) for k in ("prior_model", "model")):
         return from_published(content)
     raise UsageError("it is neither a checkpoint of this project nor a published one")

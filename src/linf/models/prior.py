@@ -5,8 +5,6 @@ Modules keep the names of the published code, so that its weights load by name.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,7 +12,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
-from linf.errors import UsageError
 from linf.models.flow import check_patch_size
 
 SLOPE = 0.2
@@ -267,24 +264,3 @@ def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int)
         for one, (height, width), (y, x) in zip(lr, sizes, corner.tolist(), strict=True)
     ]
     return F.pixel_unshuffle(torch.cat(windows), patch_size)
-
-
-def published_prior(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Config and weights of a published prior file, ``{"prior_model": {"name", "args", "sd"}, …}``.
-
-    Returns:
-        what `UNet` is made with beside its ``name``, and its state dict.
-
-    Raises:
-        UsageError: it is another network than `UNet`.
-    """
-    given = content["prior_model"]
-    args = dict(given["args"])
-    channels, width, depth = args.pop("in_chans"), args.pop("dim", 64), args.pop("depth", 3)
-    bilinear_up = args.pop("bilinear", True)
-    patch_size = math.isqrt(max(channels // 3, 1))
-    if given["name"] != "unet" or not bilinear_up or args or channels != 3 * patch_size**2:
-        settings = ", ".join(f"{key}={value!r}" for key, value in given["args"].items())
-        raise UsageError(f"a published prior {given['name']!r} with {settings} is not known here")
-    config = {"name": "UNet", "patch_size": patch_size, "width": width, "depth": depth}
-    return config, dict(given["sd"])

