@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import dists
 
 from helpers.networks import convolutions, write_network
-from helpers.paths import SHARED
+from helpers.paths import REFERENCE
 from linf.errors import UsageError
 from linf.metrics.networks import DISTS_WEIGHTS, LPIPS_BACKBONES, DISTSNetwork, FrozenNetwork, LPIPSNetwork
 
-EXAMPLES = SHARED / "reference" / "lpips"
+EXAMPLES = REFERENCE / "lpips"
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The parameter 'pretrained'", "ignore:Arguments other than a weight enum"
@@ -76,8 +76,6 @@ def test_lpips_is_that_of_its_package(files: dict[str, Path], backbone: str) -> 
 
 
 def example(name: str) -> Tensor:
-    if not EXAMPLES.is_dir():
-        pytest.skip(f"no images at {EXAMPLES}")
     pixels = np.asarray(Image.open(EXAMPLES / f"{name}.png").convert("RGB"))
     return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
 

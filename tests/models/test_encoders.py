@@ -1,14 +1,15 @@
 """The encoders: published numbers, sizes, windows, halos and activations made again."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from helpers.paths import REFERENCE
+from helpers.paths import REFERENCE, SHARED
 from linf.errors import UsageError
 from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.models.encoders.swinir import padded, shift_mask, unwindows, windows
@@ -26,21 +27,72 @@ def small(name: str, **settings: bool) -> nn.Module:
     return SMALL[name](**settings).double().eval()
 
 
-@pytest.mark.parametrize(
-    ("name", "encoder"),
-    [("encoder_rdn", RDN(20, 6, 32, 8)), ("encoder_swinir", SwinIR(24, (2, 2), (3, 3)))],
-)
-def test_features_are_the_published_ones(name: str, encoder: nn.Module) -> None:
-    if not REFERENCE.is_dir():
-        pytest.skip(f"no reference numbers at {REFERENCE}")
-    state = torch.load(REFERENCE / f"{name}.pth", weights_only=True)["sd"]
+# Against the published code
+
+
+def published(folder: Path, name: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Weights, an image (1,3,h,w) in [-1,1], and the features that the published code makes of it."""
+    state = torch.load(folder / f"{name}.pth", weights_only=True)["sd"]
+    # The published SwinIR stores what follows from the sizes as well.
     derived = ("attn_mask", "relative_position_index")
-    encoder.load_state_dict({k: v.float() for k, v in state.items() if not k.endswith(derived)})
-    stored = np.load(REFERENCE / f"{name}.npz")
-    with torch.no_grad():
-        features = encoder.eval()(torch.from_numpy(stored["lr"]))
-    expected = torch.from_numpy(stored["feat"])[..., : features.shape[-2], : features.shape[-1]]
+    state = {key: value.float() for key, value in state.items() if not key.endswith(derived)}
+    with np.load(folder / f"{name}.npz") as arrays:
+        return state, torch.from_numpy(arrays["lr"]), torch.from_numpy(arrays["feat"])
+
+
+@torch.no_grad()
+def assert_features(encoder: nn.Module, folder: Path, name: str) -> None:
+    state, image, expected = published(folder, name)
+    encoder.load_state_dict(state)
+    features = encoder.eval()(image)
+    # The published SwinIR leaves the padding to whole windows on.
+    expected = expected[..., : image.shape[-2], : image.shape[-1]]
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-5)
+
+
+def test_swinir_features_match_the_published_code() -> None:
+    assert_features(SwinIR(24, (2, 2), (3, 3)), REFERENCE, "encoder_swinir")
+
+
+def test_rdn_features_match_the_equations_of_the_paper() -> None:
+    assert_features(RDN(3, 4, 8, 8), REFERENCE, "encoder_rdn_narrow")
+
+
+def rdn_by_equations(state: dict[str, Tensor], image: Tensor) -> Tensor:
+    """Equations 2 to 9 of arXiv 1802.08797 in float64, on the weights alone: their names and shapes say the rest."""
+
+    def conv(name: str, x: Tensor) -> Tensor:
+        weight, bias = (state[f"{name}.{part}"].double() for part in ("weight", "bias"))
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+    shallow = conv("SFENet1", image.double())
+    x, blocks = conv("SFENet2", shallow), []
+    while f"RDBs.{len(blocks)}.LFF.weight" in state:
+        block, maps = f"RDBs.{len(blocks)}", [x]
+        while f"{block}.convs.{len(maps) - 1}.conv.0.weight" in state:
+            maps.append(conv(f"{block}.convs.{len(maps) - 1}.conv.0", torch.cat(maps, 1)).relu())
+        x = x + conv(f"{block}.LFF", torch.cat(maps, 1))
+        blocks.append(x)
+    return conv("GFF.1", conv("GFF.0", torch.cat(blocks, 1))) + shallow
+
+
+def test_narrow_rdn_reference_is_that_of_the_equations() -> None:
+    state, image, expected = published(REFERENCE, "encoder_rdn_narrow")
+    torch.testing.assert_close(rdn_by_equations(state, image).float(), expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.skipif(
+    not (SHARED / "reference" / "encoder_rdn.pth").is_file(),
+    reason="the published RDN's 6 MB of weights are not in git; the narrow RDN above stands for it",
+)
+def test_rdn_and_its_equations_match_the_published_code() -> None:
+    folder = SHARED / "reference"
+    assert_features(RDN(20, 6, 32, 8), folder, "encoder_rdn")
+    state, image, expected = published(folder, "encoder_rdn")
+    torch.testing.assert_close(rdn_by_equations(state, image).float(), expected, rtol=0, atol=1e-5)
+
+
+# Each encoder
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (4, 4), (7, 13)])

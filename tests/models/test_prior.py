@@ -34,8 +34,6 @@ from linf.models.linf import LINF
 from linf.models.prior import UNet, grid_patches, lr_residual, published_prior, window_lr_residual
 from linf.training import PriorTraining
 
-published = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no reference numbers at {REFERENCE}")
-
 PARAMETERS = {1: 4_510_871, 3: 4_582_223}
 """METHOD §9."""
 
@@ -109,7 +107,6 @@ def in_patches(image: Tensor, patch_size: int) -> Tensor:
 # The network
 
 
-@published
 def test_the_network_is_the_published_one() -> None:
     content = torch.load(REFERENCE / "prior_patch3.pth", weights_only=True)
     config, weights = published_prior(content)
@@ -122,7 +119,6 @@ def test_the_network_is_the_published_one() -> None:
         torch.testing.assert_close(prior.eval()(z_lr, lr), expected, rtol=0, atol=1e-5)
 
 
-@published
 @pytest.mark.parametrize("patch_size", [1, 3])
 def test_every_published_tensor_has_its_name_and_shape_here(patch_size: int) -> None:
     listed = json.loads((REFERENCE / "official_state_dicts.json").read_text())[f"prior_patch{patch_size}"]

@@ -23,8 +23,6 @@ from linf.models.linf import LINF
 CASES = [("edsr_pixel", 32), ("edsr_patch3", 36)]
 """Name, and the rows of pixels whose patches have their centre inside."""
 
-pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no reference numbers at {REFERENCE}")
-
 
 def case(name: str) -> tuple[LINF, dict[str, Tensor]]:
     with np.load(REFERENCE / f"{name}.npz") as arrays:
