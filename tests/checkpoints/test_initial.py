@@ -14,6 +14,7 @@ from helpers.commands import Command, Compose, assert_in_words
 from linf.checkpoints.initial import start_from
 from linf.checkpoints.published import to_published
 from linf.errors import UsageError
+from linf.models.baselines import LIIF, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
@@ -102,8 +103,13 @@ def test_a_backbone_of_lpips_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
             EDSR(pretrained=name)
 
 
-def test_the_published_liif_starts_an_encoder(fetched: Callable[[str], Path], composed: Compose) -> None:
-    model = linf.load(fetched("edsr_baseline_liif"))
+def test_the_published_liif_starts_an_encoder(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LIIF(EDSR(), LIIFConditioner)
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    torch.save(to_published(model), tmp_path / "weights" / "edsr_baseline_liif.pth")
     config = composed("train", "encoder.pretrained=edsr_baseline_liif")
     assert same(instantiate(config.encoder), model.encoder)
 

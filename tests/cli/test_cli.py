@@ -4,7 +4,6 @@ import importlib.metadata
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from helpers.commands import Linf, Outcome, assert_in_words
 from helpers.paths import REFERENCE
 from linf import cli
 from linf.checkpoints.published import to_published
+from linf.models.baselines import LIIF, LIIFConditioner
+from linf.models.encoders import EDSR
 from linf.models.linf import LINF
 
 
@@ -87,8 +88,9 @@ def test_info_of_the_references(run: Linf, name: str, kind: str) -> None:
     assert rows(run("info", REFERENCE / f"{name}.pth"))["kind"] == f"published {kind}"
 
 
-def test_info_of_the_published_liif(run: Linf, fetched: Callable[[str], Path]) -> None:
-    told = rows(run("info", fetched("edsr_baseline_liif")))
+def test_info_of_the_published_liif(run: Linf, tmp_path: Path) -> None:
+    torch.save(to_published(LIIF(EDSR(), LIIFConditioner)) | {"epoch": 1000}, tmp_path / "liif.pth")
+    told = rows(run("info", "liif.pth"))
     assert (told["kind"], told["model"], told["epoch"]) == ("published liif", "LIIF", "1000")
     assert told["encoder"].startswith("EDSR: blocks 16, channels 64, residual_scale 1.0; 1,220,416")
 
