@@ -1,4 +1,4 @@
-"""The encoders: published numbers, sizes, windows, halos and activations made again."""
+"""The encoders: published features, sizes, windows, receptive fields and activation checkpointing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +105,7 @@ def test_features_have_the_size_of_the_image(name: str, size: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_config_builds_it_again(name: str) -> None:
+def test_config_rebuilds_the_encoder(name: str) -> None:
     encoder = small(name)
     again = type(encoder)(**encoder.config)
     again.double().eval().load_state_dict(encoder.state_dict())
@@ -114,7 +114,7 @@ def test_config_builds_it_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_activations_made_again_change_no_gradient(name: str) -> None:
+def test_activation_checkpointing_does_not_change_gradients(name: str) -> None:
     kept, made = small(name), small(name, checkpoint=True)
     image = torch.rand(1, 3, 6, 5).double()
     gradients = []
@@ -128,7 +128,7 @@ def test_activations_made_again_change_no_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["edsr", "rdn", "rrdb"])
-def test_the_halo_is_how_far_a_pixel_reaches(name: str) -> None:
+def test_receptive_field_is_how_far_a_pixel_reaches(name: str) -> None:
     encoder = small(name)
     side = 2 * encoder.receptive_field + 5
     image = torch.rand(1, 3, 1, side, dtype=torch.float64, requires_grad=True)
@@ -138,14 +138,14 @@ def test_the_halo_is_how_far_a_pixel_reaches(name: str) -> None:
     assert int(reached.max()) - side // 2 == encoder.receptive_field
 
 
-def test_swinir_has_no_halo() -> None:
+def test_swinir_has_no_finite_receptive_field() -> None:
     assert SwinIR.receptive_field is None
 
 
 # SwinIR's windows
 
 
-def test_windows_there_and_back() -> None:
+def test_windows_round_trip() -> None:
     x = torch.rand(2, 8, 12, 3)
     parts = windows(x, 4)
     assert parts.shape == (12, 16, 3)
@@ -153,7 +153,7 @@ def test_windows_there_and_back() -> None:
     assert torch.equal(unwindows(parts, (8, 12), 4), x)
 
 
-def test_shifted_windows_see_only_what_was_beside_them() -> None:
+def test_shifted_window_mask_hides_pixels_that_were_not_neighbours() -> None:
     """After the shift by half a window, a pair may look at each other where its pixels were that near before."""
     side, shift, height, width = 4, 2, 8, 12
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -164,13 +164,13 @@ def test_shifted_windows_see_only_what_was_beside_them() -> None:
 
 
 @pytest.mark.parametrize(("n", "mode"), [(3, "replicate"), (5, "reflect"), (8, None)])
-def test_a_image_is_padded_to_whole_windows(n: int, mode: str | None) -> None:
+def test_image_is_padded_to_whole_windows(n: int, mode: str | None) -> None:
     image = torch.rand(1, 3, n, 8)
     expected = image if mode is None else F.pad(image, (0, 0, 0, 8 - n), mode=mode)
     assert torch.equal(padded(image, 8), expected)
 
 
-def test_stochastic_depth_acts_in_training_alone() -> None:
+def test_stochastic_depth_acts_only_in_training() -> None:
     torch.manual_seed(0)
     encoder = SwinIR(12, (2, 2), (2, 2), window=4, out_channels=6, drop_path=0.9)
     image = torch.rand(4, 3, 8, 8)
@@ -183,13 +183,13 @@ def test_stochastic_depth_acts_in_training_alone() -> None:
 @pytest.mark.parametrize(
     "settings", [{"heads": (5, 6)}, {"depths": (2,)}, {"window": 7}], ids=["heads", "depths", "window"]
 )
-def test_settings_that_do_not_fit_are_refused(settings: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="SwinIR"):
         SwinIR(**{"channels": 12, "depths": (2, 2), "heads": (2, 2), **settings})
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_image_is_encoded_alike_in_any_company(name: str) -> None:
+def test_features_do_not_depend_on_the_rest_of_the_batch(name: str) -> None:
     encoder = small(name)
     images = torch.rand(3, 3, 6, 7).double()
     alone = torch.cat([encoder(image[None]) for image in images])
