@@ -166,11 +166,17 @@ def test_the_traceable_padding_is_the_padding(monkeypatch: pytest.MonkeyPatch, s
     assert torch.equal(swinir.padded(image, 8), expected)
 
 
+@pytest.fixture
+def quick_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the model's graph, whose tracing takes seconds, that of the identity."""
+    identity = torch.export.export(nn.Identity(), (torch.zeros(1),))
+    monkeypatch.setattr(export, "_program", lambda model: identity)
+
+
+@pytest.mark.usefixtures("quick_program")
 def test_a_file_that_differs_is_not_put_in_place(
     run: Linf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Path
 ) -> None:
-    other = torch.export.export(nn.Identity(), (torch.zeros(1),))
-    monkeypatch.setattr(export, "_program", lambda model: other)
     monkeypatch.setattr(export, "difference", lambda model, run: float("inf"))
     (tmp_path / "model.pt2").write_text("before")
     done = run("export", checkpoint, "model.pt2", "--force")
@@ -198,6 +204,7 @@ def test_what_is_missing_is_named(
     assert_in_words(done.status, done.out, done.err, "pip install 'linf[export]'")
 
 
+@pytest.mark.usefixtures("quick_program")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
