@@ -81,7 +81,9 @@ def test_lpips_of_alexnet_gives_the_figures_of_its_authors(fetched: Callable[[st
     assert values.tolist() == pytest.approx([0.722, 0.138], abs=5e-4)
     # Enlarging a layer keeps its mean but for the edge.
     assert maps.mean((1, 2)).tolist() == pytest.approx(values.tolist(), rel=0.02)
-    package = by_package("alex", load_file(fetched("alexnet")))
+    state = load_file(fetched("alexnet"))
+    package = by_package("alex", state)
+    assert len(state) == len(package.net.state_dict()), "the convolutions and nothing else"
     with torch.no_grad():
         expected = package(2 * images - 1, 2 * example("ex_ref").repeat(2, 1, 1, 1) - 1).flatten()
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=0)
