@@ -1,4 +1,4 @@
-"""What several test files share: small images, a small model, composed configs and the entry points."""
+"""Fixtures of several packages: small images, a small model, made-up weights, composed configs, the entry points."""
 
 import contextlib
 import logging
@@ -56,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny untrained LINF on 3×3 patches, whose texture is about as strong as a real one's."""
+    """A tiny untrained LINF on 3×3 patches, whose samples vary about as much as those of a trained one."""
     torch.manual_seed(0)
     model = LINF(
         EDSR(blocks=1, channels=4),
