@@ -1,4 +1,4 @@
-"""What several test files share: small images, a small model, composed configs and the entry points."""
+"""Fixtures of several packages: small images, a small model, made-up weights, composed configs, the entry points."""
 
 import contextlib
 import logging
@@ -21,6 +21,7 @@ from PIL import Image
 
 import linf
 from helpers.commands import Command, Compose, Linf, Outcome
+from helpers.networks import write_network
 from helpers.paths import ROOT
 from linf import cli
 from linf.checkpoints.fetch import fetch
@@ -34,8 +35,9 @@ from linf.models.linf import LINF
 
 @pytest.fixture(scope="session", autouse=True)
 def no_trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Decode images into a folder of this session, and let no setting of the user's decide a test."""
-    with mock.patch.dict(os.environ, LINF_CACHE=str(tmp_path_factory.mktemp("cache"))):
+    """Decode images into a folder of this session, and let no setting or weights of the user's decide a test."""
+    folders = {name: str(tmp_path_factory.mktemp(name.lower())) for name in ("LINF_CACHE", "TORCH_HOME")}
+    with mock.patch.dict(os.environ, folders):
         os.environ.pop("HYDRA_FULL_ERROR", None)
         yield
 
@@ -54,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny untrained LINF on 3×3 patches, whose texture is about as strong as a real one's."""
+    """A tiny untrained LINF on 3×3 patches, whose samples vary about as much as those of a trained one."""
     torch.manual_seed(0)
     model = LINF(
         EDSR(blocks=1, channels=4),
@@ -65,6 +67,22 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     linf.save(model, path)
     return path
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where torchvision keeps its downloads, and where this project keeps weights; nothing is there."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "linf"))
+    return tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "linf" / "weights"
+
+
+@pytest.fixture(scope="session")
+def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AlexNet with made-up weights, for LPIPS; found by itself where TORCH_HOME is its third folder up."""
+    folder = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return write_network(folder / "alexnet-00000000.pth", "alexnet")
 
 
 @pytest.fixture(scope="session")

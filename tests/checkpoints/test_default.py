@@ -112,7 +112,7 @@ def test_temperature_trades_psnr_for_lpips() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (DATA / "Set5").is_dir(), reason="needs Set5")
+@pytest.mark.skipif(not (DATA / "Set5").is_dir(), reason=f"no Set5 in {DATA}: set LINF_TEST_DATA")
 def test_default_model_is_as_good_as_was_measured(command: Command, tmp_path: Path) -> None:
     done = command(
         "eval",

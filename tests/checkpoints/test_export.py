@@ -166,6 +166,14 @@ def test_traceable_padding_equals_the_padding(monkeypatch: pytest.MonkeyPatch, s
     assert torch.equal(swinir.padded(image, 8), expected)
 
 
+@pytest.fixture
+def quick_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the model's graph, whose tracing takes seconds, that of the identity."""
+    identity = torch.export.export(nn.Identity(), (torch.zeros(1),))
+    monkeypatch.setattr(export, "_program", lambda model: identity)
+
+
+@pytest.mark.usefixtures("quick_program")
 def test_graph_that_differs_from_the_model_is_not_written(
     run: Linf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: Path
 ) -> None:
@@ -176,6 +184,7 @@ def test_graph_that_differs_from_the_model_is_not_written(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
+@pytest.mark.slow
 def test_another_opset_without_onnxruntime(
     run: Linf, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
@@ -195,6 +204,7 @@ def test_missing_packages_are_named(
     assert_in_words(done.status, done.out, done.err, "pip install 'linf[export]'")
 
 
+@pytest.mark.usefixtures("quick_program")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

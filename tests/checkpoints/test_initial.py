@@ -15,6 +15,7 @@ from helpers.runs import TINY
 from linf.checkpoints.initial import start_encoder_from
 from linf.checkpoints.published import to_published
 from linf.errors import UsageError
+from linf.models.baselines import LIIF, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
@@ -107,8 +108,13 @@ def test_weights_not_fetched_are_named_with_the_command(
             start_encoder_from(name, EDSR())
 
 
-def test_published_liif_starts_an_encoder(fetched: Callable[[str], Path], composed: Compose) -> None:
-    model = linf.load(fetched("edsr_baseline_liif"))
+def test_the_published_liif_starts_an_encoder(
+    composed: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LIIF(EDSR(), LIIFConditioner)
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    torch.save(to_published(model), tmp_path / "weights" / "edsr_baseline_liif.pth")
     encoder = instantiate(composed("train").encoder)
     start_encoder_from("edsr_baseline_liif", encoder)
     assert same(encoder, model.encoder)

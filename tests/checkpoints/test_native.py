@@ -16,6 +16,7 @@ import torch
 
 import linf
 from helpers.paths import REFERENCE
+from helpers.pickles import Malicious
 from linf.checkpoints.resume import check_resumable
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
@@ -129,8 +130,6 @@ def test_published_checkpoint_gives_its_model(tmp_path: Path, patch_size: int) -
 
 @pytest.mark.parametrize("name", ["edsr_pixel", "edsr_patch3"])
 def test_published_reference_goes_through_our_own_format(tmp_path: Path, name: str) -> None:
-    if not REFERENCE.is_dir():
-        pytest.skip(f"no reference checkpoints at {REFERENCE}")
     model = linf.load(REFERENCE / f"{name}.pth")
     assert model.flow.initialised
     linf.save(model, tmp_path / "model.safetensors")
@@ -390,21 +389,11 @@ def test_damaged_file_is_a_model_or_refused(tmp_path: Path, kind: str) -> None:
 # No file's code is ever run
 
 
-class Bomb:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple:
-        return Path.mkdir, (self.marker,)
-
-
 @pytest.mark.parametrize("suffix", [".ckpt", ".pth", ".safetensors"])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_a_file_is_not_run(tmp_path: Path, suffix: str, zipped: bool) -> None:
     marker, path = tmp_path / "marker", tmp_path / f"model{suffix}"
-    for content in (Bomb(marker), {**lightning(tiny()), "callbacks": Bomb(marker)}):
+    for content in (Malicious(marker), {**lightning(tiny()), "callbacks": Malicious(marker)}):
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
         refused(path)
         assert not marker.exists()
@@ -414,7 +403,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, suffix: str, zipped: bool) ->
 
 def test_code_in_a_bare_pickle_is_not_run(tmp_path: Path) -> None:
     marker, path = tmp_path / "marker", tmp_path / "model.ckpt"
-    path.write_bytes(pickle.dumps(Bomb(marker)))
+    path.write_bytes(pickle.dumps(Malicious(marker)))
     refused(path)
     assert not marker.exists()
     pickle.loads(path.read_bytes())

@@ -39,7 +39,7 @@ def test_a_scale_of_32_stays_within_a_gigabyte(tmp_path: Path) -> None:
 def test_the_official_liif_has_its_figures_on_set5(tmp_path: Path, fetched: Callable[[str], Path]) -> None:
     """Y-PSNR with MATLAB's LR: published weights through our reader, encoder, decoder and protocol."""
     if not (DATA / "Set5").is_dir():
-        pytest.skip(f"no Set5 in {DATA}")
+        pytest.skip(f"no Set5 in {DATA}: set LINF_TEST_DATA")
     weights = fetched("edsr_baseline_liif")
     scales = "data.test_scales=[2,3,4,8]"
     where = ("data=benchmark", f"data.root={DATA}", scales, f"hydra.run.dir={tmp_path}/eval")

@@ -1,4 +1,4 @@
-"""Commands as a user gives them, and what they left behind."""
+"""Run the commands as a user does, and check what they print."""
 
 import re
 import subprocess
@@ -12,12 +12,10 @@ from omegaconf import DictConfig
 
 from helpers.paths import ROOT
 
-Compose = Callable[..., DictConfig]
-
 
 @dataclass
 class Outcome:
-    """What a command left behind."""
+    """Exit status of a command, and what it printed."""
 
     status: int
     out: str
@@ -25,10 +23,15 @@ class Outcome:
 
 
 Linf = Callable[..., Outcome]
+"""``linf …``, the fixture `run`."""
+Command = Callable[..., Outcome]
+"""An entry point, ``train.py`` or ``eval.py``, the fixture `command`."""
+Compose = Callable[..., DictConfig]
+"""A config from ``conf``, the fixture `composed`."""
 
 
 def assert_in_words(status: int, out: str, err: str, *words: str) -> None:
-    """A failing status and, at the end of stderr, one line with these words; no traceback anywhere."""
+    """Check that a command failed with one line at the end of stderr that has these words, and without a traceback."""
     assert "Traceback" not in out + err
     assert status == 2
     line = err.rstrip("\n").splitlines()[-1]
@@ -41,10 +44,8 @@ def assert_in_words(status: int, out: str, err: str, *words: str) -> None:
     assert len(reasons) == len(set(reasons)), "says it twice"
 
 
-Command = Callable[..., Outcome]
-
-
 def start(*arguments: str, cwd: Path, script: str = "train") -> subprocess.Popen[str]:
+    """Start an entry point in a process of its own."""
     return subprocess.Popen(
         [sys.executable, str(ROOT / f"{script}.py"), *arguments],
         cwd=cwd,
@@ -55,6 +56,7 @@ def start(*arguments: str, cwd: Path, script: str = "train") -> subprocess.Popen
 
 
 def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    """Wait until a running process has made a file."""
     limit = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]

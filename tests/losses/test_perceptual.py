@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from helpers.networks import convolutions, write_network
+from helpers.pickles import Malicious
 from linf.errors import UsageError
 from linf.losses.perceptual import Perceptual
 
@@ -88,14 +89,6 @@ def test_small_windows_are_refused(files: dict[str, Path]) -> None:
 # Where weights come from
 
 
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Where torchvision keeps its downloads, and the cache of this project; both empty."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "linf"))
-    return tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "linf" / "weights"
-
-
 def test_vgg19_comes_before_vgg16_and_torchvisions_before_fetched(
     files: dict[str, Path], places: tuple[Path, Path]
 ) -> None:
@@ -135,13 +128,6 @@ def test_missing_weights_name_places_and_ways(
         assert word in text
 
 
-class Code:
-    """Code that a weights file must not be able to run."""
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, ("ran",)
-
-
 def test_damaged_and_foreign_files_are_refused(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,7 +135,7 @@ def test_damaged_and_foreign_files_are_refused(
     torch.save({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.pth")
     (tmp_path / "text.pth").write_text("not weights")
     (tmp_path / "text.safetensors").write_text("not weights")
-    torch.save({"features.0.weight": Code()}, tmp_path / "code.pth")
+    torch.save({"features.0.weight": Malicious(Path("ran"))}, tmp_path / "code.pth")
     for name, words in {
         "none.pth": "no weights for the perceptual loss at",
         "part.pth": "does not hold the weights of torchvision's vgg16",

@@ -14,7 +14,6 @@ from torch.multiprocessing.spawn import spawn
 from torchmetrics import MetricCollection
 
 from helpers.commands import Compose
-from helpers.networks import write_network
 from linf.errors import UsageError
 from linf.metrics import functional, networks
 from linf.metrics import metric as metric_module
@@ -30,12 +29,6 @@ from linf.metrics.metric import (
 )
 
 BORDER = 3
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("networks")
-    return {network: write_network(folder / f"{network}.pth", network) for network in ("alexnet", "vgg16")}
 
 
 def made(files: dict[str, Path]) -> dict[str, ImageMetric]:
@@ -201,13 +194,7 @@ GENERATIVE = [*FIDELITY, "lpips_alex", "diversity"]
 GROUPS = {"fidelity": FIDELITY, "generative": GENERATIVE, "all": [*GENERATIVE, "lpips_vgg", "dists"]}
 
 
-@pytest.fixture
-def nothing_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "linf"))
-
-
-@pytest.mark.usefixtures("nothing_fetched")
+@pytest.mark.usefixtures("places")
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_entry_of_a_group_is_built_or_says_what_it_lacks(composed: Compose, group: str) -> None:
     constructors: dict[str, Callable[[], ImageMetric]] = instantiate(
@@ -223,7 +210,7 @@ def test_each_entry_of_a_group_is_built_or_says_what_it_lacks(composed: Compose,
             assert constructor().figure == name
 
 
-@pytest.mark.usefixtures("nothing_fetched")
+@pytest.mark.usefixtures("places")
 def test_weights_can_be_named(composed: Compose, files: dict[str, Path]) -> None:
     weights = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16", "dists": "vgg16"}
     overrides = [f"metrics.{name}.weights={files[net]}" for name, net in weights.items()]

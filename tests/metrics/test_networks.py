@@ -5,7 +5,6 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lpips
 import numpy as np
@@ -18,22 +17,17 @@ from skimage.data import astronaut
 from torch import Tensor, nn
 from torchmetrics.functional.image import dists
 
-from helpers.networks import convolutions, write_network
-from helpers.paths import SHARED
+from helpers.networks import convolutions
+from helpers.paths import REFERENCE
+from helpers.pickles import Malicious
 from linf.errors import UsageError
 from linf.metrics.networks import DISTS_WEIGHTS, LPIPS_BACKBONES, DISTSNetwork, FrozenNetwork, LPIPSNetwork
 
-EXAMPLES = SHARED / "reference" / "lpips"
+EXAMPLES = REFERENCE / "lpips"
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The parameter 'pretrained'", "ignore:Arguments other than a weight enum"
 )
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("networks")
-    return {network: write_network(folder / f"{network}.pth", network) for network in ("alexnet", "vgg16")}
 
 
 @pytest.fixture(params=["alex", "vgg", "dists"])
@@ -76,8 +70,6 @@ def test_lpips_is_that_of_its_package(files: dict[str, Path], backbone: str) -> 
 
 
 def example(name: str) -> Tensor:
-    if not EXAMPLES.is_dir():
-        pytest.skip(f"no images at {EXAMPLES}")
     pixels = np.asarray(Image.open(EXAMPLES / f"{name}.png").convert("RGB"))
     return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
 
@@ -89,7 +81,9 @@ def test_lpips_of_alexnet_gives_the_figures_of_its_authors(fetched: Callable[[st
     assert values.tolist() == pytest.approx([0.722, 0.138], abs=5e-4)
     # Enlarging a layer keeps its mean but for the edge.
     assert maps.mean((1, 2)).tolist() == pytest.approx(values.tolist(), rel=0.02)
-    package = by_package("alex", load_file(fetched("alexnet")))
+    state = load_file(fetched("alexnet"))
+    package = by_package("alex", state)
+    assert len(state) == len(package.net.state_dict()), "the convolutions and nothing else"
     with torch.no_grad():
         expected = package(2 * images - 1, 2 * example("ex_ref").repeat(2, 1, 1, 1) - 1).flatten()
     torch.testing.assert_close(values, expected, rtol=1e-5, atol=0)
@@ -203,14 +197,6 @@ def test_it_is_frozen_and_a_copy_is_itself(network: FrozenNetwork) -> None:
 # Where weights come from
 
 
-@pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Where torchvision keeps its downloads, and the cache of this project; both empty."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "linf"))
-    return tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "linf" / "weights"
-
-
 MADE: dict[str, tuple[Callable[..., FrozenNetwork], str]] = {
     "alexnet": (lambda *given: LPIPSNetwork("alex", *given), "LPIPS"),
     "vgg16": (lambda *given: LPIPSNetwork("vgg", *given), "LPIPS"),
@@ -250,21 +236,11 @@ def test_torchvisions_downloads_come_before_fetched_weights(
     assert torch.equal(made()(*pair()), made(files[name])(*pair()))
 
 
-class Code:
-    """Code that a weights file must not be able to run."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.mkdir, (self.marker,)
-
-
 @pytest.mark.parametrize("of", MADE)
 def test_damaged_and_foreign_files_are_refused(files: dict[str, Path], tmp_path: Path, of: str) -> None:
     (made, use), name = MADE[of], of.split()[0]
     other = {"alexnet": "vgg16", "vgg16": "alexnet"}[name]
-    torch.save({"features.0.weight": Code(tmp_path / "ran")}, tmp_path / "code.pth")
+    torch.save({"features.0.weight": Malicious(tmp_path / "ran")}, tmp_path / "code.pth")
     for file, words in {
         tmp_path / "none.pth": f"no weights for {use} at",
         tmp_path / "code.pth": "damaged or of another kind",

@@ -35,8 +35,6 @@ from linf.models.linf import LINF
 from linf.models.prior import UNet, grid_patches, lr_residual, window_lr_residual
 from linf.training import PriorTraining
 
-published = pytest.mark.skipif(not REFERENCE.is_dir(), reason=f"no reference numbers at {REFERENCE}")
-
 PARAMETERS = {1: 4_510_871, 3: 4_582_223}
 """METHOD §9."""
 
@@ -110,8 +108,7 @@ def in_patches(image: Tensor, patch_size: int) -> Tensor:
 # The network
 
 
-@published
-def test_the_network_is_the_published_one() -> None:
+def test_unet_matches_the_published_code() -> None:
     content = torch.load(REFERENCE / "prior_patch3.pth", weights_only=True)
     config, weights = published_prior(content)
     assert config == {"name": "UNet", "patch_size": 3, "width": 16, "depth": 3}
@@ -123,9 +120,8 @@ def test_the_network_is_the_published_one() -> None:
         torch.testing.assert_close(prior.eval()(z_lr, lr), expected, rtol=0, atol=1e-5)
 
 
-@published
 @pytest.mark.parametrize("patch_size", [1, 3])
-def test_every_published_tensor_has_its_name_and_shape_here(patch_size: int) -> None:
+def test_unet_has_the_published_tensor_names_and_shapes(patch_size: int) -> None:
     listed = json.loads((REFERENCE / "official_state_dicts.json").read_text())[f"prior_patch{patch_size}"]
     (shapes,) = (value for key, value in listed.items() if isinstance(value, dict) and key != "args")
     config, _ = published_prior({"prior_model": {"name": listed["name"], "args": listed["args"], "sd": {}}})
@@ -135,7 +131,7 @@ def test_every_published_tensor_has_its_name_and_shape_here(patch_size: int) -> 
 
 
 @pytest.mark.parametrize(("patch_size", "parameters"), PARAMETERS.items())
-def test_the_network_has_the_published_number_of_parameters(patch_size: int, parameters: int) -> None:
+def test_unet_has_the_published_number_of_parameters(patch_size: int, parameters: int) -> None:
     assert sum(p.numel() for p in UNet(patch_size).parameters()) == parameters
 
 
@@ -157,7 +153,7 @@ def test_another_network_is_refused_by_its_name_and_settings(change: dict[str, A
 
 @pytest.mark.parametrize("grid", [(1, 1), (1, 9), (2, 1), (3, 3), (7, 15), (8, 8), (17, 6)])
 @pytest.mark.parametrize("lr", [(1, 1), (2, 5), (4, 3)])
-def test_any_grid_and_any_lr_size(grid: tuple[int, int], lr: tuple[int, int]) -> None:
+def test_unet_accepts_any_grid_and_lr_size(grid: tuple[int, int], lr: tuple[int, int]) -> None:
     prior = UNet(3, width=4).eval()
     latent = prior(torch.randn(2, 27, *grid), torch.randn(2, 3, *lr))
     assert latent.shape == (2, 27, *grid)
@@ -165,7 +161,7 @@ def test_any_grid_and_any_lr_size(grid: tuple[int, int], lr: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_other_depths(depth: int) -> None:
+def test_unet_of_other_depths(depth: int) -> None:
     prior = UNet(1, width=4, depth=depth).eval()
     assert prior(torch.randn(1, 3, 19, 18), torch.randn(1, 3, 5, 5)).shape == (1, 3, 19, 18)
 
@@ -180,7 +176,7 @@ def test_lr_features_at_the_patches_of_a_whole_image_are_the_resized_ones() -> N
     assert (shifted - model.prior(z, lr)).abs().max() > 1e-3
 
 
-def test_both_inputs_decide_the_latent() -> None:
+def test_latent_depends_on_both_inputs() -> None:
     prior = case(1).prior
     assert prior is not None
     z, lr = torch.randn(1, 3, 9, 9).double(), torch.randn(1, 3, 4, 4).double()
@@ -198,12 +194,12 @@ def test_both_inputs_decide_the_latent() -> None:
         ({"depth": 0}, "prior depth 0"),
     ],
 )
-def test_settings_that_are_none_are_refused(settings: dict[str, int], words: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, int], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         UNet(**settings)
 
 
-def test_too_little_for_batch_norm_is_told_in_words() -> None:
+def test_batch_too_small_for_batch_norm_is_refused() -> None:
     prior = UNet(1, width=4)
     with pytest.raises(ValueError, match=r"batch norm .* raise data.batch_size"):
         prior(torch.randn(1, 3, 15, 8), torch.randn(1, 3, 4, 4))
@@ -218,7 +214,7 @@ def test_too_little_for_batch_norm_is_told_in_words() -> None:
     ("lr_size", "size"),
     [((5, 6), (17, 20)), ((5, 6), (5, 6)), ((7, 5), (4, 3)), ((1, 1), (3, 4)), ((1, 4), (1, 1))],
 )
-def test_lr_residual_is_what_is_defined(lr_size: tuple[int, int], size: tuple[int, int]) -> None:
+def test_lr_residual_matches_its_definition(lr_size: tuple[int, int], size: tuple[int, int]) -> None:
     lr = images(*lr_size)
     torch.testing.assert_close(lr_residual(lr, size), residual_by_definition(lr, size), rtol=0, atol=1e-12)
 
@@ -267,7 +263,7 @@ SIZES = [
 
 @pytest.mark.parametrize("patch_size", [1, 3])
 @pytest.mark.parametrize(("lr_size", "size"), SIZES)
-def test_the_image_is_what_flow_condition_and_prior_make(
+def test_prior_image_matches_flow_condition_and_prior(
     patch_size: int, lr_size: tuple[int, int], size: tuple[int, int]
 ) -> None:
     """All queries at once through the training path: no blocks, no tiles, no buffers."""
@@ -291,7 +287,7 @@ def test_the_image_is_what_flow_condition_and_prior_make(
 
 @pytest.mark.parametrize("patch_size", [1, 3])
 @pytest.mark.parametrize("size", [(60, 63), (41, 50), (14, 15)])
-def test_tiles_leave_no_seam(patch_size: int, size: tuple[int, int]) -> None:
+def test_tiled_encoding_matches_the_whole_image(patch_size: int, size: tuple[int, int]) -> None:
     model, lr = case(patch_size), images(28, 25, batch=1)
     latent, image = model.lr_latent(lr, size), model.sample_prior(lr, size)
     for settings in ({"tile": 8}, {"chunk": 60}, {"tile": 5, "chunk": 100}):
@@ -300,14 +296,14 @@ def test_tiles_leave_no_seam(patch_size: int, size: tuple[int, int]) -> None:
         torch.testing.assert_close(tiled, image, rtol=0, atol=1e-11)
 
 
-def test_tiles_leave_no_seam_in_single_precision() -> None:
+def test_tiled_encoding_matches_the_whole_image_in_single_precision() -> None:
     model, lr = case(3).float(), images(28, 25, batch=1).float()
     whole = model.lr_latent(lr, (71, 55))
     assert whole.abs().max() > 0.1
     torch.testing.assert_close(model.lr_latent(lr, (71, 55), tile=8), whole, rtol=0, atol=1e-4)
 
 
-def test_nothing_in_it_is_random() -> None:
+def test_prior_sample_is_deterministic() -> None:
     model, lr = case(3), images(6, 7)
     state = torch.random.get_rng_state()
     first = model.sample_prior(lr, (16, 19))
@@ -316,7 +312,7 @@ def test_nothing_in_it_is_random() -> None:
     assert not torch.allclose(first, model.sample(lr, (16, 19)))
 
 
-def test_images_of_a_batch_do_not_know_each_other() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     model, lr = case(3), images(6, 7, batch=3)
     together = model.sample_prior(lr, (16, 19))
     for i in range(3):
@@ -340,13 +336,13 @@ def test_each_tile_is_encoded_once_for_all_that_is_made_of_it(tile: int) -> None
     torch.testing.assert_close(mean, model.sample(lr, size, tile=tile), rtol=0, atol=1e-12)
 
 
-def test_a_model_without_a_prior_says_so() -> None:
+def test_model_without_a_prior_is_refused() -> None:
     with pytest.raises(ValueError, match="LINF has no prior: train one with task=prior"):
         case(3, prior=False).sample_prior(images(6, 7), (16, 19))
 
 
 @pytest.mark.parametrize("size", [(0, 5), (2.5, 5), (5,), (10**6, 10**6)])
-def test_size_that_is_none_or_too_large_is_refused(size: tuple) -> None:
+def test_invalid_or_too_large_size_is_refused(size: tuple) -> None:
     for method in (case(1).sample_prior, case(1).lr_latent):
         with pytest.raises(ValueError, match="output size"):
             method(images(6, 7), size)
@@ -360,7 +356,7 @@ def test_a_prior_of_another_patch_size_is_refused() -> None:
 # Files
 
 
-def test_config_builds_the_model_again() -> None:
+def test_config_rebuilds_the_model() -> None:
     model, lr = case(3), images(6, 7)
     config = json.loads(json.dumps(model.config))
     assert config["prior"] == {"name": "UNet", "patch_size": 3, "width": 4, "depth": 3}
@@ -588,7 +584,7 @@ def test_an_untrained_linf_is_refused(composed: Compose, tmp_path: Path) -> None
         fit(composed("train", *without_vgg(), f"run_dir={tmp_path}"), None)
 
 
-def test_the_config_is_the_papers(composed: Compose) -> None:
+def test_prior_config_matches_the_paper(composed: Compose) -> None:
     config = composed("train", "task=prior", "model=linf_patch")
     loss, data = config.task.loss, config.data
     assert (loss.perceptual, loss.l1_latent, loss.l1, loss.aligned) == (1, 0, 0, False)
@@ -621,7 +617,7 @@ def test_the_command_trains_and_evaluates(
     assert pd.read_csv(folder / "metrics.csv")["system"].tolist() == ["bicubic", "τ=0", "prior"]
 
 
-def test_a_task_without_a_checkpoint_is_told_in_words(command: Command) -> None:
+def test_a_task_without_a_checkpoint_gives_a_clear_message(command: Command) -> None:
     done = command("train", *without_vgg())
     assert done.status == 2
     assert "init_from" in done.err.splitlines()[-1]
@@ -694,7 +690,7 @@ def test_a_published_prior_joins_its_linf(tmp_path: Path, capsys: pytest.Capture
     assert "patch_size 3, width 4, depth 3" in told
 
 
-def test_a_prior_where_a_linf_belongs_is_told(tmp_path: Path, checkpoint: Path) -> None:
+def test_prior_in_place_of_a_linf_gives_a_clear_message(tmp_path: Path, checkpoint: Path) -> None:
     args = {"in_chans": 27, "depth": 1, "dim": 4, "bilinear": True}
     state = UNet(3, width=4, depth=1).state_dict()
     torch.save({"prior_model": {"name": "unet", "args": args, "sd": state}}, tmp_path / "prior.pth")

@@ -4,7 +4,6 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from PIL import Image
 
 from helpers.commands import Command, assert_in_words
 from helpers.paths import ROOT
+from helpers.pickles import Malicious
 from linf.models.decoding import free_memory
 
 
@@ -143,26 +143,16 @@ def test_an_output_that_memory_cannot_hold(here: Path, command: Command) -> None
     assert_in_words(done.status, done.out, done.err, "output size 1500×1500 needs", "GiB", "fewer samples")
 
 
-class Malice:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.marker,)
-
-
 @pytest.mark.parametrize("script", ["train", "eval"])
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_malicious_checkpoint_is_refused(here: Path, command: Command, script: str, legacy: bool) -> None:
     marker = here / "marker"
-    content = {"state_dict": {}, "linf": Malice(marker)}
+    content = {"state_dict": {}, "linf": Malicious(marker)}
     torch.save(content, here / "evil.ckpt", _use_new_zipfile_serialization=not legacy)
-    (here / "evil.pkl").write_bytes(pickle.dumps(Malice(marker)))
+    (here / "evil.pkl").write_bytes(pickle.dumps(Malicious(marker)))
     pickle.loads((here / "evil.pkl").read_bytes())
     assert marker.exists(), "the malice is real"
-    marker.unlink()
+    marker.rmdir()
     for name in ("evil.ckpt", "evil.pkl"):
         done = command(script, f"ckpt_path={name}")
         assert_in_words(done.status, done.out, done.err, f"{name} is not a checkpoint")

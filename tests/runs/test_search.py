@@ -325,10 +325,10 @@ SEARCH = ("sweep=search", *TINY, "hydra.sweep.dir=sweep", "model.conditioner.wid
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [(), RANKS])
 def test_a_bad_trial_is_pruned(
-    command: Command, tmp_path: Path, fetched: Callable[[str], Path], ranks: tuple[str, ...]
+    command: Command, tmp_path: Path, alexnet: Path, ranks: tuple[str, ...]
 ) -> None:
     with_better_trials(tmp_path / "sweep")
-    given = [f"callbacks.lpips.weights={fetched('alexnet')}", "callbacks.pruning.startup_trials=3", *ranks]
+    given = [f"callbacks.lpips.weights={alexnet}", "callbacks.pruning.startup_trials=3", *ranks]
     settings = [*SEARCH, *given, "trainer.max_epochs=4", "hydra.sweeper.trials=4"]
     done = command("train", *settings, "callbacks.pruning.warmup_steps=2")
     assert done.status == 0, done.err
@@ -380,15 +380,14 @@ def test_a_storage_that_does_not_answer_stops_no_training(
 
 @pytest.mark.parametrize("decay", [0, 0.9])
 def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_image(
-    composed: Compose, tmp_path: Path, fetched: Callable[[str], Path], decay: float
+    composed: Compose, tmp_path: Path, alexnet: Path, decay: float
 ) -> None:
-    weights = fetched("alexnet")
     config = composed(
         "train", *SMOKE, f"run_dir={tmp_path}", f"callbacks.ema.decay={decay}", "~callbacks.panels"
     )
     config.task.optimizer.lr = 1e-2  # So that the weights and their average differ.
-    trainer = fit(config, ValidationLPIPS(temperature=0.5, weights=weights, seed=4))
-    distance, found = LPIPSNetwork("alex", weights), []
+    trainer = fit(config, ValidationLPIPS(temperature=0.5, weights=alexnet, seed=4))
+    distance, found = LPIPSNetwork("alex", alexnet), []
     pairs = trainer.datamodule.val_pairs
     for i in range(len(pairs)):
         lr, hr, scale, name, _ = pairs[i]
@@ -400,10 +399,8 @@ def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_image(
 
 
 @pytest.mark.slow
-def test_ranks_log_the_lpips_of_all_images(
-    command: Command, tmp_path: Path, fetched: Callable[[str], Path]
-) -> None:
-    given = ["sweep=search", "hydra.mode=RUN", *TINY, f"callbacks.lpips.weights={fetched('alexnet')}"]
+def test_ranks_log_the_lpips_of_all_images(command: Command, tmp_path: Path, alexnet: Path) -> None:
+    given = ["sweep=search", "hydra.mode=RUN", *TINY, f"callbacks.lpips.weights={alexnet}"]
     for name, settings in {"one": ["data.batch_size=4"], "two": RANKS}.items():
         done = command("train", *given, *settings, f"hydra.run.dir={name}")
         assert done.status == 0, done.err
@@ -416,13 +413,13 @@ def test_ranks_log_the_lpips_of_all_images(
 
 @pytest.mark.slow
 def test_a_search_leaves_front_table_and_figure_and_survives_a_failing_trial(
-    command: Command, tmp_path: Path, fetched: Callable[[str], Path]
+    command: Command, tmp_path: Path, alexnet: Path
 ) -> None:
     found = search(tmp_path / "sweep", space=space({"model.flow.patch_size": {"choices": [1, 2, 3]}}))
     for patch_size in (1, 2, 3):
         found.study.enqueue_trial({"model.flow.patch_size": patch_size})
     given = [
-        f"callbacks.lpips.weights={fetched('alexnet')}",
+        f"callbacks.lpips.weights={alexnet}",
         "task.optimizer.lr=1e-3",
         "hydra.sweeper.trials=3",
     ]
@@ -456,10 +453,10 @@ def process(*settings: str, cwd: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on(tmp_path: Path, fetched: Callable[[str], Path]) -> None:
+def test_a_killed_search_goes_on(tmp_path: Path, alexnet: Path) -> None:
     sweep = tmp_path / "sweep"
     given = [
-        f"callbacks.lpips.weights={fetched('alexnet')}",
+        f"callbacks.lpips.weights={alexnet}",
         "trainer.max_epochs=12",
         "hydra.sweeper.trials=3",
     ]
@@ -486,8 +483,8 @@ def test_a_killed_search_goes_on(tmp_path: Path, fetched: Callable[[str], Path])
 
 
 @pytest.mark.slow
-def test_two_commands_share_a_search(tmp_path: Path, fetched: Callable[[str], Path]) -> None:
-    given = [f"callbacks.lpips.weights={fetched('alexnet')}", "hydra.sweeper.trials=6"]
+def test_two_commands_share_a_search(tmp_path: Path, alexnet: Path) -> None:
+    given = [f"callbacks.lpips.weights={alexnet}", "hydra.sweeper.trials=6"]
     pair = [process(*given, cwd=tmp_path) for _ in range(2)]
     for one in pair:
         _, errors = one.communicate(timeout=300)
@@ -500,9 +497,9 @@ def test_two_commands_share_a_search(tmp_path: Path, fetched: Callable[[str], Pa
 
 
 @pytest.mark.slow
-def test_workers_of_joblib(command: Command, tmp_path: Path, fetched: Callable[[str], Path]) -> None:
+def test_workers_of_joblib(command: Command, tmp_path: Path, alexnet: Path) -> None:
     given = [
-        f"callbacks.lpips.weights={fetched('alexnet')}",
+        f"callbacks.lpips.weights={alexnet}",
         "hydra.sweeper.trials=3",
         "hydra.sweeper.workers=2",
     ]

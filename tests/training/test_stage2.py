@@ -21,7 +21,7 @@ from torch import Tensor
 import linf
 from helpers.commands import Command, Compose
 from helpers.networks import write_network
-from helpers.paths import ROOT, SHARED
+from helpers.paths import REFERENCE, ROOT
 from helpers.runs import Interrupt, PowerCut, assert_same_end, column, fit, logged, same, state
 from linf.checkpoints.initial import start_from
 from linf.data.cache import ImageCache
@@ -31,7 +31,6 @@ from linf.errors import UsageError
 from linf.losses.flow import latents
 from linf.models.linf import LINF
 
-REFERENCE = SHARED / "reference" / "edsr_patch3.pth"
 TASKS = ("finetune", "finetune_joint")
 PARTS = ("loss", "nll", "l1", "perceptual")
 
@@ -453,9 +452,7 @@ def test_it_starts_from_any_model_of_stage_1(
 ) -> None:
     source = checkpoint
     if format == "pth":
-        source = REFERENCE
-        if not source.is_file():
-            pytest.skip(f"no published checkpoint at {source}")
+        source = REFERENCE / "edsr_patch3.pth"
     elif format == "ckpt":
         fit(composed("train", "experiment=smoke", "trainer.max_steps=3", f"run_dir={tmp_path / 'stage_1'}"))
         source = tmp_path / "stage_1" / "checkpoints" / "last.ckpt"

@@ -304,7 +304,7 @@ def lines_by_file(err: str) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
 )
-def test_hostile_files_are_images_or_lines(
+def test_hostile_files_give_an_image_or_a_one_line_message(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -351,7 +351,7 @@ def test_hostile_files_are_images_or_lines(
         assert min(openable(path)) >= 2
 
 
-def test_what_is_odd_but_whole_becomes_a_image(
+def test_unusual_but_valid_files_become_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
