@@ -1,14 +1,106 @@
-"""What the commands print in one line, without a traceback."""
+"""The ends of a program that does not finish: a user's mistake, a signal, a rank that failed."""
 
+import dis
+import errno
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""The signals that end a run after its current step, with a checkpoint."""
+
+TORCH_CORE = ("linf.models", "linf.losses", "linf.metrics", "linf.coordinates")
+"""The modules that raise a plain ValueError for what a user got wrong."""
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class UsageError(ValueError):
-    """A mistake of the user's that one line can mend: what was given, what is allowed, what to do."""
+    """A mistake that the user can correct: the message says what was given, what is allowed and what to do."""
 
 
-def end(mistake: object, status: int = 2) -> NoReturn:
-    """End the command: the mistake as one line on stderr, and a status."""
-    print(f"error: {' '.join(str(mistake).split())}", file=sys.stderr)
+class Stopped(SystemExit):
+    """A signal ended the program in good order; the status is 128 + signal, as shells report it.
+
+    Args:
+        signum: The signal.
+        where: Where the program stopped, as the user reads it after "stopped by SIGTERM".
+        folder: The run's folder, if it is known.
+    """
+
+    def __init__(self, signum: int, where: str = "", folder: str | None = None) -> None:
+        super().__init__(128 + signum)
+        self.signum, self.where, self.folder = signal.Signals(signum), where, folder
+
+
+class RankFailed(RuntimeError):
+    """A rank ended without finishing, and not through a mistake of the user's."""
+
+
+def find_mistake(error: BaseException) -> BaseException | None:
+    """Return the user's mistake in an error's chain of causes, or None if there is none.
+
+    A `UsageError` is one, and so are a ValueError that the torch core raised, a full disk, and the errors of Hydra,
+    OmegaConf, Lightning and W&B about settings. A ValueError raised inside torch or NumPy is a defect.
+    """
+    chain = list(causes(error))
+    for found in chain:
+        # W&B's error about a missing account has the same name as ours.
+        named = type(found).__name__ in ("UsageError", "MisconfigurationException")
+        if named or _raised_by_core(found):
+            return found
+    full = (found for found in chain if isinstance(found, OSError) and found.errno in DISK_FULL)
+    library = type(error).__module__.partition(".")[0]
+    return next(full, error if library in ("hydra", "omegaconf") else None)
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _raised_by_core(error: BaseException) -> bool:
+    last = error.__traceback__
+    if not isinstance(error, ValueError) or last is None:
+        return False
+    while last.tb_next is not None:
+        last = last.tb_next
+    module = last.tb_frame.f_globals.get("__name__", "")
+    # An error from C code has no frame of its own, so the frame that called it does not stand at a raise.
+    raised = last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
+    return raised and any(f"{module}.".startswith(f"{core}.") for core in TORCH_CORE)
+
+
+def message(error: BaseException) -> str:
+    """Return an error's message as one line."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return f"cannot write {error.filename or 'a file'}: {error.strerror}; files written before are intact"
+    return " ".join(str(error).split())
+
+
+def end(error: BaseException | str, status: int = 2) -> NoReturn:
+    """End the program with a status and one line on stderr."""
+    print(f"error: {message(error) if isinstance(error, BaseException) else error}", file=sys.stderr)
     raise SystemExit(status)
+
+
+@contextmanager
+def stop_signals_to(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Send `STOP_SIGNALS` to a handler during the block.
+
+    Only the main thread receives signals: the block changes nothing in another one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, handler) for signum in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, earlier in before.items():
+            signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)

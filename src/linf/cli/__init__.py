@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from linf.checkpoints.published import to_published
 from linf.cli.demo import demo
 from linf.cli.demo import options as demo_options
 from linf.cli.options import options as enlarging_options
-from linf.errors import UsageError, end
+from linf.errors import Stopped, UsageError, end, find_mistake
 from linf.files import atomic_write
 from linf.models.prior import UNet
 from linf.upscale.run import upscale
@@ -42,12 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = _parser().parse_args(arguments)
         given.run(given)
         sys.stdout.flush()
-    except UsageError as mistake:
-        end(mistake)
     except KeyboardInterrupt:
-        raise SystemExit(130) from None  # As shells report an interrupt.
+        raise Stopped(signal.SIGINT) from None
     except BrokenPipeError:  # The reader, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if (mistake := find_mistake(error)) is None:
+            raise
+        end(mistake)
 
 
 def _parser() -> Parser:

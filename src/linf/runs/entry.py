@@ -18,12 +18,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from linf.errors import UsageError, end
+from linf.errors import RankFailed, Stopped, UsageError, end, find_mistake
 from linf.files import run_lock
 from linf.runs import launch as distributed
 from linf.runs import sweep as jobs
-from linf.runs.launch import RankFailed, Stopped
-from linf.runs.messages import check_settings, in_words, mistake
+from linf.runs.messages import check_settings, in_words
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def job(entry: Callable[[DictConfig], Result | None]) -> Callable[[DictConfig], 
                     overrides = list(HydraConfig.get().overrides.task)
                     jobs.write(Path(cfg.run_dir), jobs.Job("failed", overrides, error=_words(error)))
                 return None
-            if mistake(error) is None:
+            if find_mistake(error) is None:
                 raise
             raise Mistake(error) from None
 
@@ -100,11 +99,11 @@ def _recorded(entry: Callable[[DictConfig], Result | None], cfg: DictConfig, swe
 
 
 def _words(error: BaseException) -> str:
-    return " ".join(str(mistake(error) or error).split())
+    return " ".join(str(find_mistake(error) or error).split())
 
 
 def _told(error: Exception) -> None:
-    if mistake(error) is None and not isinstance(error, RankFailed):
+    if find_mistake(error) is None and not isinstance(error, RankFailed):
         log.exception("the job failed")
     else:
         log.error("the job failed: %s", _words(error))
@@ -167,7 +166,7 @@ def run(entry: Callable[[], object], conf: Path) -> None:
         entry()
     except Stopped as stop:
         if distributed.launched():
-            distributed.report("stopped", signal=stop.signum, words=stop.words, folder=stop.folder)
+            distributed.report("stopped", signal=stop.signum, where=stop.where, folder=stop.folder)
         else:
             _say_goodbye(stop)
         raise
@@ -175,12 +174,12 @@ def run(entry: Callable[[], object], conf: Path) -> None:
         cause = error.error if isinstance(error, Mistake) else error
         if full:
             raise cause from None
-        told = mistake(cause)
+        told = find_mistake(cause)
         words = " ".join(in_words(told or cause, conf).split())
         if distributed.launched():
             distributed.report("error" if told is None else "mistake", words=words or type(cause).__name__)
         elif isinstance(cause, RankFailed):
-            end(words, 2 if cause.mistake else 1)
+            end(words, 1)
         elif told is not None:
             end(words)
         if told is not None:
@@ -203,7 +202,7 @@ def _say_goodbye(stop: Stopped) -> None:
     where = f"hydra.sweep.dir={Sweep.folder}" if Sweep.folder else f"hydra.run.dir={stop.folder}"
     again = stop.signum != signal.SIGINT and distributed.requeue()
     words = "it is in the queue again" if again else f"the same command with {where} goes on from there"
-    print(f"stopped by {stop.signum.name} {stop.words}; {words}", file=sys.stderr)
+    print(f"stopped by {stop.signum.name} {stop.where}; {words}", file=sys.stderr)
 
 
 def _end_of_sweep(folder: Path) -> None:

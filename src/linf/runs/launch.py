@@ -8,10 +8,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,41 +18,13 @@ from typing import Any
 
 from torch.distributed import TCPStore
 
+from linf.errors import RankFailed, Stopped, UsageError, stop_signals_to
+
 REPORTS = "LINF_REPORTS"
 """In the environment of ranks that `launch` started: the folder where they leave word of how they ended."""
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""What ends a run at its next step, with a checkpoint."""
-
 GRACE = 30.0
 """Seconds that ranks have to end by themselves after another one failed."""
-
-
-class Stopped(SystemExit):
-    """A signal ended the run in good order.
-
-    Args:
-        signum: the signal.
-        words: where that was, for the user.
-        folder: of the run.
-    """
-
-    def __init__(self, signum: int, words: str, folder: str) -> None:
-        super().__init__(128 + signum)  # As shells report a signal.
-        self.signum, self.words, self.folder = signal.Signals(signum), words, folder
-
-
-class RankFailed(RuntimeError):
-    """A rank ended without finishing.
-
-    Args:
-        words: why.
-        mistake: whether the user can mend it.
-    """
-
-    def __init__(self, words: str, mistake: bool) -> None:
-        super().__init__(words)
-        self.mistake = mistake
 
 
 # Who this process is
@@ -113,7 +84,8 @@ def launch(command: Sequence[str], ranks: int) -> Any:
 
     Raises:
         Stopped: a signal ended them.
-        RankFailed: one failed; its words, or those of a rank that told a mistake, are the error's.
+        UsageError: one found a mistake of the user's.
+        RankFailed: one failed.
     """
     with tempfile.TemporaryDirectory(prefix="linf-") as reports:
         shared = {
@@ -134,8 +106,8 @@ def launch(command: Sequence[str], ranks: int) -> Any:
     # Other ranks may fail for want of the one that failed first.
     first = told.get(failed) or {"kind": "error", "words": _how(failed, processes[failed].returncode)}
     if first["kind"] == "stopped":
-        raise Stopped(first["signal"], first["words"], first["folder"])
-    raise RankFailed(first["words"], first["kind"] == "mistake")
+        raise Stopped(first["signal"], first["where"], first["folder"])
+    raise (UsageError if first["kind"] == "mistake" else RankFailed)(first["words"])
 
 
 def report(kind: str, **facts: Any) -> None:
@@ -183,22 +155,8 @@ def _passed_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
             if process.poll() is None and not (signum == signal.SIGINT and sys.stdin and sys.stdin.isatty()):
                 process.send_signal(signum)
 
-    with handled(passed):
+    with stop_signals_to(passed):
         yield
-
-
-@contextmanager
-def handled(handler: Any, signals: Sequence[signal.Signals] = STOPPING) -> Iterator[None]:
-    """Answer signals in this way for a while; in another thread than the main one, which gets none, do nothing."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: Mapping[signal.Signals, Any] = {signum: signal.signal(signum, handler) for signum in signals}
-    try:
-        yield
-    finally:
-        for signum, earlier in before.items():
-            signal.signal(signum, earlier if earlier is not None else signal.SIG_DFL)
 
 
 def _free_port() -> int:

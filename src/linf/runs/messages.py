@@ -1,7 +1,6 @@
 """What a user got wrong, found before a run or in its error, in one line of words."""
 
 import difflib
-import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +12,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from linf.errors import UsageError
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-def mistake(error: BaseException) -> BaseException | None:
-    """What in an error's chain of causes the user can mend; None if nothing is."""
-    # W&B's error about a missing account has the name of ours, and Lightning's about settings speaks in words.
-    names = ("UsageError", "MisconfigurationException")
-    chain = [*_causes(error)]
-    full = next((e for e in chain if isinstance(e, OSError) and e.errno in NO_SPACE), None)
-    told = next((e for e in chain if type(e).__name__ in names), None)
-    return told or full or (error if isinstance(error, HydraException | OmegaConfBaseException) else None)
+from linf.errors import UsageError, causes, message
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -49,12 +36,6 @@ def check_settings(cfg: DictConfig) -> None:
             raise UsageError(f"{key} is {value!r}, where a number such as {usual} belongs")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def in_words(mistake: BaseException, conf: Path) -> str:
     """A `mistake` in one line.
 
@@ -62,9 +43,7 @@ def in_words(mistake: BaseException, conf: Path) -> str:
         mistake: the user's.
         conf: the primary config file.
     """
-    if isinstance(mistake, OSError) and mistake.errno in NO_SPACE:
-        return f"cannot write {mistake.filename or 'a file'}: {mistake.strerror}; what was finished before is whole"
-    text = " ".join(str(mistake).split())
+    text = message(mistake)
     if isinstance(mistake, OverrideParseException):
         return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
     if unknown := re.match(r"Could not override '([^']+)'", text):
@@ -73,7 +52,7 @@ def in_words(mistake: BaseException, conf: Path) -> str:
         return f"there is no setting {unknown[1]!r}; {hint}"
     if isinstance(mistake, HydraException | OmegaConfBaseException):
         text = _plain(text)
-        root = _plain(" ".join(str([*_causes(mistake)][-1]).split()))
+        root = _plain(" ".join(str([*causes(mistake)][-1]).split()))
         return text if root in text else f"{text}: {root}"
     return text
 

@@ -10,10 +10,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from linf.errors import UsageError
+from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
-from linf.runs.launch import Stopped
-from linf.training.callbacks.finite import StopOnSignal
+from linf.training.callbacks.signals import StopOnSignal
 
 
 class CheckpointFiles(TorchCheckpointIO):
