@@ -30,9 +30,10 @@ from linf.errors import UsageError
 from linf.metrics.networks import LPIPSNetwork
 from linf.runs import sweep as jobs
 from linf.runs.search import Search, Trial, overrides, probes, space
-from linf.runs.search.callbacks import Pruning, ValidationLPIPS
 from linf.runs.search.front import figure
+from linf.runs.search.pruning import Pruning
 from linf.runs.search.trial import REPORT, opened, worse
+from linf.training.callbacks import ValidationLPIPS
 
 OBJECTIVES = {"val/psnr": "maximize", "val/lpips": "minimize"}
 RANGES = {

@@ -3,6 +3,7 @@
 from linf.training.callbacks.checkpoint import CheckpointFiles, LastCheckpoint
 from linf.training.callbacks.ema import EMA
 from linf.training.callbacks.finite import StopAtNonFinite
+from linf.training.callbacks.lpips import ValidationLPIPS
 from linf.training.callbacks.panels import ImagePanels
 from linf.training.callbacks.progress import ProgressBar
 from linf.training.callbacks.signals import StopOnSignal
@@ -18,4 +19,5 @@ __all__ = [
     "StopAtNonFinite",
     "StopOnSignal",
     "Throughput",
+    "ValidationLPIPS",
 ]
