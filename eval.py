@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import hydra
-import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from linf.runs import entry
@@ -14,10 +12,16 @@ from linf.runs import entry
 @entry.job
 def evaluate(cfg: DictConfig) -> entry.Result | None:
     """Compose → instantiate → test."""
+    # Imported only now, so that a misspelt setting is reported without waiting for torch.
+    import pytorch_lightning as pl
+    from hydra.utils import instantiate
+
+    from linf.runs import launch
+
     pl.seed_everything(cfg.seed, workers=True)
     trainer = instantiate(cfg.trainer)
-    if ranks := entry.to_ranks(trainer, __file__):
-        return ranks[0]
+    if launch.needs_ranks(trainer):
+        return launch.run_in_ranks(trainer, __file__)
     data, task = instantiate(cfg.data), instantiate(cfg.task)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))

@@ -3,14 +3,8 @@
 from pathlib import Path
 
 import hydra
-import pytorch_lightning as pl
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-import linf
-from linf.checkpoints.initial import start_encoder_from, start_from
-from linf.checkpoints.resume import check_resumable, to_resume
-from linf.memory import keep_freed_memory
 from linf.runs import entry
 
 
@@ -18,11 +12,21 @@ from linf.runs import entry
 @entry.job
 def train(cfg: DictConfig) -> entry.Result | None:
     """Compose → instantiate → fit."""
+    # Imported only now, so that a misspelt setting is reported without waiting for torch.
+    import pytorch_lightning as pl
+    from hydra.utils import instantiate
+
+    import linf
+    from linf.checkpoints.initial import start_encoder_from, start_from
+    from linf.checkpoints.resume import check_resumable, to_resume
+    from linf.memory import keep_freed_memory
+    from linf.runs import launch
+
     keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True)
     trainer = instantiate(cfg.trainer)
-    if ranks := entry.to_ranks(trainer, __file__):
-        return ranks[0]
+    if launch.needs_ranks(trainer):
+        return launch.run_in_ranks(trainer, __file__)
     data, task = instantiate(cfg.data), instantiate(cfg.task)
     checkpoint = to_resume(cfg.ckpt_path, Path(cfg.run_dir) / "checkpoints")
     if checkpoint is not None:

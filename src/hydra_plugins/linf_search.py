@@ -118,7 +118,7 @@ class SearchSweeper(Sweeper):
         self, search: Any, arguments: list[str], trials: Mapping[int, Mapping[str, Any]], first: int
     ) -> dict[int, Mapping[str, float] | None]:
         """Run trials as jobs; what each that ended returned, None where it failed."""
-        from linf.runs import sweep as jobs
+        from linf.runs.record import read_record
 
         if not trials:
             return {}
@@ -130,11 +130,11 @@ class SearchSweeper(Sweeper):
             return {
                 number: result
                 for number, result in returned.items()
-                if result is not None or jobs.read(search.place(number)).state != "running"
+                if result is not None or read_record(search.place(number)).state != "running"
             }
         except Exception:
             # A job that Slurm ended, or whose process died, takes the others' results along, but not their records.
-            found = {number: jobs.read(search.place(number)) for number in trials}
+            found = {number: read_record(search.place(number)) for number in trials}
             if all(job.state == "new" for job in found.values()):
                 raise
             log.exception("the launcher failed")

@@ -1,6 +1,6 @@
-"""Arbitrary-scale, generative super-resolution with local implicit normalizing flows (CVPR 2023).
+"""LINF: arbitrary-scale, generative super-resolution with local implicit normalizing flows (CVPR 2023).
 
-One legend, everywhere:
+Shapes in every docstring:
 
     B    batch                       P    patch size, odd
     C    feature channels            D    3P², dimension of the flow
@@ -8,13 +8,33 @@ One legend, everywhere:
     H W  query grid, HR size         τ    sampling temperature
 
 Coordinates are (y, x) in [-1, 1]; images are [0, 1] outside the model and [-1, 1] inside. "METHOD §n" is that
-section of docs/method.md. In reading order:
-`errors`, `files`, `memory`, `flax`, `weights`, `coordinates`, `data`, `encoders`, `ensemble`, `conditioner`, `flow`,
-`inference`, `prior`, `model`, `perceptual`, `metrics`, `closed_form`, `baselines`, `published`, `checkpoints`,
-`export`, `losses`, `study`, `record`, `panels`, `report`, `distributed`, `loggers`, `search`, `task`, `callbacks`,
-`jobs`, `upscale`, `demo`, `cli`, `mistakes`, `entry`; a module imports only what stands before it.
+section of docs/method.md.
+
+A module imports from its own storey and from lower ones:
+
+    5  cli                                   the command `linf`
+    4  report, runs, demo                    tables and figures; jobs, sweeps and searches; the page
+    3  training, evaluation, upscale         the LightningModules; measuring systems; users' files
+    2  data, losses, metrics, checkpoints    batches; what is minimised; what is measured; weights in files
+    1  models, images                        the paper, torch only; reading, writing and resizing images
+    0  errors, files, memory, coordinates    how programs end; whole files and locks; free memory; pixel centres
 """
 
-from linf.checkpoints.native import load, save
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["load", "save"]
+if TYPE_CHECKING:
+    from linf.checkpoints.native import load, save
+    from linf.models.linf import LINF
+
+__all__ = ["LINF", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line answers without waiting for torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "LINF":
+        from linf.models import linf as module
+    else:
+        from linf.checkpoints import native as module
+    return globals().setdefault(name, getattr(module, name))

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import linf
 from helpers.commands import Command
-from linf.runs import sweep as jobs
+from linf.runs.record import read_record
+from linf.runs.sweep import sweep_jobs
 
 SMOKE = ("experiment=smoke", "callbacks.progress.refresh_rate=0")
 
@@ -114,15 +115,15 @@ RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "data.ba
 
 def assert_each_job_once(sweep: Path, command: Command) -> None:
     """Three seeds on two ranks each, against one process with the whole batch."""
-    assert set(jobs.of_sweep(sweep)) == {f"seed-{seed}" for seed in range(3)}
+    assert set(sweep_jobs(sweep)) == {f"seed-{seed}" for seed in range(3)}
     for seed in range(3):
         folder = sweep / f"seed-{seed}"
-        job = jobs.read(folder)
+        job = read_record(folder)
         assert job.state == "finished"
         assert len(list(folder.glob("csv/*"))) == 1, "run once"
         alone = command("train", *TINY, f"seed={seed}", "data.batch_size=4", f"hydra.run.dir=alone-{seed}")
         assert alone.status == 0, alone.err
-        expected = jobs.read(sweep.parent / f"alone-{seed}").result
+        expected = read_record(sweep.parent / f"alone-{seed}").result
         assert job.result == pytest.approx(expected, abs=1e-4)
         weights = [
             linf.load(run / "model.safetensors").state_dict()
@@ -130,4 +131,4 @@ def assert_each_job_once(sweep: Path, command: Command) -> None:
         ]
         for name, value in weights[0].items():
             torch.testing.assert_close(value, weights[1][name], atol=1e-5, rtol=1e-4)
-    assert len({json.dumps(jobs.read(sweep / f"seed-{seed}").result) for seed in range(3)}) == 3
+    assert len({json.dumps(read_record(sweep / f"seed-{seed}").result) for seed in range(3)}) == 3

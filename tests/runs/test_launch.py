@@ -13,20 +13,21 @@ import pytest
 from helpers.commands import Command, assert_in_words
 from helpers.runs import SMOKE
 from linf.errors import RankFailed, Stopped, UsageError
-from linf.runs import launch as distributed
+from linf.runs import launch as launching
+from linf.runs import ranks
 
-# A rank that needs no torch; the runs of other tests leave their word with `distributed.report`.
+# A rank that needs no torch; the runs of other tests leave their word with `ranks.report`.
 SAY = f"""
 import json, os, signal, sys, time
 rank = int(os.environ["RANK"])
 def report(kind, **facts):
-    with open(f"{{os.environ['{distributed.REPORTS}']}}/{{rank}}.json", "w") as file:
+    with open(f"{{os.environ['{ranks.REPORTS}']}}/{{rank}}.json", "w") as file:
         json.dump({{"kind": kind, **facts}}, file)
 """
 
 
 def launch(code: str, ranks: int = 2) -> object:
-    return distributed.launch([sys.executable, "-c", SAY + code], ranks)
+    return launching.launch([sys.executable, "-c", SAY + code], ranks)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def launch(code: str, ranks: int = 2) -> object:
 )
 def test_the_rank_is_known_before_ranks_have_met(environment: dict[str, str], rank: int) -> None:
     with mock.patch.dict(os.environ, environment):
-        assert distributed.rank() == rank
+        assert ranks.rank() == rank
 
 
 def test_a_slurm_job_has_a_folder_for_each_command_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,7 @@ def test_a_slurm_job_has_a_folder_for_each_command_in_it(monkeypatch: pytest.Mon
     names = []
     for arguments in (["a=1"], ["a=2"], ["a=1"]):
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        names.append(distributed.started())
+        names.append(ranks.run_name())
     assert names[0] == names[2] != names[1]
     assert all(name.startswith("slurm-42-") for name in names)
 
@@ -71,7 +72,7 @@ def test_every_rank_runs_and_the_first_reports() -> None:
     [
         ("rank and os.kill(os.getpid(), signal.SIGKILL)", "rank 1 was killed by SIGKILL", RankFailed),
         ("sys.exit(3 * rank)", "rank 1 ended with status 3", RankFailed),
-        ("rank and (report('mistake', words='too big'), sys.exit(2))", "too big", UsageError),
+        ("rank and (report('mistake', message='too big'), sys.exit(2))", "too big", UsageError),
     ],
 )
 def test_a_failed_rank_raises(code: str, words: str, error: type[Exception]) -> None:
@@ -80,7 +81,7 @@ def test_a_failed_rank_raises(code: str, words: str, error: type[Exception]) -> 
 
 
 def test_a_rank_that_fails_ends_one_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "GRACE", 0.5)
+    monkeypatch.setattr(launching, "GRACE", 0.5)
     began = time.monotonic()
     with pytest.raises(RankFailed, match="rank 1 ended with status 1"):
         launch("sys.exit(1) if rank else time.sleep(600)")
@@ -94,9 +95,9 @@ def test_signals_reach_all_ranks(tmp_path: Path) -> None:
         f" open(f'{tmp_path}/ready{{rank}}', 'w').close(); time.sleep(600)"
     )
     parent = (
-        "import sys; from linf.runs import launch as d\n"
+        "import sys; from linf.errors import Stopped; from linf.runs import launch as d\n"
         f"try: d.launch([sys.executable, '-c', {code!r}], 2)\n"
-        "except d.Stopped as stop: print(stop.signum.name, stop.where, stop.folder, stop.code)"
+        "except Stopped as stop: print(stop.signum.name, stop.where, stop.folder, stop.code)"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
     while not all((tmp_path / f"ready{rank}").exists() for rank in (0, 1)):
@@ -113,7 +114,7 @@ def test_stopped_has_a_status_that_shells_know() -> None:
 
 
 def test_only_a_job_of_slurms_queues_again() -> None:
-    assert not distributed.requeue()
+    assert not ranks.requeue()
 
 
 def test_too_few_tasks_are_told_in_words(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

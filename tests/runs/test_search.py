@@ -28,11 +28,12 @@ from helpers.runs import RANKS, SMOKE, TINY, fit, state
 from hydra_plugins.linf_search import SearchSweeper
 from linf.errors import UsageError
 from linf.metrics.networks import LPIPSNetwork
-from linf.runs import sweep as jobs
+from linf.runs.record import JobRecord, read_record, write_record
 from linf.runs.search import Search, Trial, overrides, probes, space
 from linf.runs.search.front import figure
 from linf.runs.search.pruning import Pruning
 from linf.runs.search.trial import REPORT, opened, worse
+from linf.runs.sweep import sweep_jobs
 from linf.training.callbacks import ValidationLPIPS
 
 OBJECTIVES = {"val/psnr": "maximize", "val/lpips": "minimize"}
@@ -263,7 +264,7 @@ def test_a_broken_launcher_costs_no_finished_trial(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="gone"):
         sweeper._launched(found, [], {0: {}, 1: {}}, 0)
     for number, ended in enumerate(("finished", "failed", "killed", "stopped")):
-        jobs.write(found.place(number), jobs.Job(ended, result={"val/psnr": 1.0}))
+        write_record(found.place(number), JobRecord(ended, result={"val/psnr": 1.0}))
     trials: dict[int, dict[str, Any]] = {number: {} for number in range(5)}
     assert sweeper._launched(found, [], trials, 0) == {0: {"val/psnr": 1.0}, 1: None, 2: None}
 
@@ -278,7 +279,7 @@ def test_a_job_that_outlived_its_command_stays_the_trial(tmp_path: Path) -> None
     sweeper.launcher = Refused()  # type: ignore[assignment]
     code = "import sys; from pathlib import Path; from linf.files import run_lock\n"
     code += "with run_lock(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
-    jobs.write(found.place(0), jobs.Job("running"))
+    write_record(found.place(0), JobRecord("running"))
     with subprocess.Popen(
         [sys.executable, "-c", code, str(found.place(0))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
@@ -337,7 +338,7 @@ def test_a_bad_trial_is_pruned(
     assert list(table["state"]) == ["finished"] * 3 + ["pruned"]
     assert list(table["front"]) == [True] * 3 + [False]
     assert state(tmp_path / "sweep/trial_0003/checkpoints/last.ckpt")["global_step"] == 4, "after the warm-up"
-    result = jobs.read(tmp_path / "sweep" / "trial_0003").result
+    result = read_record(tmp_path / "sweep" / "trial_0003").result
     assert table.loc[3, "val/psnr"] == pytest.approx(result["val/psnr"])
     assert table.loc[3, "val/lpips"] == pytest.approx(result["val/lpips"])
 
@@ -405,7 +406,7 @@ def test_ranks_log_the_lpips_of_all_images(command: Command, tmp_path: Path, ale
     for name, settings in {"one": ["data.batch_size=4"], "two": RANKS}.items():
         done = command("train", *given, *settings, f"hydra.run.dir={name}")
         assert done.status == 0, done.err
-    one, two = (jobs.read(tmp_path / name).result for name in ("one", "two"))
+    one, two = (read_record(tmp_path / name).result for name in ("one", "two"))
     assert one["val/lpips"] == pytest.approx(two["val/lpips"], rel=1e-4)
 
 
@@ -431,7 +432,7 @@ def test_a_search_leaves_front_table_and_figure_and_survives_a_failing_trial(
     table = pd.read_csv(tmp_path / "sweep" / "pareto.csv", index_col="trial")
     assert list(table["model.flow.patch_size"]) == [1, 2, 3]
     assert list(table["state"]) == ["finished", "failed", "finished"]
-    records = {name: job.result for name, job in jobs.of_sweep(tmp_path / "sweep").items()}
+    records = {name: job.result for name, job in sweep_jobs(tmp_path / "sweep").items()}
     assert list(records) == ["trial_0000", "trial_0001", "trial_0002"]
     for number in (0, 2):
         for name in OBJECTIVES:
@@ -442,9 +443,9 @@ def test_a_search_leaves_front_table_and_figure_and_survives_a_failing_trial(
     assert "2 of 3 trials finished" in done.out
     assert (tmp_path / "sweep" / "sweep.csv").is_file()
     # Again: nothing is left to do, or with more trials only those.
-    began = {name: job.began for name, job in jobs.of_sweep(tmp_path / "sweep").items()}
+    began = {name: job.began for name, job in sweep_jobs(tmp_path / "sweep").items()}
     again = command("train", *SEARCH, *given, ranges, "hydra.sweeper.trials=4", "hydra.sweeper.workers=4")
-    after = {name: job.began for name, job in jobs.of_sweep(tmp_path / "sweep").items()}
+    after = {name: job.began for name, job in sweep_jobs(tmp_path / "sweep").items()}
     assert set(after) - set(began) == {"trial_0003"}, again.err
     assert after == began | {"trial_0003": after["trial_0003"]}
 
@@ -469,14 +470,14 @@ def test_a_killed_search_goes_on(tmp_path: Path, alexnet: Path) -> None:
     study = optuna.load_study(study_name="search", storage=storage)
     before = study.trials
     assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
-    began = jobs.read(sweep / "trial_0000").began
+    began = read_record(sweep / "trial_0000").began
     again = process(*given, cwd=tmp_path)
     _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     after = study.trials
     assert [trial.state for trial in after] == [TrialState.COMPLETE] * 3
     assert [trial.params for trial in after[:2]] == [trial.params for trial in before]
-    assert jobs.read(sweep / "trial_0000").began == began
+    assert read_record(sweep / "trial_0000").began == began
     versions = [len(list(sweep.glob(f"trial_{number:04d}/csv/*"))) for number in range(3)]
     assert versions == [1, 2, 1], "it went on from its checkpoint"
     for number in range(3):

@@ -17,12 +17,13 @@ import linf
 from helpers.commands import Command, assert_in_words, start, wait_for
 from helpers.paths import ROOT
 from helpers.runs import ONE_EACH, RANKS, SMOKE, TINY, assert_each_job_once, same, state
-from linf.runs import sweep as jobs
 from linf.runs.entry import _folder_name
+from linf.runs.record import JobRecord, read_record, write_record
+from linf.runs.sweep import summarise, sweep_jobs
 
 
 def began(sweep: Path) -> dict[str, str | None]:
-    return {name: job.began for name, job in jobs.of_sweep(sweep).items()}
+    return {name: job.began for name, job in sweep_jobs(sweep).items()}
 
 
 # What a sweep leaves
@@ -48,10 +49,10 @@ def test_a_failing_job_is_recorded_and_the_others_go_on(swept: tuple[Path, int, 
     assert "Traceback" not in out + err
     assert "1 of 3 jobs did not finish: model.flow.patch_size-2" in err.splitlines()[-1]
     assert f"hydra.sweep.dir={sweep} runs only those" in err.splitlines()[-1]
-    states = {name: job.state for name, job in jobs.of_sweep(sweep).items()}
+    states = {name: job.state for name, job in sweep_jobs(sweep).items()}
     assert states == {f"model.flow.patch_size-{p}": "failed" if p == 2 else "finished" for p in (1, 2, 3)}
     assert "patch size 2 is not a positive odd number" in (
-        jobs.read(sweep / "model.flow.patch_size-2").error or ""
+        read_record(sweep / "model.flow.patch_size-2").error or ""
     )
     assert [linf.load(sweep / f"model.flow.patch_size-{p}/model.safetensors").patch_size for p in (1, 3)] == [
         1,
@@ -86,7 +87,7 @@ def test_a_sweep_started_again_runs_only_what_is_missing(
     after = began(swept[0])
     kept = {name for name in before if before[name] == after[name]}
     assert kept == {"model.flow.patch_size-1", "model.flow.patch_size-3"}
-    assert jobs.read(swept[0] / "model.flow.patch_size-5").state == "finished"
+    assert read_record(swept[0] / "model.flow.patch_size-5").state == "finished"
     shutil.rmtree(swept[0])
     shutil.copytree(sweep, swept[0])
 
@@ -107,7 +108,7 @@ def test_a_job_whose_settings_are_wrong_is_recorded_too(command: Command, tmp_pa
     done = command("train", "-m", *TINY, ONE_EACH, "seed=1,-1")
     assert done.status == 1
     assert "1 of 2 jobs did not finish: seed--1" in done.err.splitlines()[-1]
-    assert "seed is -1" in (jobs.read(tmp_path / "sweep" / "seed--1").error or "")
+    assert "seed is -1" in (read_record(tmp_path / "sweep" / "seed--1").error or "")
 
 
 def test_status_of_a_sweep(
@@ -126,11 +127,11 @@ def test_status_of_a_sweep(
 
 def test_the_figure_shows_what_has_no_figures_yet(tmp_path: Path) -> None:
     for name, job in {
-        "a": jobs.Job("failed", error="it broke"),
-        "b": jobs.Job("running", began="2026-01-01"),
+        "a": JobRecord("failed", error="it broke"),
+        "b": JobRecord("running", began="2026-01-01"),
     }.items():
-        jobs.write(tmp_path / name, job)
-    table = jobs.summarise(tmp_path)
+        write_record(tmp_path / name, job)
+    table = summarise(tmp_path)
     assert list(table["state"]) == ["failed", "killed"]
     assert (tmp_path / "sweep.png").is_file()
 
@@ -142,7 +143,7 @@ def test_jobs_are_named_by_what_differs(command: Command, tmp_path: Path) -> Non
     done = command("train", "-m", *TINY, ONE_EACH, "seed=3", f"init_from={tmp_path}/a.ckpt,{tmp_path}/b.ckpt")
     assert done.status == 1, "there are no such files"
     place = str(tmp_path).replace("/", "_")
-    assert set(jobs.of_sweep(tmp_path / "sweep")) == {f"init_from-{place}_{name}.ckpt" for name in "ab"}
+    assert set(sweep_jobs(tmp_path / "sweep")) == {f"init_from-{place}_{name}.ckpt" for name in "ab"}
 
 
 def test_a_folders_name_fits_a_file_system() -> None:
@@ -173,7 +174,7 @@ def test_a_killed_sweep_runs_only_what_is_missing(command: Command, tmp_path: Pa
     wait_for(tmp_path / "sweep" / "seed-1" / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    before = {name: job.state for name, job in jobs.of_sweep(tmp_path / "sweep").items()}
+    before = {name: job.state for name, job in sweep_jobs(tmp_path / "sweep").items()}
     assert before == {"seed-0": "finished", "seed-1": "killed"}
     first = began(tmp_path / "sweep")["seed-0"]
     done = command("train", *settings)
@@ -218,7 +219,7 @@ def test_a_mistake_that_only_ranks_can_find_is_one_line(tmp_path: Path) -> None:
     process = start(*TINY, *RANKS, "data.val_scales=[2]", "hydra.run.dir=run", cwd=tmp_path)
     _, errors = process.communicate(timeout=120)
     assert_in_words(process.returncode, "", errors, "1 validation images", "2 ranks", "fewer devices")
-    assert "cannot be shared among" in (jobs.read(tmp_path / "run").error or "")
+    assert "cannot be shared among" in (read_record(tmp_path / "run").error or "")
 
 
 @pytest.mark.slow
@@ -233,7 +234,7 @@ def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
     assert time.monotonic() - died < 60
     assert process.returncode == 1
     assert "rank 1 was killed by SIGKILL" in errors.splitlines()[-1]
-    assert jobs.read(tmp_path / "run").state == "failed"
+    assert read_record(tmp_path / "run").state == "failed"
 
 
 @pytest.mark.slow
@@ -247,7 +248,7 @@ def test_a_signal_stops_all_ranks_at_one_step(tmp_path: Path, signum: signal.Sig
     steps = state(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"]
     assert f"stopped by {signum.name} after step {steps}, which is saved; the same" in errors.splitlines()[-1]
     assert "Traceback" not in errors
-    assert jobs.read(tmp_path / "run").state == "stopped"
+    assert read_record(tmp_path / "run").state == "stopped"
 
 
 @pytest.mark.slow
@@ -260,7 +261,7 @@ def test_jobs_of_joblib_stop_with_their_sweep(tmp_path: Path) -> None:
     process.kill()
     process.wait()
     limit = time.monotonic() + 60
-    while any(jobs.read(last.parents[1]).state == "running" for last in lasts):
+    while any(read_record(last.parents[1]).state == "running" for last in lasts):
         assert time.monotonic() < limit
         time.sleep(0.1)
 
@@ -278,4 +279,4 @@ def test_ranks_die_with_the_process_that_started_them(tmp_path: Path) -> None:
         ["ps", "-o", "pid=,stat=", "-p", ",".join(ranks)], capture_output=True, text=True
     ).stdout
     assert not [line for line in alive.splitlines() if line.split()[1][0] != "Z"]
-    assert jobs.read(tmp_path / "run").state == "killed"
+    assert read_record(tmp_path / "run").state == "killed"

@@ -11,7 +11,7 @@ import linf
 from helpers.commands import Command
 from helpers.paths import ROOT
 from helpers.runs import SMOKE, column
-from linf.runs import sweep as jobs
+from linf.runs.record import read_record
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -69,9 +69,9 @@ def test_two_ranks_take_the_steps_of_one_process(
     one, two = (column(tmp_path / run, "train/loss") for run in ("whole", "ranks"))
     assert len(one) == len(two) == STEPS
     assert two == pytest.approx(one, abs=1e-5)
-    expected = jobs.read(tmp_path / "whole").result
+    expected = read_record(tmp_path / "whole").result
     assert "val/psnr" in expected
-    assert jobs.read(tmp_path / "ranks").result == pytest.approx(expected, abs=1e-4)
+    assert read_record(tmp_path / "ranks").result == pytest.approx(expected, abs=1e-4)
 
 
 def test_two_agents_of_torchrun_are_two_nodes_with_one_folder(tmp_path: Path) -> None:

@@ -270,10 +270,10 @@ def _report(paths: Sequence[Path], out: Path, force: bool) -> None:
 
 
 def _sweep_status(folder: Path) -> None:
-    from linf.runs import sweep as jobs
+    from linf.runs.sweep import summarise, table_text
 
-    table = jobs.summarise(folder)
-    print(jobs.told(table))
+    table = summarise(folder)
+    print(table_text(table))
     print(f"{(table['state'] == 'finished').sum()} of {len(table)} finished; {folder}/sweep.csv, sweep.png")
 
 

@@ -1,4 +1,4 @@
-"""`train.py` and `eval.py` as jobs of Hydra: one folder each, one owner, one record; over ranks and sweeps."""
+"""`train.py` and `eval.py` as Hydra jobs: one folder, one owner and one record each; over ranks and sweeps."""
 
 import functools
 import logging
@@ -20,20 +20,25 @@ from omegaconf import DictConfig, OmegaConf
 
 from linf.errors import RankFailed, Stopped, UsageError, end, find_mistake
 from linf.files import run_lock
-from linf.runs import launch as distributed
-from linf.runs import sweep as jobs
-from linf.runs.messages import check_settings, in_words
+from linf.runs import ranks
+from linf.runs.messages import check_settings, describe
+from linf.runs.record import JobRecord, read_record, recorded, write_record
+
+# What is heavy is imported where it is used: a misspelt setting is reported without it.
 
 log = logging.getLogger(__name__)
 
 Result = dict[str, float]
 """A run's figures of merit by name."""
 
+Entry = Callable[[DictConfig], Result | None]
+"""An entry point: from a composed config to the run's result."""
 
-class Mistake(SystemExit):
-    """Carries a user's mistake past Hydra, which would report it as an error of the job."""
 
-    def __init__(self, error: Exception) -> None:
+class _Mistake(SystemExit):
+    """A user's mistake on its way past Hydra, which would report an ordinary exception as an error of the job."""
+
+    def __init__(self, error: BaseException) -> None:
         super().__init__(2)
         self.error = error
 
@@ -41,48 +46,47 @@ class Mistake(SystemExit):
 # One job
 
 
-def job(entry: Callable[[DictConfig], Result | None]) -> Callable[[DictConfig], Result | None]:
-    """What stands between `hydra.main` and an entry point.
+def job(entry: Entry) -> Entry:
+    """Decorate an entry point, below ``hydra.main``: check its settings, own the run's folder, keep its record.
 
-    It checks the settings, owns the run's folder and keeps its record there. In a sweep a failing job is recorded and
-    the others go on, and one that finished before with the same settings is not run again; elsewhere a user's mistake
-    ends the run as a `Mistake`. Of several ranks the first, or the process that started them, does all this.
+    In a sweep a failing job is recorded and the others go on, and a job that finished earlier with the same settings
+    is not run again. Of several ranks only the first, or the process that started them, owns folder and record.
     """
 
     @functools.wraps(entry)
     def checked(cfg: DictConfig) -> Result | None:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
-        if multiprocessing.current_process().name.startswith("Loky"):  # joblib's
-            distributed.die_with_parent(signal.SIGTERM)
+        if multiprocessing.current_process().name.startswith("Loky"):  # A worker of joblib's launcher.
+            ranks.die_with_parent(signal.SIGTERM)
         try:
             check_settings(cfg)
-            if distributed.launched():
+            if ranks.launched():
                 result = entry(cfg)
-                distributed.report("result", result=result)
+                ranks.report("result", result=result)
                 return result
-            if distributed.rank():
+            if ranks.rank():
                 return entry(cfg)
             return _recorded(entry, cfg, sweeping)
         except Exception as error:
             if sweeping:
-                _told(error)
-                if not distributed.rank() and jobs.read(Path(cfg.run_dir)).state == "new":  # Wrong settings.
-                    overrides = list(HydraConfig.get().overrides.task)
-                    jobs.write(Path(cfg.run_dir), jobs.Job("failed", overrides, error=_words(error)))
+                _log_failure(error)
+                folder, overrides = Path(cfg.run_dir), list(HydraConfig.get().overrides.task)
+                if not ranks.rank() and read_record(folder).state == "new":  # Its settings are wrong.
+                    write_record(folder, JobRecord("failed", overrides, error=describe(error)))
                 return None
             if find_mistake(error) is None:
                 raise
-            raise Mistake(error) from None
+            raise _Mistake(error) from None
 
     return checked
 
 
-def _recorded(entry: Callable[[DictConfig], Result | None], cfg: DictConfig, sweeping: bool) -> Result | None:
+def _recorded(entry: Entry, cfg: DictConfig, sweeping: bool) -> Result | None:
     folder = Path(cfg.run_dir)
     hydra = HydraConfig.get()
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     with run_lock(folder):
-        before = jobs.read(folder)
+        before = read_record(folder)
         if sweeping and before.state == "finished" and before.settings == settings:
             log.info("finished before: %s", folder)
             return before.result
@@ -90,183 +94,159 @@ def _recorded(entry: Callable[[DictConfig], Result | None], cfg: DictConfig, swe
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
             OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")
         try:
-            with jobs.recorded(folder, hydra.overrides.task, settings, _words) as run:
-                run.result = entry(cfg) or {}
+            with recorded(folder, hydra.overrides.task, settings, describe) as record:
+                record.result = entry(cfg) or {}
         finally:
             if sweeping:
-                jobs.summarise(Path(hydra.sweep.dir))
-    return run.result
+                from linf.runs.sweep import summarise
+
+                summarise(Path(hydra.sweep.dir))
+    return record.result
 
 
-def _words(error: BaseException) -> str:
-    return " ".join(str(find_mistake(error) or error).split())
-
-
-def _told(error: Exception) -> None:
+def _log_failure(error: Exception) -> None:
     if find_mistake(error) is None and not isinstance(error, RankFailed):
         log.exception("the job failed")
     else:
-        log.error("the job failed: %s", _words(error))
-
-
-def to_ranks(trainer: Any, script: str) -> tuple[Result | None] | None:
-    """Where a trainer wants processes that nobody has started: start them, each with this job, and wait for them.
-
-    Args:
-        trainer: Lightning's.
-        script: the entry point's file.
-
-    Returns:
-        What rank 0 returned, in a tuple; None where this process is to train by itself.
-    """
-    launcher = trainer.strategy.launcher
-    wanted, tasks = trainer.num_devices * trainer.num_nodes, distributed.slurm_tasks()
-    if tasks is not None and tasks != wanted:
-        raise UsageError(
-            f"trainer.devices and num_nodes want {wanted} processes, and Slurm started {tasks}: give srun or sbatch "
-            f"--nodes={trainer.num_nodes} --ntasks-per-node={trainer.num_devices} and start with srun, see "
-            "docs/clusters.md"
-        )
-    if launcher is None or trainer.strategy.cluster_environment.creates_processes_externally:
-        return None
-    if trainer.num_nodes > 1:
-        raise UsageError(
-            f"trainer.num_nodes is {trainer.num_nodes}, and nobody started its processes: use torchrun or Slurm, see "
-            "docs/clusters.md"
-        )
-    hydra = HydraConfig.get()
-    folders = {"hydra.run.dir": hydra.runtime.output_dir, "hydra.sweep.dir": hydra.sweep.dir}
-    quoted = [f"{key}='{str(path).replace(chr(39), chr(92) + chr(39))}'" for key, path in folders.items()]
-    settings = [*hydra.overrides.task, *quoted, "hydra.mode=RUN"]
-    chosen = ["--config-name", str(hydra.job.config_name)]
-    return (distributed.launch([sys.executable, script, *chosen, *settings], trainer.num_devices),)
+        log.error("the job failed: %s", describe(error))
 
 
 # A whole command
 
 
 def run(entry: Callable[[], object], conf: Path) -> None:
-    """Run a Hydra entry point; end with status 2 and one line where the user can mend it.
+    """Run a Hydra entry point to the end of the program.
 
-    A defect of ours keeps its traceback, and everything does where HYDRA_FULL_ERROR is set. A sweep ends with its
-    table, and with status 1 unless all of its jobs have finished. A job of Slurm's that a signal ended goes back into
-    the queue, unless it was cancelled.
+    A user's mistake ends it with one line and status 2, a signal with status 128 + signal, a failed rank with one line
+    and status 1. Any other error keeps its traceback, and so does every error if HYDRA_FULL_ERROR is set. A sweep ends
+    with its table, and with status 1 unless all of its jobs have finished.
 
     Args:
-        entry: what `hydra.main` made.
-        conf: the primary config file.
+        entry: The function that ``hydra.main`` made.
+        conf: The path of the primary config file.
     """
-    Sweep.folder = None
-    _leave_out_what_no_user_can_act_on()
-    _leave_talking_to_the_first_rank()
-    # Ranks have it from the process that started them, which tells what they leave word of.
-    full = os.environ.get("HYDRA_FULL_ERROR") and not distributed.launched()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra prints and exits by itself.
+    HydraConfig.instance().cfg = None
+    _silence_warnings()
+    _silence_ranks()
+    # Ranks inherit the variable from the process that launched them.
+    full = os.environ.get("HYDRA_FULL_ERROR") and not ranks.launched()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra itself prints the error and exits.
     try:
         entry()
     except Stopped as stop:
-        if distributed.launched():
-            distributed.report("stopped", signal=stop.signum, where=stop.where, folder=stop.folder)
-        else:
-            _say_goodbye(stop)
-        raise
-    except (Exception, Mistake) as error:
-        cause = error.error if isinstance(error, Mistake) else error
+        _end_stopped(stop)
+    except KeyboardInterrupt:
+        _end_stopped(Stopped(signal.SIGINT))
+    except (Exception, _Mistake) as caught:
+        error = caught.error if isinstance(caught, _Mistake) else caught
         if full:
-            raise cause from None
-        told = find_mistake(cause)
-        words = " ".join(in_words(told or cause, conf).split())
-        if distributed.launched():
-            distributed.report("error" if told is None else "mistake", words=words or type(cause).__name__)
-        elif isinstance(cause, RankFailed):
-            end(words, 1)
-        elif told is not None:
-            end(words)
-        if told is not None:
-            raise SystemExit(2) from None
-        if Sweep.folder is None:
+            raise error from None
+        mistake = find_mistake(error)
+        if ranks.launched():
+            ranks.report("mistake" if mistake else "error", message=describe(error, conf))
+            if mistake:
+                raise SystemExit(2) from None
+        elif mistake:
+            end(describe(error, conf))
+        elif isinstance(error, RankFailed):
+            end(error, 1)
+        if _sweep_folder() is None:
             raise
         log.exception("the sweep was cut short")
-    except KeyboardInterrupt:
-        where = f"hydra.sweep.dir={Sweep.folder}" if Sweep.folder else "hydra.run.dir=… of its folder"
-        print(f"stopped by SIGINT; the same command with {where} goes on", file=sys.stderr)
-        raise SystemExit(130) from None
-    if Sweep.folder is not None:
-        _end_of_sweep(Sweep.folder)
+    if (folder := _sweep_folder()) is not None:
+        _end_sweep(folder)
 
 
-def _say_goodbye(stop: Stopped) -> None:
-    if distributed.rank():
-        # A status that tells of the signal would have srun end the first rank before it has queued again.
-        raise SystemExit(0 if distributed.by_slurm() else stop.code)
-    where = f"hydra.sweep.dir={Sweep.folder}" if Sweep.folder else f"hydra.run.dir={stop.folder}"
-    again = stop.signum != signal.SIGINT and distributed.requeue()
-    words = "it is in the queue again" if again else f"the same command with {where} goes on from there"
-    print(f"stopped by {stop.signum.name} {stop.where}; {words}", file=sys.stderr)
+def _end_stopped(stop: Stopped) -> None:
+    if ranks.launched():
+        ranks.report("stopped", signal=stop.signum, where=stop.where, folder=stop.folder)
+        raise stop from None
+    if ranks.rank():
+        # At a status other than 0 srun would end the first rank before it has put the job back into the queue.
+        raise (SystemExit(0) if ranks.is_slurm_task() else stop) from None
+    sweep = _sweep_folder()
+    setting = f"hydra.sweep.dir={sweep}" if sweep else f"hydra.run.dir={stop.folder or '<its folder>'}"
+    requeued = stop.signum != signal.SIGINT and ranks.requeue()
+    then = (
+        "the job is in the queue again" if requeued else f"the same command with {setting} goes on from there"
+    )
+    print(f"stopped by {' '.join([stop.signum.name, stop.where]).strip()}; {then}", file=sys.stderr)
+    raise stop from None
 
 
-def _end_of_sweep(folder: Path) -> None:
+def _sweep_folder() -> Path | None:
+    """Return the sweep's folder once `Sweep` has set it; Hydra restores it whenever a job has ended."""
+    return Path(HydraConfig.get().sweep.dir).absolute() if HydraConfig.initialized() else None
+
+
+def _end_sweep(folder: Path) -> None:
+    from linf.runs.sweep import summarise, table_text
+
     try:
-        table = jobs.summarise(folder)
+        table = summarise(folder)
     except UsageError:  # It was cut short before its first job began.
         raise SystemExit(1) from None
-    print(jobs.told(table))
+    print(table_text(table))
     print(f"table and figure: {folder}/sweep.csv, sweep.png")
-    searched = (folder / "pareto.csv").is_file()  # Other processes may be at the same search.
+    searched = (folder / "pareto.csv").is_file()  # Other processes may take part in the same search.
     unfinished = table.loc[~table["state"].isin(["finished", "running"] if searched else ["finished"]), "job"]
     if len(unfinished):
-        words = f"{len(unfinished)} of {len(table)} jobs did not finish: {', '.join(unfinished)}"
-        again = "goes on with what was not ended" if searched else "runs only those"
-        end(f"{words}; the same command with hydra.sweep.dir={folder} {again}", 1)
+        then = "continues with the unfinished trials" if searched else "runs only those"
+        end(
+            f"{len(unfinished)} of {len(table)} jobs did not finish: {', '.join(unfinished)}; the same command with "
+            f"hydra.sweep.dir={folder} {then}",
+            1,
+        )
 
 
 class Sweep(Callback):
-    """Hydra's hook at the start of a sweep: its jobs' folders are named by what differs between them."""
-
-    folder: Path | None = None
+    """Hydra's callback at the start of a sweep: it names the jobs' folders by the settings in which they differ."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Leave constants out of the names, and keep the folder for what `run` does at the end."""
-        if distributed.started_by_torchrun():
-            # Hydra would only warn of an ordinary error in here.
-            raise Mistake(UsageError("a sweep starts the ranks of its jobs by itself: leave torchrun out"))
-        Sweep.folder = Path(config.hydra.sweep.dir).absolute()
+        """Exclude the constant settings from the names, and make the sweep's folder known to `run`."""
+        if ranks.started_by_torchrun():
+            # Hydra turns an ordinary exception of a callback into a warning.
+            raise _Mistake(
+                UsageError("a sweep starts the ranks of its jobs by itself: run it without torchrun")
+            )
         given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
         constant = {override.key_or_group for override in given if not override.is_sweep_override()}
         excluded = ",".join(sorted(constant | {"name", "sweep"}))
         config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
+        HydraConfig.instance().set_config(config)
 
 
 def _folder_name(overrides: str) -> str:
-    """Overrides as one folder's name: no path within, and no longer than file systems allow."""
+    """Return overrides as the name of one folder, without slashes and no longer than file systems allow."""
     name = overrides.replace("/", "_") or "job"
     return name if len(name) <= 200 else f"{name[:190]}-{zlib.crc32(name.encode()):08x}"
 
 
-OmegaConf.register_new_resolver("started", distributed.started, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("started", ranks.run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 
 
-def _leave_out_what_no_user_can_act_on() -> None:
-    """Drop advertisements, and warnings about what Lightning or this project does on purpose."""
+def _silence_warnings() -> None:
+    """Hide advertisements, and warnings about what Lightning or this project does on purpose."""
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     noise = ("Tip: For seamless", "already configured with model summary callbacks")
     logger.addFilter(lambda record: not any(words in record.getMessage() for words in noise))
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
-    warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings(
-        "ignore", message=r"The `srun` command is available on your system but is not used"
-    )
-    # Metrics of validation are those of all ranks already, also of a rank that had no image at a scale.
-    warnings.filterwarnings("ignore", message=r"It is recommended to use `self.log\('val/")
-    warnings.filterwarnings("ignore", message=r"The ``compute`` method of metric PSNR was called before")
+    for pattern in (
+        r"`isinstance\(treespec, LeafSpec\)`",
+        r"Found \d+ module\(s\) in eval mode at the start of training",
+        r"Checkpoint directory .* exists and is not empty",
+        r"The `srun` command is available on your system but is not used",
+        # Metrics of validation are those of all ranks already, also of a rank that had no image at a scale.
+        r"It is recommended to use `self.log\('val/",
+        r"The ``compute`` method of metric PSNR was called before",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
 
 
-def _leave_talking_to_the_first_rank() -> None:
-    """Have the other ranks say only what went wrong, and all of them end where the process that started them does."""
-    if distributed.launched():
-        distributed.die_with_parent()
-    if distributed.rank():
+def _silence_ranks() -> None:
+    """Let ranks other than the first log errors only, and end launched ranks with the process that launched them."""
+    if ranks.launched():
+        ranks.die_with_parent()
+    if ranks.rank():
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")

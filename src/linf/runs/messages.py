@@ -1,4 +1,4 @@
-"""What a user got wrong, found before a run or in its error, in one line of words."""
+"""Messages about a user's settings: checks before a run, and Hydra's errors in one plain line."""
 
 import difflib
 import re
@@ -12,11 +12,11 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from linf.errors import UsageError, causes, message
+from linf.errors import UsageError, causes, find_mistake, message
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise UsageError if a setting was not given, or is a word or lacks its brackets where it must not."""
+    """Raise UsageError if a setting is missing, is text in place of a number, or lacks its brackets."""
     missing = [key for key, value in _settings(OmegaConf.to_container(cfg)) if value == "???"]
     if missing:
         raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
@@ -30,48 +30,49 @@ def check_settings(cfg: DictConfig) -> None:
     for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
         usual = default.get(key)
         if isinstance(usual, list) and isinstance(value, str | int | float):
-            raise UsageError(f"{key}={value} wants brackets: '{key}=[{value}]'")
+            raise UsageError(f"{key}={value} is not a list: put it in brackets, '{key}=[{value}]'")
         # Devices may be "auto" or a list of numbers.
         if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
-            raise UsageError(f"{key} is {value!r}, where a number such as {usual} belongs")
+            raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
 
 
-def in_words(mistake: BaseException, conf: Path) -> str:
-    """A `mistake` in one line.
+def describe(error: BaseException, conf: Path | None = None) -> str:
+    """Return the message of the user's mistake in an error, or of the error itself, as one line.
 
     Args:
-        mistake: the user's.
-        conf: the primary config file.
+        error: The error.
+        conf: The path of the primary config file, if the error may concern its settings.
     """
-    text = message(mistake)
+    mistake = find_mistake(error) or error
+    text = message(mistake) or type(mistake).__name__
     if isinstance(mistake, OverrideParseException):
         return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
-    if unknown := re.match(r"Could not override '([^']+)'", text):
+    if conf is not None and (unknown := re.match(r"Could not override '([^']+)'", text)):
         close = difflib.get_close_matches(unknown[1], _keys(conf), n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
         return f"there is no setting {unknown[1]!r}; {hint}"
     if isinstance(mistake, HydraException | OmegaConfBaseException):
         text = _plain(text)
-        root = _plain(" ".join(str([*causes(mistake)][-1]).split()))
+        root = _plain(message([*causes(mistake)][-1]))
         return text if root in text else f"{text}: {root}"
     return text
 
 
 def _plain(text: str) -> str:
-    """A message of Hydra's without what it says to programmers."""
+    """Return a message of Hydra's without the parts that address programmers."""
     text = text.split(" Config search path:")[0]
     text = text.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
     return re.sub(r" ?full_key: ([\w.]+)", r" (setting \1)", text)
 
 
 def _keys(conf: Path) -> list[str]:
-    """All dotted keys of the config as it stands without overrides."""
+    """Return all dotted keys of the config without overrides."""
     with initialize_config_dir(str(conf.parent), version_base="1.3"):
         return [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
 
 
 def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every dotted key below a node of plain dicts, with its value."""
+    """Yield every dotted key below a node of plain dicts, with its value."""
     for key, value in node.items() if isinstance(node, dict) else ():
         yield f"{prefix}{key}", value
         yield from _settings(value, f"{prefix}{key}.")

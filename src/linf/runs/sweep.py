@@ -1,13 +1,8 @@
-"""What a run says of itself in its folder, and a sweep's runs side by side: while they go on, and after."""
+"""A sweep's jobs side by side, while they run and after: one table and one figure."""
 
 import csv
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -15,110 +10,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from linf.errors import UsageError
-from linf.files import atomic_write, owner
+from linf.files import atomic_write
 from linf.report.style import STYLE, curve, grid, legend, look
-
-FILE = "job.json"
-"""In a run's folder: a `Job`."""
+from linf.runs.record import RECORD_FILE, JobRecord, now, read_record
 
 
-@dataclass
-class Job:
-    """A run, as its folder tells it.
-
-    Attributes:
-        state: ``running``, ``finished``, ``failed``, ``stopped`` by a signal; and as `read` finds it also ``killed``,
-            which had no time to say so, and ``new``.
-        overrides: its settings beyond the defaults.
-        settings: all of them.
-        result: its figures of merit, when it has finished.
-        error: why it failed, in words.
-        began, ended: local times, ISO 8601.
-    """
-
-    state: str = "new"
-    overrides: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    result: dict[str, float] = field(default_factory=dict)
-    error: str | None = None
-    began: str | None = None
-    ended: str | None = None
+def sweep_jobs(sweep: Path) -> dict[str, JobRecord]:
+    """Return the records of a sweep's jobs by folder name; raise UsageError if there are none."""
+    paths = sorted(sweep.glob(f"*/**/{RECORD_FILE}"))
+    if not paths:
+        raise UsageError(
+            f"no sweep in {sweep}: give the folder of a sweep, for instance outputs/train/<date>"
+        )
+    return {str(path.parent.relative_to(sweep)): read_record(path.parent) for path in paths}
 
 
-def read(folder: Path) -> Job:
-    """What the run in a folder says; of one that was killed, what is true."""
-    try:
-        job = Job(**json.loads((folder / FILE).read_text()))
-    except FileNotFoundError:
-        return Job()
-    except (OSError, ValueError, TypeError) as error:
-        return Job("killed", error=f"{folder / FILE} cannot be read: {error}")
-    if job.state == "running" and owner(folder) is None:
-        job.state = "killed"
-    return job
-
-
-def write(folder: Path, job: Job) -> None:
-    """Leave word; UsageError where the folder cannot be written."""
-    try:
-        with atomic_write(folder / FILE) as part:
-            part.write_text(json.dumps(asdict(job), indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
-@contextmanager
-def recorded(
-    folder: Path,
-    overrides: Sequence[str],
-    settings: dict[str, Any],
-    words: Callable[[BaseException], str] = str,
-) -> Iterator[Job]:
-    """Note in a folder that a run begins there, and how it ends; the block sets the ``result``.
-
-    Args:
-        folder: of the run.
-        overrides: see `Job`, as for settings.
-        settings: all of them.
-        words: for an error.
-    """
-    job = Job("running", list(overrides), settings, began=_now())
-    write(folder, job)
-    try:
-        yield job
-        job.state = "finished"
-    except SystemExit:
-        job.state = "stopped"
-        raise
-    except BaseException as error:
-        job.state, job.error = "failed", " ".join(words(error).split()) or type(error).__name__
-        raise
-    finally:
-        job.ended = _now()
-        write(folder, job)
-
-
-def _now() -> str:
-    return datetime.now().isoformat(timespec="seconds")
-
-
-# A sweep
-
-
-def of_sweep(sweep: Path) -> dict[str, Job]:
-    """The jobs of a sweep by folder name; UsageError where there are none."""
-    jobs = {
-        str(path.parent.relative_to(sweep)): read(path.parent) for path in sorted(sweep.glob(f"*/**/{FILE}"))
-    }
-    if not jobs:
-        raise UsageError(f"no sweep in {sweep}: give the folder of a sweep, such as outputs/train/<date>")
-    return jobs
-
-
-def table(sweep: Path) -> pd.DataFrame:
-    """A line for each job of a sweep: name, state, step, minutes, its latest figures, and what went wrong."""
+def sweep_table(sweep: Path) -> pd.DataFrame:
+    """Return one row per job of a sweep: name, state, step, minutes, latest figures of merit, error."""
     lines = []
-    for name, job in of_sweep(sweep).items():
+    for name, job in sweep_jobs(sweep).items():
         rows = _logged(sweep / name)
         steps = [row["step"] for row in rows if "step" in row]
         latest = {key: value for row in rows for key, value in row.items() if key.startswith("val/")}
@@ -136,17 +46,17 @@ def table(sweep: Path) -> pd.DataFrame:
     return found[[*found.columns.drop("error"), "error"]].dropna(axis="columns", how="all")
 
 
-def _minutes(job: Job) -> float | None:
+def _minutes(job: JobRecord) -> float | None:
     if job.began is None:
         return None
-    ended = job.ended or (_now() if job.state == "running" else job.began)
+    ended = job.ended or (now() if job.state == "running" else job.began)
     return round(
         (datetime.fromisoformat(ended) - datetime.fromisoformat(job.began)) / timedelta(minutes=1), 1
     )
 
 
 def _logged(run: Path) -> list[dict[str, float]]:
-    """The rows of a run's CSV files, over all its starts."""
+    """Return the rows of a run's CSV files, over all its starts."""
     rows: list[dict[str, float]] = []
     for file in sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime):
         with file.open(newline="") as lines:
@@ -154,9 +64,9 @@ def _logged(run: Path) -> list[dict[str, float]]:
     return rows
 
 
-def figure(sweep: Path) -> Figure:
-    """A sweep in one figure: how validation went in each job, and where each figure of merit came out."""
-    jobs = of_sweep(sweep)
+def sweep_figure(sweep: Path) -> Figure:
+    """Draw a sweep: the validation curve of each job, and a panel for each figure of merit."""
+    jobs = sweep_jobs(sweep)
     curves: dict[str, list[tuple[float, float]]] = {}
     for name in jobs:
         found = {
@@ -166,7 +76,7 @@ def figure(sweep: Path) -> Figure:
         }
         if found:
             curves[name] = sorted(found.items())
-    results = table(sweep).set_index("job")
+    results = sweep_table(sweep).set_index("job")
     merits = [key for key in results.select_dtypes("number") if key not in ("step", "minutes")][:3]
     with matplotlib.rc_context(STYLE):
         panels = bool(curves) + len(merits) or 1
@@ -189,17 +99,17 @@ def figure(sweep: Path) -> Figure:
 
 
 def summarise(sweep: Path) -> pd.DataFrame:
-    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return its `table`."""
-    found = table(sweep)
+    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return its `sweep_table`."""
+    found = sweep_table(sweep)
     with atomic_write(sweep / "sweep.csv") as part:
         found.to_csv(part, index=False)
     with atomic_write(sweep / "sweep.png") as part:
-        figure(sweep).savefig(part, format="png")
+        sweep_figure(sweep).savefig(part, format="png")
     return found
 
 
-def told(table: pd.DataFrame) -> str:
-    """A sweep's `table` to be printed; errors stand below it."""
+def table_text(table: pd.DataFrame) -> str:
+    """Return a `sweep_table` as text, with the errors below it."""
     errors = table["error"].dropna() if "error" in table else pd.Series(dtype=str)
     with pd.option_context("display.width", 200):
         lines = [table.drop(columns="error", errors="ignore").to_string(index=False, na_rep="")]

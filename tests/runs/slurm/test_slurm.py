@@ -14,7 +14,7 @@ import pytest
 from helpers.commands import Command
 from helpers.paths import ROOT
 from helpers.runs import ONE_EACH, RANKS, SMOKE, TINY, assert_each_job_once, assert_same_end, state
-from linf.runs import sweep as jobs
+from linf.runs.record import read_record
 
 pytestmark = pytest.mark.slurm
 HERE = Path(__file__).parent
@@ -113,7 +113,7 @@ def test_two_ranks_share_one_folder_and_are_one_process(
     assert [path.name for path in (tmp_path / "outputs" / "smoke").iterdir()] == [folder.name]
     assert len(list(folder.glob("csv/*"))) == 1
     assert command("train", *TINY, "data.batch_size=4", "hydra.run.dir=alone").status == 0
-    assert jobs.read(folder).result == pytest.approx(jobs.read(tmp_path / "alone").result, abs=1e-4)
+    assert read_record(folder).result == pytest.approx(read_record(tmp_path / "alone").result, abs=1e-4)
 
 
 @pytest.mark.parametrize("reason", ["preempted", "out of time"])
@@ -133,7 +133,7 @@ def test_a_requeued_job_ends_like_an_undisturbed_one(
     assert 0 < stopped < 150
     written = end(slurm, tmp_path, job)
     assert written.startswith("COMPLETED"), written
-    assert f"after step {stopped}, which is saved; it is in the queue again" in written
+    assert f"after step {stopped}, which is saved; the job is in the queue again" in written
     assert "Traceback" not in written
     assert len(list(folder.glob("csv/*"))) == 2
     whole = command("train", *LONG, f"data.batch_size={2 * ranks}", "hydra.run.dir=whole")
@@ -142,7 +142,7 @@ def test_a_requeued_job_ends_like_an_undisturbed_one(
         assert_same_end(tmp_path / "whole", folder)
     else:
         assert state(folder / "checkpoints" / "last.ckpt")["global_step"] == 150
-        assert jobs.read(folder).result == pytest.approx(jobs.read(tmp_path / "whole").result, abs=1e-3)
+        assert read_record(folder).result == pytest.approx(read_record(tmp_path / "whole").result, abs=1e-3)
 
 
 def test_a_cancelled_job_saves_and_stays_cancelled(slurm: Slurm, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_cancelled_job_saves_and_stays_cancelled(slurm: Slurm, tmp_path: Path)
     wait((folder / "checkpoints" / "last.ckpt").exists)
     slurm("scancel", job)
     assert end(slurm, tmp_path, job).startswith("CANCELLED")
-    assert jobs.read(folder).state == "stopped"
+    assert read_record(folder).state == "stopped"
     time.sleep(8)
     assert shown(slurm, job, "JobState") == "CANCELLED"
 

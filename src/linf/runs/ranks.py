@@ -1,0 +1,95 @@
+"""What a process knows of its rank before the ranks have met: who started it, its number, the run's folder."""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+REPORTS = "LINF_REPORTS"
+"""Names the environment variable that holds the folder for `report`; `linf.runs.launch` sets it for its ranks."""
+
+
+def launched() -> bool:
+    """Tell whether `linf.runs.launch` started this process as one of the ranks of a job."""
+    return REPORTS in os.environ
+
+
+def started_by_torchrun() -> bool:
+    """Tell whether an agent of torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def is_slurm_task() -> bool:
+    """Tell whether this process is a task of a Slurm job; a shell in an allocation is not."""
+    return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def slurm_tasks() -> int | None:
+    """Return how many processes Slurm started for this job, or None if Slurm did not start this process."""
+    if not is_slurm_task() or launched() or started_by_torchrun():
+        return None
+    return int(os.environ.get("SLURM_NTASKS", 1))
+
+
+def rank() -> int:
+    """Return the number of this process among those of the job, from 0 up."""
+    names = ("RANK", "SLURM_PROCID") if is_slurm_task() else ("RANK", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if name in os.environ), 0)
+
+
+def run_name() -> str:
+    """Return the name of the run's folder, the same on all ranks: its start time, or its Slurm job.
+
+    A Slurm job that is requeued keeps the name.
+    """
+    if is_slurm_task():  # Several commands in one job each have their own folder.
+        return f"slurm-{os.environ['SLURM_JOB_ID']}-{zlib.crc32(repr(sys.argv[1:]).encode()):08x}"
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        from torch.distributed import TCPStore
+
+        # torchrun keeps a store for the ranks of all nodes, which outlives their restarts.
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+        store.compare_set("linf/started", "", stamp)
+        return store.get("linf/started").decode()
+    return stamp
+
+
+def report(kind: str, **facts: Any) -> None:
+    """Report to the launching process how this rank ended.
+
+    Args:
+        kind: ``result``, ``stopped``, ``mistake`` or ``error``.
+        **facts: ``result``; ``signal``, ``where`` and ``folder``; ``message``.
+    """
+    path = Path(os.environ[REPORTS]) / f"{rank()}.json"
+    path.write_text(json.dumps({"kind": kind, **facts}))
+
+
+def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
+    """Have the Linux kernel send this process a signal when its parent dies, for whatever reason."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
+
+
+def requeue() -> bool:
+    """Put this Slurm job back into the queue; return False outside of one, or if it was cancelled or timed out.
+
+    Slurm counts a job as finished that it preempts with a grace time and that ends within it without this call.
+    """
+    if not is_slurm_task():
+        return False
+    job = os.environ["SLURM_JOB_ID"]
+    shown = subprocess.run(
+        ["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True
+    ).stdout
+    if "JobState=RUNNING " not in shown:
+        return False
+    return subprocess.run(["scontrol", "requeue", job], capture_output=True).returncode == 0

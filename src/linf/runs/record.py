@@ -1,0 +1,97 @@
+"""A run's record, ``job.json`` in its folder: settings, state, result, error."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from linf.errors import UsageError, message
+from linf.files import atomic_write, owner
+
+RECORD_FILE = "job.json"
+
+
+@dataclass
+class JobRecord:
+    """A run as its folder describes it.
+
+    Attributes:
+        state: ``new``, ``running``, ``finished``, ``failed``, ``stopped`` by a signal, or ``killed``, which left no
+            time to write down another state.
+        overrides: The settings of the command.
+        settings: All settings.
+        result: The run's figures of merit by name, once it has finished.
+        error: The message of what made it fail.
+        began: The local time of the start, ISO 8601.
+        ended: The local time of the end.
+    """
+
+    state: str = "new"
+    overrides: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    began: str | None = None
+    ended: str | None = None
+
+
+def read_record(folder: Path) -> JobRecord:
+    """Return the record in a run's folder; ``running`` becomes ``killed`` if no process holds the folder."""
+    path = folder / RECORD_FILE
+    try:
+        record = JobRecord(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return JobRecord()
+    except (OSError, ValueError, TypeError) as error:
+        return JobRecord("killed", error=f"{path} cannot be read: {error}")
+    if record.state == "running" and owner(folder) is None:
+        record.state = "killed"
+    return record
+
+
+def write_record(folder: Path, record: JobRecord) -> None:
+    """Write a record to a run's folder; raise UsageError if it cannot be written."""
+    try:
+        with atomic_write(folder / RECORD_FILE) as part:
+            part.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def recorded(
+    folder: Path,
+    overrides: Sequence[str],
+    settings: dict[str, Any],
+    describe: Callable[[BaseException], str] = message,
+) -> Iterator[JobRecord]:
+    """Record that a run begins in a folder, and how the block ends; the block sets the ``result``.
+
+    Args:
+        folder: The run's folder.
+        overrides: The settings of the command.
+        settings: All settings.
+        describe: Makes the message of an error.
+    """
+    record = JobRecord("running", list(overrides), settings, began=now())
+    write_record(folder, record)
+    try:
+        yield record
+        record.state = "finished"
+    except SystemExit:
+        record.state = "stopped"
+        raise
+    except BaseException as error:
+        record.state, record.error = "failed", describe(error) or type(error).__name__
+        raise
+    finally:
+        record.ended = now()
+        write_record(folder, record)
+
+
+def now() -> str:
+    """Return the local time, ISO 8601, to the second."""
+    return datetime.now().isoformat(timespec="seconds")
