@@ -53,7 +53,7 @@ def served(*arguments: str) -> Iterator[str]:
         finally:
             server.terminate()
             out, err = server.communicate(timeout=60)
-        assert (server.returncode, out, err) == (130, "", "")
+        assert (server.returncode, out, err) == (143, "", "")
 
 
 @contextmanager

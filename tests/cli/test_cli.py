@@ -11,9 +11,10 @@ import torch
 
 import linf
 from helpers.commands import Linf, Outcome, assert_in_words
-from helpers.paths import REFERENCE
+from helpers.paths import REFERENCE, ROOT
 from linf import cli
 from linf.checkpoints.published import to_published
+from linf.images.write import FORMATS
 from linf.models.baselines import LIIF, LIIFConditioner
 from linf.models.encoders import EDSR
 from linf.models.linf import LINF
@@ -214,7 +215,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
     def defect(*_: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(cli, "_kind", defect)
+    monkeypatch.setattr("linf.cli.info._kind", defect)
     with pytest.raises(ZeroDivisionError, match="ours"):
         run("info", checkpoint)
 
@@ -223,7 +224,7 @@ def test_an_interrupt_is_no_traceback(run: Linf, checkpoint: Path, monkeypatch: 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_any", interrupted)
+    monkeypatch.setattr("linf.checkpoints.native.load_any", interrupted)
     assert run("info", checkpoint) == Outcome(130, "", "")
 
 
@@ -264,3 +265,49 @@ def test_a_reader_that_has_seen_enough(checkpoint: Path) -> None:
     command = f"{sys.executable} -m linf info {checkpoint} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# Every command answers at once
+
+HEAVY = {"torch", "numpy", "PIL", "pandas", "matplotlib", "hydra", "omegaconf", "pytorch_lightning", "optuna"}
+
+
+@pytest.mark.parametrize(
+    "name", ["", "upscale", "demo", "info", "convert", "export", "report", "sweep", "weights"]
+)
+def test_help_imports_nothing_heavy(name: str) -> None:
+    code = (
+        "import sys; from linf.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    arguments = [*name.split(), "--help"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.startswith(f"usage: linf {name}".rstrip())
+    assert not HEAVY & set(done.stderr.split())
+
+
+def test_the_formats_in_the_help_are_those_that_are_written(run: Linf) -> None:
+    text = " ".join(run("upscale", "--help").out.split())
+    assert f"{', '.join([*FORMATS][:-1])} or {[*FORMATS][-1]}" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "seconds"),
+    [(("-m", "linf", "--help"), 0.5), ((str(ROOT / "train.py"), "task.optimzer.lr=1"), 3)],
+)
+def test_answers_that_need_no_model_are_quick(
+    tmp_path: Path, command: tuple[str, ...], seconds: float
+) -> None:
+    def cpu() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    times = []
+    for _ in range(2):
+        before = cpu()
+        subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, timeout=120)
+        times.append(cpu() - before)
+    assert min(times) <= seconds

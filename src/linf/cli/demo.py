@@ -1,26 +1,29 @@
-"""The command ``linf demo``: the page, served on this machine until Ctrl-C."""
+"""The command ``linf demo``: the page, served on this machine until a signal."""
 
-import contextlib
 import os
 import signal
 import socket
 import tempfile
 import threading
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
+from typing import Any, NoReturn
 
-from linf.checkpoints.native import load
 from linf.cli.options import chosen_device
-from linf.errors import UsageError
-from linf.models.linf import LINF
+from linf.errors import Stopped, UsageError
 
 
-def options(parser: ArgumentParser) -> None:
-    """Add the options of ``linf demo``."""
+def add_demo(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    parser = commands.add_parser(
+        "demo",
+        help="a page to try the model on",
+        description="Serve a page on this machine: drop an image, choose a scale, move the temperature.",
+    )
     parser.add_argument(
         "--model",
         default="default",
         metavar="FILE",
-        help="a .ckpt, .safetensors or published .pth of a LINF (default: the one that comes with linf)",
+        help="default, or a .ckpt, .safetensors or published .pth of a LINF",
     )
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 up")
     parser.add_argument(
@@ -30,15 +33,14 @@ def options(parser: ArgumentParser) -> None:
         help="0.0.0.0 lets other machines in (default: 127.0.0.1)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
-    parser.add_argument("--open", action="store_true", help="show it in the browser")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.set_defaults(run=_demo)
 
 
-def demo(given: Namespace) -> None:
-    """Run the command as parsed.
+def _demo(given: Namespace) -> NoReturn:
+    from linf.checkpoints.native import load
+    from linf.models.linf import LINF
 
-    Raises:
-        UsageError: Gradio is missing, the model has no flow, or the address cannot be had.
-    """
     if given.port is not None and not 1 <= given.port <= 65535:
         raise UsageError(f"--port {given.port} is not a number from 1 to 65535")
     device = chosen_device(given.device)
@@ -57,7 +59,8 @@ def demo(given: Namespace) -> None:
                 raise
             raise UsageError("linf demo needs Gradio: pip install 'linf[demo]'") from error
         blocks = page(model.to(device))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _stop)
         try:
             # Gradio would try port after port at an address that is not this machine's.
             family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
@@ -82,6 +85,12 @@ def demo(given: Namespace) -> None:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"cannot serve at {asked}: {reason}; give another --port or --host") from error
         print(f"{address}, until Ctrl-C", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
+        try:
             threading.Event().wait()
-    os._exit(130)  # As shells report an interrupt, without waiting for images that are being enlarged.
+        except Stopped as stop:
+            status = stop.code
+    os._exit(status)  # Without waiting for images that are being enlarged.
+
+
+def _stop(signum: int, _: object) -> NoReturn:
+    raise Stopped(signum)

@@ -15,12 +15,12 @@ LARGEST = 1000.0
 """Scale beyond which a slip of the keyboard is likelier than a wish."""
 
 
-class Job(NamedTuple):
-    """One image."""
+class Input(NamedTuple):
+    """One image to enlarge."""
 
-    source: Path
+    path: Path
     folder: Path
-    """Where what comes out goes, unless it goes to one file."""
+    """The folder of its outputs, unless ``--out`` names a file."""
 
 
 class Size(NamedTuple):
@@ -67,23 +67,23 @@ def parse_size(scale: float | None, size: str | None) -> Size:
     return Size(width=wide, height=tall)
 
 
-def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Job], Path | None]:
+def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Input], Path | None]:
     """The images in order, each once, and the one file that comes out, if `--out` names one."""
     if "-" in inputs:
         if len(inputs) > 1:
             raise UsageError("- is stdin, one image: give it alone")
         target = PIPE if out is None else Path(out)
         folder = target.is_dir() or (target != PIPE and target.suffix.lower() not in FORMAT_BY_SUFFIX)
-        return [Job(PIPE, target if folder else Path())], None if folder else target
-    found: dict[Path, Job] = {}
+        return [Input(PIPE, target if folder else Path())], None if folder else target
+    found: dict[Path, Input] = {}
     only_files = True
     for word in inputs:
         path = Path(word)
         if path.is_dir():
             only_files = False
             root = Path(out) if out is not None else _beside(path, size)
-            for job in _walk(path, root):
-                found.setdefault(job.source.absolute(), job)
+            for image in _walk(path, root):
+                found.setdefault(image.path.absolute(), image)
             continue
         paths = [path]
         if not path.exists() and glob.has_magic(word):
@@ -93,12 +93,9 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Jo
         elif not path.exists():
             raise UsageError(f"there is no file or folder {word}")
         for path in paths:
-            job = Job(path, Path(out) if out is not None else path.parent)
-            found.setdefault(path.absolute(), job)
+            found.setdefault(path.absolute(), Input(path, Path(out) if out is not None else path.parent))
     if not found:
-        raise UsageError(
-            f"no image in {', '.join(inputs)}: {', '.join(sorted(IMAGE_SUFFIXES))} are looked for"
-        )
+        raise UsageError(f"no image in {', '.join(inputs)}: {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
     if out is None or Path(out).is_dir() or out.endswith("/"):
         return list(found.values()), None
     single = len(found) == 1 and only_files
@@ -107,9 +104,7 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Jo
             raise UsageError(f"--out {out} is one file, and {len(found)} images are given: give a folder")
         return list(found.values()), Path(out)
     if Path(out).is_file() or (Path(out).suffix and single):
-        raise UsageError(
-            f"--out {out} is neither a folder nor a file with one of {', '.join(FORMAT_BY_SUFFIX)}"
-        )
+        raise UsageError(f"--out {out} is neither a folder nor a file with one of {', '.join(FORMAT_BY_SUFFIX)}")
     return list(found.values()), None
 
 
@@ -120,11 +115,11 @@ def _beside(folder: Path, size: Size) -> Path:
     return folder.with_name(f"{folder.name}_{word}")
 
 
-def _walk(folder: Path, root: Path) -> Iterator[Job]:
+def _walk(folder: Path, root: Path) -> Iterator[Input]:
     """All images in a folder, however deep, but for those that came out before."""
     out, home = root.resolve(), folder.resolve()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         came_out = home in out.parents and out in path.resolve().parents
         if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not came_out and path.is_file():
-            yield Job(path, root / path.relative_to(folder).parent)
+            yield Input(path, root / path.relative_to(folder).parent)

@@ -1,0 +1,65 @@
+"""The command ``linf convert``: the model in a checkpoint in another format."""
+
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from linf.cli.options import check_output
+from linf.errors import UsageError
+from linf.files import atomic_write
+
+
+def add_convert(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    parser = commands.add_parser(
+        "convert",
+        help="any checkpoint to .safetensors or the published .pth",
+        description="Write the model in a checkpoint in another format, chosen by the suffix of OUT.",
+    )
+    parser.add_argument("source", type=Path, metavar="IN", help="a .ckpt, .safetensors or published .pth")
+    parser.add_argument("out", type=Path, metavar="OUT", help="NAME.safetensors, or NAME.pth as published")
+    parser.add_argument(
+        "--prior", type=Path, metavar="FILE", help="also take the prior of a LINF from this file"
+    )
+    parser.add_argument(
+        "--mean",
+        type=Path,
+        metavar="FILE",
+        help="average the weights with those of this checkpoint, for instance of stage 2 and the stage 1 before it",
+    )
+    parser.add_argument("--half", action="store_true", help="weights in half precision, .safetensors only")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(given: Namespace) -> None:
+    import torch
+    from safetensors import SafetensorError
+
+    from linf.checkpoints.initial import average_with
+    from linf.checkpoints.native import load, save
+    from linf.checkpoints.published import to_published
+
+    out = given.out
+    if out.suffix not in (".safetensors", ".pth"):
+        raise UsageError(
+            f"cannot write {out}: end its name in .safetensors, or in .pth for the published format"
+        )
+    if given.half and out.suffix == ".pth":
+        raise UsageError("the published format has single precision: leave out --half, or write .safetensors")
+    check_output(out, given.force)
+    model = load(given.source, given.prior)
+    if given.mean is not None:
+        average_with(given.mean, model)
+    try:
+        if out.suffix == ".safetensors":
+            save(model, out, half=given.half)
+        else:
+            content = io.BytesIO()
+            torch.save(to_published(model), content)
+            with atomic_write(out) as part:
+                part.write_bytes(content.getbuffer())
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
+    print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")

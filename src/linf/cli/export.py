@@ -1,0 +1,45 @@
+"""The command ``linf export``: a LINF as a graph that runs without this package."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from linf.cli.options import check_output
+from linf.errors import UsageError
+
+
+def add_export(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    parser = commands.add_parser(
+        "export",
+        help="a model as a graph that runs without linf: torch.export or ONNX",
+        description="Write a LINF as one graph of lr, size, temperature and z, for any of their sizes; the file "
+        "describes them. It is checked against the model first. The graph takes whole images, without tiles: memory "
+        "grows with the output. A learned prior is left out.",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="default, or a .ckpt, .safetensors or published .pth of a LINF"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="NAME.pt2 for torch.export.load, or NAME.onnx")
+    parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: the lowest possible)")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT")
+    parser.set_defaults(run=_export)
+
+
+def _export(given: Namespace) -> None:
+    from linf.checkpoints.export import OPSET, export
+    from linf.checkpoints.native import load
+
+    out = given.out
+    check_output(out, given.force)
+    if given.opset is not None and out.suffix == ".pt2":
+        raise UsageError("--opset is of ONNX: leave it out, or write .onnx")
+    model = load(given.model)
+    try:
+        worst = export(model, out, opset=OPSET if given.opset is None else given.opset)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
+    checked = "not checked: install onnxruntime to have it checked"
+    if worst is not None:
+        checked = f"in its check at most {worst:.1e} from the model"
+    print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB, {checked}")

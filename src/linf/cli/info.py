@@ -1,0 +1,67 @@
+"""The command ``linf info``: the model in a checkpoint, its settings and its size."""
+
+from __future__ import annotations
+
+import zipfile
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def add_info(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    parser = commands.add_parser(
+        "info", help="what a checkpoint is", description="Tell what a checkpoint is."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .safetensors or published .pth")
+    parser.set_defaults(run=_info)
+
+
+def _info(given: Namespace) -> None:
+    from linf.checkpoints.native import load_any, resolve_path
+    from linf.models.prior import UNet
+
+    file = resolve_path(given.file)
+    model = load_any(file)
+    kind, facts = _kind(file)
+    config: dict[str, Any] = {"prior": model.config} if isinstance(model, UNet) else model.config
+    parts = {"prior": model} if isinstance(model, UNet) else dict(model.named_children())
+    rows = [("file", f"{file}, {file.stat().st_size / 1e6:,.1f} MB"), ("kind", kind), ("model", _name(model))]
+    for part, module in parts.items():
+        settings = {key: value for key, value in config.get(part, {}).items() if key != "name"}
+        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+        rows.append((part, f"{_name(module)}{': ' * bool(listed)}{listed}; {_count(module)}"))
+    rows += [("total", _count(model)), *facts.items()]
+    width = max(len(key) for key, _ in rows)
+    print("\n".join(f"{key:{width}}  {value}" for key, value in rows))
+
+
+def _name(module: nn.Module) -> str:
+    return type(module).__name__
+
+
+def _count(module: nn.Module) -> str:
+    return f"{sum(p.numel() for p in module.parameters()):,} parameters"
+
+
+def _kind(file: Path) -> tuple[str, dict[str, Any]]:
+    """Return which program wrote a checkpoint, and what it holds beside the model."""
+    import torch
+
+    if file.suffix == ".safetensors":
+        return "weights saved by this project (safetensors)", {}
+    # Where the format allows, the weights stay on the disk.
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    if "state_dict" in content:
+        facts = {"epoch": content.get("epoch"), "step": content.get("global_step")}
+        if "current_model_state" in content:
+            facts["weights"] = "averaged (EMA)"
+        kind = "a training run of this project (Lightning)"
+    else:
+        facts = {"epoch": content.get("epoch")}
+        inner = content.get("model") or {}
+        kind = "published prior" if "prior_model" in content else f"published {inner.get('name', 'model')}"
+    return kind, {key: value for key, value in facts.items() if value is not None}

@@ -1,0 +1,34 @@
+"""The command ``linf report``: evaluations side by side, in tables, figures and one page."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+
+def add_report(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    parser = commands.add_parser(
+        "report",
+        help="evaluations to tables, figures and one page",
+        description="Put evaluations side by side: DIR/index.html, DIR/figures/ and DIR/tables/.",
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="a folder of eval.py's, or one that holds several"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        metavar="DIR",
+        help="the report's folder (default: report)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace an older report")
+    parser.set_defaults(run=_report)
+
+
+def _report(given: Namespace) -> None:
+    from linf import report
+
+    runs = report.find_runs(given.runs)
+    page = report.write(runs, given.out, force=given.force)
+    print(f"{page}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")

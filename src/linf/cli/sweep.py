@@ -1,0 +1,29 @@
+"""The command ``linf sweep``: the jobs of a sweep, running or not."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+
+def add_sweep(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    parser = commands.add_parser(
+        "sweep", help="the jobs of a sweep", description="Look into a sweep's folder."
+    )
+    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    status = actions.add_parser(
+        "status",
+        help="every job: state, step, figures, errors",
+        description="Show the state of a sweep's jobs, running or not; write DIR/sweep.csv and DIR/sweep.png.",
+    )
+    status.add_argument("folder", type=Path, metavar="DIR", help="the sweep's folder")
+    status.set_defaults(run=_status)
+
+
+def _status(given: Namespace) -> None:
+    from linf.runs.sweep import summarise, table_text
+
+    table = summarise(given.folder)
+    print(table_text(table))
+    finished = (table["state"] == "finished").sum()
+    print(f"{finished} of {len(table)} finished; {given.folder}/sweep.csv, sweep.png")

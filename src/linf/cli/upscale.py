@@ -1,0 +1,150 @@
+"""The command ``linf upscale``: its options, their ranges, and the model that they choose."""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from linf.cli.options import chosen_device
+from linf.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from linf.models.super_resolver import SuperResolver
+    from linf.upscale.enlarge import Ask
+
+
+def add_upscale(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    parser = commands.add_parser(
+        "upscale",
+        help="enlarge images",
+        description="Enlarge images. Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the "
+        "format can. Status 1 if an image failed, each with a line on stderr.",
+    )
+    parser.add_argument(
+        "input",
+        nargs="+",
+        metavar="IN",
+        help="file, folder (with its subfolders), glob in quotes, or - for stdin",
+    )
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--scale", type=float, metavar="S", help="1 or more, for instance 3.7")
+    size.add_argument("--size", metavar="WxH", help="4096x (the width), x2160 (the height) or 4096x2160")
+    parser.add_argument(
+        "--model",
+        default="default",
+        metavar="FILE",
+        help="default, bicubic, or a .ckpt, .safetensors or published .pth",
+    )
+    parser.add_argument(
+        "--out", metavar="FILE|DIR", help="or - for stdout (default: NAME_x3.7 beside NAME; - for stdin)"
+    )
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help="png, jpg, webp or tiff (default: by the name of OUT, or else of IN; png to stdout)",
+    )
+    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of jpg and webp (default: 95)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="0 gives the mean, more gives more texture; usually 0 to 1 (default: 0, with --samples 0.8)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="samples of each image, with seeds from --seed up"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument(
+        "--uncertainty", action="store_true", help="also write NAME_uncertainty.png, a map of the deviation"
+    )
+    parser.add_argument(
+        "--tile",
+        default="auto",
+        metavar="N",
+        help="side in pixels of the tiles encoded at once (default: auto)",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="default: auto, bfloat16 on a GPU that supports it",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.set_defaults(run=_upscale)
+
+
+def _upscale(given: Namespace) -> None:
+    from linf.images.write import FORMATS, FORMAT_BY_SUFFIX
+    from linf.upscale.inputs import PIPE, parse_size, planned
+    from linf.upscale.run import upscale
+
+    if given.format not in (None, *FORMATS):
+        raise UsageError(f"--format {given.format} is not one of {', '.join(FORMATS)}")
+    size = parse_size(given.scale, given.size)
+    if not 1 <= given.quality <= 100:
+        raise UsageError(f"--quality {given.quality} is not a whole number from 1 to 100")
+    device = chosen_device(given.device)
+    ask = _ask(given, device)
+    images, out = planned(given.input, given.out, size)
+    named = FORMAT_BY_SUFFIX[out.suffix.lower()] if out not in (None, PIPE) else None
+    if named is not None and given.format not in (None, named):
+        raise UsageError(f"--out {out} and --format {given.format} contradict each other: give one of them")
+    if out == PIPE and (ask.samples > 1 or ask.uncertainty):
+        raise UsageError("stdout takes one image: give --out FOLDER with --samples and --uncertainty")
+    if out == PIPE and sys.stdout.isatty():
+        raise UsageError("stdout is a terminal, which shows no image: redirect it, or give --out FILE")
+    model = _model(given.model, ask).to(device)
+    failed = upscale(
+        model, images, size, ask, out=out, form=given.format, quality=given.quality, force=given.force
+    )
+    if failed:
+        if len(images) > 1:
+            print(f"{failed} of {len(images)} images failed", file=sys.stderr)
+        sys.stdout.flush()
+        raise SystemExit(1)
+
+
+def _ask(given: Namespace, device: torch.device) -> Ask:
+    """Return the options that concern the model; raise UsageError if one is out of its range."""
+    import torch
+
+    from linf.models.super_resolver import check_temperatures
+    from linf.upscale.enlarge import Ask
+
+    if given.samples < 1:
+        raise UsageError(f"--samples {given.samples} is not a whole number from 1 up")
+    if not 0 <= given.seed < 2**63 - given.samples:
+        raise UsageError(f"--seed {given.seed} is not a whole number from 0 to {2**63 - 1 - given.samples}")
+    tau = given.temperature if given.temperature is not None else 0.8 if given.samples > 1 else 0.0
+    check_temperatures(tau)
+    if given.samples > 1 and tau == 0:
+        raise UsageError("at --temperature 0 all samples are the same: ask for one, or give more than 0")
+    tile = None
+    if given.tile != "auto":
+        if not re.fullmatch(r"\d{1,9}", given.tile) or int(given.tile) < 16:
+            raise UsageError(f"--tile {given.tile} is neither auto nor a whole number from 16 up")
+        tile = int(given.tile)
+    half = given.dtype == "bfloat16"
+    if given.dtype == "auto" and device.type == "cuda":
+        half = torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = torch.bfloat16 if half else None
+    return Ask(tau, given.samples, given.seed, given.uncertainty, tile, device, dtype)
+
+
+def _model(name: str, ask: Ask) -> SuperResolver:
+    """Return the model of ``--model``; raise UsageError if it cannot be loaded, or cannot do what is asked."""
+    from linf.checkpoints.native import load
+    from linf.models.baselines import Bicubic
+
+    model: SuperResolver = Bicubic() if name == "bicubic" else load(name)
+    if not model.dim and (ask.temperature > 0 or ask.samples > 1 or ask.uncertainty):
+        raise UsageError(
+            f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
+        )
+    return model

