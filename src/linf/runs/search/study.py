@@ -1,11 +1,10 @@
 """The study that processes share, stop and take up again, one folder for each of its trials."""
 
-import fcntl
 import math
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from linf.errors import UsageError
-from linf.files import atomic_write, owner, run_lock
+from linf.files import atomic_write, lock, owner, run_lock
 from linf.report.style import STYLE
 from linf.runs.search.front import figure
 from linf.runs.search.space import Space, overrides
@@ -111,13 +110,9 @@ class Search:
                         f"{told} has another kind of range for {key}: keep it, {remedy}"
                     ) from error
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time."""
-        (self.folder / ".search").mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".search" / "lock", "w") as lock:
-            fcntl.lockf(lock, fcntl.LOCK_EX)
-            yield
+    def _alone(self) -> AbstractContextManager[None]:
+        """Let one process at a time into the block."""
+        return lock(self.folder / ".search" / "lock")
 
     @contextmanager
     def taken(self, most: int) -> Iterator[dict[int, dict[str, Any]]]:

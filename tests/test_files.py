@@ -1,0 +1,52 @@
+"""The lock that processes and threads wait for."""
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from linf.files import lock
+
+HOLDING = "import sys, time; from pathlib import Path; from linf.files import lock\n" + (
+    "with lock(Path(sys.argv[1])): print(1, flush=True); time.sleep(float(sys.argv[2]))"
+)
+
+
+def hold(path: Path, seconds: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDING, str(path), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1\n"
+    return process
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    process = hold(path, 0.5)
+    with lock(path):
+        assert process.wait(timeout=5) == 0
+
+
+def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
+    process = hold(tmp_path / "lock", 600)
+    process.kill()
+    process.wait()
+    with lock(tmp_path / "lock"):
+        pass
+
+
+def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
+    inside, most = 0, 0
+
+    def enter(_: int) -> None:
+        nonlocal inside, most
+        with lock(tmp_path / "lock"):
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.01)
+            inside -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, range(8)))
+    assert most == 1
