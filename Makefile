@@ -40,9 +40,10 @@ test-all: $(READY)  ## Run every test, the slow ones too
 test-slurm: $(READY)  ## Run the tests on a Slurm of their own (Debian: apt-get install slurm-wlm munge)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm
 
-lint: $(READY)  ## Check style and formatting
+lint: $(READY)  ## Check style, formatting and which module imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: $(READY)  ## Mend style and formatting
 	$(BIN)/ruff check --fix .
