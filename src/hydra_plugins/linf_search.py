@@ -1,4 +1,4 @@
-"""`linf.runs.search` as a sweeper of Hydra, which admits them in this namespace only: ``conf/sweep/search.yaml``."""
+"""`linf.runs.search` as a Hydra sweeper, for ``conf/sweep/search.yaml``; Hydra finds plugins in this namespace only."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -14,23 +14,23 @@ from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-# Hydra loads this file at the start of every program of its own: what is heavy is imported where it is used.
+# Hydra imports this file in every program that uses Hydra: what is heavy is imported where it is used.
 
 log = logging.getLogger(__name__)
 
 
 class SearchSweeper(Sweeper):
-    """Asks a study for trials, has Hydra's launcher run them as jobs, and tells the study what came out.
+    """Takes trials from a study, runs them as jobs by Hydra's launcher, and returns their results to the study.
 
     Args:
-        trials: see `linf.runs.search.Search`, as for what is not named here.
-        workers: trials at a time, as far as the launcher can.
-        storage: of the study.
-        study: its name.
-        seed: of the search.
-        objectives: two figures of merit.
-        space: see `linf.runs.search.space`; what the command itself sets is left out.
-        sampler: called with ``seed``.
+        trials: The number of trials, see `linf.runs.search.Search`.
+        workers: The number of trials at a time, if the launcher can run several.
+        storage: The storage of the study.
+        study: The study's name.
+        seed: The seed of the search.
+        objectives: Two figures of merit.
+        space: The ranges, see `linf.runs.search.space`; those of settings in the command are left out.
+        sampler: Makes Optuna's sampler from a ``seed``.
     """
 
     config: DictConfig
@@ -60,7 +60,7 @@ class SearchSweeper(Sweeper):
         }
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra hands a sweeper."""
+        """Keep what Hydra passes to a sweeper."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
@@ -68,16 +68,16 @@ class SearchSweeper(Sweeper):
         """Search until all trials are taken.
 
         Args:
-            arguments: the command's settings.
+            arguments: The command's overrides.
 
         Raises:
-            UsageError: one of the search's settings is wrong.
+            UsageError: A setting of the search is wrong.
         """
         from linf.errors import UsageError
         from linf.runs.search import Search, space
 
         if self.workers < 1:
-            raise UsageError(f"workers are {self.workers}: give 1 or more")
+            raise UsageError(f"workers is {self.workers}: give 1 or more")
         given = OverridesParser.create(self.hydra_context.config_loader).parse_overrides(arguments)
         if many := next((override.input_line for override in given if override.is_sweep_override()), None):
             raise UsageError(f"a search takes one value of each setting, not {many}: see hydra.sweeper.space")
@@ -85,7 +85,9 @@ class SearchSweeper(Sweeper):
         ranges = space({key: of for key, of in self.space.items() if key.lstrip("+") not in fixed})
         job = self._composed(arguments, ranges)
         search = Search(Path(self.config.hydra.sweep.dir), space=ranges, **self.settings)
-        instantiate(job.callbacks.get("lpips"))  # Or each trial would find out that there are no weights.
+        instantiate(
+            job.callbacks.get("lpips")
+        )  # Fails now rather than in each trial if there are no weights.
         OmegaConf.save(self.config, search.folder / "multirun.yaml")
         count = 0
         while True:
@@ -104,7 +106,7 @@ class SearchSweeper(Sweeper):
         log.info("%d of %d trials finished, %d on the front: %s", finished, len(table), front, where)
 
     def _composed(self, arguments: list[str], ranges: Any) -> DictConfig:
-        """A job's config, after one with each choice has been composed: before a trial is asked for."""
+        """Return a job's config, after composing one with each choice to check them before the first trial."""
         from linf.runs.search import overrides, probes
 
         loader = self.hydra_context.config_loader
@@ -117,7 +119,7 @@ class SearchSweeper(Sweeper):
     def _launched(
         self, search: Any, arguments: list[str], trials: Mapping[int, Mapping[str, Any]], first: int
     ) -> dict[int, Mapping[str, float] | None]:
-        """Run trials as jobs; what each that ended returned, None where it failed."""
+        """Run trials as jobs; return the result of each that ended, None if it failed."""
         from linf.runs.record import read_record
 
         if not trials:
@@ -126,19 +128,19 @@ class SearchSweeper(Sweeper):
         try:
             launched = self.launcher.launch(batch, initial_job_idx=first)
             returned = {number: job.return_value for number, job in zip(trials, launched, strict=True)}
-            # A job is refused where one that a killed command left behind still runs: that one is the trial.
+            # A job is refused while one that a killed command left behind still runs: that one is the trial.
             return {
                 number: result
                 for number, result in returned.items()
                 if result is not None or read_record(search.place(number)).state != "running"
             }
         except Exception:
-            # A job that Slurm ended, or whose process died, takes the others' results along, but not their records.
+            # If Slurm ends a job, or its process dies, the other jobs' results are lost, but not their records.
             found = {number: read_record(search.place(number)) for number in trials}
             if all(job.state == "new" for job in found.values()):
                 raise
             log.exception("the launcher failed")
-            # One that still runs, or never ran, stays with the study for whoever takes it next.
+            # A trial that still runs, or never ran, stays in the study for the next process that takes it.
             return {
                 number: job.result if job.state == "finished" else None
                 for number, job in found.items()

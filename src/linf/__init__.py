@@ -20,6 +20,7 @@ A module imports from its own storey and from lower ones:
     0  errors, files, memory, coordinates    how programs end; whole files and locks; free memory; pixel centres
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,8 +34,5 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: the command line answers without waiting for torch."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "LINF":
-        from linf.models import linf as module
-    else:
-        from linf.checkpoints import native as module
-    return globals().setdefault(name, getattr(module, name))
+    module = "linf.models.linf" if name == "LINF" else "linf.checkpoints.native"
+    return globals().setdefault(name, getattr(import_module(module), name))

@@ -30,9 +30,9 @@ from linf.errors import UsageError
 from linf.metrics.networks import LPIPSNetwork
 from linf.runs.record import JobRecord, read_record, write_record
 from linf.runs.search import Search, Trial, overrides, probes, space
-from linf.runs.search.front import figure
+from linf.runs.search.front import front_figure
 from linf.runs.search.pruning import Pruning
-from linf.runs.search.trial import REPORT, opened, worse
+from linf.runs.search.trial import REPORT, open_storage, worse
 from linf.runs.sweep import sweep_jobs
 from linf.training.callbacks import ValidationLPIPS
 
@@ -85,7 +85,7 @@ def test_the_front_is_what_nothing_beats(tmp_path: Path, ways: tuple[str, str]) 
     assert table.loc[41, "val/psnr"] == 99
     assert table.loc[40, list(OBJECTIVES)].isna().all()
     # Nothing lies beyond the line.
-    line = figure(table, found.objectives).axes[0].lines[2]
+    line = front_figure(table, found.objectives).axes[0].lines[2]
     x, y = STEP_LOOKUP_MAP[line.get_drawstyle()](*line.get_xydata().T)
     sign = [1 if way == "maximize" else -1 for way in ways]
     assert len(line.get_xdata()) == sum(expected)
@@ -131,7 +131,7 @@ def test_ranges_and_their_settings() -> None:
         ({"lr": {"low": 2, "high": 1}}, "low must be below high"),
         ({"lr": {"low": 1, "high": 1}}, "low must be below high"),
         ({"lr": {"low": 0, "high": 1, "log": True}}, "above 0"),
-        ({"lr": {"low": 1, "high": 2, "step": 3}}, "step fit"),
+        ({"lr": {"low": 1, "high": 2, "step": 3}}, "step must fit"),
         ({"lr": {"low": "1", "high": 2}}, "numbers"),
         ({"lr": {"low": 1}}, "give {low: …, high: …}"),
         ({"lr": {"low": 1, "high": 2, "lgo": True}}, "lgo"),
@@ -155,7 +155,7 @@ def test_mistakes_about_a_study(tmp_path: Path) -> None:
     told("upwards: choose maximize or minimize", objectives={"val/psnr": "upwards", "val/lpips": "minimize"})
     told("give two", objectives={"val/psnr": "maximize"})
     told("give 1 or more", trials=0)
-    told("is no database's URL: give sqlite:///FILE", storage="search.db")
+    told("is not a database's URL: give sqlite:///FILE", storage="search.db")
     told("cannot be opened: unable to open", storage=f"sqlite:///{tmp_path}/nowhere/search.db")
     told(r"nosuch://me:\*\*\*@host/name cannot be opened", storage="nosuch://me:secret@host/name")
     told(f"has its trials in {tmp_path}/one: give hydra.sweep.dir=", "another", storage=url)
@@ -374,7 +374,7 @@ def test_a_storage_that_does_not_answer_stops_no_training(
             (tmp_path / "search.db").write_bytes(b"no database" * 1000)
 
     assert fit(config, Unplug(), pruning).global_step == 2
-    assert "does not hear of step 2" in caplog.text
+    assert "cannot report step 2 to the study" in caplog.text
 
 
 # LPIPS after a validation
@@ -466,7 +466,7 @@ def test_a_killed_search_goes_on(tmp_path: Path, alexnet: Path) -> None:
     wait_for(sweep / "trial_0001" / "checkpoints" / "last.ckpt", killed)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    storage = opened(f"sqlite:///{sweep}/search.db")
+    storage = open_storage(f"sqlite:///{sweep}/search.db")
     study = optuna.load_study(study_name="search", storage=storage)
     before = study.trials
     assert [trial.state for trial in before] == [TrialState.COMPLETE, TrialState.RUNNING]
@@ -519,8 +519,8 @@ def test_workers_of_joblib(command: Command, tmp_path: Path, alexnet: Path) -> N
         (["+hydra.sweeper.space={task.optimzer.lr:{low:1,high:2}}"], "did you mean 'task.optimizer.lr'?"),
         (["+hydra.sweeper.space={encoder:{choices:[edsr,ersd]}}"], "ersd"),
         (["hydra.sweeper.objectives={val/psnr:up}"], "val/psnr: up"),
-        (["hydra.sweeper.workers=0"], "workers are 0"),
-        (["hydra.sweeper.storage=search.db"], "is no database's URL"),
+        (["hydra.sweeper.workers=0"], "workers is 0"),
+        (["hydra.sweeper.storage=search.db"], "is not a database's URL"),
         (["seed=0,1"], "seed=0,1"),
         (["callbacks.lpips.weights=nowhere.pth"], "nowhere.pth"),
         ([], "linf weights fetch alexnet"),

@@ -88,7 +88,7 @@ def _demo(given: Namespace) -> NoReturn:
         try:
             threading.Event().wait()
         except Stopped as stop:
-            status = stop.code
+            status = 128 + stop.signum
     os._exit(status)  # Without waiting for images that are being enlarged.
 
 

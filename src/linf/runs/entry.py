@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from linf.errors import RankFailed, Stopped, UsageError, end, find_mistake
 from linf.files import run_lock
 from linf.runs import ranks
-from linf.runs.messages import check_settings, describe
+from linf.runs.messages import check_settings, error_line
 from linf.runs.record import JobRecord, read_record, recorded, write_record
 
 # What is heavy is imported where it is used: a misspelt setting is reported without it.
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 Result = dict[str, float]
 """A run's figures of merit by name."""
 
-Entry = Callable[[DictConfig], Result | None]
+EntryPoint = Callable[[DictConfig], Result | None]
 """An entry point: from a composed config to the run's result."""
 
 
@@ -46,7 +46,7 @@ class _Mistake(SystemExit):
 # One job
 
 
-def job(entry: Entry) -> Entry:
+def job(entry: EntryPoint) -> EntryPoint:
     """Decorate an entry point, below ``hydra.main``: check its settings, own the run's folder, keep its record.
 
     In a sweep a failing job is recorded and the others go on, and a job that finished earlier with the same settings
@@ -72,7 +72,7 @@ def job(entry: Entry) -> Entry:
                 _log_failure(error)
                 folder, overrides = Path(cfg.run_dir), list(HydraConfig.get().overrides.task)
                 if not ranks.rank() and read_record(folder).state == "new":  # Its settings are wrong.
-                    write_record(folder, JobRecord("failed", overrides, error=describe(error)))
+                    write_record(folder, JobRecord("failed", overrides, error=error_line(error)))
                 return None
             if find_mistake(error) is None:
                 raise
@@ -81,7 +81,7 @@ def job(entry: Entry) -> Entry:
     return checked
 
 
-def _recorded(entry: Entry, cfg: DictConfig, sweeping: bool) -> Result | None:
+def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | None:
     folder = Path(cfg.run_dir)
     hydra = HydraConfig.get()
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
@@ -94,7 +94,7 @@ def _recorded(entry: Entry, cfg: DictConfig, sweeping: bool) -> Result | None:
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
             OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")
         try:
-            with recorded(folder, hydra.overrides.task, settings, describe) as record:
+            with recorded(folder, hydra.overrides.task, settings, error_line) as record:
                 record.result = entry(cfg) or {}
         finally:
             if sweeping:
@@ -108,7 +108,7 @@ def _log_failure(error: Exception) -> None:
     if find_mistake(error) is None and not isinstance(error, RankFailed):
         log.exception("the job failed")
     else:
-        log.error("the job failed: %s", describe(error))
+        log.error("the job failed: %s", error_line(error))
 
 
 # A whole command
@@ -143,11 +143,11 @@ def run(entry: Callable[[], object], conf: Path) -> None:
             raise error from None
         mistake = find_mistake(error)
         if ranks.launched():
-            ranks.report("mistake" if mistake else "error", message=describe(error, conf))
+            ranks.report("mistake" if mistake else "error", message=error_line(error, conf))
             if mistake:
                 raise SystemExit(2) from None
         elif mistake:
-            end(describe(error, conf))
+            end(error_line(error, conf))
         elif isinstance(error, RankFailed):
             end(error, 1)
         if _sweep_folder() is None:

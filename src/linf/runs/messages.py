@@ -36,7 +36,7 @@ def check_settings(cfg: DictConfig) -> None:
             raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
 
 
-def describe(error: BaseException, conf: Path | None = None) -> str:
+def error_line(error: BaseException, conf: Path | None = None) -> str:
     """Return the message of the user's mistake in an error, or of the error itself, as one line.
 
     Args:

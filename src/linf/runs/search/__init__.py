@@ -1,4 +1,4 @@
-"""Multi-objective search: a study that processes share, stop and take up again, and the Pareto front it leaves."""
+"""Multi-objective search: a study that several processes share, can be resumed, and ends in a Pareto front."""
 
 from linf.runs.search.space import overrides, probes, space
 from linf.runs.search.study import Search

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from linf.report.style import COLOURS, GREY, grid, label_points, legend
 
 
-def figure(table: pd.DataFrame, objectives: Mapping[str, str]) -> Figure:
-    """A search in one figure: every trial by its two objectives, and the front as the bound of what was reached."""
-    (x, y), ways = objectives, list(objectives.values())
+def front_figure(table: pd.DataFrame, objectives: Mapping[str, str]) -> Figure:
+    """Draw a search: every trial by its two objectives, and the Pareto front as a line."""
+    (x, y), directions = objectives, list(objectives.values())
     entries = []
     drawn, (axis,) = grid(1, 1, (6.0, 4.0))
     finished = table["state"] == "finished"
@@ -24,8 +24,8 @@ def figure(table: pd.DataFrame, objectives: Mapping[str, str]) -> Figure:
             lines = axis.plot(table.loc[chosen, x], table.loc[chosen, y], linestyle="", **style)
             entries.append((lines[0], label))
     front = table[table["front"]].sort_values([x, y])
-    # Between two of the front's trials only the one further on is at least as good in x.
-    steps = "steps-pre" if ways[0] == "maximize" else "steps-post"
+    # Between two trials of the front, only the later one is at least as good in x.
+    steps = "steps-pre" if directions[0] == "maximize" else "steps-post"
     if len(front):
         line = axis.plot(front[x], front[y], drawstyle=steps, color=COLOURS[0], marker="o", markersize=6)
         entries.append((line[0], "Pareto front, with the trials' numbers"))
@@ -33,10 +33,10 @@ def figure(table: pd.DataFrame, objectives: Mapping[str, str]) -> Figure:
     axis.set_title("better ↗", loc="right", color=GREY)
     axis.margins(0.12)
     axis.ticklabel_format(useOffset=False)
-    if ways[0] == "minimize":
+    if directions[0] == "minimize":
         axis.invert_xaxis()
         axis.set_xlabel(f"{x}, axis reversed →")
-    if ways[1] == "minimize":
+    if directions[1] == "minimize":
         axis.invert_yaxis()
         axis.set_ylabel(f"{y}, axis reversed ↑")
     if entries:

@@ -1,4 +1,4 @@
-"""Early stopping of a search's trials."""
+"""Lightning's callback that stops a trial of a search early."""
 
 import logging
 from collections.abc import Callable
@@ -14,17 +14,21 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(Callback):
-    """Tells the study of a search each validation's figures, and stops a trial that trails behind the others.
+    """Reports each validation's figures to the study of a search, and stops a trial that trails behind the others.
 
-    That is one whose every objective is worse than the median of the others at the same step. Of several ranks the
-    first speaks to the storage, and all stop together. Where the storage does not answer, the training goes on.
+    A trial trails if it is worse in every objective than the median of the others at the same step. Of several ranks
+    only the first talks to the storage, and all stop together. If the storage does not answer, training goes on.
 
     Args:
-        storage: the study's, its URL; given by the search, as are study and trial. Without a trial nothing is done.
-        study: its name.
-        trial: its number.
-        startup_trials: others that must have come as far; None never stops a trial.
-        warmup_steps: up to which none is stopped.
+        storage: The URL of the study's storage. The search sets it, and the study and the trial; without them the
+            callback does nothing.
+        study: The study's name.
+        trial: The trial's number.
+        startup_trials: The number of other trials that must have come as far; None never stops a trial.
+        warmup_steps: The number of steps before which no trial is stopped.
+
+    Raises:
+        UsageError: A number is out of its range.
     """
 
     def __init__(
@@ -46,24 +50,24 @@ class Pruning(Callback):
         self.startup_trials, self.warmup_steps = startup_trials, warmup_steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End at once what was stopped before, and killed before it could end."""
+        """Stop at once if the trial was stopped earlier but killed before it ended."""
         self._agree(trainer, pl_module, lambda trial: trial.pruned())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report, and stop if it trails."""
+        """Report the figures, and stop if the trial trails."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         step = trainer.global_step
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        # What has been trained to its end is whole.
-        whole = step == trainer.max_steps or (
+        # A trial that has been trained to its end is complete.
+        complete = step == trainer.max_steps or (
             trainer.current_epoch + 1 == trainer.max_epochs
             and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         )
 
         def trails(trial: Trial) -> bool:
             trial.report(step, figures)
-            if self.startup_trials is None or whole or step <= self.warmup_steps:
+            if self.startup_trials is None or complete or step <= self.warmup_steps:
                 return False
             stops = trial.trails(step, self.startup_trials)
             if stops:
@@ -83,7 +87,7 @@ class Pruning(Callback):
             try:
                 wish = stops(self.trial)
             except STORAGE_FAILED as error:
-                log.warning("the study does not hear of step %d: %s", trainer.global_step, error)
+                log.warning("cannot report step %d to the study: %s", trainer.global_step, error)
         agreed = torch.tensor(wish, device=pl_module.device, dtype=torch.int32)
         if trainer.strategy.reduce(agreed, reduce_op="max").item():
             trainer.should_stop = True

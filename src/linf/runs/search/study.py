@@ -1,4 +1,4 @@
-"""The study that processes share, stop and take up again, one folder for each of its trials."""
+"""The study of a search, which several processes can share, stop and resume; each trial has a folder."""
 
 import math
 import warnings
@@ -11,9 +11,7 @@ from typing import Any
 import matplotlib
 import optuna
 import pandas as pd
-from optuna.distributions import (
-    check_distribution_compatibility,
-)
+from optuna.distributions import check_distribution_compatibility
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
@@ -22,9 +20,9 @@ from optuna.trial import TrialState
 from linf.errors import UsageError
 from linf.files import atomic_write, lock, owner, run_lock
 from linf.report.style import STYLE
-from linf.runs.search.front import figure
+from linf.runs.search.front import front_figure
 from linf.runs.search.space import Space, overrides
-from linf.runs.search.trial import PRUNED, latest, opened
+from linf.runs.search.trial import PRUNED, latest, open_storage
 
 DIRECTIONS = ("maximize", "minimize")
 
@@ -40,21 +38,21 @@ STATES = {
 class Search:
     """A study in a folder, from which any number of processes take trials; a trial's folder is named by its number.
 
-    What a process takes is its own until it ends, whatever ends it: the trials of one that was killed are the first
-    that another takes. A trial is a function of the seed, its number and the trials before.
+    A process owns the trials it takes until it ends, for whatever reason; trials of a killed process are the first
+    that another one takes. A trial depends on the seed, its number and the trials before.
 
     Args:
-        folder: of the search, which all its processes see.
-        storage: a database's URL; None for SQLite's file ``search.db`` in the folder.
-        name: of the study there.
-        objectives: two figures of merit, each ``maximize`` or ``minimize``.
-        space: see `space`.
-        sampler: called with ``seed``.
-        seed: of the search.
-        trials: in all, with those that are pruned or fail.
+        folder: The folder of the search, which all its processes share.
+        storage: A database's URL; None for SQLite's file ``search.db`` in the folder.
+        name: The study's name in the storage.
+        objectives: Two figures of merit, each ``maximize`` or ``minimize``.
+        space: The search space, see `linf.runs.search.space`.
+        sampler: Makes Optuna's sampler from a ``seed``.
+        seed: The seed of the search.
+        trials: The number of trials, including those that are pruned or fail.
 
     Raises:
-        UsageError: the storage cannot be opened, or its study of that name is another search.
+        UsageError: The storage cannot be opened, or its study of that name is another search.
     """
 
     def __init__(
@@ -69,8 +67,10 @@ class Search:
         seed: int = 0,
         trials: int,
     ) -> None:
-        if wrong := [f"{key}: {way}" for key, way in objectives.items() if way not in DIRECTIONS]:
-            raise UsageError(f"no direction is {', '.join(wrong)}: choose {' or '.join(DIRECTIONS)}")
+        if wrong := [
+            f"{key}: {direction}" for key, direction in objectives.items() if direction not in DIRECTIONS
+        ]:
+            raise UsageError(f"unknown direction {', '.join(wrong)}: choose {' or '.join(DIRECTIONS)}")
         if len(objectives) != 2:
             raise UsageError(f"the objectives are {', '.join(objectives) or 'none'}: give two")
         if trials < 1:
@@ -80,11 +80,11 @@ class Search:
         self.url = storage or f"sqlite:///{self.folder}/search.db"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)
-        with self._alone():  # Two that both make the tables would stumble over each other.
+        with self._alone():  # Two processes cannot both create the tables.
             self.study = optuna.create_study(
                 study_name=name,
-                storage=opened(self.url),
-                directions=[StudyDirection[way.upper()] for way in self.objectives.values()],
+                storage=open_storage(self.url),
+                directions=[StudyDirection[direction.upper()] for direction in self.objectives.values()],
                 load_if_exists=True,
             )
             self._check()
@@ -92,22 +92,22 @@ class Search:
             self.study.set_metric_names(list(self.objectives))
 
     def _check(self) -> None:
-        told = f"the study {self.name!r}"
+        this = f"the study {self.name!r}"
         remedy = "or start another one with hydra.sweeper.study=NAME"
         before = self.study.user_attrs.get("folder", str(self.folder))
         if before != str(self.folder) and Path(before).is_dir():
-            raise UsageError(f"{told} has its trials in {before}: give hydra.sweep.dir={before}, {remedy}")
-        ways = [direction.name.lower() for direction in self.study.directions]
-        named = dict(zip(self.study.metric_names or self.objectives, ways, strict=False))
+            raise UsageError(f"{this} has its trials in {before}: give hydra.sweep.dir={before}, {remedy}")
+        directions = [direction.name.lower() for direction in self.study.directions]
+        named = dict(zip(self.study.metric_names or self.objectives, directions, strict=False))
         if named != self.objectives:
-            raise UsageError(f"{told} has other objectives, {named}: give those, {remedy}")
+            raise UsageError(f"{this} has other objectives, {named}: give those, {remedy}")
         for trial in self.study.get_trials(deepcopy=False):
             for key in set(self.space) & set(trial.distributions):
                 try:
                     check_distribution_compatibility(trial.distributions[key], self.space[key])
                 except ValueError as error:
                     raise UsageError(
-                        f"{told} has another kind of range for {key}: keep it, {remedy}"
+                        f"{this} has another kind of range for {key}: keep it, {remedy}"
                     ) from error
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -116,24 +116,24 @@ class Search:
 
     @contextmanager
     def taken(self, most: int) -> Iterator[dict[int, dict[str, Any]]]:
-        """Trials for this process to run while the block lasts: those that nobody runs any more, then new ones.
+        """Take trials to run during the block: first those that no process runs any more, then new ones.
 
         Args:
-            most: how many.
+            most: The largest number of trials.
 
         Yields:
-            Parameters by number; none where all trials are taken.
+            The parameters by number; none if all trials are taken.
         """
         with ExitStack() as claims:
             with self._alone():
                 begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
                 idle = {t.number for t in begun if t.state == TrialState.RUNNING and not self._runs(t.number)}
-                # Read again: what nobody has now may have been finished since it was read.
+                # Read again: an idle trial may have been finished since it was read.
                 still = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
                 left = [trial for trial in still if trial.number in idle]
                 mine = {trial.number: trial.params for trial in left[:most]}
                 for number in range(len(begun), min(self.trials, len(begun) + most - len(mine))):
-                    # By number, or a second process, or this one when it goes on, would draw the first trials again.
+                    # Seeded by number, or another process, or this one resumed, would draw the first trials again.
                     seed = zlib.crc32(f"{self.seed} {number}".encode())
                     self.study.sampler = self.sampler(seed=seed)
                     trial = self.study.ask(self.space)
@@ -146,28 +146,28 @@ class Search:
         return self.folder / ".search" / self.place(number).name
 
     def _runs(self, number: int) -> bool:
-        """Whether a process has a trial, or a job that it left behind still runs."""
+        """Tell whether a process owns a trial, or a job that a process left behind still runs."""
         return any(owner(place) for place in (self._claim(number), self.place(number)))
 
     def place(self, number: int) -> Path:
-        """A trial's folder."""
+        """Return a trial's folder."""
         return self.folder / f"trial_{number:04d}"
 
     def job(self, number: int, params: Mapping[str, Any]) -> list[str]:
-        """A trial as settings of a command: its parameters, where its `Trial` is found, and its folder."""
-        told = {"storage": self.url, "study": self.name}
-        found = {key: "'" + value.replace("'", "\\'") + "'" for key, value in told.items()} | {
+        """Return a trial as overrides of a command: its parameters, its place in the study, its folder."""
+        study = {"storage": self.url, "study": self.name}
+        found = {key: "'" + value.replace("'", "\\'") + "'" for key, value in study.items()} | {
             "trial": number
         }
         pruning = [f"callbacks.pruning.{key}={value}" for key, value in found.items()]
         return [*overrides(params), *pruning, f"hydra.sweep.subdir={self.place(number).name}"]
 
     def tell(self, number: int, result: Mapping[str, float] | None) -> None:
-        """Enter what came out of a trial; one without its objectives, or whose are not finite, has failed.
+        """Store a trial's result; a trial without all objectives, or with one that is not finite, has failed.
 
         Args:
-            number: of the trial.
-            result: its figures; what is missing is taken from its last validation. None for a trial that failed.
+            number: The trial's number.
+            result: Its figures of merit; missing ones are taken from its last validation. None for a failed trial.
         """
         trial = self.study.get_trials(deepcopy=False)[number]
         found = latest(trial) | dict(result or {})
@@ -180,7 +180,7 @@ class Search:
             self.study.tell(number, values)
 
     def table(self) -> pd.DataFrame:
-        """A line for each trial, by number: state, whether on the front, objectives, parameters."""
+        """Return one row per trial: state, whether it is on the front, objectives, parameters."""
         trials = self.study.get_trials(deepcopy=False)
         front = {trial.number for trial in self.study.best_trials}
         rows = []
@@ -194,10 +194,10 @@ class Search:
 
     def summarise(self) -> pd.DataFrame:
         """Write ``pareto.csv`` and ``pareto.png`` to the search's folder, and return the `table`."""
-        with self._alone():  # Or an older table might take the place of a newer one.
+        with self._alone():  # Otherwise an older table might replace a newer one.
             table = self.table()
             with atomic_write(self.folder / "pareto.csv") as part:
                 table.to_csv(part)
             with atomic_write(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
-                figure(table, self.objectives).savefig(part, format="png")
+                front_figure(table, self.objectives).savefig(part, format="png")
         return table

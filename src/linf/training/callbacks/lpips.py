@@ -13,16 +13,16 @@ from linf.metrics.metric import LPIPS
 
 
 class ValidationLPIPS(Callback):
-    """Logs ``val/lpips`` after each validation: the mean over its images at all scales, of one sample each.
+    """Logs ``val/lpips`` after each validation: the mean over its images at all scales, with one sample of each.
 
     Args:
-        temperature: of the sample.
-        backbone: see `linf.metrics.networks.LPIPSNetwork`, as for weights.
-        weights: of the backbone.
-        seed: of the latents; each image and scale has its own, the same each time.
+        temperature: The temperature of the samples.
+        backbone: The network, see `linf.metrics.networks.LPIPSNetwork`.
+        weights: The file of the network's weights; None to find it.
+        seed: The seed; each image and scale has its own latents, the same at every validation.
 
     Raises:
-        UsageError: there are no such weights.
+        UsageError: The weights cannot be found.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class ValidationLPIPS(Callback):
         self.metric = LPIPS(backbone, weights)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin anew, beside the model."""
+        """Reset the metric, on the model's device."""
         self.metric.to(pl_module.device)
         self.metric.reset()
 
@@ -51,7 +51,7 @@ class ValidationLPIPS(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count in one image."""
+        """Add one image."""
         # As `Evaluation` seeds them.
         seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode())
         sr = pl_module.model.sample(  # type: ignore[operator, union-attr]
