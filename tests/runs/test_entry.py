@@ -170,6 +170,42 @@ def test_a_defect_of_ours_keeps_its_traceback(
         command("eval", *EVAL, "data.test_scales=[2]")
 
 
+@pytest.mark.parametrize(("module", "mistake"), [("linf.models.flow", True), ("torch.nn", False)])
+def test_a_value_error_of_the_torch_core_is_one_line(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch, module: str, mistake: bool
+) -> None:
+    names: dict[str, Any] = {"__name__": module}
+    exec("def refuse(*_, **__): raise ValueError('the size is 0: give 1 or more')", names)
+    monkeypatch.setattr("linf.evaluation.evaluation.measure", names["refuse"])
+    if mistake:
+        done = command("eval", *EVAL, "data.test_scales=[2]")
+        assert_in_words(done.status, done.out, done.err, "the size is 0: give 1 or more")
+    else:
+        with pytest.raises(ValueError, match="the size is 0"):
+            command("eval", *EVAL, "data.test_scales=[2]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "setting"),
+    [
+        (("hydra.run.dir=run",), "hydra.run.dir"),
+        (("-m", "hydra.sweep.dir=sweep", "seed=0,1"), "hydra.sweep.dir"),
+    ],
+)
+def test_an_interrupt_before_the_first_step_is_one_line(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], setting: str
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("linf.memory.keep_freed_memory", interrupted)
+    done = command("train", *arguments)
+    assert done.status == 130
+    line = done.err.splitlines()[-1]
+    assert line.startswith(f"stopped by SIGINT; the same command with {setting}=")
+    assert line.endswith("goes on from there")
+
+
 def test_full_errors_on_request(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(InstantiationException, match="no checkpoint"):

@@ -1,4 +1,4 @@
-"""What `linf upscale` is given: which images, how large they become, and where they go."""
+"""The inputs of `linf upscale`: the images, their output size, and the folders of their outputs."""
 
 import glob
 import re
@@ -12,7 +12,7 @@ from linf.images.write import FORMAT_BY_SUFFIX
 
 PIPE = Path("-")
 LARGEST = 1000.0
-"""Scale beyond which a slip of the keyboard is likelier than a wish."""
+"""The largest scale; a larger one is more likely a typing error than intended."""
 
 
 class Input(NamedTuple):
@@ -24,17 +24,17 @@ class Input(NamedTuple):
 
 
 class Size(NamedTuple):
-    """What ``--scale`` or ``--size`` asks for."""
+    """The output size of ``--scale`` or ``--size``."""
 
     scale: float | None = None
     width: int | None = None
     height: int | None = None
 
     def of(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) → (H, W).
+        """Return the output size (H, W) of an image of size (h, w).
 
         Raises:
-            UsageError: that would be smaller, or beyond `LARGEST`.
+            UsageError: The output would be smaller than the image, or larger by more than `LARGEST`.
         """
         if self.scale is not None:
             return round(self.scale * height), round(self.scale * width)
@@ -47,13 +47,13 @@ class Size(NamedTuple):
             )
         return tall, wide
 
-    def word(self, size: tuple[int, int]) -> str:
-        """What it adds to a file's name."""
+    def suffix(self, size: tuple[int, int]) -> str:
+        """Return the suffix that it adds to a file's name."""
         return f"x{self.scale:g}" if self.scale is not None else f"{size[1]}x{size[0]}"
 
 
 def parse_size(scale: float | None, size: str | None) -> Size:
-    """What was given of ``--scale`` and ``--size``; UsageError if it is neither a scale nor a size."""
+    """Return the size that ``--scale`` or ``--size`` gives; raise UsageError if it is out of range."""
     if size is None:
         if scale is None or not 1 <= scale <= LARGEST:
             raise UsageError(f"--scale {scale:g} is not a number from 1 to {LARGEST:g}")
@@ -62,13 +62,17 @@ def parse_size(scale: float | None, size: str | None) -> Size:
     wide, tall = (int(side) if side else None for side in sides.groups()) if sides else (0, 0)
     if wide == 0 or tall == 0 or (wide is None and tall is None):
         raise UsageError(
-            f"--size {size} is none: give 4096x (the width), x2160 (the height) or 4096x2160, each from 1 pixel up"
+            f"--size {size} is not a size: give 4096x (the width), x2160 (the height) or 4096x2160, 1 pixel or more"
         )
     return Size(width=wide, height=tall)
 
 
 def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[Input], Path | None]:
-    """The images in order, each once, and the one file that comes out, if `--out` names one."""
+    """Return the images in order, each once, and the output file if ``--out`` names one.
+
+    Raises:
+        UsageError: There is no image, or ``--out`` does not fit the number of images.
+    """
     if "-" in inputs:
         if len(inputs) > 1:
             raise UsageError("- is stdin, one image: give it alone")
@@ -109,17 +113,17 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
 
 
 def _beside(folder: Path, size: Size) -> Path:
-    """Where a folder's images go by default: ``photos_x3.7`` beside ``photos``."""
+    """Return the default output folder of a folder, ``photos_x3.7`` beside ``photos``."""
     word = f"x{size.scale:g}" if size.scale is not None else f"{size.width or ''}x{size.height or ''}"
     folder = folder.resolve()
     return folder.with_name(f"{folder.name}_{word}")
 
 
 def _walk(folder: Path, root: Path) -> Iterator[Input]:
-    """All images in a folder, however deep, but for those that came out before."""
+    """Yield all images in a folder and its subfolders, except outputs of an earlier call."""
     out, home = root.resolve(), folder.resolve()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        came_out = home in out.parents and out in path.resolve().parents
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not came_out and path.is_file():
+        is_output = home in out.parents and out in path.resolve().parents
+        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not is_output and path.is_file():
             yield Input(path, root / path.relative_to(folder).parent)

@@ -177,7 +177,7 @@ class _Files:
         else:
             own = source.path.suffix
             suffix = own if FORMAT_BY_SUFFIX.get(own.lower()) == form else f".{form}"
-            stem = f"{'stdin' if source.path == PIPE else source.path.stem}_{self.size.word(size)}"
+            stem = f"{'stdin' if source.path == PIPE else source.path.stem}_{self.size.suffix(size)}"
             folder = source.folder
         numbers = [""] if self.ask.samples == 1 else [f"_{n}" for n in range(1, self.ask.samples + 1)]
         heat = [folder / f"{stem}_uncertainty.png"] if self.ask.uncertainty else []
@@ -189,13 +189,13 @@ class _Files:
             return
         if path.absolute() in self.written:
             raise UsageError(
-                f"another image of this call was written to {path}; give them folders of their own"
+                f"another image of this call was written to {path}: write them to separate folders"
             )
         if path.is_dir() or (path.exists() and not self.force):
             raise UsageError(f"{path} exists" + ("" if path.is_dir() else "; --force overwrites it"))
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
-            raise UsageError(f"cannot write {path}: {folder} is no folder")
+            raise UsageError(f"cannot write {path}: {folder} is not a folder")
         # Photographs are seldom compressed further.
         raw = math.prod(size) * image.pixels.shape[2] * image.pixels.itemsize
         need, free = raw // (50 if form in ("jpg", "webp") else 10), shutil.disk_usage(folder).free

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, kept in pairs, never further apart than a run can afford to lose."""
+"""Checkpoints that are written whole, kept in pairs, and never far apart."""
 
 import os
 import shutil
@@ -16,18 +16,18 @@ from linf.training.callbacks.signals import StopOnSignal
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Lightning's files, which are whole or the ones from before; what cannot be written is told in words."""
+    """Lightning's checkpoint files, each replaced only once the new one is whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint beside the one it replaces; UsageError where that fails."""
+        """Write a checkpoint beside the one it replaces; raise UsageError if that fails."""
         try:
             with atomic_write(path) as part:
                 torch.save(checkpoint, part)
-        # A disk that is full shows as an error of torch's own writer.
+        # torch's writer reports a full disk as a RuntimeError.
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or f"writing failed, {_room(Path(path).parent)}"
             raise UsageError(
-                f"cannot write {path}: {reason}; the checkpoints there are whole, and the run goes on from them"
+                f"cannot write {path}: {reason}; the checkpoints there are intact, and the run can be resumed from them"
             ) from error
 
 
@@ -36,26 +36,29 @@ def _room(folder: Path) -> str:
 
 
 class LastCheckpoint(StopOnSignal):
-    """``last.ckpt``, from which a run goes on: after each validation, every so many minutes, and when a signal ends it.
+    """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run.
 
-    The one before stays as ``previous.ckpt``, should the last be damaged. On a signal (see `StopOnSignal`) all ranks
-    end after the same step, in a validation after the next.
+    The checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`)
+    all ranks end after the same step; one that arrives during a validation takes effect after the next step.
 
     Args:
-        folder: of the run.
-        minutes: between two checkpoints, at most but for a validation; None for after validations only.
+        folder: The run's folder.
+        minutes: The most minutes between two checkpoints, apart from validations; None to save after validations only.
+
+    Raises:
+        UsageError: The minutes are not positive.
     """
 
     def __init__(self, folder: str, minutes: float | None = 10) -> None:
         super().__init__(folder)
         if minutes is not None and not minutes > 0:
-            raise UsageError(f"minutes between checkpoints are {minutes}: give more than 0, or null")
+            raise UsageError(f"minutes is {minutes}: give more than 0, or null")
         self.minutes = minutes
         self.last = self.folder / "checkpoints" / "last.ckpt"
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen from here on, in Lightning's place, and remove what a kill left half written."""
-        self._listen()
+        """Handle signals from here on, in place of Lightning, and remove files that a killed run left half written."""
+        self._handle_signals()
         self.saved, self.step = time.monotonic(), trainer.global_step
         self.good = (
             trainer.ckpt_path is not None and Path(trainer.ckpt_path).absolute() == self.last.absolute()
@@ -67,21 +70,21 @@ class LastCheckpoint(StopOnSignal):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time; stop if a signal has come to any rank."""
-        # Part of an accumulated gradient is in no checkpoint; and an epoch's last batch is not yet its end.
+        """Save if it is time; stop if a signal has reached any rank."""
+        # A checkpoint holds no partly accumulated gradient; and after its last batch an epoch has not yet ended.
         part = (batch_idx + 1) % trainer.accumulate_grad_batches
         if not part and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._answer(trainer, pl_module)
+            self._save_or_stop(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same; and save where training ends between two validations, to go on from for longer."""
+        """Do the same; also save if training ends between two validations, so that it can be resumed for longer."""
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        self._answer(trainer, pl_module, save=ends or trainer.current_epoch + 1 == trainer.max_epochs)
+        self._save_or_stop(trainer, pl_module, save=ends or trainer.current_epoch + 1 == trainer.max_epochs)
 
-    def _answer(self, trainer: pl.Trainer, pl_module: pl.LightningModule, save: bool = False) -> None:
+    def _save_or_stop(self, trainer: pl.Trainer, pl_module: pl.LightningModule, save: bool = False) -> None:
         due = self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes
-        wishes = torch.tensor([due or save, self.signum or 0], device=pl_module.device, dtype=torch.int32)
-        due, signum = trainer.strategy.reduce(wishes, reduce_op="max").tolist()
+        requests = torch.tensor([due or save, self.signum or 0], device=pl_module.device, dtype=torch.int32)
+        due, signum = trainer.strategy.reduce(requests, reduce_op="max").tolist()
         if (due or signum) and trainer.global_step > self.step:
             self._save(trainer)
         if signum:
@@ -101,7 +104,7 @@ class LastCheckpoint(StopOnSignal):
 
 
 def _link(source: Path, name: Path) -> None:
-    """Another name for a file, or where the file system has no such thing a copy."""
+    """Give a file a second name, or copy it if the file system has no hard links."""
     try:
         os.link(source, name)
     except OSError:

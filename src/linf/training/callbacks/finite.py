@@ -1,4 +1,4 @@
-"""A stop before a loss or a gradient that is not finite spoils the weights."""
+"""A stop before a loss or gradient that is not finite reaches the weights."""
 
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from linf.errors import UsageError
 
 
 class StopAtNonFinite(Callback):
-    """Stops before a loss or a gradient that is not finite spoils the weights, and keeps what made it.
+    """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it.
 
-    Each rank leaves ``nonfinite_batch.pt`` (beyond the first: ``nonfinite_batch_rank1.pt``, …), which
-    ``torch.load(…, weights_only=True)`` reads: ``what`` is not finite, ``step``, the loss's ``parts``, and ``batches``,
-    those of the step, of which there are several under gradient accumulation.
+    Each rank writes ``nonfinite_batch.pt`` (ranks beyond the first ``nonfinite_batch_rank1.pt``, …) for
+    ``torch.load(…, weights_only=True)``: ``what`` is not finite, the ``step``, the ``parts`` of the loss, and the
+    ``batches`` of the step, several under gradient accumulation.
 
     Args:
-        folder: where it goes.
+        folder: The folder of that file.
     """
 
     def __init__(self, folder: str) -> None:
@@ -29,7 +29,7 @@ class StopAtNonFinite(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Hold the batches of the step."""
+        """Keep the batches of the step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self.batches = []
         self.batches.append(batch)
@@ -41,13 +41,13 @@ class StopAtNonFinite(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Check the gradient, unless the loss is scaled (fp16): the scaler itself leaves such a step out."""
+        """Check the gradient, unless the loss is scaled (fp16): the scaler skips such steps by itself."""
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             self._check("gradient", torch.nn.utils.get_total_norm(gradients), trainer, pl_module)
 
     def _check(self, what: str, value: Tensor, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # All ranks stop together: one that waited for another's gradients would wait forever.
+        # All ranks stop together: a single one would leave the others waiting for its gradients.
         if trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(value).all())):
             return
         parts = {name: float(part) for name, part in getattr(pl_module, "parts", {}).items()}
@@ -60,5 +60,5 @@ class StopAtNonFinite(Callback):
         shown = f" ({', '.join(f'{name} {part:g}' for name, part in parts.items())})" if parts else ""
         raise UsageError(
             f"training stopped before step {trainer.global_step + 1}: its {what} is not finite{shown}; its batch is "
-            f"in {path}. Go on from an earlier checkpoint (ckpt_path=…), with a lower task.optimizer.lr if it recurs"
+            f"in {path}. Resume from an earlier checkpoint (ckpt_path=…), with a lower task.optimizer.lr if it recurs"
         )

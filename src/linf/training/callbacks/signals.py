@@ -1,4 +1,4 @@
-"""A stop in good order after a signal."""
+"""A stop after a signal, with a message and nothing lost."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,17 +10,17 @@ from pytorch_lightning.callbacks import Checkpoint
 from linf.errors import Stopped, stop_signals_to
 
 
-class StopOnSignal(Checkpoint):  # Of this kind, so that Lightning calls it after all others.
-    """An interrupt, SIGTERM, SIGUSR1 or SIGUSR2 ends an evaluation after the image at hand; a second one at once.
+class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it after all other callbacks.
+    """Ends an evaluation after the current image when one of `STOP_SIGNALS` arrives, and at once on a second one.
 
-    Lightning's own answer to SIGTERM speaks to the other ranks in the middle of whatever they are doing, and under
-    Slurm its answer to SIGUSR1 saves in mid-step.
+    It replaces Lightning's own handlers: that of SIGTERM communicates with the other ranks in the middle of whatever
+    they are doing, and under Slurm that of SIGUSR1 saves in the middle of a step.
 
     Args:
-        folder: of the run, for what is said.
+        folder: The run's folder, for the message.
 
     Attributes:
-        signum: the signal that came, if one did.
+        signum: The signal that arrived, or None.
     """
 
     def __init__(self, folder: str) -> None:
@@ -29,29 +29,29 @@ class StopOnSignal(Checkpoint):  # Of this kind, so that Lightning calls it afte
         self.handling = ExitStack()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen from here on, in Lightning's place."""
-        self._listen()
+        """Handle signals from here on, in place of Lightning."""
+        self._handle_signals()
 
     def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Stop if a signal has come."""
+        """Stop if a signal has arrived."""
         if self.signum is not None:
-            raise Stopped(self.signum, "between two images, which are finished", str(self.folder))
+            raise Stopped(self.signum, "after an image, which is saved", str(self.folder))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Listen no more."""
+        """Restore the handlers from before."""
         self.handling.close()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Listen no more."""
+        """Restore the handlers from before."""
         self.handling.close()
 
-    def _listen(self) -> None:
+    def _handle_signals(self) -> None:
         self.signum = None
-        self.handling.enter_context(stop_signals_to(self._came))
+        self.handling.enter_context(stop_signals_to(self._receive))
 
-    def _came(self, signum: int, _: object) -> None:
+    def _receive(self, signum: int, _: object) -> None:
         if self.signum is not None:
             raise KeyboardInterrupt
         self.signum = signum
