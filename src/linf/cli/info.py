@@ -1,14 +1,9 @@
 """The command ``linf info``: the model in a checkpoint, its settings and its size."""
 
-from __future__ import annotations
-
 import zipfile
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import nn
+from typing import Any
 
 
 def add_info(commands: Any) -> None:
@@ -29,21 +24,21 @@ def _info(given: Namespace) -> None:
     kind, facts = _kind(file)
     config: dict[str, Any] = {"prior": model.config} if isinstance(model, UNet) else model.config
     parts = {"prior": model} if isinstance(model, UNet) else dict(model.named_children())
-    rows = [("file", f"{file}, {file.stat().st_size / 1e6:,.1f} MB"), ("kind", kind), ("model", _name(model))]
+    rows = [
+        ("file", f"{file}, {file.stat().st_size / 1e6:,.1f} MB"),
+        ("kind", kind),
+        ("model", type(model).__name__),
+    ]
     for part, module in parts.items():
         settings = {key: value for key, value in config.get(part, {}).items() if key != "name"}
         listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-        rows.append((part, f"{_name(module)}{': ' * bool(listed)}{listed}; {_count(module)}"))
+        rows.append((part, f"{type(module).__name__}{': ' * bool(listed)}{listed}; {_count(module)}"))
     rows += [("total", _count(model)), *facts.items()]
     width = max(len(key) for key, _ in rows)
     print("\n".join(f"{key:{width}}  {value}" for key, value in rows))
 
 
-def _name(module: nn.Module) -> str:
-    return type(module).__name__
-
-
-def _count(module: nn.Module) -> str:
+def _count(module: Any) -> str:
     return f"{sum(p.numel() for p in module.parameters()):,} parameters"
 
 

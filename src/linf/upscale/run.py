@@ -7,7 +7,7 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -119,22 +119,18 @@ def _expected(image: Input, size: Size) -> int:
         return 0
 
 
+@dataclass
 class _Files:
     """The settings of all images, and the files written so far."""
 
-    def __init__(
-        self,
-        model: SuperResolver,
-        size: Size,
-        ask: Ask,
-        form: str | None,
-        quality: int,
-        force: bool,
-        one: Path | None,
-    ) -> None:
-        self.model, self.size, self.ask = model, size, ask
-        self.form, self.quality, self.force, self.one = form, quality, force, one
-        self.written: set[Path] = set()
+    model: SuperResolver
+    size: Size
+    ask: Ask
+    form: str | None
+    quality: int
+    force: bool
+    one: Path | None
+    written: set[Path] = field(default_factory=set)
 
     def run(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
         """Enlarge one image; yield the lines to print."""
