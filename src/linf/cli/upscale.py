@@ -80,7 +80,7 @@ def add_upscale(commands: Any) -> None:
 
 
 def _upscale(given: Namespace) -> None:
-    from linf.images.write import FORMATS, FORMAT_BY_SUFFIX
+    from linf.images.write import FORMAT_BY_SUFFIX, FORMATS
     from linf.upscale.inputs import PIPE, parse_size, planned
     from linf.upscale.run import upscale
 

@@ -99,7 +99,9 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
         for path in paths:
             found.setdefault(path.absolute(), Input(path, Path(out) if out is not None else path.parent))
     if not found:
-        raise UsageError(f"no image in {', '.join(inputs)}: {', '.join(sorted(IMAGE_SUFFIXES))} are looked for")
+        raise UsageError(
+            f"no image in {', '.join(inputs)}: {', '.join(sorted(IMAGE_SUFFIXES))} are looked for"
+        )
     if out is None or Path(out).is_dir() or out.endswith("/"):
         return list(found.values()), None
     single = len(found) == 1 and only_files
@@ -108,7 +110,9 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
             raise UsageError(f"--out {out} is one file, and {len(found)} images are given: give a folder")
         return list(found.values()), Path(out)
     if Path(out).is_file() or (Path(out).suffix and single):
-        raise UsageError(f"--out {out} is neither a folder nor a file with one of {', '.join(FORMAT_BY_SUFFIX)}")
+        raise UsageError(
+            f"--out {out} is neither a folder nor a file with one of {', '.join(FORMAT_BY_SUFFIX)}"
+        )
     return list(found.values()), None
 
 

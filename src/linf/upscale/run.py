@@ -16,7 +16,7 @@ from tqdm import tqdm
 from linf.errors import UsageError, find_mistake
 from linf.files import atomic_write
 from linf.images.read import Photo, header_size, read_photo
-from linf.images.write import LONGEST, FORMAT_BY_SUFFIX, conversion_notes, enlarged_alpha, write_photo
+from linf.images.write import FORMAT_BY_SUFFIX, LONGEST, conversion_notes, enlarged_alpha, write_photo
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.heat_map import heat_map
@@ -151,7 +151,9 @@ class _Files:
             with atomic_write(heat[0]) as part, open(part, "wb") as file:
                 heat_map(made.deviation).save(file, "PNG")
         name = "stdin" if source.path == PIPE else str(source.path)
-        yield from (f"note: {name}: {note}" for note in dict.fromkeys(image.notes + conversion_notes(image, form)))
+        yield from (
+            f"note: {name}: {note}" for note in dict.fromkeys(image.notes + conversion_notes(image, form))
+        )
         if self.one != PIPE:
             self.written |= {path.absolute() for path in (*out, *heat)}
             yield from (f"{path}, {size[1]}×{size[0]}" for path in out)
