@@ -174,7 +174,7 @@ def test_a_defect_of_ours_keeps_its_traceback(
 def test_a_value_error_of_the_torch_core_is_one_line(
     here: Path, command: Command, monkeypatch: pytest.MonkeyPatch, module: str, mistake: bool
 ) -> None:
-    names: dict[str, Any] = {"__name__": module}
+    names: dict[str, object] = {"__name__": module}
     exec("def refuse(*_, **__): raise ValueError('the size is 0: give 1 or more')", names)
     monkeypatch.setattr("linf.evaluation.evaluation.measure", names["refuse"])
     if mistake:

@@ -35,7 +35,9 @@ def _list(given: Namespace) -> None:
 
     width = max(map(len, pretrained.KNOWN))
     for name, known in pretrained.KNOWN.items():
-        print(f"{name:{width}}  {pretrained.weights_state(name):7}  {known.what}, from {known.package.requirement}")
+        print(
+            f"{name:{width}}  {pretrained.weights_state(name):7}  {known.what}, from {known.package.requirement}"
+        )
     print(f"kept in {pretrained.weights_folder()}")
 
 
