@@ -82,8 +82,7 @@ def job(entry: EntryPoint) -> EntryPoint:
 
 
 def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | None:
-    folder = Path(cfg.run_dir)
-    hydra = HydraConfig.get()
+    folder, hydra = Path(cfg.run_dir), HydraConfig.get()
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     with run_lock(folder):
         before = read_record(folder)
@@ -164,8 +163,8 @@ def _end_stopped(stop: Stopped) -> None:
     if ranks.rank():
         # At a status other than 0 srun would end the first rank before it has put the job back into the queue.
         raise (SystemExit(0) if ranks.is_slurm_task() else stop) from None
-    sweep = _sweep_folder()
-    setting = f"hydra.sweep.dir={sweep}" if sweep else f"hydra.run.dir={stop.folder or '<its folder>'}"
+    folder = _sweep_folder()
+    setting = f"hydra.sweep.dir={folder}" if folder else f"hydra.run.dir={stop.folder or '<its folder>'}"
     requeued = stop.signum != signal.SIGINT and ranks.requeue()
     then = (
         "the job is in the queue again" if requeued else f"the same command with {setting} goes on from there"
@@ -186,8 +185,7 @@ def _end_sweep(folder: Path) -> None:
         table = summarise(folder)
     except UsageError:  # It was cut short before its first job began.
         raise SystemExit(1) from None
-    print(table_text(table))
-    print(f"table and figure: {folder}/sweep.csv, sweep.png")
+    print(f"{table_text(table)}\ntable and figure: {folder}/sweep.csv, sweep.png")
     searched = (folder / "pareto.csv").is_file()  # Other processes may take part in the same search.
     unfinished = table.loc[~table["state"].isin(["finished", "running"] if searched else ["finished"]), "job"]
     if len(unfinished):
