@@ -263,7 +263,7 @@ def _report(paths: Sequence[Path], out: Path, force: bool) -> None:
     from linf import report  # It and `jobs` draw, which other commands need not wait for.
 
     runs = report.find_runs(paths)
-    print(f"{report.write(runs, out, force=force)}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")
+    print(f"{report.write_report(runs, out, force=force)}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")
 
 
 def _sweep_status(folder: Path) -> None:
