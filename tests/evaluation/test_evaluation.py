@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,8 +27,11 @@ from helpers.commands import Command, Compose
 from helpers.paths import ROOT
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
+from linf.evaluation.schema import TABLES
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
+from linf.report.crops import shown_images
+from linf.report.evaluations import read_run
 
 SCALES = (2, 3.3)
 SYSTEMS = ("bicubic", "τ=0", "τ=0.4", "τ=0.8")
@@ -83,7 +87,7 @@ def test_tables_agree(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
         assert [record[name] for name in METRICS] == pytest.approx(rows[METRICS].mean().tolist(), rel=1e-6)
 
 
-def test_bicubic_is_what_it_is_elsewhere(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+def test_bicubic_psnr_agrees_with_scikit_image(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
     images = pd.read_csv(evaluated[0] / "images.csv").set_index(["image", "scale", "system"])
     for path in photos.iterdir():
         for scale in SCALES:
@@ -98,7 +102,7 @@ def test_bicubic_is_what_it_is_elsewhere(evaluated: tuple[Path, Evaluation], pho
             assert images.loc[(path.stem, scale, "bicubic"), "psnr_y"] == pytest.approx(expected, abs=2e-3)
 
 
-def test_figures_are_those_of_the_images_written(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+def test_psnr_agrees_with_the_saved_images(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
     folder, _ = evaluated
     images = pd.read_csv(folder / "images.csv").set_index(["image", "scale", "system"])
     written = list((folder / "images").rglob("*.png"))
@@ -114,20 +118,20 @@ def test_figures_are_those_of_the_images_written(evaluated: tuple[Path, Evaluati
         assert row["psnr_rgb"] == pytest.approx(-10 * math.log10(np.mean(error**2)), abs=0.02)
 
 
-def test_mean_is_better_than_samples(evaluated: tuple[Path, Evaluation]) -> None:
+def test_psnr_falls_with_the_temperature(evaluated: tuple[Path, Evaluation]) -> None:
     table = pd.read_csv(evaluated[0] / "metrics.csv").set_index(["scale", "system"])["psnr_y"]
     for scale in SCALES:
         assert table[scale, "τ=0"] > table[scale, "τ=0.4"] > table[scale, "τ=0.8"]
 
 
-def test_contact_sheet_shows_something(evaluated: tuple[Path, Evaluation]) -> None:
+def test_contact_sheet_shows_all_systems(evaluated: tuple[Path, Evaluation]) -> None:
     sheet = np.asarray(Image.open(evaluated[0] / "contact_sheet.png").convert("RGB"))
     assert len(np.unique(sheet.reshape(-1, 3), axis=0)) > 1000
     # A column each for LR, the systems and HR; a row each for the two images.
     assert sheet.shape[1] / sheet.shape[0] == pytest.approx(6 / 2, rel=0.15)
 
 
-def test_the_report_says_what_the_table_says(evaluated: tuple[Path, Evaluation]) -> None:
+def test_report_text_agrees_with_the_table(evaluated: tuple[Path, Evaluation]) -> None:
     folder, task = evaluated
     report = task.report()
     table = pd.read_csv(folder / "metrics.csv").set_index(["scale", "system"])["psnr_y"]
@@ -150,9 +154,7 @@ def test_each_image_and_scale_is_encoded_once(
     assert sorted(sizes) == sorted(expected)
 
 
-def test_the_seed_decides_the_samples_and_nothing_else(
-    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_seed_changes_only_samples(composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     tables = []
     for run, seed in enumerate((0, 0, 1)):
         folder = tmp_path / str(run)
@@ -165,7 +167,7 @@ def test_the_seed_decides_the_samples_and_nothing_else(
     assert (first[random][METRICS] != other[random][METRICS]).all(axis=None)
 
 
-def test_a_images_samples_do_not_depend_on_the_others(
+def test_samples_of_an_image_do_not_depend_on_other_images(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     both, one = tmp_path / "both", tmp_path / "one"
@@ -176,7 +178,7 @@ def test_a_images_samples_do_not_depend_on_the_others(
     assert row.reset_index(drop=True).equals(alone)
 
 
-def test_images_of_every_kind(composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
+def test_images_of_every_mode(composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kinds"
     folder.mkdir()
     image = Image.open(next(iter(sorted(photos.iterdir()))))
@@ -195,7 +197,9 @@ def test_images_of_every_kind(composed: Compose, checkpoint: Path, photos: Path,
     assert table.loc[("grey", "τ=0"), METRICS].equals(table.loc[("deep", "τ=0"), METRICS])
 
 
-def test_what_has_no_figure_is_null(composed: Compose, checkpoint: Path, tmp_path: Path) -> None:
+def test_infinite_and_missing_figures_are_null_in_json(
+    composed: Compose, checkpoint: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
     Image.new("RGB", (40, 40), (90, 140, 20)).save(folder / "flat.png")
@@ -212,7 +216,7 @@ def test_what_has_no_figure_is_null(composed: Compose, checkpoint: Path, tmp_pat
         assert row["psnr_y"] > 0
 
 
-def test_images_of_one_name_are_kept_apart(
+def test_images_with_equal_names_are_kept_apart(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     for folder, path in zip(("a", "b"), sorted(photos.iterdir()), strict=True):
@@ -226,7 +230,7 @@ def test_images_of_one_name_are_kept_apart(
     assert table["image"].nunique() == 2
 
 
-def test_the_command_prints_the_table(
+def test_eval_command_prints_the_table(
     command: Command, checkpoint: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LINF_CACHE", str(tmp_path / "without_weights"))
@@ -245,7 +249,7 @@ def test_the_command_prints_the_table(
 
 
 @pytest.mark.slow
-def test_two_processes_say_what_one_says(
+def test_two_ranks_give_the_tables_of_one(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "one", "save_images=true")
@@ -286,7 +290,7 @@ def tables_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (*folder.glob("*.csv"), folder / "metrics.json")}
 
 
-def test_a_grid_that_was_killed_goes_on_to_the_same_tables(
+def test_killed_evaluation_resumes_to_the_same_tables(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "whole")
@@ -313,7 +317,7 @@ def test_a_grid_that_was_killed_goes_on_to_the_same_tables(
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_grid_that_was_stopped_says_how_to_go_on(
+def test_stopped_evaluation_says_how_to_resume(
     checkpoint: Path, photos: Path, tmp_path: Path, stop: signal.Signals
 ) -> None:
     folder = tmp_path / "run"
@@ -333,7 +337,7 @@ def test_a_grid_that_was_stopped_says_how_to_go_on(
     assert 0 < len([line for line in units.read_text().splitlines() if line]) < 2 * len(scales)
 
 
-def test_a_finished_grid_does_nothing_again_and_grows_by_what_is_new(
+def test_finished_evaluation_measures_only_new_scales(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path)
@@ -360,7 +364,78 @@ def test_a_finished_grid_does_nothing_again_and_grows_by_what_is_new(
         again(f"data.test_scales={list(SCALES)}", "temperatures=[0]")
 
 
-def test_closed_form_figures_are_those_of_the_model(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
+def test_folder_of_an_earlier_version_is_resumed_and_read(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, evaluated: tuple[Path, Evaluation]
+) -> None:
+    folder = shutil.copytree(evaluated[0], tmp_path / "earlier")
+    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (folder / "images").rename(folder / "pictures")
+    (folder / "images.csv").rename(folder / "pictures.csv")
+    for path in folder.glob("*.csv"):
+        header, rest = path.read_text().split("\n", 1)
+        path.write_text(header.replace("image", "picture") + "\n" + rest)
+    run = read_run(folder)
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(run, name), getattr(read_run(evaluated[0]), name))
+    assert {place.folder(run).is_dir() for place in shown_images([run])} == {True}
+
+    task = evaluate(composed, checkpoint, photos, folder, "save_images=true")
+    assert len(task.record.units) == len(task.keys), "nothing was measured again"
+    assert tables_of(folder) == tables_of(evaluated[0])
+    assert (folder / "contact_sheet.png").read_bytes() == before[Path("contact_sheet.png")]
+    assert not (folder / "pictures.csv").exists()
+    after = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {
+        Path(str(path).replace("pictures", "images")): content for path, content in after.items()
+    } == before
+
+
+def test_means_of_a_resumed_evaluation_agree_with_pandas(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    evaluate(composed, checkpoint, photos, tmp_path, "data.test_limit=1")
+    evaluate(composed, checkpoint, photos, tmp_path)
+    images, metrics = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("images", "metrics"))
+    assert list(images)[:5] == list(TABLES["images"])
+    assert list(metrics)[:5] == list(TABLES["metrics"])
+    for name in ("distribution", "calibration"):
+        assert list(pd.read_csv(tmp_path / f"{name}.csv")) == list(TABLES[name])
+    groups = images.groupby(["dataset", "scale", "system", "temperature"], sort=False, dropna=False)
+    expected = groups.mean(numeric_only=True).reset_index()
+    assert (metrics["images"] == 2).all()
+    pd.testing.assert_frame_equal(metrics.drop(columns="images"), expected, rtol=0, atol=1e-9)
+
+
+def test_table_of_a_single_figure(composed: Compose, photos: Path, tmp_path: Path) -> None:
+    given = (
+        "model=bicubic",
+        "data=folder",
+        f"data.root={photos}",
+        f"run_dir={tmp_path}",
+        "data.num_workers=0",
+    )
+    one = ("data.test_scales=[2]", "data.test_limit=1", "metrics=fidelity")
+    left_out = [f"~metrics.{name}" for name in ("psnr_rgb", "ssim", "lr_psnr", "nonfinite")]
+    config = composed("eval", *given, *one, *left_out)
+    data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+    trainer.test(task, data, verbose=False)
+    (line,) = strict_json(tmp_path / "metrics.json")
+    assert list(line) == [*TABLES["metrics"], "psnr_y"]
+    assert (line["images"], line["system"], line["temperature"]) == (1, "bicubic", None)
+    assert list(task.merits().values()) == [line["psnr_y"]]
+
+
+def test_evaluation_imports_neither_report_nor_wandb() -> None:
+    code = (
+        "import sys, pytorch_lightning; before = set(sys.modules); import linf.evaluation.evaluation;"
+        "new = sys.modules.keys() - before;"
+        "print([m for m in new if m.split('.')[0] in ('wandb', 'matplotlib', 'jinja2') or 'linf.report' in m])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_distribution_table_agrees_with_the_model(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
     folder, task = evaluated
     table = pd.read_csv(folder / "distribution.csv")
     psnr = pd.read_csv(folder / "images.csv").set_index(["image", "scale", "system"])
@@ -384,7 +459,7 @@ def test_closed_form_figures_are_those_of_the_model(evaluated: tuple[Path, Evalu
     assert calibration["covered"].between(0, 1).all()
 
 
-def test_figures_of_several_samples_are_their_means(
+def test_figures_are_means_over_samples(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     one, five = tmp_path / "one", tmp_path / "five"
@@ -412,7 +487,7 @@ def test_figures_of_several_samples_are_their_means(
     assert several.loc[(name, "τ=0.8"), "psnr_rgb"] == pytest.approx(expected, abs=1e-3)
 
 
-def test_div2k_shaves_the_scale_and_six(
+def test_div2k_protocol_crops_the_border(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     given = ("data.test_scales=[3.3]", "protocol=div2k", "save_images=true")
@@ -424,7 +499,7 @@ def test_div2k_shaves_the_scale_and_six(
     assert "dB on RGB" in task.report()
 
 
-def test_lpips_stands_in_the_table_where_its_weights_are(
+def test_lpips_is_measured_where_its_weights_are(
     composed: Compose,
     checkpoint: Path,
     photos: Path,
@@ -452,7 +527,7 @@ def test_lpips_stands_in_the_table_where_its_weights_are(
     assert np.load(place / "deviation.npy").shape == best.shape
 
 
-def test_many_temperatures_leave_a_few_images(
+def test_of_many_temperatures_six_images_are_kept(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     taus = [i / 20 for i in range(21)]
@@ -462,14 +537,14 @@ def test_many_temperatures_leave_a_few_images(
     assert len(pd.read_csv(tmp_path / "images.csv")) == 2 * len(SCALES) * 22
 
 
-def test_a_data_set_named_twice_is_told(
+def test_repeated_scale_is_an_error(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="asked for twice"):
+    with pytest.raises(UsageError, match="is given twice"):
         evaluate(composed, checkpoint, photos, tmp_path, "data.test_scales=[2,2.0]")
 
 
-def test_every_system_has_its_label(
+def test_run_json_has_label_and_digests(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "a", "data.test_scales=[2]")
@@ -480,9 +555,7 @@ def test_every_system_has_its_label(
     assert about[0]["model"]["parameters"] == sum(p.numel() for p in linf.load(checkpoint).parameters())
 
 
-def test_wandb_gets_tables_curves_and_images_without_a_network(
-    checkpoint: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     command = shell(
         checkpoint,
         photos,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +18,7 @@ import linf
 from helpers.paths import ROOT
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
-from linf.evaluation.record import Record, commit, digest, file_digest, means
+from linf.evaluation.record import Record, file_digest, git_commit, weights_digest
 
 ABOUT: dict[str, Any] = {
     "model": {"name": "LINF"},
@@ -39,7 +38,7 @@ def unit(value: float) -> Unit:
     return Unit(rows, {"bits_per_dim": value}, [{"kind": "pixel", "nominal": 0.9, "covered": 0.8}])
 
 
-def test_what_was_added_is_found_again_by_any_process(tmp_path: Path) -> None:
+def test_units_are_read_by_every_rank(tmp_path: Path) -> None:
     first, second = (Record(tmp_path, ABOUT, rank) for rank in (0, 1))
     first.add(KEYS[0], unit(30.0))
     second.add(KEYS[2], unit(math.inf))
@@ -59,7 +58,7 @@ def test_what_was_added_is_found_again_by_any_process(tmp_path: Path) -> None:
     assert len(first.tables(KEYS[:1])["images"]) == 2, "only what is asked for"
 
 
-def test_a_line_that_a_kill_cut_short_is_made_again(tmp_path: Path) -> None:
+def test_truncated_unit_is_measured_again(tmp_path: Path) -> None:
     record = Record(tmp_path, ABOUT)
     for key in KEYS:
         record.add(key, unit(30.0))
@@ -82,9 +81,7 @@ def test_a_line_that_a_kill_cut_short_is_made_again(tmp_path: Path) -> None:
         ({"metrics": ["psnr_y"]}, "metrics is None there"),
     ],
 )
-def test_a_folder_of_another_evaluation_is_refused_and_left_alone(
-    tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
+def test_folder_of_another_evaluation_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UsageError, match=words):
@@ -93,7 +90,15 @@ def test_a_folder_of_another_evaluation_is_refused_and_left_alone(
     Record(tmp_path, ABOUT | {"label": "another word", "scales": [2, 3]})
 
 
-def test_a_lost_or_broken_run_json_is_told(tmp_path: Path) -> None:
+def test_reason_of_a_skipped_metric_may_change(tmp_path: Path) -> None:
+    about = ABOUT | {"skipped": {"lpips_alex": "the weights are missing"}}
+    Record(tmp_path, about).add(KEYS[0], unit(30.0))
+    assert Record(tmp_path, ABOUT | {"skipped": {"lpips_alex": "alexnet was not fetched"}}).units
+    with pytest.raises(UsageError, match=r"skipped is \['lpips_alex'\] there and \[\] here"):
+        Record(tmp_path, ABOUT)
+
+
+def test_damaged_run_json_is_an_error(tmp_path: Path) -> None:
     Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"run\.json cannot be read"):
@@ -108,7 +113,7 @@ def full_disk() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_is_told_and_what_is_finished_stays(tmp_path: Path, full_disk: None) -> None:
+def test_full_disk_is_an_error_and_keeps_units(tmp_path: Path, full_disk: None) -> None:
     record = Record(tmp_path, ABOUT)
     record.add(KEYS[0], unit(30.0))
     with pytest.raises(
@@ -133,37 +138,18 @@ def test_images_are_png_and_maps_are_arrays(tmp_path: Path) -> None:
     assert np.load(tmp_path / "a" / "deviation.npy") == pytest.approx(image[0].numpy(), abs=1e-3)
 
 
-def test_means_stand_in_the_order_of_the_units() -> None:
-    rows = [
-        {"dataset": d, "image": p, "scale": s, "system": system, "temperature": t, "psnr_y": value}
-        for (d, p, s), value in zip(
-            [("B", "x", 3.3), ("B", "y", 3.3), ("A", "x", 2.0)], (1.0, 2.0, 5.0), strict=True
-        )
-        for system, t in (("bicubic", None), ("τ=0.8", 0.8))
-    ]
-    table = means(pd.DataFrame(rows))
-    assert table[["dataset", "scale", "system"]].to_numpy().tolist() == [
-        ["B", 3.3, "bicubic"],
-        ["B", 3.3, "τ=0.8"],
-        ["A", 2.0, "bicubic"],
-        ["A", 2.0, "τ=0.8"],
-    ]
-    assert table["psnr_y"].tolist() == [1.5, 1.5, 5, 5]
-    assert table["images"].tolist() == [2, 2, 1, 1]
-
-
-def test_digests_tell_models_and_files_apart(checkpoint: Path, tmp_path: Path) -> None:
+def test_digests_differ_between_models_and_files(checkpoint: Path, tmp_path: Path) -> None:
     model, again = linf.load(checkpoint), linf.load(checkpoint)
-    assert digest(model) == digest(again)
+    assert weights_digest(model) == weights_digest(again)
     with torch.no_grad():
         again.flow.bias[0, 0] += 1e-6  # type: ignore[union-attr]
-    assert digest(model) != digest(again)
+    assert weights_digest(model) != weights_digest(again)
     assert file_digest(checkpoint) == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
 
 
-def test_the_commit_is_that_of_the_code() -> None:
+def test_git_commit_is_that_of_the_code() -> None:
     done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
-    found = commit()
+    found = git_commit()
     if done.returncode:
         assert found is None
     else:

@@ -1,4 +1,4 @@
-"""Reports: what is read, what figures and tables hold, what is said, and a page that needs nothing else."""
+"""Reports: what is read, what figures and tables hold, the findings, and the self-contained page."""
 
 import base64
 import io
@@ -30,11 +30,11 @@ from PIL import Image
 from helpers.commands import Compose, Linf, assert_in_words
 from linf.data.sources import bundled
 from linf.errors import UsageError
-from linf.report import find_runs, findings, read_run, write
+from linf.report import find_runs, findings, read_run, write_report
 from linf.report.figures import all_figures
-from linf.report.style import look
-from linf.report.tables import all_tables, published
-from linf.report.typesetting import best, escaped, latex, markdown
+from linf.report.style import series_style
+from linf.report.tables import all_tables, published_results
+from linf.report.typesetting import best_temperatures, escape_latex, latex, markdown
 
 SHA = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
 
@@ -197,7 +197,7 @@ def test_an_evaluation_is_read_as_it_was_written(real: Path) -> None:
     assert run.samples
 
 
-def test_the_closed_form_is_what_was_sampled(real: Path) -> None:
+def test_closed_form_agrees_with_samples(real: Path) -> None:
     run = read_run(real)
     (dataset,) = set(run.metrics["dataset"])
     for scale in (2, 3.3):
@@ -206,7 +206,7 @@ def test_the_closed_form_is_what_was_sampled(real: Path) -> None:
         assert law == pytest.approx(of["psnr_y"].to_numpy(), abs=0.3)  # Two small images, and clamping.
 
 
-def test_the_closed_form_is_a_mean_of_decibels(tmp_path: Path) -> None:
+def test_closed_form_is_a_mean_of_decibels(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path))
     for scale in (2, 4):
         of = run.curve("Set5", scale)
@@ -220,13 +220,13 @@ def test_folders_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
     assert [run.label for run in find_runs([c, tmp_path])] == ["c", "b", "a"]
 
 
-def test_labels_are_told_apart(tmp_path: Path) -> None:
+def test_equal_labels_are_numbered(tmp_path: Path) -> None:
     labels = ["LINF", "other", "LINF", "LINF (1)"]
     runs = [evaluation(tmp_path / str(n), label) for n, label in enumerate(labels)]
     assert [run.label for run in find_runs(runs)] == ["LINF (2)", "other", "LINF (3)", "LINF (1)"]
 
 
-def test_names_are_names_even_where_they_look_like_numbers(tmp_path: Path) -> None:
+def test_names_like_numbers_stay_text(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path, names=("0001", "NA"), datasets=("007", "None")))
     assert list(run.images["image"].unique()) == ["0001", "NA"]
     assert list(run.metrics["dataset"].unique()) == ["007", "None"]
@@ -277,7 +277,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", SPOILT)
-def test_what_cannot_be_read_is_told_in_words(case: str, linf: Linf, tmp_path: Path) -> None:
+def test_unreadable_evaluation_is_an_error_line(case: str, linf: Linf, tmp_path: Path) -> None:
     change, words = SPOILT[case]
     folder = evaluation(tmp_path / "run", headline="")
     change(folder)
@@ -287,14 +287,14 @@ def test_what_cannot_be_read_is_told_in_words(case: str, linf: Linf, tmp_path: P
 
 
 @pytest.mark.parametrize(("name", "word"), [("nowhere", "missing"), ("file", "is a file")])
-def test_a_run_is_a_folder(name: str, word: str, linf: Linf, tmp_path: Path) -> None:
+def test_missing_folder_is_an_error_line(name: str, word: str, linf: Linf, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = linf("report", tmp_path / name)
     assert_in_words(done.status, done.out, done.err, name, word)
 
 
 @pytest.mark.parametrize("name", ["HR.png", "τ=0.png", "deviation.npy"])
-def test_a_broken_image_is_told_in_words(name: str, linf: Linf, tmp_path: Path) -> None:
+def test_truncated_image_is_an_error_line(name: str, linf: Linf, tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "run", shown=True)
     path = next(folder.rglob(name))
     path.write_bytes(path.read_bytes()[:60])
@@ -305,7 +305,7 @@ def test_a_broken_image_is_told_in_words(name: str, linf: Linf, tmp_path: Path) 
 # Figures
 
 
-def test_curves_are_the_tables_figures(tmp_path: Path) -> None:
+def test_curves_agree_with_the_table(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path, temperatures=(0, 0.3, 0.6, 0.9)))
     figure = all_figures([run])["temperature_Set5"]
     drawn = {
@@ -324,7 +324,7 @@ def test_curves_are_the_tables_figures(tmp_path: Path) -> None:
                 assert any(len(y) == len(values) and np.allclose(y, values) for y in drawn[title])
 
 
-def test_a_plane_has_its_best_corner_up_and_right(tmp_path: Path) -> None:
+def test_plane_is_best_at_the_top_right(tmp_path: Path) -> None:
     figure = all_figures([read_run(evaluation(tmp_path))])["plane_Set5"]
     for axis in figure.axes:
         assert axis.get_xlim()[0] < axis.get_xlim()[1]
@@ -333,7 +333,7 @@ def test_a_plane_has_its_best_corner_up_and_right(tmp_path: Path) -> None:
     assert {"τ=0", "τ=0.4", "τ=0.8"} == labels
 
 
-def test_a_learned_prior_has_its_place(tmp_path: Path) -> None:
+def test_learned_prior_is_drawn(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path, prior=True, shown=True))
     figures = all_figures([run])
     for axis, scale in zip(figures["plane_Set5"].axes, (2, 4), strict=True):
@@ -344,7 +344,7 @@ def test_a_learned_prior_has_its_place(tmp_path: Path) -> None:
     assert all_tables([run])["results_Set5"]["system"].tolist()[-1] == "prior"
 
 
-def test_published_points_stand_only_beside_what_they_are_of(tmp_path: Path) -> None:
+def test_published_points_match_data_set_scale_and_psnr(tmp_path: Path) -> None:
     protocol = {"name": "generative", "headline": "psnr_rgb", "border": "ceil(s)"}
     names = ("div2k-valid", "Set5")
     runs = [read_run(evaluation(tmp_path / "rgb", datasets=names, protocol=protocol))]
@@ -356,7 +356,7 @@ def test_published_points_stand_only_beside_what_they_are_of(tmp_path: Path) -> 
             for axis in figure.axes
         ]
 
-    table = published()
+    table = published_results()
     of = table[(table["dataset"] == "div2k-valid") & (table["scale"] == 4) & table["lpips"].notna()]
     assert hollow(figures["plane_div2k-valid"]) == [("div2k-valid ×2", 0), ("div2k-valid ×4", len(of))]
     assert hollow(figures["plane_Set5"]) == [("Set5 ×2", 0), ("Set5 ×4", 0)]
@@ -364,8 +364,8 @@ def test_published_points_stand_only_beside_what_they_are_of(tmp_path: Path) -> 
     assert hollow(on_y["plane_div2k-valid"]) == [("div2k-valid ×2", 0), ("div2k-valid ×4", 0)]
 
 
-def test_published_figures_say_where_they_were_read() -> None:
-    table = published()
+def test_published_results_have_sources() -> None:
+    table = published_results()
     assert table["source"].str.len().min() > 10
     assert set(table["psnr_kind"]) <= {"psnr_y", "psnr_rgb"}
     assert table["psnr"].between(15, 45).all()
@@ -386,7 +386,7 @@ def test_scales_beyond_training_are_shaded(tmp_path: Path) -> None:
     assert curve.get_ydata() == pytest.approx(expected)
 
 
-def test_a_detail_is_where_systems_differ(tmp_path: Path) -> None:
+def test_detail_shows_where_systems_differ(tmp_path: Path) -> None:
     folder = evaluation(tmp_path, shown=True)
     figure = all_figures([read_run(folder)])["details_Set5_x4_one"]
     titles = [axis.get_title() for axis in figure.axes if axis.get_visible() and axis.get_title()]
@@ -411,14 +411,16 @@ def test_a_detail_is_where_systems_differ(tmp_path: Path) -> None:
     assert titles[5].split("\n")[1].startswith(f"{psnr:.2f} / ")
 
 
-def test_images_are_those_that_all_runs_have(tmp_path: Path) -> None:
+def test_details_show_images_that_all_runs_have(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "a", names=("one", "two", "three"), shown=True)
     evaluation(tmp_path / "b", "b", names=("two", "three"), shown=True)
     evaluation(tmp_path / "c", "c", "LIIF", names=("three",), shown=True)
     evaluation(tmp_path / "d", "d")
     names = [name for name in all_figures(find_runs([tmp_path])) if name.startswith("details")]
     assert names == ["details_Set5_x4_three"]
-    assert any("d did not write these images." in said for said in findings.details(find_runs([tmp_path])))
+    assert any(
+        "d did not keep these images." in said for said in findings.detail_findings(find_runs([tmp_path]))
+    )
 
 
 CROWDS: dict[str, Callable[[Path], None]] = {
@@ -449,7 +451,7 @@ CROWDS: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("crowd", CROWDS)
-def test_no_words_hide_others_or_leave_the_figure(crowd: str, tmp_path: Path) -> None:
+def test_no_text_overlaps_or_leaves_the_figure(crowd: str, tmp_path: Path) -> None:
     CROWDS[crowd](tmp_path)
     for name, figure in all_figures(find_runs([tmp_path])).items():
         assert not overlapping(figure), name
@@ -457,7 +459,7 @@ def test_no_words_hide_others_or_leave_the_figure(crowd: str, tmp_path: Path) ->
             assert min(axis.get_window_extent().height / figure.dpi for axis in figure.axes) > 1.6, name
 
 
-def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_labels_are_drawn_literally(tmp_path: Path) -> None:
     labels = ["$x^2$", "_hidden", "a_b"]
     runs = [read_run(evaluation(tmp_path / str(n), label)) for n, label in enumerate(labels)]
     for figure in all_figures(runs).values():
@@ -467,11 +469,11 @@ def test_labels_are_shown_as_they_are(tmp_path: Path) -> None:
 
 
 def test_series_differ_in_grey() -> None:
-    looks = [look(n, n, False) for n in range(30)]
+    looks = [series_style(n, n, False) for n in range(30)]
     assert len({(str(of["linestyle"]), of["marker"]) for of in looks}) == 30
 
 
-def test_drawing_leaves_no_trace(tmp_path: Path) -> None:
+def test_drawing_changes_no_matplotlib_settings(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     all_figures([read_run(evaluation(tmp_path, shown=True))])
     assert dict(matplotlib.rcParams) == before
@@ -481,7 +483,7 @@ def test_drawing_leaves_no_trace(tmp_path: Path) -> None:
 # Tables
 
 
-def test_results_have_a_line_for_each_system_and_bicubic_once(tmp_path: Path) -> None:
+def test_results_table_has_bicubic_once(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "LINF")
     evaluation(tmp_path / "b", "LIIF", "LIIF", lpips=False, scales=(2, 3))
     runs = find_runs([tmp_path])
@@ -498,13 +500,13 @@ def test_results_have_a_line_for_each_system_and_bicubic_once(tmp_path: Path) ->
 
 def test_the_best_temperature_is_bold(tmp_path: Path) -> None:
     table = all_tables([read_run(evaluation(tmp_path))])["results_Set5"]
-    bold = best(table)
+    bold = best_temperatures(table)
     assert bold["×2 PSNR (Y)"].tolist() == [False, True, False, False]
     assert bold["×2 LPIPS"].tolist() == [False, False, True, False]
     assert not bold["×2 diversity"].any()
     assert markdown("results_Set5", table).count("**") == latex("results_Set5", table).count("textbf") * 2
     alone = all_tables([read_run(evaluation(tmp_path / "b", temperatures=(0,)))])["results_Set5"]
-    assert not best(alone).any(axis=None)
+    assert not best_temperatures(alone).any(axis=None)
 
 
 NAMES = (r"a_b $x^2$ & <i>100%</i> \foo {q} #1 ~ |p| `*`", "Set_5 & <b>")
@@ -526,7 +528,7 @@ def check_latex(text: str) -> None:
             assert len(re.findall(r"(?<!\\)&", line)) + 1 + spans == len(sides)
 
 
-def test_tables_of_any_names_are_whole_in_every_format(tmp_path: Path) -> None:
+def test_special_characters_in_every_table_format(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", NAMES[0], datasets=NAMES[1:], scales=(2, 3, 4, 6))
     evaluation(tmp_path / "b", "b", datasets=NAMES[1:])
     tables = all_tables(find_runs([tmp_path]))
@@ -542,19 +544,19 @@ def test_tables_of_any_names_are_whole_in_every_format(tmp_path: Path) -> None:
         assert list(again) == list(table)
 
 
-def test_specials_are_escaped() -> None:
-    assert escaped(r"50% of a_b & c\d{e}") == r"50\% of a\_b \& c\textbackslash{}d\{e\}"
-    assert escaped("τ=0 ×4 −1 ∞") == r"$\tau$=0 $\times$4 $-$1 $\infty$"
+def test_escape_latex() -> None:
+    assert escape_latex(r"50% of a_b & c\d{e}") == r"50\% of a\_b \& c\textbackslash{}d\{e\}"
+    assert escape_latex("τ=0 ×4 −1 ∞") == r"$\tau$=0 $\times$4 $-$1 $\infty$"
 
 
-def test_no_number_and_infinity_are_words(tmp_path: Path) -> None:
+def test_infinite_and_missing_values_in_tables(tmp_path: Path) -> None:
     folder = evaluation(tmp_path)
     for name in ("metrics", "images"):
         table = pd.read_csv(folder / f"{name}.csv")
         table.loc[table["system"] == "τ=0", ["psnr_y", "lr_psnr"]] = math.inf
         table.loc[table["system"] == "τ=0.8", "lpips_alex"] = math.nan
         table.to_csv(folder / f"{name}.csv", index=False)
-    out = write([read_run(folder)], tmp_path / "report").parent
+    out = write_report([read_run(folder)], tmp_path / "report").parent
     texts = {kind: (out / "tables" / f"results_Set5.{kind}").read_text() for kind in ("csv", "md", "tex")}
     assert ",inf," in texts["csv"]
     assert "∞" in texts["md"]
@@ -580,10 +582,10 @@ class Page:
         return [base64.b64decode(source.split(",", 1)[1], validate=True) for source in sources]
 
 
-def test_a_page_needs_nothing_else(tmp_path: Path) -> None:
+def test_page_is_self_contained(tmp_path: Path) -> None:
     evaluation(tmp_path / "runs/a", names=("one",), shown=True)
     evaluation(tmp_path / "runs/b", "LIIF", "LIIF", names=("one",), shown=True)
-    page = Page(write(find_runs([tmp_path / "runs"]), tmp_path / "report"))
+    page = Page(write_report(find_runs([tmp_path / "runs"]), tmp_path / "report"))
     assert {element.tag for element in page.root.iter()}.isdisjoint(
         {"script", "link", "iframe", "object", "base"}
     )
@@ -602,41 +604,41 @@ def test_a_page_needs_nothing_else(tmp_path: Path) -> None:
             assert ElementTree.fromstring(image).tag.endswith("svg")
 
 
-def test_a_report_is_the_same_each_time(tmp_path: Path) -> None:
+def test_report_is_deterministic(tmp_path: Path) -> None:
     runs = find_runs([evaluation(tmp_path / "run", scales=(2, 4), names=("one",), shown=True)])
-    one, two = (write(runs, tmp_path / name).parent for name in ("one", "two"))
+    one, two = (write_report(runs, tmp_path / name).parent for name in ("one", "two"))
     files = sorted(path.relative_to(one) for path in one.rglob("*.*"))
     assert {path.parts[0] for path in files} == {"index.html", "figures", "tables"}
     for path in files:
         assert (one / path).read_bytes() == (two / path).read_bytes()
 
 
-def test_a_page_says_what_the_figures_show(tmp_path: Path) -> None:
+def test_page_has_findings(tmp_path: Path) -> None:
     evaluation(tmp_path / "runs/a", "LINF")
     evaluation(tmp_path / "runs/b", "LIIF", "LIIF", shift=0.25)
     runs = find_runs([tmp_path / "runs"])
-    text = Page(write(runs, tmp_path / "report")).text
+    text = Page(write_report(runs, tmp_path / "report")).text
     linf = runs[0]
     lpips = [linf.value("Set5", 4, f"τ={t:g}", "lpips_alex") for t in (0, 0.4, 0.8)]
     psnr = [linf.value("Set5", 4, f"τ={t:g}", "psnr_y") for t in (0, 0.4, 0.8)]
     assert min(lpips) == lpips[1]
     assert (
         f"LINF at ×4: LPIPS falls from {lpips[0]:.3f} at τ=0 to {lpips[1]:.3f} at τ=0.4, "
-        f"for {psnr[0] - psnr[1]:.2f} dB of PSNR (Y)."
+        f"at a cost of {psnr[0] - psnr[1]:.2f} dB of PSNR (Y)."
     ) in text
-    assert "LINF: the closed form, which is before clamping, is within 0.00 dB of the samples." in text
+    assert "LINF: the closed form, which does not clamp, is within 0.00 dB of the samples." in text
     gain = psnr[0] - linf.value("Set5", 4, "bicubic", "psnr_y")
     assert f"LINF (τ=0): PSNR (Y) {gain:.2f} dB above bicubic and 0.25 dB below LIIF at ×4." in text
-    assert f"PSNR (Y) highest for LIIF ({psnr[0] + 0.25:.2f} dB" in text
-    assert f"the 90% intervals hold {0.9**0.8:.1%} of HR's values (as they should)" in text
-    for word in (SHA, "abc123", "2,057,176 parameters", "Figure" and "No run has written images."):
+    assert f"LIIF the highest PSNR (Y) ({psnr[0] + 0.25:.2f} dB" in text
+    assert f"the 90% intervals cover {0.9**0.8:.1%} of HR values (as they should)" in text
+    for word in (SHA, "abc123", "2,057,176 parameters", "Figure" and "No run has kept images."):
         assert word in text
 
 
-def test_what_is_missing_leaves_a_sentence(tmp_path: Path) -> None:
+def test_missing_metrics_are_explained(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path / "run", lpips=False, temperatures=(0.4,), scales=(4,)))
     assert set(all_figures([run])) == {"temperature_Set5", "calibration_Set5"}
-    text = Page(write([run], tmp_path / "report")).text
+    text = Page(write_report([run], tmp_path / "report")).text
     assert text.count("LPIPS was not measured for LINF: the weights alexnet are not here.") == 2
     assert "LINF at ×4 was evaluated at τ=0.4 alone" in text
     assert "Only ×4 was evaluated" in text
@@ -651,55 +653,59 @@ def test_a_report_needs_no_psnr(tmp_path: Path) -> None:
     run = read_run(folder)
     assert set(all_figures([run])) == {"temperature_Set5", "calibration_Set5"}
     assert "×4 LPIPS" in all_tables([run])["results_Set5"]
-    write([run], tmp_path / "report")
+    write_report([run], tmp_path / "report")
 
 
 def test_bicubic_alone_is_a_report(tmp_path: Path) -> None:
     run = read_run(
         evaluation(tmp_path / "run", "bicubic", "Bicubic", checkpoint=None, git=None, max_trained_scale=None)
     )
-    text = Page(write([run], tmp_path / "report")).text
-    for said in ("No run has temperatures here.", "No run has a law that could be calibrated.", "not known"):
+    text = Page(write_report([run], tmp_path / "report")).text
+    for said in (
+        "No run has temperatures here.",
+        "No run predicts a distribution whose calibration could be measured.",
+        "unknown",
+    ):
         assert said in text
     assert set(all_tables([run])) == {"results_Set5", "published", "metrics"}
 
 
-def test_runs_that_cannot_be_compared_are_told(tmp_path: Path) -> None:
+def test_caveats_name_runs_that_cannot_be_compared(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "a", names=("one",))
     evaluation(tmp_path / "b", "b", git={"commit": "abc", "dirty": True})
     evaluation(
         tmp_path / "c", "c", protocol={"name": "div2k", "headline": "psnr_rgb", "border": "ceil(s) + 6"}
     )
-    told = " ".join(findings.notes(find_runs([tmp_path])))
+    told = " ".join(findings.caveats(find_runs([tmp_path])))
     assert (
         "The runs follow different protocols (PSNR (RGB), border ceil(s) + 6; PSNR (Y), border ceil(s))"
         in told
     )
-    assert "Set5 ×2: the runs saw 1 and 2 images and cannot be compared." in told
-    assert "Made with code that differs from its commit: b." in told
-    assert findings.notes(find_runs([tmp_path / "a"])) == []
+    assert "Set5 ×2: the runs were evaluated on 1 and 2 images, so their figures cannot be compared." in told
+    assert "Evaluated with uncommitted changes to the code: b." in told
+    assert findings.caveats(find_runs([tmp_path / "a"])) == []
 
 
-def test_values_that_are_not_finite_are_told(tmp_path: Path) -> None:
+def test_caveats_name_nonfinite_values(tmp_path: Path) -> None:
     folder = evaluation(tmp_path)
     for name in ("metrics", "images"):
         table = pd.read_csv(folder / f"{name}.csv")
         table.loc[(table["system"] == "τ=0.8") & (table["scale"] == 4), "nonfinite"] = 17
         table.to_csv(folder / f"{name}.csv", index=False)
     run = read_run(folder)
-    assert findings.notes([run]) == [
-        "LINF: values that were not finite, most of them in Set5 ×4 τ=0.8 (17 an image)."
+    assert findings.caveats([run]) == [
+        "LINF: some values were not finite, most of them in Set5 ×4 τ=0.8 (17 per image)."
     ]
     assert "×4 non-finite" in all_tables([run])["results_Set5"]
 
 
-def test_names_are_words_and_never_markup(tmp_path: Path) -> None:
+def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     folder = evaluation(
         tmp_path / "run", NAMES[0], datasets=NAMES[1:], names=("<script>alert(1)</script>", "&amp;")
     )
     (folder / ".hydra").mkdir()
     (folder / ".hydra/config.yaml").write_text("name: <b>eval</b> & more\nlist: [1, 2]\n")
-    page = Page(write([read_run(folder)], tmp_path / "report"))
+    page = Page(write_report([read_run(folder)], tmp_path / "report"))
     assert NAMES[0] in page.text
     assert NAMES[1] in page.text
     assert "name: <b>eval</b> & more list: [1, 2]" in page.text
@@ -709,7 +715,7 @@ def test_names_are_words_and_never_markup(tmp_path: Path) -> None:
 
 def test_a_real_evaluation_makes_a_report(real: Path, tmp_path: Path) -> None:
     run = read_run(real)
-    page = Page(write([run], tmp_path / "report"))
+    page = Page(write_report([run], tmp_path / "report"))
     assert "LPIPS was not measured for" in page.text  # No weights are kept for the tests.
     assert "linf weights fetch alexnet" in page.text
     names = {path.stem for path in (tmp_path / "report/figures").iterdir()}
@@ -727,7 +733,7 @@ def plain(folder: Path, label: str = "bicubic") -> Path:
     return evaluation(folder, label, "Bicubic", scales=(4,))
 
 
-def test_the_command_writes_a_report(linf: Linf, tmp_path: Path) -> None:
+def test_report_command(linf: Linf, tmp_path: Path) -> None:
     plain(tmp_path / "runs/a", "LINF")
     plain(tmp_path / "runs/b", "LINF")
     done = linf("report", tmp_path / "runs")
@@ -737,7 +743,7 @@ def test_the_command_writes_a_report(linf: Linf, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]
 
 
-def test_an_older_report_is_replaced_only_when_told(linf: Linf, tmp_path: Path) -> None:
+def test_older_report_is_replaced_only_with_force(linf: Linf, tmp_path: Path) -> None:
     run, out = plain(tmp_path / "run"), tmp_path / "out"
     out.mkdir()  # Nothing is lost there.
     assert linf("report", run, "--out", out).status == 0
@@ -752,7 +758,7 @@ def test_an_older_report_is_replaced_only_when_told(linf: Linf, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("force", [(), ("--force",)])
-def test_what_is_no_report_is_left_alone(force: tuple[str, ...], linf: Linf, tmp_path: Path) -> None:
+def test_other_folders_are_never_replaced(force: tuple[str, ...], linf: Linf, tmp_path: Path) -> None:
     run, mine = plain(tmp_path / "run"), tmp_path / "mine"
     mine.mkdir()
     (mine / "index.html").write_text("<html>mine</html>")
@@ -764,20 +770,20 @@ def test_what_is_no_report_is_left_alone(force: tuple[str, ...], linf: Linf, tmp
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
-def test_a_report_that_holds_its_evaluations_is_left_alone(tmp_path: Path) -> None:
-    out = write([read_run(plain(tmp_path / "run"))], tmp_path / "out").parent
+def test_report_that_holds_evaluations_is_not_replaced(tmp_path: Path) -> None:
+    out = write_report([read_run(plain(tmp_path / "run"))], tmp_path / "out").parent
     run = read_run(plain(out / "run"))
     with pytest.raises(UsageError, match="other than a report"):
-        write([run], out, force=True)
+        write_report([run], out, force=True)
     assert (out / "run/run.json").exists()
 
 
 @pytest.mark.parametrize("when", ["while it is made", "while it is moved"])
-def test_what_ends_the_writing_leaves_the_old_report(
+def test_interrupted_writing_leaves_the_old_report(
     when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = read_run(plain(tmp_path / "run"))
-    old = write([run], tmp_path / "out").read_bytes()
+    old = write_report([run], tmp_path / "out").read_bytes()
     rename, calls = os.rename, []
 
     def stop(*arguments: Any) -> Any:
@@ -792,22 +798,22 @@ def test_what_ends_the_writing_leaves_the_old_report(
     if when == "while it is made":
         monkeypatch.setattr("linf.report.page.latex", stop)
         with pytest.raises(KeyboardInterrupt):
-            write([run], tmp_path / "out", force=True)
+            write_report([run], tmp_path / "out", force=True)
     else:
         monkeypatch.setattr("os.rename", second)
         with pytest.raises(UsageError, match="No space left"):
-            write([run], tmp_path / "out", force=True)
+            write_report([run], tmp_path / "out", force=True)
     assert (tmp_path / "out/index.html").read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
 
 
-def test_where_nothing_can_be_written_it_is_told(linf: Linf, tmp_path: Path) -> None:
+def test_unwritable_folder_is_an_error_line(linf: Linf, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = linf("report", plain(tmp_path / "run"), "--out", tmp_path / "file/report")
     assert_in_words(done.status, done.out, done.err, "cannot write")
 
 
-def test_reports_stand_apart_from_training() -> None:
+def test_report_imports_no_training_libraries() -> None:
     heavy = ["pytorch_lightning", "hydra", "omegaconf", "wandb", "matplotlib.pyplot"]
     code = f"import sys, linf.report; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -30,5 +30,5 @@ def _report(given: Namespace) -> None:
     from linf import report
 
     runs = report.find_runs(given.runs)
-    page = report.write(runs, given.out, force=given.force)
+    page = report.write_report(runs, given.out, force=given.force)
     print(f"{page}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")

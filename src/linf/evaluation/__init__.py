@@ -1,1 +1,1 @@
-"""Every system over data sets, scales and temperatures, into one record."""
+"""Evaluation: every system over data sets, scales and temperatures, measured into one folder."""

@@ -1,66 +1,66 @@
-"""Tables for Lightning: every system over data sets, scales and temperatures, on any number of ranks, restartable."""
+"""Evaluation box of the figure: tables of every system over data sets, scales and temperatures, with Lightning."""
 
 import logging
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
 from linf.checkpoints.native import resolve_path
+from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError
+from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, measure
-from linf.evaluation.panels import Row, detail_row, panel
-from linf.evaluation.record import Key, Record, commit, digest, file_digest
-from linf.images.read import read_image
+from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
+from linf.evaluation.schema import TABLES, evenly_spaced, stored_path
+from linf.evaluation.systems import system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
-from linf.models.baselines import Bicubic, Regression
-from linf.models.linf import LINF
-from linf.models.super_resolver import check_temperatures
-from linf.report.evaluations import read_run
-from linf.report.figures import all_figures
-from linf.report.publish import publish
-from linf.report.style import spread
+from linf.models.super_resolver import SuperResolver, check_temperatures
 
 log = logging.getLogger(__name__)
 
 
 class Evaluation(pl.LightningModule):
-    """All metrics of all systems over scales and temperatures, from one encoding per image and scale.
+    """Measure all metrics of all systems over scales and temperatures, from one encoding per image and scale.
 
-    `linf.evaluation.record.Record` says what it leaves in ``folder``; beside the tables there are
-    ``contact_sheet.png`` and ``images/``. Started again in the same folder it goes on where it stopped.
+    `linf.evaluation.record.Record` writes the tables to ``folder``; images go to ``images/`` there. Started again in
+    the same folder, an evaluation continues where it stopped. Any number of ranks share the images.
 
     Args:
         model: what is evaluated.
         temperatures: τ ≥ 0, one or more.
         folder: where results go.
-        metrics: their constructors by name; one whose weights are not to be had is skipped, and the record says why.
-        protocol: what is counted.
-        samples: of each temperature, over which its figures are means.
-        seed: of the latents; each image and scale has its own, whatever the rank that takes it.
-        save_images: keep every image of every system; otherwise those of the first ``shown`` images at one scale.
-        shown: images of each data set for the contact sheet and the report, at the scale nearest to 4.
-        label: what legends call the model; by default what it is.
-        checkpoint: the file it came from, for the record.
-        prior: the file its prior came from.
-        trained_scale: the largest scale it was trained at, for the record.
+        metrics: their constructors by name. A metric whose weights are missing is skipped, and the record says why.
+        protocol: which PSNR comes first, and how many pixels at the border are left out.
+        samples: per temperature, over which its figures are means.
+        seed: of the latents. Each image and scale has its own, on whichever rank it is evaluated.
+        save_images: keep every image of every system, rather than those of the first ``shown`` images at one scale.
+        shown: images of each data set that are kept for the report, at the scale nearest to 4.
+        label: the model's name in legends; by default `model_label`.
+        checkpoint: the file that the model came from, for the record.
+        prior: the file that its prior came from, for the record.
+        trained_scale: the largest scale that the model was trained at, for the record.
 
     Attributes:
-        skipped: why a metric is not there, by its name.
+        skipped: why a metric was skipped, by its name.
+        tables: by name, after `finish`; on rank 0 only.
+
+    Raises:
+        UsageError: an argument is out of its range, a data set or a scale is repeated, or the folder cannot be used.
     """
 
     def __init__(
         self,
-        model: LINF | Regression | Bicubic,
+        model: SuperResolver,
         temperatures: Sequence[float],
         folder: str,
         *,
@@ -81,32 +81,45 @@ class Evaluation(pl.LightningModule):
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
         if len(set(self.temperatures)) < len(self.temperatures):
-            raise UsageError(f"temperatures are {self.temperatures}: name each once")
+            raise UsageError(f"temperatures are {self.temperatures}: give each only once")
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
         self.save_images, self.shown = save_images, shown
-        self.label = label or describe(model)
+        self.label = label or model_label(model)
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
         self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
-        for name, made in metrics.items():
+        for name, make in metrics.items():
             try:
-                self.metrics[name] = made()
-            except UsageError as error:
+                self.metrics[name] = make()
+            except ValueError as error:
                 self.skipped[name] = str(error)
 
     def setup(self, stage: str) -> None:
-        """Open the folder, and leave out what is finished there."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        """Open the folder, and leave out the images that are finished there."""
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, SRDataModule):
+            raise UsageError("an evaluation needs the images of an SRDataModule: give one to trainer.test")
         self.keys: list[Key] = [pairs.key(i) for pairs in data.test_pairs for i in range(len(pairs))]
         if len(set(self.keys)) < len(self.keys):
-            raise UsageError("a data set or a scale is asked for twice: name each once")
+            raise UsageError("a data set or a scale is given twice: give each only once")
+        scale = min(map(float, data.test_scales), key=lambda s: abs(s - 4))
+        at_scale = [[key for key in self.keys if key[::2] == (of.name, scale)] for of in data.test_pairs]
+        self.shown_keys = [key for keys in at_scale for key in keys[: self.shown]]
         self.record = Record(self.folder, self._about(data), self.global_rank)
         data.tested = self.record.units.keys()
-        finished = sum(key in self.record.units for key in self.keys)
-        if finished and self.global_rank == 0:
-            words = "%d of %d images, counting each scale, are finished in %s"
-            log.info(words, finished, len(self.keys), self.folder)
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.finished = False
+        self.systems = system_temperatures(self.model, self.temperatures)
+        places = dict.fromkeys((dataset, scale) for dataset, _, scale in self.keys)
+        self.cells = {(*place, system): n for n, (place, system) in enumerate(product(places, self.systems))}
+        self.means = TableMeans(len(self.cells), len(self.metrics))
+        finished = [key for key in self.keys if key in self.record.units]
+        if finished and self.global_rank == 0:  # Only one rank counts what an earlier evaluation finished.
+            message = "%d of %d images, counting each scale, are finished in %s"
+            log.info(message, len(finished), len(self.keys), self.folder)
+            for key in finished:
+                self._count(key, self.record.units[key])
 
-    def _about(self, data: Any) -> dict[str, Any]:
+    def _about(self, data: SRDataModule) -> dict[str, Any]:
         files = {"checkpoint": self.checkpoint, "prior": self.prior}
         return {
             "label": self.label,
@@ -115,7 +128,7 @@ class Evaluation(pl.LightningModule):
                 "config": getattr(self.model, "config", {}),
                 "parameters": sum(p.numel() for p in self.model.parameters()),
             },
-            "weights": digest(self.model),
+            "weights": weights_digest(self.model),
             **{
                 name: {"path": str(path), "sha256": file_digest(resolve_path(path))} if path else None
                 for name, path in files.items()
@@ -129,119 +142,101 @@ class Evaluation(pl.LightningModule):
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
             "resize": data.test_resize,
-            "git": commit(),
+            "git": git_commit(),
             "versions": {"linf": version("linf"), "torch": torch.__version__},
             "device": str(self.trainer.strategy.root_device),
             "max_trained_scale": self.trained_scale,
         }
 
     def test_step(self, image: ImagePair, batch_idx: int) -> None:
-        """One image at one scale, by every system."""
+        """Evaluate every system on one image at one scale."""
         key = (image.dataset, image.name, image.scale)
-        kept: dict[str, Tensor] | None = {} if self._is_kept(key) else None
-        unit = self._measured(image, kept)
-        if kept is not None:
-            self._keep(kept | {"LR": image.lr[0], "HR": image.hr[0]}, self._place(key))
-        self.record.add(key, unit)
-
-    def _measured(self, image: ImagePair, kept: dict[str, Tensor] | None) -> Unit:
+        kept: dict[str, Tensor] | None = {} if self.save_images or key in self.shown_keys else None
         seed = zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode())
-        return measure(
+        unit = measure(
             self.model,
             image,
-            self.metrics,  # type: ignore[arg-type]
+            cast(Mapping[str, ImageMetric], self.metrics),
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
             seed=seed,
             shown=kept,
         )
+        if kept is not None:
+            self._keep(kept | {"LR": image.lr[0], "HR": image.hr[0]}, self.image_folder(key))
+        self.record.add(key, unit)
+        self._count(key, unit)
 
-    def _is_kept(self, key: Key) -> bool:
-        return self.save_images or key in self._on_the_sheet()
-
-    def _on_the_sheet(self) -> list[Key]:
-        """The first images of each data set, at the scale that is nearest to 4."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        scale = min(map(float, data.test_scales), key=lambda s: abs(s - 4))
-        named = [[key for key in self.keys if key[::2] == (pairs.name, scale)] for pairs in data.test_pairs]
-        return [key for keys in named for key in keys[: self.shown]]
-
-    def _place(self, key: Key) -> Path:
-        dataset, name, scale = key
-        return self.folder / "images" / dataset / f"x{scale:g}" / name
-
-    def _keep(self, images: dict[str, Tensor], place: Path) -> None:
-        """ImageSet (3,·,·) as PNG, maps (H,W) as half-precision arrays."""
-        few = {f"τ={tau:g}" for tau in spread(self.temperatures, 6)}
+    def _keep(self, images: dict[str, Tensor], folder: Path) -> None:
+        """Write images (3,H,W) and maps (H,W); of many temperatures six, unless every image is to be saved."""
+        few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)}
         for name, image in images.items():
-            if not self.save_images and name.startswith("τ=") and name not in few:
-                continue
-            self.record.keep(place / name, image.cpu())
+            if self.save_images or not name.startswith("τ=") or name in few:
+                self.record.keep(folder / name, image.cpu())
+
+    def _count(self, key: Key, unit: Unit) -> None:
+        dataset, _, scale = key
+        for row in unit.rows:
+            figures = torch.tensor([row[name] for name in self.metrics], dtype=torch.double)
+            self.means.update(self.cells[dataset, scale, row["system"]], figures.to(self.means.device))
+
+    def image_folder(self, key: Key) -> Path:
+        """The folder that holds an image at a scale by every system, if it was kept."""
+        dataset, name, scale = key
+        return stored_path(self.folder, "images") / dataset / f"x{scale:g}" / name
 
     def teardown(self, stage: str) -> None:
-        """Once all ranks are through, write the tables and the contact sheet."""
-        self.trainer.strategy.barrier()
-        if not self.trainer.is_global_zero:
-            return
-        tables = self.record.tables(self.keys)
-        self.record.write_tables(tables)
-        self.table = tables["metrics"]
-        figures = {}
-        # What an earlier run of this folder measured it may not have kept.
-        if rows := [self._sheet_row(key) for key in self._on_the_sheet() if self._place(key).is_dir()]:
-            figures["contact_sheet"] = panel(rows)
-            figures["contact_sheet"].savefig(self.folder / "contact_sheet.png")
-        for logger in self.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                publish(logger, tables, figures | all_figures([read_run(self.folder)]))
+        """Write the tables."""
+        self.finish()
 
-    def _sheet_row(self, key: Key) -> Row:
-        place = self._place(key)
-        systems = list(self.table["system"].unique())
-        read = {
-            name: torch.from_numpy(read_image(place / f"{name}.png")).permute(2, 0, 1) / 255
-            for name in ("LR", *systems, "HR")
-            if (place / f"{name}.png").is_file()
-        }
-        lr, hr = read.pop("LR"), read.pop("HR")
-        return detail_row(f"{key[1]} ×{key[2]:g}", lr, hr, read)
+    def finish(self) -> None:
+        """Write the tables of all ranks, unless that is done; every rank must call it.
+
+        A callback that reads the tables calls it too, for Lightning tears callbacks down before their module, and
+        where all images were finished before, no earlier hook is called.
+        """
+        if self.finished:
+            return
+        self.finished = True
+        # torchmetrics returns a single element as a scalar.
+        images, means = (part.reshape(len(self.cells), -1).tolist() for part in self.means.compute())
+        if self.trainer.is_global_zero:
+            lines = [
+                (*cell, self.systems[cell[-1]], *images[n], *means[n])
+                for cell, n in self.cells.items()
+                if any(images[n])
+            ]
+            metrics = pd.DataFrame(lines, columns=[*TABLES["metrics"], *self.metrics])
+            self.tables = self.record.tables(self.keys) | {"metrics": metrics}
+            self.record.write_tables(self.tables)
 
     def merits(self) -> dict[str, float]:
-        """The protocol's first figure of the model's first row, for each data set and scale."""
-        headline = self.protocol.headline
-        rows = (
-            self.table[self.table["system"] != "bicubic"]
-            if self.table["system"].nunique() > 1
-            else self.table
-        )
-        first = rows.groupby(["dataset", "scale"], sort=False).head(1)
-        return {
-            f"{row['dataset']}/x{row['scale']:g}/{headline}": float(row[headline])
-            for row in first.to_dict("records")
-            if headline in row
-        }
+        """The protocol's first metric in the model's first line, for each data set and scale."""
+        headline, table = self.protocol.headline, self.tables["metrics"]
+        if headline not in table:
+            return {}
+        rows = table[table["system"] != "bicubic"] if table["system"].nunique() > 1 else table
+        first = rows.drop_duplicates(["dataset", "scale"])[["dataset", "scale", headline]]
+        return {f"{dataset}/x{scale:g}/{headline}": value for dataset, scale, value in first.values.tolist()}
 
     def report(self) -> str:
-        """The table in words, what the model's first row comes to, what is missing, and where the files are."""
-        headline = self.protocol.headline
+        """The table as text, the model's gain over bicubic, which metrics were skipped, and where the files are."""
+        headline, table = self.protocol.headline, self.tables["metrics"]
         unit = "dB on Y" if headline == "psnr_y" else "dB on RGB"
         with pd.option_context("display.width", 200):
-            lines = [self.table.drop(columns=["temperature", "images"]).round(3).to_string(index=False)]
-        for _, group in self.table.groupby(["dataset", "scale"], sort=False):
-            of = group.set_index("system")[headline] if headline in group else pd.Series(dtype=float)
-            if len(of):
-                first = of.index[min(1, len(of) - 1)]
-                lines.append(
-                    f"{group['dataset'].iloc[0]} ×{group['scale'].iloc[0]:g}: {first} {of[first]:.2f} {unit}, "
-                    f"{of[first] - of['bicubic']:+.2f} dB against bicubic"
-                )
+            lines = [table.drop(columns=["temperature", "images"]).round(3).to_string(index=False)]
+        for _, group in table.groupby(["dataset", "scale"], sort=False) if headline in table else ():
+            (dataset, scale, *_), of = group.iloc[0], group.set_index("system")[headline]
+            first = of.index[min(1, len(of) - 1)]
+            gain = f"{of[first] - of['bicubic']:+.2f} dB against bicubic"
+            lines.append(f"{dataset} ×{scale:g}: {first} {of[first]:.2f} {unit}, {gain}")
         lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])
 
 
-def describe(model: nn.Module) -> str:
-    """What a legend calls a model: its name, patch size and encoder."""
+def model_label(model: nn.Module) -> str:
+    """A model's name for legends: its class, patch size and encoder."""
     config = getattr(model, "config", {})
     patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
     encoder = f", {config['encoder']['name']}" if "encoder" in config else ""

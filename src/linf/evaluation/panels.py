@@ -1,4 +1,4 @@
-"""ImageSet side by side: what each system makes of the same detail."""
+"""Panels that show the same detail of an image by several systems, side by side."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a panel: a label, and images (3,H,W) in [0, 1] by the name of what made them."""
+    """One row of a panel: a label, and images (3,H,W) in [0, 1] by the names of the systems that made them."""
 
     label: str
     images: dict[str, Tensor]
 
 
 def hardest_detail(image: Tensor, reference: Tensor, side: int) -> tuple[slice, slice]:
-    """The square of ``side`` pixels where an image differs most from its reference; (3,H,W) both."""
+    """Find the square of ``side`` pixels where an image (3,H,W) differs most from its reference (3,H,W)."""
     return fullest_square((image - reference).square().mean(0), side)
 
 
 def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:
-    """The square of ``side`` pixels that holds most of a map (H,W)."""
+    """Find the square of ``side`` pixels with the largest sum of a map (H,W), to an eighth of its side."""
     side = min(side, *weight.shape)
     means = F.avg_pool2d(weight[None, None], side, stride=max(side // 8, 1))[0, 0]
     y, x = (int(n) * max(side // 8, 1) for n in torch.unravel_index(means.argmax(), means.shape))
@@ -31,13 +31,13 @@ def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:
 
 
 def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], side: int = 96) -> Row:
-    """The detail of an image that the first system gets most wrong, from LR through every system to HR.
+    """Crop the detail where the first system's error is largest from LR, every system and HR.
 
     Args:
-        label: what stands beside the row.
-        lr: (3,h,w).
-        hr: (3,H,W).
-        systems: (3,H,W) each.
+        label: of the row.
+        lr: (3,h,w) in [0, 1].
+        hr: (3,H,W) in [0, 1].
+        systems: images (3,H,W) by their system's name; the first one chooses the detail.
         side: of the detail, in HR pixels.
     """
     y, x = hardest_detail(next(iter(systems.values())), hr, side)
@@ -47,7 +47,7 @@ def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], s
 
 
 def panel(rows: Sequence[Row]) -> Figure:
-    """A figure of one line per row, one column per system."""
+    """Draw a figure with one line per row and one column per system."""
     columns = list(rows[0].images)
     figure = Figure(figsize=(2.0 * len(columns) + 0.4, 2.05 * len(rows) + 0.3), dpi=110, layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)

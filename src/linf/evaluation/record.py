@@ -1,7 +1,8 @@
-"""The folder of an evaluation: what is finished, line by line as it comes, and in the end the tables.
+"""The folder of an evaluation: a record of every finished image, from which an interrupted evaluation continues.
 
-``units/`` holds a line of JSON for each image and scale, in one file per process; a kill loses at most the line that
-was being written. ``run.json`` says what was evaluated and how; only a run with the same words goes on in its folder.
+``units/`` holds one line of JSON for each image and scale, in one file per process; a kill loses at most the line that
+was being written. ``run.json`` says what was evaluated and how; only an evaluation with the same settings continues in
+its folder. The tables of `linf.evaluation.schema` are written at the end.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +23,36 @@ from torch import Tensor, nn
 
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
+from linf.evaluation.schema import FORMER_NAMES, UNIT
 from linf.files import atomic_write
 
 Key = tuple[str, str, float]
-"""Data set, image, scale."""
+"""Data set, image and scale."""
 
-DECIDES = ("model", "weights", "protocol", "metrics", "skipped", "temperatures", "samples", "seed", "resize")
-"""What in ``run.json`` must be the same for units of two runs to stand in one table."""
+_DECISIVE = (
+    "model",
+    "weights",
+    "protocol",
+    "metrics",
+    "skipped",
+    "temperatures",
+    "samples",
+    "seed",
+    "resize",
+)
+# What in ``run.json`` must be equal for the figures of two evaluations to share a table.
 
 
 class Record:
-    """An evaluation's folder.
+    """The folder of an evaluation.
 
     Args:
         folder: where results go.
         about: the content of ``run.json``.
-        rank: of this process; the first one writes ``run.json`` and the tables.
+        rank: of this process; rank 0 writes ``run.json`` and the tables.
 
     Attributes:
-        units: what was finished before this run began, by its key.
+        units: what was finished before this evaluation began, by data set, image and scale.
 
     Raises:
         UsageError: the folder holds an evaluation with other settings, or cannot be written.
@@ -64,7 +76,7 @@ class Record:
         for line in lines:
             try:
                 dataset, image, scale, *unit = json.loads(line)
-            except ValueError:  # The line that was being written when the run was killed.
+            except ValueError:  # The line that a kill cut short.
                 continue
             units[dataset, image, scale] = Unit(*unit)
         return units
@@ -76,19 +88,20 @@ class Record:
             raise UsageError(
                 f"{self.folder}/run.json cannot be read ({error}): choose another folder"
             ) from error
-        here = json.loads(json.dumps(self.about))
-        differ = [key for key in DECIDES if there.get(key) != here.get(key)]
-        if differ:
-            words = ", ".join(
-                f"{key} is {_short(there.get(key))} there and {_short(here.get(key))} here" for key in differ
-            )
+        there, here = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
+        differences = ", ".join(
+            f"{key} is {_short(there[key])} there and {_short(here[key])} here"
+            for key in _DECISIVE
+            if there[key] != here[key]
+        )
+        if differences:
             raise UsageError(
-                f"{self.folder} holds an evaluation with other settings: {words}; give it the same, or choose another "
-                "folder with hydra.run.dir=…"
+                f"{self.folder} holds an evaluation with other settings: {differences}; give the same settings, or "
+                "choose another folder with hydra.run.dir=…"
             )
 
     def add(self, key: Key, unit: Unit) -> None:
-        """Write one finished unit."""
+        """Append what was measured of one image at one scale."""
         path = self.folder / "units" / f"rank_{self.rank}.jsonl"
         line = json.dumps([*key, *unit], ensure_ascii=False)
         try:
@@ -99,7 +112,12 @@ class Record:
             raise self._unwritable(error) from error
 
     def keep(self, path: Path, image: Tensor) -> None:
-        """An image (3,·,·), clamped to [0, 1], as PNG; a map (H,W) as an array in half precision."""
+        """Write an image (3,H,W), clamped to [0, 1], as PNG, or a map (H,W) as an array in half precision.
+
+        Args:
+            path: of the file, without its suffix.
+            image: on the host.
+        """
         content = io.BytesIO()
         if image.ndim == 2:
             np.save(content, image.numpy().astype(np.float16))
@@ -122,36 +140,27 @@ class Record:
         )
 
     def tables(self, keys: Sequence[Key]) -> dict[str, pd.DataFrame]:
-        """What all processes have finished of these units, as tables; for their names see `write_tables`."""
-        units = self._read()
-        found = [
-            (dict(zip(("dataset", "image", "scale"), key, strict=True)), units[key])
-            for key in keys
-            if key in units
-        ]
-        tables = {
-            "images": pd.DataFrame([of | row for of, unit in found for row in unit.rows]),
-            "distribution": pd.DataFrame([of | unit.distribution for of, unit in found if unit.distribution]),
-            "calibration": pd.DataFrame([of | row for of, unit in found for row in unit.calibration]),
-        }
-        tables["metrics"] = means(tables["images"])
-        return {name: table for name, table in tables.items() if len(table)}
+        """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration``.
 
-    def write_tables(self, tables: dict[str, pd.DataFrame]) -> None:
-        """``metrics.csv`` and ``.json``, ``images.csv``, and of LINF ``distribution.csv`` and ``calibration.csv``."""
+        The last two are only there for LINF.
+        """
+        units = self._read()
+        found = [(dict(zip(UNIT, key, strict=True)), units[key]) for key in keys if key in units]
+        tables = {
+            "images": [of | row for of, unit in found for row in unit.rows],
+            "distribution": [of | unit.distribution for of, unit in found if unit.distribution],
+            "calibration": [of | row for of, unit in found for row in unit.calibration],
+        }
+        return {name: pd.DataFrame(lines) for name, lines in tables.items() if lines}
+
+    def write_tables(self, tables: Mapping[str, pd.DataFrame]) -> None:
+        """Write each table as CSV, and the metrics as ``metrics.json`` too."""
         for name, table in tables.items():
             self._write(self.folder / f"{name}.csv", table.to_csv(index=False).encode())
+        for former in FORMER_NAMES:
+            (self.folder / f"{former}.csv").unlink(missing_ok=True)  # Superseded.
         plain = [{k: _jsonable(v) for k, v in row.items()} for row in tables["metrics"].to_dict("records")]
         self._write(self.folder / "metrics.json", _json(plain))
-
-
-def means(images: pd.DataFrame) -> pd.DataFrame:
-    """Means over images, one line per data set, scale and system, in the order they came."""
-    keys = ["dataset", "scale", "system", "temperature"]
-    groups = images.groupby(keys, sort=False, dropna=False)
-    table = groups.mean(numeric_only=True)
-    table.insert(0, "images", groups.size())
-    return table.reset_index()
 
 
 def _json(content: Any) -> bytes:
@@ -163,13 +172,18 @@ def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _decisive(about: dict[str, Any]) -> dict[str, Any]:
+    # Which metrics were skipped decides, not the words that say why.
+    return {key: about.get(key) for key in _DECISIVE} | {"skipped": sorted(about.get("skipped") or ())}
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def digest(model: nn.Module) -> str:
-    """The sha256 of a model's weights: names, shapes and values."""
+def weights_digest(model: nn.Module) -> str:
+    """The sha256 of a model's state: names, shapes and values."""
     found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         found.update(f"{name} {tuple(value.shape)}".encode())
@@ -183,8 +197,8 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def commit() -> dict[str, Any] | None:
-    """The git commit of this code and whether files differ from it; None where it is installed from a package."""
+def git_commit() -> dict[str, Any] | None:
+    """The git commit of this code, and whether its files differ from it; None outside of a git repository."""
 
     def git(*arguments: str) -> str:
         where = ["git", "-C", str(Path(__file__).parent)]

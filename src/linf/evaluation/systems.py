@@ -55,3 +55,14 @@ def systems(
         yield System(f"τ={tau:g}", tau, known.at(tau))
     if model.prior is not None:
         yield System("prior", None, model.sample_prior(lr, size, features=features)[None])
+
+
+def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> dict[str, float | None]:
+    """Temperature, or None, of each of `systems` by its name, in their order and without decoding anything."""
+    found: dict[str, float | None] = {"bicubic": None}
+    if model.dim:
+        found |= {f"τ={tau:g}": tau for tau in temperatures}
+        found |= {} if model.prior is None else {"prior": None}
+    elif not isinstance(model, Bicubic):
+        found[type(model).__name__] = None
+    return found

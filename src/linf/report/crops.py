@@ -1,4 +1,4 @@
-"""Systems side by side: the same detail of an image, by every run that has it."""
+"""Details of images, side by side: the same crop by every system of every run that has kept the image."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,54 +15,58 @@ from PIL import Image
 
 from linf.errors import UsageError
 from linf.evaluation.panels import fullest_square
+from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, stored_path
 from linf.images.read import read_image
-from linf.report.evaluations import Run
-from linf.report.style import spread, words
-from linf.report.tables import METRICS, PERCEPTION, headline, safe
+from linf.report.evaluations import EvaluationRun
+from linf.report.style import plain_label
+from linf.report.tables import common_headline, safe_name
 
 SIDE = 96
-"""Of the detail, in HR pixels."""
+"""Side of the detail, in HR pixels."""
 
 TEMPERATURES = 5
-"""Columns of one run."""
+"""Temperatures of a run that are shown."""
 
-UNIT = ["dataset", "scale", "image"]
-SIGMA = "σ at τ=1\ngrey levels"
-Cell = tuple[str, np.ndarray]
-"""Title and image (H,W,3) or map (H,W)."""
+_DEVIATION = "σ at τ=1\ngrey levels"
+_Titled = tuple[str, np.ndarray]
+# A title, and an image (H,W,3) or a map (H,W).
 
 
-class Place(NamedTuple):
-    """An image that runs have written; what they made of another size is another image."""
+class ShownImage(NamedTuple):
+    """An image at a scale that runs have kept; if its size differs between runs, it is another image."""
 
     dataset: str
-    scale: float
     image: str
+    scale: float
     size: tuple[int, int]
 
     @property
     def name(self) -> str:
-        """Of its figure."""
-        return f"details_{safe(self.dataset)}_x{self.scale:g}_{safe(self.image)}"
+        """Name of its figure."""
+        return f"details_{safe_name(self.dataset)}_x{self.scale:g}_{safe_name(self.image)}"
 
-    def folder(self, run: Run) -> Path:
-        """Where a run wrote it."""
-        return run.folder / "images" / self.dataset / f"x{self.scale:g}" / self.image
+    def folder(self, run: EvaluationRun) -> Path:
+        """The folder where a run keeps it."""
+        return stored_path(run.folder, "images") / self.dataset / f"x{self.scale:g}" / self.image
 
 
-def places(runs: Sequence[Run], most: int = 4) -> dict[Place, list[Run]]:
-    """Up to ``most`` images, those that most runs have, from each data set as many; with the runs that have them."""
-    found: dict[Place, list[Run]] = {}
+def shown_images(runs: Sequence[EvaluationRun], most: int = 4) -> dict[ShownImage, list[EvaluationRun]]:
+    """Choose up to ``most`` of the images that most runs have kept, as many from each data set.
+
+    Returns:
+        The runs that have kept each image.
+    """
+    found: dict[ShownImage, list[EvaluationRun]] = {}
     for run in runs:
-        for dataset, scale, image in dict.fromkeys(zip(*(run.images[key] for key in UNIT), strict=True)):
-            path = Place(dataset, scale, image, (0, 0)).folder(run) / "HR.png"
+        for dataset, image, scale in run.images[list(UNIT)].drop_duplicates().itertuples(index=False):
+            path = ShownImage(dataset, image, scale, (0, 0)).folder(run) / "HR.png"
             if path.exists():
-                found.setdefault(Place(dataset, scale, image, _size(path)), []).append(run)
-    shared = [place for place, having in found.items() if len(having) == max(map(len, found.values()))]
-    sets = list(dict.fromkeys(place.dataset for place in shared))[:most]
-    each = most // max(1, len(sets))
-    chosen = [place for name in sets for place in [p for p in shared if p.dataset == name][:each]]
-    return {place: found[place] for place in {place.name: place for place in chosen}.values()}
+                found.setdefault(ShownImage(dataset, image, scale, _size(path)), []).append(run)
+    shared = [shown for shown, keepers in found.items() if len(keepers) == max(map(len, found.values()))]
+    datasets = list(dict.fromkeys(shown.dataset for shown in shared))[:most]
+    each = most // max(1, len(datasets))
+    chosen = [shown for name in datasets for shown in [of for of in shared if of.dataset == name][:each]]
+    return {shown: found[shown] for shown in {shown.name: shown for shown in chosen}.values()}
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -72,95 +77,106 @@ def _size(path: Path) -> tuple[int, int]:
         raise UsageError(f"cannot read image {path}: {error}; run eval.py there again") from error
 
 
-def details(runs: Sequence[Run]) -> dict[str, Figure]:
-    """A figure for each of `places`: what all have in its first row, then a row for each run with temperatures."""
-    return {place.name: _detail(place, having, headline(runs)) for place, having in places(runs).items()}
+def detail_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
+    """A figure for each of `shown_images`: first what does not depend on τ, then a row for each run that samples."""
+    headline = common_headline(runs)
+    return {image.name: _detail(image, keepers, headline) for image, keepers in shown_images(runs).items()}
 
 
-def _detail(place: Place, having: Sequence[Run], first: str) -> Figure:
-    hr, lr = _image(place, having[0], "HR"), _image(place, having[0], "LR")
-    shared: list[Cell] = []
-    rows: list[tuple[Run, list[Cell], list[Cell]]] = []
-    bicubic = next((run for run in having if "bicubic" in _systems(place, run)), None)
-    for run in having:
-        own: list[Cell] = []
-        for system in _systems(place, run):
-            if system != "bicubic" or run is bicubic:  # It is every run's.
-                cells = own if run.samples and system != "bicubic" else shared
-                cells.append((_title(place, run, system, first), _image(place, run, system)))
+def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) -> Figure:
+    hr, lr = _image(shown, keepers[0], "HR"), _image(shown, keepers[0], "LR")
+    shared: list[_Titled] = []
+    rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]] = []
+    bicubic = next((run for run in keepers if "bicubic" in _systems(shown, run)), None)
+    for run in keepers:
+        own: list[_Titled] = []
+        for system in _systems(shown, run):
+            if system != "bicubic" or run is bicubic:  # All runs have the same.
+                titled = own if run.samples and system != "bicubic" else shared
+                titled.append((_title(shown, run, system, headline), _image(shown, run, system)))
         if own:
-            rows.append((run, own, _maps(place, run)))
-    made = [image for _, image in [*shared, *(cell for _, own, _ in rows for cell in own)]]
-    square = fullest_square(_variance(made or [hr]), SIDE)
+            rows.append((run, own, _maps(shown, run)))
+    images = [image for _, image in [*shared, *(titled for _, own, _ in rows for titled in own)]]
+    square = fullest_square(_variance(images or [hr]), SIDE)
 
     top = [("LR", _enlarged(lr, hr.shape)), *shared, ("HR", hr)]
-    figure, axes = _grid(1 + len(rows), max([1 + len(top), *(len(own) + len(maps) for _, own, maps in rows)]))
-    _show(axes[0, 0], _folded(f"{place.image} ×{place.scale:g}", 22), hr)
+    figure, axes = _axes(1 + len(rows), max([1 + len(top), *(len(own) + len(maps) for _, own, maps in rows)]))
+    _show(axes[0, 0], _folded(f"{shown.image} ×{shown.scale:g}", 22), hr)
     y, x = square
     frame = Rectangle((x.start, y.start), x.stop - x.start, y.stop - y.start, fill=False, edgecolor="red")
     axes[0, 0].add_patch(frame)
     for axis, (title, image) in zip(axes[0, 1:], top, strict=False):
         _show(axis, title, image[square])
-    highest = max(
-        (_highest(values[square]) for *_, maps in rows for name, values in maps if name == SIGMA), default=1
-    )
+    deviations = [values[square] for *_, maps in rows for title, values in maps if title == _DEVIATION]
+    highest = max(map(_highest, deviations), default=1)
     for line, (run, own, maps) in zip(axes[1:], rows, strict=True):
         line[0].set_ylabel(_folded(run.label, 24), fontsize=8)
         for axis, (title, image) in zip(line, own, strict=False):
             _show(axis, title, image[square])
         for axis, (title, values) in zip(line[len(own) :], maps, strict=False):
-            _show_map(axis, title, values[square], highest if title == SIGMA else _highest(values))
+            _show_map(axis, title, values[square], highest if title == _DEVIATION else _highest(values))
     for axis in axes.flat:
         axis.set_visible(bool(axis.images))
     return figure
 
 
-def _systems(place: Place, run: Run) -> list[str]:
-    """What a run has drawn, of many temperatures some."""
-    of = run.images[(run.images[UNIT] == [place.dataset, place.scale, place.image]).all(axis=1)]
-    of = of.sort_values("temperature", kind="stable")["system"]
-    there = [system for system in of if (place.folder(run) / f"{system}.png").exists()]
-    taus = [system for system in there if system.startswith("τ=")]
-    left = set(taus) - set(spread(taus, TEMPERATURES))
-    return [system for system in there if system not in left]
+def _lines(shown: ShownImage, run: EvaluationRun) -> pd.DataFrame:
+    """A run's figures of an image, a line for each system."""
+    return run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1)]
 
 
-def _image(place: Place, run: Run, name: str) -> np.ndarray:
-    path = place.folder(run) / f"{name}.png"
+def _systems(shown: ShownImage, run: EvaluationRun) -> list[str]:
+    """The systems by which a run has kept an image; of many temperatures, some."""
+    systems = _lines(shown, run).sort_values("temperature", kind="stable")["system"]
+    kept = [system for system in systems if (shown.folder(run) / f"{system}.png").exists()]
+    temperatures = [system for system in kept if system.startswith("τ=")]
+    left_out = set(temperatures) - set(evenly_spaced(temperatures, TEMPERATURES))
+    return [system for system in kept if system not in left_out]
+
+
+def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:
+    path = shown.folder(run) / f"{name}.png"
     image = read_image(path)
-    if name != "LR" and image.shape[1::-1] != place.size:
-        raise UsageError(f"{path} is of another size than HR.png; run eval.py there again")
+    if name != "LR":
+        _check_size(path, image, shown)
     return image
 
 
+def _check_size(path: Path, image: np.ndarray, shown: ShownImage) -> None:
+    if image.shape[1::-1] != shown.size:
+        raise UsageError(f"{path} differs in size from HR.png; run eval.py there again")
+
+
 def _enlarged(lr: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Nearest neighbours."""
+    """Enlarge by nearest neighbours."""
     rows, columns = (
         ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape[:2], lr.shape, strict=False)
     )
     return lr[rows][:, columns]
 
 
-def _maps(place: Place, run: Run) -> list[Cell]:
-    """Deviation in grey levels and the best temperatures, (H,W), where they are."""
+def _maps(shown: ShownImage, run: EvaluationRun) -> list[_Titled]:
+    """The maps (H,W) that a run has kept: deviation in grey levels, and the best temperature of each pixel."""
     maps = []
-    for title, name, unit in ((SIGMA, "deviation", 255), ("best τ\nleast LPIPS", "best_temperature", 1)):
-        path = place.folder(run) / f"{name}.npy"
+    for title, name, unit in (
+        (_DEVIATION, "deviation", 255),
+        ("best τ\nlowest LPIPS", "best_temperature", 1),
+    ):
+        path = shown.folder(run) / f"{name}.npy"
         if path.exists():
             try:
                 values = np.load(path).astype(np.float32) * unit
             except (OSError, ValueError, EOFError) as error:
                 raise UsageError(
-                    f"{path} is truncated or no array ({error}); run eval.py there again"
+                    f"{path} is truncated or not an array ({error}); run eval.py there again"
                 ) from error
-            if values.shape[::-1] != place.size:
-                raise UsageError(f"{path} is of another size than HR.png; run eval.py there again")
+            _check_size(path, values, shown)
             maps.append((title, values))
     return maps
 
 
 def _variance(images: Sequence[np.ndarray]) -> torch.Tensor:
-    """How far systems differ, (H,W)."""
+    """Variance between images (H,W,3) at each pixel, (H,W)."""
     total = np.zeros(images[0].shape, np.float32)
     squares = total.copy()
     for image in images:
@@ -170,22 +186,20 @@ def _variance(images: Sequence[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy((squares / len(images) - (total / len(images)) ** 2).mean(2))
 
 
-def _title(place: Place, run: Run, system: str, first: str) -> str:
-    """Its name, and PSNR and LPIPS of the whole image."""
-    of = run.images[(run.images[UNIT] == [place.dataset, place.scale, place.image]).all(axis=1)]
+def _title(shown: ShownImage, run: EvaluationRun, system: str, headline: str) -> str:
+    """A system's name, and its PSNR and perceptual metric on the whole image."""
+    of = _lines(shown, run)
     of = of[of["system"] == system]
-    names = [first, *[name for name in PERCEPTION if name in of][:1]]
+    names = [headline, *[name for name in PERCEPTUAL if name in of][:1]]
     values = [
-        f"{of[name].iloc[0]:.{METRICS[name].digits}f}"
-        for name in names
-        if name in of and of[name].notna().all()
+        METRICS[name].format(of[name].iloc[0]) for name in names if name in of and of[name].notna().all()
     ]
     label = run.label if system == run.system and system != "bicubic" else system
     return f"{_folded(label, 22)}\n{' / '.join(values)}"
 
 
-def _grid(rows: int, across: int) -> tuple[Figure, np.ndarray]:
-    """Square axes without ticks, with room for three lines above and a colour bar below each, in inches."""
+def _axes(rows: int, across: int) -> tuple[Figure, np.ndarray]:
+    """Square axes without ticks, with room for three lines of text above and a colour bar below each, in inches."""
     side, gap, above, below, left = 1.4, 0.08, 0.46, 0.34, 0.4
     width, height = left + across * (side + gap), rows * (above + side + below)
     figure = Figure(figsize=(width, height), dpi=150)
@@ -199,8 +213,8 @@ def _grid(rows: int, across: int) -> tuple[Figure, np.ndarray]:
 
 
 def _folded(label: str, width: int) -> str:
-    """In two lines."""
-    return words(textwrap.fill(label, width, max_lines=2, placeholder="…"))
+    """Break a label into at most two lines."""
+    return plain_label(textwrap.fill(label, width, max_lines=2, placeholder="…"))
 
 
 def _highest(values: np.ndarray) -> float:

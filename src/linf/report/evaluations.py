@@ -1,4 +1,4 @@
-"""What a report is made of: the folders that evaluations leave, read and checked."""
+"""Input of a report: the folders that evaluations leave, read and checked."""
 
 import csv
 import io
@@ -13,51 +13,29 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from linf.errors import UsageError
+from linf.evaluation.schema import CELL, COLUMNS, FORMER_NAMES, HEADLINES, TABLES, Column, stored_path
 
-KEYS = ["dataset", "scale", "system"]
-WORDS = {"dataset", "image", "system", "kind"}
-"""Columns that are not numbers."""
-
-COLUMNS = {
-    "metrics": [*KEYS, "temperature", "images"],
-    "images": ["dataset", "image", "scale", "system", "temperature"],
-    "distribution": [
-        *(
-            "dataset",
-            "image",
-            "scale",
-            "bits_per_dim",
-            "whitened_mean",
-            "whitened_var",
-            "whitened_kurtosis",
-        ),
-        *("error_y", "variance_y", "error_rgb", "variance_rgb"),
-    ],
-    "calibration": ["dataset", "image", "scale", "kind", "nominal", "covered"],
-}
-"""What each table must have; those of `metrics` and `images` are followed by a column for each metric."""
-
-MUST = {"label": str, "model": dict, "protocol": dict, "metrics": list, "temperatures": list}
-MAY: dict[str, type | tuple[type, ...]] = {
+_REQUIRED = {"label": str, "model": dict, "protocol": dict, "metrics": list, "temperatures": list}
+_OPTIONAL: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("checkpoint", "prior", "skipped", "git", "versions"), dict),
     "max_trained_scale": (int, float),
 }
-"""What ``run.json`` must say and may say, or say null, in which types."""
+# Types of what ``run.json`` must say, and of what it may say or leave null.
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """One evaluation.
+class EvaluationRun:
+    """One evaluation, read from its folder.
 
     Attributes:
         folder: where it lies.
-        label: what legends call it.
+        label: its name in legends.
         about: the content of its ``run.json``.
         metrics: means over images; a line for each data set, scale and system.
         images: the same for each image.
-        distribution: likelihood, whitened residuals, and what closed-form PSNR is made of; empty but for LINF.
-        calibration: shares of HR within predicted intervals; empty but for LINF.
-        config: Hydra's config of the run, word for word, where there is one.
+        distribution: likelihood, whitened residuals, and the terms of the closed-form PSNR; empty except for LINF.
+        calibration: shares of HR within the predicted intervals; empty except for LINF.
+        config: the text of Hydra's config of the run, where there is one.
     """
 
     folder: Path
@@ -71,41 +49,42 @@ class Run:
 
     @property
     def headline(self) -> str:
-        """The PSNR that its protocol puts first: ``psnr_y`` or ``psnr_rgb``."""
+        """The PSNR that its protocol puts first, ``psnr_y`` or ``psnr_rgb``."""
         return self.about["protocol"]["headline"]
 
     @property
     def system(self) -> str:
-        """How its tables call what was evaluated where there is no temperature: LIIF, LTE, or bicubic itself."""
+        """The name, in its tables, of a model without temperatures: LIIF, LTE or bicubic."""
         name = self.about["model"]["name"]
         return "bicubic" if name == "Bicubic" else name
 
     @property
     def samples(self) -> bool:
-        """Whether it has temperatures."""
+        """Whether its model samples, so that there are temperatures."""
         return bool(self.metrics["temperature"].notna().any())
 
     def curve(self, dataset: str, scale: float) -> pd.DataFrame:
-        """Its lines at all temperatures, from the lowest; empty where there are none."""
+        """Its means at all temperatures, from the lowest to the highest; empty where there are none."""
         of = self.metrics
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & of["temperature"].notna()]
         return of.sort_values("temperature", ignore_index=True)
 
     def value(self, dataset: str, scale: float, system: str, metric: str) -> float:
-        """One figure; not a number where it was not measured."""
+        """One mean; not a number where it was not measured."""
         of = self.metrics
         found = of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] == system)]
         return float(found[metric].iloc[0]) if metric in of and len(found) else float("nan")
 
     def best_guess(self, dataset: str, scale: float) -> str:
-        """The system that stands for the run where PSNR counts: its lowest temperature, LIIF, LTE or bicubic."""
+        """The system with the highest expected PSNR: the lowest temperature, or the model itself."""
         curve = self.curve(dataset, scale)
         return str(curve["system"].iloc[0]) if len(curve) else self.system
 
     def closed_form(self, dataset: str, scale: float, temperatures: ArrayLike) -> np.ndarray:
-        """PSNR in dB at each temperature as the law says, means over images, of the headline's channels.
+        """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels.
 
-        Per image it is ``-10 log10(error + τ² variance)``; empty where the run has no law.
+        For one image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the
+        predicted variance. Empty where the model predicts no distribution.
         """
         of = self.distribution
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]
@@ -117,11 +96,11 @@ class Run:
             return (-10 * np.log10(error + np.square(np.asarray(temperatures)) * variance)).mean(0)
 
 
-def find_runs(paths: Iterable[Path]) -> list[Run]:
-    """The evaluations in folders, or in folders of folders at any depth; their labels are made to differ.
+def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
+    """Read the evaluations in some folders, at any depth, and make their labels distinct.
 
     Raises:
-        UsageError: there is none, or one cannot be read.
+        UsageError: a folder holds none, or an evaluation cannot be read.
     """
     folders: dict[Path, Path] = {}
     for path in paths:
@@ -132,16 +111,16 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
         inside = [path] if (path / "run.json").exists() else sorted(p.parent for p in path.rglob("run.json"))
         if not inside:
             raise UsageError(
-                f"{path} holds no evaluation, as there is no run.json in it or below: make one with "
+                f"{path} holds no evaluation, for there is no run.json in it or below: make one with "
                 "`python eval.py ckpt_path=…`"
             )
         for folder in inside:
             folders.setdefault(folder.resolve(), folder)
-    return told_apart([read_run(folder) for folder in folders.values()])
+    return with_distinct_labels([read_run(folder) for folder in folders.values()])
 
 
-def told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The same runs; where several have one label, they are numbered."""
+def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
+    """Number the labels that several runs share; the other runs stay as they are."""
     taken = {run.label for run in runs}
     apart = []
     for run in runs:
@@ -155,28 +134,28 @@ def told_apart(runs: Sequence[Run]) -> list[Run]:
     return apart
 
 
-def read_run(folder: str | Path) -> Run:
-    """One evaluation, checked.
+def read_run(folder: str | Path) -> EvaluationRun:
+    """Read and check one evaluation, by this or an earlier version.
 
     Raises:
-        UsageError: a file is missing, truncated or not as this version writes it.
+        UsageError: a file is missing, truncated or damaged, or was not written by ``eval.py``.
     """
     folder = Path(folder)
     about = _about(folder / "run.json")
     tables = {}
-    for name in COLUMNS:
-        path = folder / f"{name}.csv"
-        needed = name in ("metrics", "images")
-        tables[name] = _table(path, name) if needed or path.exists() else pd.DataFrame(columns=COLUMNS[name])
-    there = tables["images"].groupby(KEYS).size()
-    told = tables["metrics"].set_index(KEYS)["images"]
-    if told.index.has_duplicates or not told.sort_index().astype(int).equals(there.sort_index()):
+    for name, columns in TABLES.items():
+        path = stored_path(folder, f"{name}.csv")
+        required = name in ("metrics", "images")
+        tables[name] = _table(path, columns) if required or path.exists() else pd.DataFrame(columns=columns)
+    lines = tables["images"].groupby(list(CELL)).size()
+    means = tables["metrics"].set_index(list(CELL))["images"]
+    if means.index.has_duplicates or not means.sort_index().astype(int).equals(lines.sort_index()):
         raise UsageError(
             f"{folder}: metrics.csv and images.csv do not belong together; run eval.py there again"
         )
     config = folder / ".hydra" / "config.yaml"
     label = " ".join(about["label"].split()) or folder.resolve().name
-    return Run(folder, label, about, **tables, config=_text(config) if config.exists() else None)
+    return EvaluationRun(folder, label, about, **tables, config=_text(config) if config.exists() else None)
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -187,13 +166,15 @@ def _about(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is truncated or no JSON ({error}); run eval.py there again") from error
     if not isinstance(about, dict):
         about = {}
-    wrong = [key for key, kind in MUST.items() if not isinstance(about.get(key), kind)]
+    wrong = [key for key, kind in _REQUIRED.items() if not isinstance(about.get(key), kind)]
     wrong += [
-        key for key, kind in MAY.items() if about.get(key) is not None and not isinstance(about[key], kind)
+        key
+        for key, kind in _OPTIONAL.items()
+        if about.get(key) is not None and not isinstance(about[key], kind)
     ]
     if not wrong:
         wrong = ["model: name"] * (not isinstance(about["model"].get("name"), str))
-        wrong += ["protocol: headline"] * (about["protocol"].get("headline") not in ("psnr_y", "psnr_rgb"))
+        wrong += ["protocol: headline"] * (about["protocol"].get("headline") not in HEADLINES)
     if wrong:
         raise UsageError(f"{path} was not written by this version's eval.py: see its {', '.join(wrong)}")
     return about
@@ -203,30 +184,35 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        go_on = f"start eval.py again with hydra.run.dir={path.parent}, or leave this folder out"
-        raise UsageError(f"{path} is missing, so the evaluation is not finished: {go_on}") from error
+        raise UsageError(
+            f"{path} is missing, so the evaluation is not finished: start eval.py again with "
+            f"hydra.run.dir={path.parent}, or leave this folder out"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _table(path: Path, name: str) -> pd.DataFrame:
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     text = _text(path)
     try:
         header, *lines = csv.reader(io.StringIO(text), strict=True)
     except (csv.Error, ValueError) as error:
         raise UsageError(f"{path} is empty or damaged ({error}); run eval.py there again") from error
-    lacking = [column for column in COLUMNS[name] if column not in header]
-    if lacking:
-        raise UsageError(f"{path} was not written by this version's eval.py: it lacks {', '.join(lacking)}")
+    header = [FORMER_NAMES.get(column, column) for column in header]
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise UsageError(f"{path} was not written by this version's eval.py: it lacks {', '.join(missing)}")
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
     if short or not text.endswith("\n"):
         raise UsageError(f"{path} is truncated at line {short or len(lines) + 1}; run eval.py there again")
     if not lines:
         raise UsageError(f"{path} has no lines: nothing was evaluated")
+    # Not by pandas' reader, which would take an image's name such as 0001 or NA for a number.
     table = pd.DataFrame(lines, columns=header)
-    for column in table.columns.difference(list(WORDS)):
-        try:
-            table[column] = [float(value or "nan") for value in table[column]]
-        except ValueError as error:
-            raise UsageError(f"{path}: its column {column} is not of numbers ({error})") from error
+    for column in header:
+        if not COLUMNS.get(column, Column(column)).text:
+            try:
+                table[column] = [float(value or "nan") for value in table[column]]
+            except ValueError as error:
+                raise UsageError(f"{path}: column {column} is not numeric ({error})") from error
     return table

@@ -1,4 +1,4 @@
-"""The folder of a report: one page that needs nothing else, its figures and tables as files beside."""
+"""Folder of a report: a self-contained page, with its figures and tables also as files beside it."""
 
 import base64
 import json
@@ -15,35 +15,36 @@ from matplotlib.figure import Figure
 
 import linf.report.findings as findings
 from linf.errors import UsageError
-from linf.report.crops import places
-from linf.report.evaluations import Run, told_apart
+from linf.evaluation.schema import METRICS
+from linf.report.crops import shown_images
+from linf.report.evaluations import EvaluationRun, with_distinct_labels
 from linf.report.figures import all_figures
 from linf.report.style import STYLE
-from linf.report.tables import METRICS, all_tables, datasets, headline, safe
-from linf.report.typesetting import groups, latex, markdown, marks, pieces, shown, title
+from linf.report.tables import all_tables, common_headline, datasets, safe_name
+from linf.report.typesetting import html_tables, latex, markdown
 
-MARK = '<meta name="generator" content="linf report"/>'
-"""What tells a report of ours from a folder that must be left alone."""
+GENERATOR_TAG = '<meta name="generator" content="linf report"/>'
+"""It distinguishes a report, which may be replaced, from any other folder, which may not."""
 
 
-def write(runs: Sequence[Run], out: str | Path, *, force: bool = False) -> Path:
+def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool = False) -> Path:
     """Write ``index.html``, ``figures/`` and ``tables/``.
 
-    They are made beside ``out`` and moved there when complete; an older report is removed only then.
+    They are written beside ``out`` and moved there when complete; an older report is removed only then.
 
     Args:
         runs: from `linf.report.evaluations.find_runs` or `read_run`.
         out: a new folder, an empty one, or with ``force`` an older report.
-        force: replace an older report.
+        force: whether to replace an older report.
 
     Returns:
-        The page.
+        The page's path.
 
     Raises:
-        UsageError: ``out`` is something else, or cannot be written.
+        UsageError: ``out`` is something else, or cannot be written to.
     """
-    out, runs = Path(out), told_apart(runs)
-    _check(out, force, runs)
+    out, runs = Path(out), with_distinct_labels(runs)
+    _check_out(out, force, runs)
     figures, tables = all_figures(runs), all_tables(runs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,7 @@ def write(runs: Sequence[Run], out: str | Path, *, force: bool = False) -> Path:
             new, old = Path(aside) / "new", Path(aside) / "old"
             images = _write_figures(figures, new / "figures")
             _write_tables(tables, new / "tables")
-            (new / "index.html").write_text(page(runs, images, tables), encoding="utf-8")
+            (new / "index.html").write_text(render_page(runs, images, tables), encoding="utf-8")
             if out.exists():
                 os.rename(out, old)
             try:
@@ -65,13 +66,13 @@ def write(runs: Sequence[Run], out: str | Path, *, force: bool = False) -> Path:
     return out / "index.html"
 
 
-def _check(out: Path, force: bool, runs: Sequence[Run]) -> None:
+def _check_out(out: Path, force: bool, runs: Sequence[EvaluationRun]) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: choose another --out")
     if not out.exists() or not any(out.iterdir()):
         return
     index = out / "index.html"
-    ours = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")[:2000]
+    ours = index.is_file() and GENERATOR_TAG in index.read_text(encoding="utf-8", errors="replace")[:2000]
     inside = [run.folder for run in runs if run.folder.resolve().is_relative_to(out.resolve())]
     if not ours or inside:
         raise UsageError(f"{out} holds something other than a report: choose another --out")
@@ -80,7 +81,7 @@ def _check(out: Path, force: bool, runs: Sequence[Run]) -> None:
 
 
 def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
-    """PNG and SVG of each; returns what a page shows, as data: addresses."""
+    """Write each figure as PNG and SVG, and return the one that the page shows as a data URL."""
     folder.mkdir(parents=True)
     images = {}
     for name, figure in figures.items():
@@ -88,8 +89,8 @@ def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
         with rc_context(STYLE):
             for kind in kinds:
                 figure.savefig(folder / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
-                figure.set_layout_engine("none")  # What is laid out once stays so.
-        # Photographs in SVG are no smaller, and many readers blur them.
+                figure.set_layout_engine("none")  # Both files have the same layout.
+        # Photographs are no smaller in SVG, and many viewers blur them there.
         kind = "png" if name.startswith("details_") else "svg"
         content = base64.b64encode((folder / f"{name}.{kind}").read_bytes()).decode()
         images[name] = f"data:image/{kinds[kind]};base64,{content}"
@@ -104,53 +105,55 @@ def _write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
             (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
 
 
-PARTS: dict[str, tuple[str, Callable[[Sequence[Run], str], list[str]], str]] = {
+_PARTS: dict[str, tuple[str, Callable[[Sequence[EvaluationRun], str], list[str]], str]] = {
     "temperature": (
-        "What temperature buys",
-        findings.temperature,
+        "Temperature",
+        findings.temperature_findings,
         "Means over images against τ. Level lines have no temperature; the thin black line is the closed form.",
     ),
     "plane": (
         "Perception and distortion",
-        findings.plane,
+        findings.plane_findings,
         "Each run's path over τ. Up and to the right is better.",
     ),
     "scale": (
-        "Over scales",
-        findings.scale,
-        "Each run at its lowest temperature, and the same less bicubic.",
+        "Scale",
+        findings.scale_findings,
+        "PSNR of each run, at its lowest temperature, and its gain over bicubic.",
     ),
     "calibration": (
         "Calibration",
-        findings.calibration,
-        "Shares within central intervals; above the diagonal they are too wide, below it too narrow.",
+        findings.calibration_findings,
+        "Share covered by central intervals. Above the diagonal, intervals are too wide; below it, too narrow.",
     ),
 }
-"""Of each data set: a figure's title, what it shows, and how to read it."""
+# For each data set and kind of figure: its title, its findings, and its caption.
 
 
-def page(runs: Sequence[Run], images: dict[str, str], tables: dict[str, pd.DataFrame]) -> str:
-    """The page as HTML.
+def render_page(
+    runs: Sequence[EvaluationRun], images: dict[str, str], tables: dict[str, pd.DataFrame]
+) -> str:
+    """Render the page as HTML.
 
     Args:
-        runs: with labels that differ.
-        images: of `all_figures`, as addresses.
-        tables: of `all_tables`.
+        runs: with distinct labels.
+        images: the figures of `all_figures`, as URLs.
+        tables: from `all_tables`.
     """
     sections = []
     for dataset in datasets(runs):
-        results = f"results_{safe(dataset)}"
+        results = f"results_{safe_name(dataset)}"
         parts = [
             {
                 "title": title,
-                "told": tell(runs, dataset),
-                "image": images.get(f"{kind}_{safe(dataset)}"),
+                "findings": find(runs, dataset),
+                "image": images.get(f"{kind}_{safe_name(dataset)}"),
                 "caption": caption,
             }
-            for kind, (title, tell, caption) in PARTS.items()
+            for kind, (title, find, caption) in _PARTS.items()
         ]
-        sections.append({"title": dataset, "results": _printed(results, tables[results]), "parts": parts})
-    shown_too = [name for name in ("distribution", "calibration", "published") if name in tables]
+        sections.append({"title": dataset, "results": html_tables(results, tables[results]), "parts": parts})
+    other = [name for name in ("distribution", "calibration", "published") if name in tables]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("linf.report", "."),
         autoescape=True,
@@ -159,35 +162,19 @@ def page(runs: Sequence[Run], images: dict[str, str], tables: dict[str, pd.DataF
         lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
-        mark=MARK,
-        headline=METRICS[headline(runs)].title,
-        notes=findings.notes(runs),
+        generator=GENERATOR_TAG,
+        headline=METRICS[common_headline(runs)].title,
+        caveats=findings.caveats(runs),
         sections=sections,
-        details={place: images[place.name] for place in places(runs)},
-        on_details=findings.details(runs),
-        tables={name: _printed(name, tables[name]) for name in shown_too},
+        details={shown: images[shown.name] for shown in shown_images(runs)},
+        detail_findings=findings.detail_findings(runs),
+        tables={name: html_tables(name, tables[name]) for name in other},
         runs=[_described(run) for run in runs],
     )
 
 
-def _printed(name: str, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Tables for the template: scales and titles over columns; each cell's words, whether bold, whether a number."""
-    printed = []
-    for piece in pieces(table):
-        number = [pd.api.types.is_numeric_dtype(piece[column]) for column in piece]
-        lines = zip(shown(piece).values.tolist(), marks(name, piece).values.tolist(), strict=True)
-        printed.append(
-            {
-                "groups": [(scale, len(columns)) for scale, columns in groups(piece)],
-                "titles": list(zip(map(title, piece), number, strict=True)),
-                "lines": [list(zip(*line, number, strict=True)) for line in lines],
-            }
-        )
-    return printed
-
-
-def _described(run: Run) -> dict[str, Any]:
-    """How a run came about, in words."""
+def _described(run: EvaluationRun) -> dict[str, Any]:
+    """How a run was made, as text."""
     about = run.about
     parameters, trained = about["model"].get("parameters"), about.get("max_trained_scale")
     protocol, git = {"name": "?", "border": "?"} | about["protocol"], about.get("git") or {}
@@ -201,8 +188,8 @@ def _described(run: Run) -> dict[str, Any]:
     facts |= {
         "protocol": f"{protocol['name']}: {METRICS[run.headline].title}, border {protocol['border']}",
         "temperatures": ", ".join(f"{t:g}" for t in temperatures) or "none",
-        "trained up to": f"×{trained:g}" if trained else "not known",
-        "commit": git.get("commit", "not known") + ", with changes" * bool(git.get("dirty")),
+        "trained up to": f"×{trained:g}" if trained else "unknown",
+        "commit": git.get("commit", "unknown") + ", with uncommitted changes" * bool(git.get("dirty")),
         "versions": ", ".join(f"{name} {version}" for name, version in (about.get("versions") or {}).items()),
     }
     facts |= {name: about[name] for name in ("samples", "seed", "device") if name in about}

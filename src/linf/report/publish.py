@@ -1,20 +1,72 @@
-"""A study's tables, curves and figures to W&B, through Lightning's logger."""
+"""What is shown of an evaluation when it ends: its contact sheet, and its tables, curves and figures on W&B."""
 
 import io
 from collections.abc import Mapping
 
 import pandas as pd
+import pytorch_lightning as pl
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 
+from linf.errors import UsageError
+from linf.evaluation.evaluation import Evaluation
+from linf.evaluation.panels import Row, detail_row, panel
+from linf.evaluation.record import Key
+from linf.evaluation.schema import TABLES
+from linf.images.read import read_image
+from linf.report.evaluations import read_run
+from linf.report.figures import all_figures
 
-def publish(logger: WandbLogger, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]) -> None:
-    """Log tables as tables, metrics as curves over the temperature, the rest as its summary, and figures as images.
+
+class PublishResults(Callback):
+    """At the end of an `Evaluation`, draws ``contact_sheet.png`` in its folder and logs everything to W&B.
+
+    W&B gets nothing unless a ``WandbLogger`` is among the trainer's loggers.
+    """
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Publish, on rank 0."""
+        if not isinstance(pl_module, Evaluation):
+            raise UsageError(f"PublishResults publishes an Evaluation, not a {type(pl_module).__name__}")
+        pl_module.finish()
+        if not trainer.is_global_zero:
+            return
+        figures = {}
+        # An earlier evaluation in this folder may have measured images without keeping them.
+        rows = [
+            _sheet_row(pl_module, key) for key in pl_module.shown_keys if pl_module.image_folder(key).is_dir()
+        ]
+        if rows:
+            figures["contact_sheet"] = panel(rows)
+            figures["contact_sheet"].savefig(pl_module.folder / "contact_sheet.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                log_results(logger, pl_module.tables, figures | all_figures([read_run(pl_module.folder)]))
+
+
+def _sheet_row(task: Evaluation, key: Key) -> Row:
+    systems = task.tables["metrics"]["system"].unique()
+    paths = {name: task.image_folder(key) / f"{name}.png" for name in ("LR", *systems, "HR")}
+    images = {
+        name: torch.from_numpy(read_image(path)).permute(2, 0, 1) / 255
+        for name, path in paths.items()
+        if path.is_file()
+    }
+    lr, hr = images.pop("LR"), images.pop("HR")
+    return detail_row(f"{key[1]} ×{key[2]:g}", lr, hr, images)
+
+
+def log_results(
+    logger: WandbLogger, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
+) -> None:
+    """Log tables and figures; metrics as curves over the temperature, or where there is none in the summary.
 
     Args:
         logger: of the run.
-        tables: by name; ``metrics`` as `linf.evaluation.record.means` makes it.
+        tables: by name, as `linf.evaluation.schema` describes them.
         figures: by name.
     """
     run = logger.experiment
@@ -28,16 +80,15 @@ def publish(logger: WandbLogger, tables: Mapping[str, pd.DataFrame], figures: Ma
     run.define_metric("curves/*", step_metric="temperature")
     metrics = tables["metrics"]
     for tau, group in metrics[metrics["temperature"].notna()].groupby("temperature"):
-        run.log({"temperature": tau} | _named("curves/", group, system=False))
-    run.summary.update(_named("", metrics[metrics["temperature"].isna()], system=True))
+        run.log({"temperature": tau} | _scalars("curves/", group, system=False))
+    run.summary.update(_scalars("", metrics[metrics["temperature"].isna()], system=True))
 
 
-def _named(prefix: str, table: pd.DataFrame, *, system: bool) -> dict[str, float]:
-    """Every figure of a table by what it is of."""
-    keys = ["dataset", "scale", "system", "temperature", "images"]
+def _scalars(prefix: str, table: pd.DataFrame, *, system: bool) -> dict[str, float]:
+    """Every mean in a table, by data set, scale, metric and, if wanted, system."""
     return {
         f"{prefix}{row['dataset']}/x{row['scale']:g}/{metric}" + f"/{row['system']}" * system: row[metric]
         for row in table.to_dict("records")
-        for metric in table.columns.drop(keys)
+        for metric in table.columns.drop(list(TABLES["metrics"]))
         if pd.notna(row[metric])
     }

@@ -1,4 +1,4 @@
-"""How figures look: series that differ in grey too, legends outside the axes, labels that do not overlap."""
+"""Style of the figures: series that differ even in grey, legends outside the axes, labels that do not overlap."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -14,16 +14,16 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, which the colour-blind can tell apart; its yellow is too pale for lines."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow, too pale for lines."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (2.5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = "os^DvPX<>"
 DOTTED = (0, (1, 1.5))
 GREY = "0.35"
 
-NEAR = ((6, 3), (6, -3), (-6, 3), (-6, -3), (0, 7), (0, -7))
-BESIDE = (*NEAR, *((x, y) for y in (10, -10, 18, -18) for x in (14, -14, 0)), (26, 3), (-26, 3))
-"""Where a label may stand, in points from what it names, the best places first."""
+_NEAR = ((6, 3), (6, -3), (-6, 3), (-6, -3), (0, 7), (0, -7))
+_OFFSETS = (*_NEAR, *((x, y) for y in (10, -10, 18, -18) for x in (14, -14, 0)), (26, 3), (-26, 3))
+# Positions of a label relative to its point, in points, the best ones first.
 
 STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -38,11 +38,19 @@ STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.4,
     "svg.hashsalt": "linf",
 }
-"""Matplotlib's settings while a figure is made and written."""
+"""Matplotlib's settings while a figure is drawn and saved."""
 
 
-def look(run: int, scale: int, alone: bool) -> dict[str, Any]:
-    """Dashes tell runs apart and markers scales; colours tell runs, or where only one is drawn the scales."""
+def series_style(run: int, scale: int, alone: bool) -> dict[str, Any]:
+    """Line style of a run at a scale.
+
+    Dashes distinguish runs and markers distinguish scales. Colours distinguish runs, or scales where one run is drawn.
+
+    Args:
+        run: its index among those that are drawn.
+        scale: its index likewise.
+        alone: whether only one run is drawn.
+    """
     colour = COLOURS[(scale if alone else run) % len(COLOURS)]
     return {
         "color": colour,
@@ -53,27 +61,22 @@ def look(run: int, scale: int, alone: bool) -> dict[str, Any]:
     }
 
 
-def spread(items: Sequence[Any], most: int) -> list[Any]:
-    """So many of them, evenly from the first to the last."""
-    return [items[round(n)] for n in np.linspace(0, len(items) - 1, min(most, len(items)))]
-
-
-def curve(axis: Axes, x: Iterable[float], y: Iterable[float], **given: Any) -> None:
-    """A line through what is finite; of many points only some have a marker."""
+def draw_curve(axis: Axes, x: Iterable[float], y: Iterable[float], **given: Any) -> None:
+    """Draw a line through the finite points, with markers at some of them if there are many."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     good = np.isfinite(x) & np.isfinite(y)
     axis.plot(x[good], y[good], markevery=max(1, math.ceil(good.sum() / 12)), **given)
 
 
-def words(label: str) -> str:
-    """A label as it is, never as mathematics or as matplotlib's sign for no label; not too long."""
+def plain_label(label: str) -> str:
+    """A label that matplotlib draws literally: no mathematics, no leading underscore, at most 48 characters."""
     label = label if len(label) <= 48 else f"{label[:47]}…"
     return ("\N{THIN SPACE}" * label.startswith("_") + label).replace("$", r"\$")
 
 
-def legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
-    """Below the axes, in as many columns as there is room for."""
-    names = [words(label) for _, label in entries]
+def legend_below(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
+    """Draw a legend below the axes, in as many columns as fit, and make the figure higher by it."""
+    names = [plain_label(label) for _, label in entries]
     longest = max(map(len, names), default=1) + 7
     columns = max(1, min(len(names), int(figure.get_figwidth() * 14 / longest)))
     figure.set_figheight(figure.get_figheight() + 0.17 * math.ceil(len(names) / columns))
@@ -82,32 +85,32 @@ def legend(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
     )
 
 
-def grid(panels: int, across: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, each of ``size`` inches."""
+def panel_grid(panels: int, across: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
+    """A figure of ``panels`` axes, ``across`` of them side by side, each of ``size`` (width, height) in inches."""
     columns = 2 if panels == 4 else min(across, panels)
     rows = math.ceil(panels / columns)
-    # Room for a legend, whose lines are as wide as a figure of two panels at least.
+    # A legend needs the width of two panels.
     width = max(size[0] * columns, 6.0)
     figure = Figure(figsize=(width, size[1] * rows + 0.2), dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for axis in axes[panels:]:
         axis.remove()
-    for axis in axes[:panels]:  # Ticks are made when they are drawn, perhaps under other settings.
+    for axis in axes[:panels]:  # Ticks are made as late as they are drawn, perhaps under other settings.
         axis.tick_params(labelsize=STYLE["font.size"], grid_color=STYLE["grid.color"])
     return figure, axes[:panels]
 
 
 def label_points(figure: Figure, labels: Sequence[tuple[Axes, float, float, str]]) -> None:
-    """Words beside points, where they hide neither each other nor a line; those without room are left out.
+    """Write labels beside points where they cover neither each other nor a line; leave out those that do not fit.
 
     Args:
-        figure: all drawn but its labels.
-        labels: axis, x, y, words; the first have the first choice.
+        figure: complete except for these labels.
+        labels: axis, x, y and text of each; earlier ones choose their position first.
     """
     canvas = FigureCanvasAgg(figure)
     for _ in range(2):  # The second layout makes room for the ticks that the first one chose.
         canvas.draw()
-    figure.set_layout_engine("none")  # Labels stand where they are for this layout.
+    figure.set_layout_engine("none")  # The labels' positions hold for this layout only.
     taken: dict[Axes, list[Bbox]] = {}
     for axis, x, y, label in labels:
         if axis not in taken:
@@ -115,9 +118,9 @@ def label_points(figure: Figure, labels: Sequence[tuple[Axes, float, float, str]
                 [_along(axis.transData.transform(line.get_xydata())) for line in axis.lines]
             )
             taken[axis] = [Bbox.from_extents(*(point - 4), *(point + 4)) for point in points]
-        for dx, dy in BESIDE:
+        for dx, dy in _OFFSETS:
             text = axis.annotate(
-                words(label),
+                plain_label(label),
                 (x, y),
                 (dx, dy),
                 textcoords="offset points",
@@ -137,6 +140,6 @@ def label_points(figure: Figure, labels: Sequence[tuple[Axes, float, float, str]
 
 
 def _along(points: np.ndarray) -> np.ndarray:
-    """Points in pixels, and others between them every few pixels."""
+    """Points (N,2) in pixels, and more between them, every few pixels."""
     between = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 6)) for a, b in pairwise(points)]
     return np.concatenate([points, *between])

@@ -1,95 +1,130 @@
-"""Tables of a report: how they are printed, in HTML, Markdown and LaTeX."""
+"""Tables of a report in print: HTML, Markdown and LaTeX."""
 
-import math
+import html
 import re
-from itertools import groupby
+from collections.abc import Callable
+from itertools import accumulate, groupby
 
 import pandas as pd
-from tabulate import tabulate
+from pandas.io.formats.style import Styler
 
-from linf.report.tables import BY_TITLE, METRICS
+from linf.evaluation.schema import COLUMNS, Column
 
 WIDEST = 12
-"""Columns of figures side by side."""
+"""Columns of numbers that fit side by side on a page."""
+
+_BY_TITLE = {column.title: column for column in COLUMNS.values()}
+_PUBLISHED = {"psnr": Column("psnr", 2), "ssim": Column("ssim", 4), "lpips": Column("lpips", 3)}
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """The same as words: digits as usual for each metric, ∞ and – where there is no number."""
-    digits = {"scale": None, "temperature": None, "psnr": 2, "ssim": 4, "images": 0} | {
-        name: metric.digits for name, metric in METRICS.items()
-    }
-    words = table.astype(object)
-    for column in table:
-        title = column.split(" ", 1)[1] if column.startswith("×") else column
-        places = BY_TITLE[title].digits if title in BY_TITLE else digits.get(title, 3)
-        words[column] = [_word(value, places) for value in table[column]]
-    return words
+def _column(name: str) -> Column:
+    """The schema's column behind one of a report's, whose name may be its title, after a scale."""
+    _, title = _split(name)
+    return _BY_TITLE.get(title) or COLUMNS.get(title) or _PUBLISHED.get(title) or Column(title)
 
 
-def _word(value: object, digits: int | None) -> str:
-    if not isinstance(value, int | float):
-        return str(value)
-    if math.isnan(value):
-        return "–"
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return (f"{value:g}" if digits is None else f"{value:.{digits}f}").replace("-", "−")
+def _split(column: str) -> tuple[str, str]:
+    """A column's scale, such as ``×4``, and its title; without a scale, nothing and its name."""
+    scale, space, title = column.partition(" ")
+    return (scale, title) if column.startswith("×") and space else ("", column)
 
 
-def best(table: pd.DataFrame) -> pd.DataFrame:
-    """Where a run's best temperature stands, to the digits that are shown; of a table of `results`."""
-    marked = pd.DataFrame(False, index=table.index, columns=table.columns)
-    words = shown(table)
-    for column in table.columns.difference(["run", "system"]):
-        metric = BY_TITLE.get(column.split(" ", 1)[-1])
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as text: each number to its column's digits."""
+    text = table.astype(object)
+    for name in table:
+        text[name] = [
+            _column(name).format(value) if isinstance(value, int | float) else str(value)
+            for value in table[name]
+        ]
+    return text
+
+
+def best_temperatures(table: pd.DataFrame) -> pd.DataFrame:
+    """True where a run's best temperature stands, to the printed digits; of a table of `results_table`."""
+    best = pd.DataFrame(False, index=table.index, columns=table.columns)
+    text = formatted(table)
+    for name in table.columns.difference(["run", "system"]):
+        better = _column(name).better
         for _, of in table[table["system"].str.startswith("τ=")].groupby("run"):
-            values = of[column].dropna()
-            if metric and metric.better and len(of) > 1 and len(values):
-                first = (values * metric.better).idxmax()
-                marked.loc[of.index, column] = words.loc[of.index, column] == words.loc[first, column]
-    return marked
+            values = of[name].dropna()
+            if better and len(of) > 1 and len(values):
+                first = (values * better).idxmax()
+                best.loc[of.index, name] = text.loc[of.index, name] == text.loc[first, name]
+    return best
 
 
-def groups(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """Its columns, those of one scale together under its name, such as ``×4``; others under none."""
-    named = groupby(table, lambda column: column.split(" ")[0] if column.startswith("×") else "")
-    return [(name, list(columns)) for name, columns in named]
+def _bold(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    if name.startswith("results_"):
+        return best_temperatures(table)
+    return pd.DataFrame(False, index=table.index, columns=table.columns)
 
 
-def title(column: str) -> str:
-    """What stands over a column, under its scale."""
-    return column.split(" ", 1)[1] if column.startswith("×") else column
+def _numeric(table: pd.DataFrame) -> list[bool]:
+    return [pd.api.types.is_numeric_dtype(table[name]) for name in table]
 
 
-def pieces(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """A table of many scales as several that a page is wide enough for."""
-    (_, first), *of_scales = groups(table)
-    parts: list[list[str]] = []
-    for _, columns in of_scales:
-        if not parts or len(parts[-1]) + len(columns) > WIDEST:
-            parts.append([])
-        parts[-1] += columns
-    return [table[first + part] for part in parts] or [table]
+def _groups(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Columns by their scale, which is empty for those without."""
+    return [(scale, list(names)) for scale, names in groupby(table, lambda name: _split(name)[0])]
 
 
-def marks(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """What is printed bold in a table of `all_tables`."""
-    return (
-        best(table)
-        if name.startswith("results_")
-        else pd.DataFrame(False, index=table.index, columns=table.columns)
-    )
+def _pieces(table: pd.DataFrame) -> list[pd.DataFrame]:
+    """A table of many scales as several, each narrow enough for a page."""
+    (_, first), *scales = _groups(table)
+    pieces: list[list[str]] = []
+    for _, names in scales:
+        if not pieces or len(pieces[-1]) + len(names) > WIDEST:
+            pieces.append([])
+        pieces[-1] += names
+    return [table[first + names] for names in pieces] or [table]
+
+
+def _styler(text: pd.DataFrame, escape: Callable[[str], str]) -> Styler:
+    """A table of text, its scales above its titles."""
+    headers = [tuple(map(escape, _split(name))) for name in text]
+    text = text.map(escape)
+    grouped = any(scale for scale, _ in headers)
+    text.columns = pd.MultiIndex.from_tuples(headers) if grouped else pd.Index([h[1] for h in headers])
+    return text.style.hide(axis="index")
+
+
+def html_tables(name: str, table: pd.DataFrame) -> str:
+    """HTML tables, each narrow enough for a page, with the best temperatures in bold and each run's label once.
+
+    Args:
+        name: of the table, as in `all_tables`.
+        table: numbers as numbers.
+    """
+    return "\n".join(_html(f"{name}_{n}", _bold(name, of), of) for n, of in enumerate(_pieces(table)))
+
+
+def _html(name: str, bold: pd.DataFrame, table: pd.DataFrame) -> str:
+    numeric = _numeric(table)
+    text, first = formatted(table), table.columns[0]
+    repeated = text[first] == text[first].shift()
+    text[first] = text[first].mask(repeated, "")
+    classes = pd.DataFrame("", index=text.index, columns=text.columns)
+    classes.loc[:, numeric] += "number "
+    classes += bold.replace({True: "best ", False: ""})
+    classes.loc[~repeated, :] += "first"
+    styler = _styler(text, html.escape)
+    classes.columns = styler.columns
+    heads = [f"th.level{styler.columns.nlevels - 1}.col{n}" for n in range(len(numeric)) if numeric[n]]
+    styler.set_table_styles([{"selector": head, "props": "text-align: right"} for head in heads])
+    styler.set_td_classes(classes).set_uuid(re.sub(r"\W", "_", name))
+    return f'<div class="wide">{styler.to_html()}</div>'
 
 
 def markdown(name: str, table: pd.DataFrame) -> str:
-    """A pipe table; the best temperatures in bold."""
-    words = shown(table).map(lambda word: re.sub(r"([|*_`<\\])", r"\\\1", word))
-    words = words.mask(marks(name, table), "**" + words + "**")
-    sides = ["right" if pd.api.types.is_numeric_dtype(table[column]) else "left" for column in table]
-    return tabulate(words.values.tolist(), list(words), "pipe", disable_numparse=True, colalign=sides) + "\n"
+    """A pipe table with the best temperatures in bold."""
+    text = formatted(table).map(lambda cell: re.sub(r"([|*_`<\\])", r"\\\1", cell))
+    text = text.mask(_bold(name, table), "**" + text + "**")
+    sides = ["right" if numeric else "left" for numeric in _numeric(table)]
+    return text.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=sides) + "\n"
 
 
-SPECIAL = {c: rf"\{c}" for c in "&%$#_{}"} | {
+_LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -106,32 +141,31 @@ SPECIAL = {c: rf"\{c}" for c in "&%$#_{}"} | {
 }
 
 
-def escaped(text: str) -> str:
-    """Words as LaTeX prints them."""
-    return "".join(SPECIAL.get(character, character) for character in text)
+def escape_latex(text: str) -> str:
+    """Text as LaTeX prints it, with the report's mathematical signs as mathematics."""
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def latex(name: str, table: pd.DataFrame) -> str:
-    """Tabulars with booktabs; columns of one scale stand under its name, the best temperatures in bold."""
-    tabulars = "\n\n\\bigskip\n".join(_tabular(name, piece) for piece in pieces(table))
+    """Tabulars for booktabs, with the columns of a scale under its name and the best temperatures in bold."""
+    tabulars = "\n\n\\bigskip\n".join(_tabular(_bold(name, piece), piece) for piece in _pieces(table))
     return f"% \\usepackage{{booktabs,graphicx}}\n{tabulars}\n"
 
 
-def _tabular(name: str, table: pd.DataFrame) -> str:
-    words = shown(table).map(escaped)
-    words = words.mask(marks(name, table), r"\textbf{" + words + "}")
-    sides = "".join("r" if pd.api.types.is_numeric_dtype(table[column]) else "l" for column in table)
-    lines = [r"\begin{tabular}{" + sides + "}", r"\toprule"]
-    if len(groups(table)) > 1:
-        spans, rules, at = [], [], 1
-        for scale, columns in groups(table):
-            n = len(columns)
-            spans.append(rf"\multicolumn{{{n}}}{{c}}{{{escaped(scale)}}}")
-            rules += [rf"\cmidrule(lr){{{at}-{at + n - 1}}}"] * bool(scale)
-            at += n
-        lines += [" & ".join(spans) + r" \\", "".join(rules)]
-    lines += [" & ".join(escaped(title(column)) for column in table) + r" \\", r"\midrule"]
-    lines += [" & ".join(line) + r" \\" for line in words.values.tolist()]
-    tabular = "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-    wide = len(table.columns) > WIDEST
-    return f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}" if wide else tabular
+def _tabular(bold: pd.DataFrame, table: pd.DataFrame) -> str:
+    styler = _styler(formatted(table), escape_latex)
+    bold.columns = styler.columns
+    # Styler's name for a command and how it holds the cell.
+    styler.apply(lambda _: bold.replace({True: "textbf: --rwrap;", False: ""}), axis=None)
+    sides = "".join("r" if numeric else "l" for numeric in _numeric(table))
+    tabular = styler.to_latex(column_format=sides, hrules=True, multicol_align="c").rstrip("\n")
+    if styler.columns.nlevels > 1:  # Styler draws no rules under groups of columns.
+        groups = _groups(table)
+        ends = accumulate(len(names) for _, names in groups)
+        rules = [
+            rf"\cmidrule(lr){{{end - len(names) + 1}-{end}}}"
+            for end, (scale, names) in zip(ends, groups, strict=True)
+            if scale
+        ]
+        tabular = tabular.replace("\\\\\n", f"\\\\\n{''.join(rules)}\n", 1)
+    return f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}" if len(sides) > WIDEST else tabular

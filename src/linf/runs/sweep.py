@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from linf.errors import UsageError
 from linf.files import atomic_write
-from linf.report.style import STYLE, curve, grid, legend, look
+from linf.report.style import STYLE, draw_curve, legend_below, panel_grid, series_style
 from linf.runs.record import RECORD_FILE, JobRecord, now, read_record
 
 
@@ -80,11 +80,11 @@ def sweep_figure(sweep: Path) -> Figure:
     merits = [key for key in results.select_dtypes("number") if key not in ("step", "minutes")][:3]
     with matplotlib.rc_context(STYLE):
         panels = bool(curves) + len(merits) or 1
-        drawn, axes = grid(panels, panels, (3.4, 0.6 + max(2.2, 0.24 * len(jobs))))
-        looks = {name: look(i, i, alone=False) for i, name in enumerate(jobs)}
+        drawn, axes = panel_grid(panels, panels, (3.4, 0.6 + max(2.2, 0.24 * len(jobs))))
+        looks = {name: series_style(i, i, alone=False) for i, name in enumerate(jobs)}
         if curves:
             for name, points in curves.items():
-                curve(axes[0], *zip(*points, strict=True), **looks[name])
+                draw_curve(axes[0], *zip(*points, strict=True), **looks[name])
             axes[0].set(title="validation", xlabel="step", ylabel="PSNR on Y (dB)")
         for axis, merit in zip(axes[bool(curves) :], merits, strict=False):
             for place, name in enumerate(jobs):
@@ -94,7 +94,9 @@ def sweep_figure(sweep: Path) -> Figure:
         for axis in axes:
             axis.locator_params(axis="x", nbins=4)
             axis.ticklabel_format(useOffset=False)
-        legend(drawn, [(Line2D([], [], **looks[name]), f"{name}: {job.state}") for name, job in jobs.items()])
+        legend_below(
+            drawn, [(Line2D([], [], **looks[name]), f"{name}: {job.state}") for name, job in jobs.items()]
+        )
     return drawn
 
 

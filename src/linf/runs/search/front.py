@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from linf.report.style import COLOURS, GREY, grid, label_points, legend
+from linf.report.style import COLOURS, GREY, label_points, legend_below, panel_grid
 
 
 def front_figure(table: pd.DataFrame, objectives: Mapping[str, str]) -> Figure:
     """Draw a search: every trial by its two objectives, and the Pareto front as a line."""
     (x, y), directions = objectives, list(objectives.values())
     entries = []
-    drawn, (axis,) = grid(1, 1, (6.0, 4.0))
+    drawn, (axis,) = panel_grid(1, 1, (6.0, 4.0))
     finished = table["state"] == "finished"
     groups: list[tuple[str, Any, dict[str, Any]]] = [
         ("finished", finished & ~table["front"], {"color": "0.6", "marker": "o"}),
@@ -40,7 +40,7 @@ def front_figure(table: pd.DataFrame, objectives: Mapping[str, str]) -> Figure:
         axis.invert_yaxis()
         axis.set_ylabel(f"{y}, axis reversed ↑")
     if entries:
-        legend(drawn, entries)
+        legend_below(drawn, entries)
         named = zip(front[x], front[y], front.index, strict=True)
         label_points(drawn, [(axis, at_x, at_y, str(number)) for at_x, at_y, number in named])
     return drawn

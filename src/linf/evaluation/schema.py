@@ -1,0 +1,123 @@
+"""Schema of the tables that an evaluation leaves: their files and columns, and how each column is printed.
+
+`linf.evaluation` writes by it and `linf.report` reads and prints by it; no other module lists columns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: what it is called in print and on axes.
+        digits: behind the decimal point; None for as many as a value needs.
+        better: 1 where higher is better, -1 where lower is, 0 where neither.
+        unit: of its values.
+        text: whether it holds words; otherwise it holds numbers.
+    """
+
+    title: str
+    digits: int | None = 3
+    better: int = 0
+    unit: str = ""
+    text: bool = False
+
+    @property
+    def axis(self) -> str:
+        """Title and unit, and which direction is better."""
+        return self.title + f", {self.unit}" * bool(self.unit) + {1: " ↑", 0: "", -1: " ↓"}[self.better]
+
+    def format(self, value: float) -> str:
+        """A value to the column's digits, without its unit."""
+        text = f"{value:g}" if self.digits is None else f"{value:.{self.digits}f}"
+        return {"nan": "–", "inf": "∞", "-inf": "−∞"}.get(text, text.replace("-", "−"))
+
+    def quantity(self, value: float) -> str:
+        """A value with its unit, for a sentence."""
+        return self.format(value) + f" {self.unit}" * bool(self.unit)
+
+
+METRICS = {
+    "psnr_y": Column("PSNR (Y)", 2, 1, "dB"),
+    "psnr_rgb": Column("PSNR (RGB)", 2, 1, "dB"),
+    "ssim": Column("SSIM", 4, 1),
+    "lpips_alex": Column("LPIPS", 3, -1),
+    "lpips_vgg": Column("LPIPS (VGG)", 3, -1),
+    "dists": Column("DISTS", 3, -1),
+    "lr_psnr": Column("LR-PSNR", 2, 1, "dB"),
+    "diversity": Column("diversity", 2, 0, "grey levels"),
+    "nonfinite": Column("non-finite", 0, -1),
+}
+"""The metrics, in the order in which they are printed."""
+
+HEADLINES = ("psnr_y", "psnr_rgb")
+"""The metrics that a protocol may put first."""
+
+PERCEPTUAL = ("lpips_alex", "lpips_vgg", "dists")
+"""The metrics that may stand for perception in the perception–distortion plane; the first one measured does."""
+
+COLUMNS = METRICS | {
+    "dataset": Column("dataset", text=True),
+    "image": Column("image", text=True),
+    "scale": Column("scale", None),
+    "system": Column("system", text=True),
+    "temperature": Column("temperature", None),
+    "images": Column("images", 0),
+    "bits_per_dim": Column("bits/dim"),
+    "whitened_mean": Column("mean of z"),
+    "whitened_var": Column("variance of z"),
+    "whitened_kurtosis": Column("kurtosis of z"),
+    "error_y": Column("squared error (Y)", None),
+    "variance_y": Column("variance (Y)", None),
+    "error_rgb": Column("squared error (RGB)", None),
+    "variance_rgb": Column("variance (RGB)", None),
+    "kind": Column("kind", text=True),
+    "nominal": Column("nominal", None),
+    "covered": Column("covered"),
+}
+"""Every column by its name in the files."""
+
+UNIT = ("dataset", "image", "scale")
+"""The key of what is evaluated at once: one image at one scale."""
+
+CELL = ("dataset", "scale", "system")
+"""The key of a mean over images."""
+
+TABLES = {
+    "metrics": (*CELL, "temperature", "images"),
+    "images": (*UNIT, "system", "temperature"),
+    "distribution": (
+        *UNIT,
+        *("bits_per_dim", "whitened_mean", "whitened_var", "whitened_kurtosis"),
+        *("error_y", "variance_y", "error_rgb", "variance_rgb"),
+    ),
+    "calibration": (*UNIT, "kind", "nominal", "covered"),
+}
+"""Columns of each table, which is a CSV file; in `metrics` and `images` a column for each metric follows."""
+
+FORMER_NAMES = {"pictures": "images", "picture": "image"}
+"""Columns, tables and folders by the names that they had in earlier versions."""
+
+
+def stored_path(folder: Path, name: str) -> Path:
+    """The path of a file or folder of an evaluation, under its former name where only that one exists.
+
+    Args:
+        folder: of the evaluation.
+        name: such as ``images`` or ``images.csv``.
+    """
+    stem, dot, suffix = name.partition(".")
+    former = [folder / f"{old}{dot}{suffix}" for old, new in FORMER_NAMES.items() if new == stem]
+    return next((path for path in former if path.exists() and not (folder / name).exists()), folder / name)
+
+
+def evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
+    """Choose at most ``most`` items, evenly spaced from the first to the last, where all would be too many to show."""
+    return [items[round(n)] for n in np.linspace(0, len(items) - 1, min(most, len(items)))]

@@ -1,0 +1,51 @@
+"""The schema of an evaluation's tables: former names, and columns in print."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from linf.evaluation.schema import COLUMNS, HEADLINES, METRICS, PERCEPTUAL, TABLES, evenly_spaced, stored_path
+
+
+def test_every_column_of_a_table_is_described() -> None:
+    assert {column for columns in TABLES.values() for column in columns} | set(METRICS) == set(COLUMNS)
+    assert set(HEADLINES) | set(PERCEPTUAL) <= set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("psnr_y", 30.125, "30.12"),
+        ("psnr_y", -1.5, "−1.50"),
+        ("psnr_y", math.inf, "∞"),
+        ("ssim", math.nan, "–"),
+        ("scale", 3.3, "3.3"),
+        ("scale", 2.0, "2"),
+        ("images", 100.0, "100"),
+    ],
+)
+def test_values_are_printed_to_the_digits_of_their_column(column: str, value: float, text: str) -> None:
+    assert COLUMNS[column].format(value) == text
+
+
+def test_units_and_directions() -> None:
+    assert COLUMNS["psnr_y"].quantity(30) == "30.00 dB"
+    assert COLUMNS["psnr_y"].axis == "PSNR (Y), dB ↑"
+    assert COLUMNS["lpips_alex"].axis == "LPIPS ↓"
+    assert COLUMNS["diversity"].axis == "diversity, grey levels"
+
+
+def test_former_names_are_found_unless_the_present_one_exists(tmp_path: Path) -> None:
+    assert stored_path(tmp_path, "images.csv") == tmp_path / "images.csv"
+    (tmp_path / "pictures.csv").touch()
+    assert stored_path(tmp_path, "images.csv") == tmp_path / "pictures.csv"
+    assert stored_path(tmp_path, "images") == tmp_path / "images"
+    (tmp_path / "images.csv").touch()
+    assert stored_path(tmp_path, "images.csv") == tmp_path / "images.csv"
+
+
+def test_evenly_spaced_keeps_both_ends() -> None:
+    assert evenly_spaced(range(21), 6) == [0, 4, 8, 12, 16, 20]
+    assert evenly_spaced([1, 2], 6) == [1, 2]
+    assert evenly_spaced([], 6) == []
