@@ -154,6 +154,10 @@ def test_a_panel_shows_each_image_at_the_last_scale_by_each_system(composed: Com
     assert np.array_equal(drawn(tmp_path)[1], np.asarray(Image.open(tmp_path / "expected.png")))
 
 
+def test_checkpoints_from_before_the_callback_was_renamed_keep_its_count() -> None:
+    assert ImagePanels("folder").state_key == "PicturePanels"
+
+
 def test_latents_are_the_same_each_time(composed: Compose, tmp_path: Path) -> None:
     for seed in (0, 1):
         fit(composed, [ImagePanels(str(tmp_path / str(seed)), seed=seed)], "task.optimizer.lr=0")

@@ -79,7 +79,7 @@ def test_a_run_goes_on_where_wandb_cannot_be_reached(tmp_path: Path) -> None:
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
     done = train(tmp_path, "logger=wandb", "hydra.run.dir=run", **nowhere)
     assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("the run goes on without it") == 1
+    assert (done.stdout + done.stderr).count("the run continues without it") == 1
     assert len(column(tmp_path / "run", "train/loss")) == 2
 
 

@@ -336,14 +336,14 @@ def test_resuming_a_finished_run_leaves_the_averaged_model(
     assert same(linf.load(tmp_path / "again" / "model.safetensors").state_dict(), one_model(state(last)))
 
 
-def test_resuming_with_another_model_is_told_in_words(command: Command, whole: Whole) -> None:
+def test_resuming_with_another_model_fails_with_a_message(command: Command, whole: Whole) -> None:
     last = whole(*HALVING) / "checkpoints" / "last.ckpt"
     done = command("train", *SMOKE, f"ckpt_path={last}", "model.flow.steps=3")
     assert done.status == 2
     assert "steps" in done.err.splitlines()[-1]
 
 
-def test_resuming_past_the_end_is_told_in_words(command: Command, whole: Whole) -> None:
+def test_resuming_past_the_end_fails_with_a_message(command: Command, whole: Whole) -> None:
     last = whole(*HALVING) / "checkpoints" / "last.ckpt"
     done = command("train", *SMOKE, f"ckpt_path={last}", "trainer.max_epochs=1")
     assert done.status == 2

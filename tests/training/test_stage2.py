@@ -152,7 +152,7 @@ def test_parts_without_a_weight_take_no_step(settings: Settings, tmp_path: Path)
 @pytest.mark.parametrize(
     "steps", ["[[nll]]", "[[nll],[l1,perceptual,nll]]", "[[nll],[l1,perceptual,vgg]]", "[]"]
 )
-def test_steps_that_are_not_the_losses_parts_are_told_in_words(settings: Settings, steps: str) -> None:
+def test_steps_that_are_not_the_losses_parts_fail_with_a_message(settings: Settings, steps: str) -> None:
     with pytest.raises(
         UsageError, match=r"name each of nll, l1, perceptual once, as in \[\[nll\],\[l1,perceptual\]\]"
     ):
@@ -301,7 +301,7 @@ def test_the_perceptual_network_is_in_the_record_and_not_in_the_checkpoint(
     assert linf.load(last).config == task.model.config
 
 
-def test_what_the_perceptual_loss_lacks_is_told_in_words(
+def test_what_the_perceptual_loss_lacks_fails_with_a_message(
     command: Command, composed: Compose, vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -465,7 +465,7 @@ def test_it_starts_from_any_model_of_stage_1(
     assert same(dict(stage_1.state_dict()), dict(stage_2.state_dict()))
 
 
-def test_another_model_is_told_in_words(command: Command, checkpoint: Path, tmp_path: Path) -> None:
+def test_another_model_fails_with_a_message(command: Command, checkpoint: Path, tmp_path: Path) -> None:
     config = linf.load(checkpoint)
     done = command(
         "train",
