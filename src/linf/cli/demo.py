@@ -51,12 +51,12 @@ def demo(given: Namespace) -> None:
         # Gradio reads these as it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         try:
-            from linf.demo.page import CSS, THEME, page
+            from linf.demo.page import CSS, THEME, demo_page
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
             raise UsageError("linf demo needs Gradio: pip install 'linf[demo]'") from error
-        blocks = page(model.to(device))
+        blocks = demo_page(model.to(device))
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             # Gradio would try port after port at an address that is not this machine's.
