@@ -163,6 +163,20 @@ def test_an_image_reported_twice_is_enlarged_once(events: Any, photos: Path) -> 
     assert events.sessions["tab"] is before
 
 
+def test_an_error_of_the_model_is_shown_on_the_page(
+    events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradio = pytest.importorskip("gradio")
+
+    def fail(*_: object) -> None:
+        raise ValueError("the image is too large")
+
+    monkeypatch.setattr(session.Session, "enlarge", fail)
+    with pytest.raises(gradio.Error, match="the image is too large"):
+        events.open_image({"path": str(next(photos.iterdir()))}, 2, asking(), silent)
+    assert not events.sessions
+
+
 def test_without_an_image_buttons_say_so_and_sliders_wait(events: Any) -> None:
     gradio = pytest.importorskip("gradio")
     assert events.mix(0.5, 1, "Whole", asking()) == gradio.skip()
