@@ -1,4 +1,4 @@
-"""Stage 2 as a run: its steps against ones written by hand, over batches, ranks and interruptions; and its start."""
+"""Stage 2: its steps against ones written by hand, over batches, ranks and interruptions; and its initial weights."""
 
 import os
 import subprocess
@@ -86,7 +86,7 @@ def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], atol: float) 
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_it_takes_the_steps_that_it_says(settings: Settings, tmp_path: Path, task: str) -> None:
+def test_it_takes_one_optimizer_step_per_group(settings: Settings, tmp_path: Path, task: str) -> None:
     config = settings(task, "~callbacks.ema", "trainer.max_epochs=1")
     start = Start()
     trained = fit(config, start).lightning_module.model
@@ -271,7 +271,7 @@ def test_a_scaled_loss_takes_the_same_steps(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_interrupted_stage_2_goes_on_bit_for_bit(settings: Settings, tmp_path: Path, task: str) -> None:
+def test_an_interrupted_stage_2_resumes_bit_for_bit(settings: Settings, tmp_path: Path, task: str) -> None:
     saving = ("+trainer.val_check_interval=2", "trainer.max_epochs=3")
     fit(settings(task, *saving, run="whole"))
     with pytest.raises(PowerCut):
@@ -301,7 +301,7 @@ def test_the_perceptual_network_is_in_the_record_and_not_in_the_checkpoint(
     assert linf.load(last).config == task.model.config
 
 
-def test_what_the_perceptual_loss_lacks_fails_with_a_message(
+def test_a_perceptual_loss_without_weights_or_windows_fails_with_a_message(
     command: Command, composed: Compose, vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -480,7 +480,7 @@ def test_another_model_fails_with_a_message(command: Command, checkpoint: Path, 
     assert "nowhere.pth" in done.err.splitlines()[-1]
 
 
-def test_a_model_that_did_not_train_is_warned_of(
+def test_an_untrained_model_gives_a_warning(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("WARNING"):

@@ -1,4 +1,4 @@
-"""Throughput as it is logged, and the switches that raise it."""
+"""The logged throughput, and the switches that raise it."""
 
 from pathlib import Path
 
