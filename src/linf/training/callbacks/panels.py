@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
@@ -69,14 +67,10 @@ class ImagePanels(Callback):
             rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"
-        panel(rows).savefig(path)
+        figure = panel(rows)
+        figure.savefig(path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("val/images", [str(path)], step=trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(
-                    "val/images",
-                    np.asarray(Image.open(path).convert("RGB")),
-                    trainer.global_step,
-                    dataformats="HWC",
-                )
+                logger.experiment.add_figure("val/images", figure, trainer.global_step)
