@@ -480,9 +480,7 @@ def test_another_model_fails_with_a_message(command: Command, checkpoint: Path, 
     assert "nowhere.pth" in done.err.splitlines()[-1]
 
 
-def test_an_untrained_model_gives_a_warning(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_untrained_model_gives_a_warning(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
         fit(settings("finetune", "task.whitening_batches=0", "task.loss.perceptual=0", "trainer.max_steps=1"))
     assert "untrained model: init_from=FILE" in caplog.text
