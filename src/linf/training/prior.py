@@ -39,12 +39,12 @@ class PriorTraining(Training):
         scheduler_interval: str = "epoch",
         val_scales: Sequence[float] = (2, 3, 4),
     ) -> None:
-        if getattr(model, "prior", None) is None:
+        if model.prior is None:
             raise UsageError(
                 f"{type(model).__name__} has no prior to train: give a LINF that has model.prior"
             )
         model.requires_grad_(False)
-        model.prior.requires_grad_(True)  # type: ignore[union-attr]
+        model.prior.requires_grad_(True)
         super().__init__(
             model,
             loss,

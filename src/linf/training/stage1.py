@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from linf.data.pairs import ImagePair, SRBatch
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR
-from linf.models.baselines import Regression
 from linf.models.linf import LINF
+from linf.models.super_resolver import SuperResolver
 
 
 class Training(pl.LightningModule):
@@ -36,7 +36,7 @@ class Training(pl.LightningModule):
 
     def __init__(
         self,
-        model: LINF | Regression,
+        model: SuperResolver,
         loss: Callable[..., dict[str, Tensor]],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
