@@ -16,16 +16,16 @@ $(READY): pyproject.toml
 
 setup: $(READY)  ## Make .venv with everything in it (each target below does so by itself)
 
-demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it beside the model in the box, leave a report
+demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it beside the default model, write a report
 	rm -rf outputs/demo
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/python eval.py name=demo ckpt_path=outputs/demo/train/model.safetensors label=demo \
 		'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.2,0.4,0.6,0.8,1]' hydra.run.dir=outputs/demo/eval
 	$(BIN)/python eval.py name=demo ckpt_path=default label=default \
-		'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.2,0.4,0.6,0.8,1]' hydra.run.dir=outputs/demo/box
-	$(BIN)/linf report outputs/demo/eval outputs/demo/box --out outputs/demo/report
+		'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.2,0.4,0.6,0.8,1]' hydra.run.dir=outputs/demo/default
+	$(BIN)/linf report outputs/demo/eval outputs/demo/default --out outputs/demo/report
 	@echo
-	@echo "Look at outputs/demo/box/contact_sheet.png and outputs/demo/report/index.html. Next, on images of your own:"
+	@echo "Look at outputs/demo/default/contact_sheet.png and outputs/demo/report/index.html. Next, on images of your own:"
 	@echo "  $(BIN)/linf upscale PHOTO --scale 3.7 --temperature 0.5"
 	@echo "  $(BIN)/linf demo                                  # a page with sliders"
 	@echo "  $(BIN)/python train.py data=folder data.root=FOLDER model=linf_patch"

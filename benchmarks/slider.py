@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import linf
 from linf.data.sources import bundled
-from linf.demo.session import Visitor
+from linf.demo.session import Session
 from linf.images.read import read_photo
 
 MOVES = 30
@@ -97,12 +97,12 @@ def move(browser: webdriver.Chrome, value: float, slider: str = "#temperature") 
 
 def mixing(image: Path) -> list[float]:
     """The milliseconds of it that the server mixes and encodes, in this process."""
-    visitor = Visitor(read_photo(image), image)
-    visitor.enlarge(linf.load("default"), 4.0, (128.0, 128.0), 0)
+    session = Session(read_photo(image), image)
+    session.enlarge(linf.load("default"), 4.0, (128.0, 128.0), 0)
     times = []
     for k in range(MOVES):
         start = time.perf_counter()
-        visitor.sides((k + 1) / MOVES, 1.0, close=False)
+        session.comparison((k + 1) / MOVES, 1.0, close_up=False)
         times.append(1000 * (time.perf_counter() - start))
     return times
 
@@ -117,8 +117,8 @@ def measured() -> tuple[list[float], list[float]]:
             browser.get(address)
             upload(browser, image)
             browser.execute_script(RESCALE)
-            told = browser.find_element(By.ID, "told")
-            WebDriverWait(browser, 300).until(lambda b: "1024" in told.text)
+            caption = browser.find_element(By.ID, "caption")
+            WebDriverWait(browser, 300).until(lambda b: "1024" in caption.text)
             browser.find_element(By.CSS_SELECTOR, "#view input[value=Whole]").click()
             wide = "return [...document.querySelectorAll('#compare img')].map(i => i.naturalWidth)"
             WebDriverWait(browser, 60).until(lambda b: b.execute_script(wide) == [1024, 1024])

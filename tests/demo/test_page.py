@@ -1,4 +1,4 @@
-"""`linf demo`: what its page shows is what the model gives, in a real browser too, and mistakes are words."""
+"""`linf demo`: its page shows what the model gives, also in a browser, and explains errors."""
 
 import io
 import json
@@ -25,7 +25,7 @@ from helpers.commands import Linf, assert_in_words
 from helpers.paths import ROOT
 from linf.data.sources import bundled
 from linf.demo import mixture as mixing
-from linf.demo import session as visitor
+from linf.demo import session
 from linf.demo.mixture import Mixture, around, cut, detail
 from linf.images.luma import PILLOW_GREY
 from linf.images.read import Photo, read_photo
@@ -114,14 +114,14 @@ def test_parts_stay_inside() -> None:
 
 @pytest.fixture
 def events(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The events of a page of a tiny LINF; what they warn of is in ``events.warned``."""
+    """The events of the page for a tiny LINF; their warnings are in ``events.warned``."""
     gradio = pytest.importorskip("gradio")
-    from linf.demo.page import Events
+    from linf.demo.events import Events
 
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     made: Any = Events(linf.load(checkpoint))
     made.warned = []
-    monkeypatch.setattr(gradio, "Warning", lambda words, **_: made.warned.append(words))
+    monkeypatch.setattr(gradio, "Warning", lambda message, **_: made.warned.append(message))
     return made
 
 
@@ -141,93 +141,105 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_file_is_words(events: Any, photos: Path, tmp_path: Path, how: str) -> None:
+def test_a_broken_file_gives_a_message(events: Any, photos: Path, tmp_path: Path, how: str) -> None:
     good, bad = next(photos.iterdir()), tmp_path / "holiday.png"
     bad.write_bytes(BROKEN[how](good.read_bytes()))
     gradio = pytest.importorskip("gradio")
-    taken, *rest = events.opened({"path": str(bad)}, 2, asking(), silent)
+    taken, *rest = events.open_image({"path": str(bad)}, 2, asking(), silent)
     assert (taken, rest) == (None, [gradio.skip()] * 3)
     assert re.match(r"holiday\.png: (the file is empty|it is no PNG|cannot be read: )", events.warned[0])
-    assert not events.visitors
-    events.opened({"path": str(good)}, 2, asking(), silent)
-    assert list(events.visitors) == ["tab"]
+    assert not events.sessions
+    events.open_image({"path": str(good)}, 2, asking(), silent)
+    assert list(events.sessions) == ["tab"]
 
 
-def test_a_image_told_of_twice_is_enlarged_once(events: Any, photos: Path) -> None:
+def test_an_image_reported_twice_is_enlarged_once(events: Any, photos: Path) -> None:
     gradio = pytest.importorskip("gradio")
-    told = {"path": str(next(photos.iterdir()))}
-    events.opened(told, 2, asking(), silent)
-    before = events.visitors["tab"]
-    assert events.opened(told, 2, asking(), silent) == (gradio.skip(),) * 4
-    assert events.opened(None, 2, asking(), silent) == (gradio.skip(),) * 4
-    assert events.visitors["tab"] is before
+    upload = {"path": str(next(photos.iterdir()))}
+    events.open_image(upload, 2, asking(), silent)
+    before = events.sessions["tab"]
+    assert events.open_image(upload, 2, asking(), silent) == (gradio.skip(),) * 4
+    assert events.open_image(None, 2, asking(), silent) == (gradio.skip(),) * 4
+    assert events.sessions["tab"] is before
 
 
-def test_without_a_image_buttons_say_so_and_sliders_wait(events: Any) -> None:
+def test_an_error_of_the_model_is_shown_on_the_page(
+    events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gradio = pytest.importorskip("gradio")
-    assert events.mixed(0.5, 1, "Whole", asking()) == gradio.skip()
-    for ask in (lambda: events.redrawn(asking(), silent), lambda: events.saved(0.5, 1, asking())):
+
+    def fail(*_: object) -> None:
+        raise ValueError("the image is too large")
+
+    monkeypatch.setattr(session.Session, "enlarge", fail)
+    with pytest.raises(gradio.Error, match="the image is too large"):
+        events.open_image({"path": str(next(photos.iterdir()))}, 2, asking(), silent)
+    assert not events.sessions
+
+
+def test_without_an_image_buttons_say_so_and_sliders_wait(events: Any) -> None:
+    gradio = pytest.importorskip("gradio")
+    assert events.mix(0.5, 1, "Whole", asking()) == gradio.skip()
+    for ask in (lambda: events.resample(asking(), silent), lambda: events.save(0.5, 1, asking())):
         with pytest.raises(gradio.Error, match="There is no image"):
             ask()
 
 
-def test_a_tab_sees_its_own_image_and_old_tabs_are_let_go(events: Any, photos: Path, tmp_path: Path) -> None:
-    from linf.demo import page
+def test_a_tab_sees_its_own_image_and_old_tabs_are_dropped(events: Any, photos: Path, tmp_path: Path) -> None:
+    from linf.demo.events import MAX_SESSIONS
 
     a, b = sorted(photos.iterdir())
-    for number in range(page.VISITORS + 1):
-        events.opened({"path": str(a if number % 2 else b)}, 2, asking(str(number)), silent)
-    assert (
-        len(events.visitors) == page.VISITORS == len([path for path in tmp_path.iterdir() if path.is_dir()])
-    )
+    for number in range(MAX_SESSIONS + 1):
+        events.open_image({"path": str(a if number % 2 else b)}, 2, asking(str(number)), silent)
+    assert len(events.sessions) == MAX_SESSIONS == len([path for path in tmp_path.iterdir() if path.is_dir()])
     for tab, source in (("1", a), ("2", b)):
-        for _ in range(2 * visitor.SHOWN):
-            bicubic, made = events.mixed(0.5, 1, "Whole", asking(tab))
+        for _ in range(2 * session.KEPT_PREVIEWS):
+            bicubic, made = events.mix(0.5, 1, "Whole", asking(tab))
         mixture = Mixture(events.model, read_photo(source), 2)
         assert Image.open(made).size == Image.open(bicubic).size == mixture.size[::-1]
         assert abs(np.asarray(Image.open(made)) - mixture.at(0.5).pixels.astype(int)).mean() < 4
-        assert len(list(made.parent.iterdir())) <= visitor.SHOWN + 3
-        saved = events.saved(0.5, 1, asking(tab))
+        assert len(list(made.parent.iterdir())) <= session.KEPT_PREVIEWS + 3
+        saved = events.save(0.5, 1, asking(tab))
         assert saved.name == f"{source.stem}_x2_t0.5.png"
         np.testing.assert_array_equal(np.asarray(Image.open(saved)), mixture.at(0.5).pixels)
 
 
-def test_a_tab_whose_image_was_let_go_is_told_once(events: Any, photos: Path) -> None:
+def test_a_tab_whose_image_was_dropped_is_warned_once(events: Any, photos: Path) -> None:
     gradio = pytest.importorskip("gradio")
-    from linf.demo import page
+    from linf.demo.events import MAX_SESSIONS
 
-    for number in range(page.VISITORS + 1):
-        events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(str(number)), silent)
+    for number in range(MAX_SESSIONS + 1):
+        events.open_image({"path": str(sorted(photos.iterdir())[0])}, 2, asking(str(number)), silent)
     for _ in range(2):
-        assert events.mixed(0.5, 1, "Whole", asking("0")) == gradio.skip()
+        assert events.mix(0.5, 1, "Whole", asking("0")) == gradio.skip()
     assert len(events.warned) == 1
     assert "Drop one on the page" in events.warned[0]
     for tab in "01":
-        events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(tab), silent)
-    events.mixed(0.5, 1, "Whole", asking("1"))
+        events.open_image({"path": str(sorted(photos.iterdir())[0])}, 2, asking(tab), silent)
+    events.mix(0.5, 1, "Whole", asking("1"))
     assert len(events.warned) == 1
 
 
 def test_a_scale_beyond_the_slider_is_that_of_its_end(events: Any, photos: Path) -> None:
     source = sorted(photos.iterdir())[0]
     height, width = read_photo(source).pixels.shape[:2]
-    events.opened({"path": str(source)}, None, asking(), silent)
+    events.open_image({"path": str(source)}, None, asking(), silent)
     for typed, scale in ((99, 8), (0.2, 1), (None, 1), (3, 3)):
-        told = events.rescaled(typed, asking(), silent)[0]
-        assert f"**{scale * width}×{scale * height}**" in told
-    told = events.opened({"path": str(source)}, 2, asking(), silent)[1]
-    assert f"**{2 * width}×{2 * height}**" in told
+        caption = events.rescale(typed, asking(), silent)[0]
+        assert f"**{scale * width}×{scale * height}**" in caption
+    caption = events.open_image({"path": str(source)}, 2, asking(), silent)[1]
+    assert f"**{2 * width}×{2 * height}**" in caption
 
 
 def test_a_region_stays_with_another_sample_and_goes_with_another_scale(events: Any, photos: Path) -> None:
-    events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
-    tab = events.visitors["tab"]
-    events.painted({"layers": [Image.new("RGBA", tab.size[::-1], "red")]}, asking())
-    assert (tab.now.region == 1).all()
-    events.redrawn(asking(), silent)
-    assert (tab.now.region == 1).all()
-    assert "sample 1" in events.rescaled(3, asking(), silent)[0]
-    assert tab.now.region is None
+    events.open_image({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
+    tab = events.sessions["tab"]
+    events.paint({"layers": [Image.new("RGBA", tab.size[::-1], "red")]}, asking())
+    assert (tab.enlargement.region == 1).all()
+    events.resample(asking(), silent)
+    assert (tab.enlargement.region == 1).all()
+    assert "sample 1" in events.rescale(3, asking(), silent)[0]
+    assert tab.enlargement.region is None
 
 
 def test_a_click_moves_the_close_up_and_then_the_detail(
@@ -235,31 +247,31 @@ def test_a_click_moves_the_close_up_and_then_the_detail(
 ) -> None:
     gradio = pytest.importorskip("gradio")
 
-    monkeypatch.setattr(visitor, "CLOSE", (10, 12))
+    monkeypatch.setattr(session, "CLOSE_UP_SIZE", (10, 12))
     monkeypatch.setattr(mixing, "LARGEST_IN", 400)
     source = sorted(photos.iterdir())[0]
-    _, told, *_ = events.opened({"path": str(source)}, 2, asking(), silent)
-    tab = events.visitors["tab"]
-    high, wide = tab.now.mixture.lr.pixels.shape[:2]
+    _, caption, *_ = events.open_image({"path": str(source)}, 2, asking(), silent)
+    tab = events.sessions["tab"]
+    high, wide = tab.enlargement.mixture.lr.pixels.shape[:2]
     assert high * wide <= 400
-    assert "It is a detail of your image of" in told
-    inside = tab.now.part[0].start + 1, tab.now.part[1].start + 1
-    before = tab.now.mixture
-    answer = events.pointed(SimpleNamespace(index=inside[::-1]), asking(), silent)
-    assert (answer[0], answer[1:], tab.now.mixture) == ("Close-up", (gradio.skip(),) * 3, before)
-    made = events.mixed(0.5, 1, "Close-up", asking())[1]
+    assert "This is a detail of your image of" in caption
+    inside = tab.enlargement.part[0].start + 1, tab.enlargement.part[1].start + 1
+    before = tab.enlargement.mixture
+    answer = events.move(SimpleNamespace(index=inside[::-1]), asking(), silent)
+    assert (answer[0], answer[1:], tab.enlargement.mixture) == ("Close-up", (gradio.skip(),) * 3, before)
+    made = events.mix(0.5, 1, "Close-up", asking())[1]
     close = before.at(0.5, (slice(0, 10), slice(0, 12))).pixels
     assert abs(np.asarray(Image.open(made)) - close.astype(int)).mean() < 6
-    events.pointed(SimpleNamespace(index=(0, 0)), asking(), silent)
-    assert (tab.now.part[0].start, tab.now.part[1].start) == (0, 0)
-    assert tab.now.mixture is not before
+    events.move(SimpleNamespace(index=(0, 0)), asking(), silent)
+    assert (tab.enlargement.part[0].start, tab.enlargement.part[1].start) == (0, 0)
+    assert tab.enlargement.mixture is not before
 
 
 def test_another_sample_has_other_noise_and_the_same_mean(events: Any, photos: Path) -> None:
-    events.opened({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
-    before = events.visitors["tab"].now.mixture
-    assert "sample 1" in events.redrawn(asking(), silent)
-    after = events.visitors["tab"].now.mixture
+    events.open_image({"path": str(sorted(photos.iterdir())[0])}, 2, asking(), silent)
+    before = events.sessions["tab"].enlargement.mixture
+    assert "sample 1" in events.resample(asking(), silent)
+    after = events.sessions["tab"].enlargement.mixture
     assert torch.equal(before.mean, after.mean)
     assert not torch.equal(before.noise, after.noise)
 
@@ -267,29 +279,31 @@ def test_another_sample_has_other_noise_and_the_same_mean(events: Any, photos: P
 def test_sixteen_bits_grey_and_a_profile_come_back(events: Any, tmp_path: Path) -> None:
     deep = Photo(np.arange(12 * 16, dtype=np.uint16).reshape(12, 16, 1) * 300)
     Image.fromarray(deep.pixels[..., 0]).save(tmp_path / "deep.png")
-    events.opened({"path": str(tmp_path / "deep.png")}, 3, asking(), silent)
-    saved = read_photo(events.saved(0.0, 1, asking()))
+    events.open_image({"path": str(tmp_path / "deep.png")}, 3, asking(), silent)
+    saved = read_photo(events.save(0.0, 1, asking()))
     assert (saved.pixels.dtype, saved.pixels.shape) == (np.uint16, (36, 48, 1))
 
 
 # The command
 
 
-def test_mistakes_are_one_line(run: Linf, tmp_path: Path) -> None:
+def test_user_errors_are_one_line(run: Linf, tmp_path: Path) -> None:
     regression = tmp_path / "liif.safetensors"
     conditioner = partial(LIIFConditioner, width=8, depth=1)
     linf.save(LIIF(EDSR(blocks=1, channels=8), conditioner), regression)
-    for arguments, words in {
+    for arguments, message in {
         ("--model", str(regression)): f"{regression} holds a LIIF, which has no temperature",
         ("--model", "gone.ckpt"): "no checkpoint at gone.ckpt",
         ("--port", "70000"): "--port 70000 is not a number from 1 to 65535",
         ("--device", "abacus"): "--device abacus is not here",
     }.items():
         done = run("demo", *arguments)
-        assert_in_words(done.status, done.out, done.err, words)
+        assert_in_words(done.status, done.out, done.err, message)
 
 
-def test_gradio_is_asked_for_in_words(run: Linf, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_gradio_gives_a_message(
+    run: Linf, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.delitem(sys.modules, "linf.demo.page", raising=False)
     done = run("demo", "--model", checkpoint)
@@ -316,7 +330,7 @@ def test_an_address_of_another_machine_is_one_line(run: Linf, checkpoint: Path, 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Where a `linf demo` of the model that comes along is served, which in the end must stop without a word."""
+    """Where a `linf demo` of the default model is served, which in the end must stop without a word."""
     pytest.importorskip("gradio")
     pytest.importorskip("selenium")
     if not (CHROMIUM and DRIVER):
@@ -354,10 +368,10 @@ def until(browser: Any, found: Callable[[], Any]) -> Any:
     return WebDriverWait(browser, 120, poll_frequency=0.1).until(lambda _: found())
 
 
-def press(browser: Any, words: str) -> None:
-    """Click on the button that says so."""
+def press(browser: Any, label: str) -> None:
+    """Click on the button with a label."""
     script = "[...document.querySelectorAll('button')].find(b => b.innerText.includes(arguments[0])).click()"
-    browser.execute_script(script, words)
+    browser.execute_script(script, label)
 
 
 def stroke(browser: Any) -> None:
@@ -379,8 +393,8 @@ def differs(browser: Any, from_before: np.ndarray) -> np.ndarray:
 
 def strangers(browser: Any, address: str) -> set[str]:
     """Hosts that the page asked, other than its own."""
-    told = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [it["params"]["request"]["url"] for it in told if it["method"] == "Network.requestWillBeSent"]
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [it["params"]["request"]["url"] for it in messages if it["method"] == "Network.requestWillBeSent"]
     assert len(urls) > 10
     return {urlsplit(url).netloc for url in urls if not url.startswith(("data:", "blob:"))} - {
         urlsplit(address).netloc
@@ -388,7 +402,7 @@ def strangers(browser: Any, address: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_visitor_enlarges_mixes_paints_and_saves(address: str, small: Path, tmp_path: Path) -> None:
+def test_a_user_enlarges_mixes_paints_and_saves(address: str, small: Path, tmp_path: Path) -> None:
     from slider import chromium, move, sides, upload
 
     model, image = linf.load("default"), read_photo(small)
@@ -431,7 +445,7 @@ def test_a_visitor_enlarges_mixes_paints_and_saves(address: str, small: Path, tm
         browser.save_screenshot(str(tmp_path / "desktop_4_map.png"))
 
         press(browser, "Another sample")
-        until(browser, lambda: "sample 1" in browser.find_element("css selector", "#told").text)
+        until(browser, lambda: "sample 1" in browser.find_element("css selector", "#caption").text)
         press(browser, "Download")
         saved = tmp_path / "small_x3.7_t0.png"
         until(browser, saved.exists)
@@ -451,18 +465,18 @@ def test_the_scale_waits_for_its_turn_and_takes_keys(address: str, small: Path, 
         file.send_keys(str(small))
         time.sleep(0.5)
         browser.execute_script(RESCALE)
-        told = browser.find_element("css selector", "#told")
-        until(browser, lambda: "400×320" in told.text)
+        caption = browser.find_element("css selector", "#caption")
+        until(browser, lambda: "400×320" in caption.text)
         browser.find_element("css selector", "#scale input[type=range]").send_keys(Keys.ARROW_LEFT)
-        until(browser, lambda: "390×312" in told.text)
+        until(browser, lambda: "390×312" in caption.text)
         box = browser.find_element("css selector", "#scale input[type=number]")
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys("2", Keys.ENTER)
-        until(browser, lambda: "200×160" in told.text)
+        until(browser, lambda: "200×160" in caption.text)
 
 
 @pytest.mark.slow
-def test_a_bad_file_is_words_and_the_page_goes_on(address: str, small: Path, tmp_path: Path) -> None:
+def test_a_bad_file_gives_a_message_and_the_page_goes_on(address: str, small: Path, tmp_path: Path) -> None:
     from slider import chromium, sides, upload
 
     bad = tmp_path / "holiday.png"

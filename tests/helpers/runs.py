@@ -95,7 +95,7 @@ def assert_same_end(whole: Path, resumed: Path) -> None:
         "epoch",
     ):
         assert same(one[part], other[part]), part
-    for callback in ("EMA", "ImagePanels"):
+    for callback in ("EMA", "PicturePanels"):
         assert same(one["callbacks"][callback], other["callbacks"][callback])
     assert same(linf.load(whole / "checkpoints" / "last.ckpt").state_dict(), one_model(other))
 

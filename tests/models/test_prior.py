@@ -580,7 +580,7 @@ def test_validation_scores_the_priors_image(
 
 
 def test_an_untrained_linf_is_refused(composed: Compose, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"a prior is learned for a trained LINF: .* init_from"):
+    with pytest.raises(UsageError, match=r"the prior needs a trained LINF: .* init_from"):
         fit(composed("train", *without_vgg(), f"run_dir={tmp_path}"), None)
 
 

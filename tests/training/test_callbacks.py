@@ -1,4 +1,4 @@
-"""Averaged weights against the recursion they stand for; panels show what they say, when they say."""
+"""EMA against its recursion, and the panels of validation images."""
 
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def test_a_sanity_check_counts_for_no_validation(composed: Compose, tmp_path: Pa
     assert list(drawn(tmp_path)) == [1]
 
 
-def test_counting_goes_on_from_a_state(composed: Compose, tmp_path: Path) -> None:
+def test_counting_resumes_from_a_state(composed: Compose, tmp_path: Path) -> None:
     before = ImagePanels(str(tmp_path / "before"), every_n_validations=3)
     fit(composed, [before])
     after = ImagePanels(str(tmp_path / "after"), every_n_validations=3)
@@ -154,6 +154,10 @@ def test_a_panel_shows_each_image_at_the_last_scale_by_each_system(composed: Com
     assert np.array_equal(drawn(tmp_path)[1], np.asarray(Image.open(tmp_path / "expected.png")))
 
 
+def test_checkpoints_from_before_the_callback_was_renamed_keep_its_count() -> None:
+    assert ImagePanels("folder").state_key == "PicturePanels"
+
+
 def test_latents_are_the_same_each_time(composed: Compose, tmp_path: Path) -> None:
     for seed in (0, 1):
         fit(composed, [ImagePanels(str(tmp_path / str(seed)), seed=seed)], "task.optimizer.lr=0")
@@ -163,7 +167,7 @@ def test_latents_are_the_same_each_time(composed: Compose, tmp_path: Path) -> No
     assert not np.array_equal(first, other)
 
 
-def test_drawing_leaves_the_random_state_alone(composed: Compose, tmp_path: Path) -> None:
+def test_panels_leave_the_random_state_alone(composed: Compose, tmp_path: Path) -> None:
     states = []
     for callbacks in ([], [ImagePanels(str(tmp_path))]):
         fit(composed, list(callbacks))

@@ -1,4 +1,4 @@
-"""W&B over restarts, ranks and sweeps, offline; and what happens where it cannot be reached."""
+"""The W&B logger over restarts, ranks and sweeps, offline, and when W&B fails."""
 
 import os
 import subprocess
@@ -75,15 +75,15 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_where_wandb_cannot_be_reached(tmp_path: Path) -> None:
+def test_a_run_continues_if_wandb_cannot_be_reached(tmp_path: Path) -> None:
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
     done = train(tmp_path, "logger=wandb", "hydra.run.dir=run", **nowhere)
     assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("the run goes on without it") == 1
+    assert (done.stdout + done.stderr).count("the run continues without it") == 1
     assert len(column(tmp_path / "run", "train/loss")) == 2
 
 
-def test_what_wandb_refuses_is_left_out_with_one_warning(
+def test_data_that_wandb_rejects_gives_one_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -1,4 +1,4 @@
-"""A training run from its command to what it leaves; above all, that an interrupted one goes on bit for bit."""
+"""Stage 1 from its command to its outputs; above all, an interrupted run resumes bit for bit."""
 
 import json
 import math
@@ -28,7 +28,7 @@ from helpers.runs import SMOKE, Interrupt, PowerCut, assert_same_end, column, fi
 from linf.data.sources import bundled
 from linf.images.read import read_image
 
-# What a run leaves
+# Outputs
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_model_left_is_the_averaged_one(finished: tuple[Path, str]) -> None:
     assert not same(weights, in_training)
 
 
-def test_validation_says_what_evaluation_says(
+def test_validation_and_evaluation_give_the_same_psnr(
     finished: tuple[Path, str], command: Command, tmp_path: Path
 ) -> None:
     run, _ = finished
@@ -120,7 +120,7 @@ def test_validation_says_what_evaluation_says(
     )
 
 
-# How it trains
+# Training
 
 
 def test_gradients_are_clipped(composed: Compose, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def whole(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Whole:
 @pytest.mark.parametrize(
     ("saving", "broken_at", "saved_at"), [(IN_MID_EPOCH, 6, 5), (IN_MID_EPOCH, 5, 5), ((), 3, 3), ((), 5, 3)]
 )
-def test_an_interrupted_run_goes_on_bit_for_bit(
+def test_an_interrupted_run_resumes_bit_for_bit(
     composed: Compose,
     tmp_path: Path,
     whole: Whole,
@@ -270,7 +270,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.parametrize("length", ["trainer.max_epochs=2", "trainer.max_steps=6", "trainer.max_steps=2"])
-def test_a_finished_run_goes_on_for_longer(
+def test_a_finished_run_resumes_for_longer(
     composed: Compose, tmp_path: Path, whole: Whole, length: str
 ) -> None:
     steps = ("trainer.max_steps=9", "trainer.max_epochs=-1")
@@ -280,7 +280,7 @@ def test_a_finished_run_goes_on_for_longer(
     assert_same_end(whole(*HALVING), tmp_path)
 
 
-def test_last_is_the_last_even_where_validation_got_worse(composed: Compose, tmp_path: Path) -> None:
+def test_last_ckpt_is_the_newest_even_if_validation_got_worse(composed: Compose, tmp_path: Path) -> None:
     fit(settings(composed, tmp_path, "callbacks.checkpoint.mode=min"))
     scores = column(tmp_path, "val/psnr")
     assert min(scores) == scores[0]
@@ -298,7 +298,7 @@ def test_resuming_with_another_number_of_workers_changes_nothing(
     assert_same_end(whole(*HALVING), tmp_path)
 
 
-def test_a_killed_process_goes_on_bit_for_bit(composed: Compose, command: Command, tmp_path: Path) -> None:
+def test_a_killed_process_resumes_bit_for_bit(composed: Compose, command: Command, tmp_path: Path) -> None:
     arguments = [*SMOKE, "trainer.max_epochs=40", "data.batches_per_epoch=5", *HALVING, FEW_PANELS]
     killed = tmp_path / "killed"
     last = killed / "checkpoints" / "last.ckpt"
@@ -336,14 +336,14 @@ def test_resuming_a_finished_run_leaves_the_averaged_model(
     assert same(linf.load(tmp_path / "again" / "model.safetensors").state_dict(), one_model(state(last)))
 
 
-def test_resuming_with_another_model_is_told_in_words(command: Command, whole: Whole) -> None:
+def test_resuming_with_another_model_fails_with_a_message(command: Command, whole: Whole) -> None:
     last = whole(*HALVING) / "checkpoints" / "last.ckpt"
     done = command("train", *SMOKE, f"ckpt_path={last}", "model.flow.steps=3")
     assert done.status == 2
     assert "steps" in done.err.splitlines()[-1]
 
 
-def test_resuming_past_the_end_is_told_in_words(command: Command, whole: Whole) -> None:
+def test_resuming_past_the_end_fails_with_a_message(command: Command, whole: Whole) -> None:
     last = whole(*HALVING) / "checkpoints" / "last.ckpt"
     done = command("train", *SMOKE, f"ckpt_path={last}", "trainer.max_epochs=1")
     assert done.status == 2
@@ -354,7 +354,7 @@ def test_resuming_past_the_end_is_told_in_words(command: Command, whole: Whole) 
 # Sweeps
 
 
-def test_every_run_of_a_sweep_has_a_folder_that_commands_take(
+def test_every_run_of_a_sweep_has_a_folder_usable_in_commands(
     command: Command, photos: Path, tmp_path: Path
 ) -> None:
     tiny = ("trainer.max_epochs=1", "data.val_limit=1", "data.batches_per_epoch=1")

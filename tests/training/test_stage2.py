@@ -1,4 +1,4 @@
-"""Stage 2 as a run: its steps against ones written by hand, over batches, ranks and interruptions; and its start."""
+"""Stage 2: its steps against ones written by hand, over batches, ranks and interruptions; and its initial weights."""
 
 import os
 import subprocess
@@ -86,7 +86,7 @@ def assert_close(one: dict[str, Tensor], other: dict[str, Tensor], atol: float) 
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_it_takes_the_steps_that_it_says(settings: Settings, tmp_path: Path, task: str) -> None:
+def test_it_takes_one_optimizer_step_per_group(settings: Settings, tmp_path: Path, task: str) -> None:
     config = settings(task, "~callbacks.ema", "trainer.max_epochs=1")
     start = Start()
     trained = fit(config, start).lightning_module.model
@@ -152,9 +152,9 @@ def test_parts_without_a_weight_take_no_step(settings: Settings, tmp_path: Path)
 @pytest.mark.parametrize(
     "steps", ["[[nll]]", "[[nll],[l1,perceptual,nll]]", "[[nll],[l1,perceptual,vgg]]", "[]"]
 )
-def test_steps_that_are_not_the_losses_parts_are_told_in_words(settings: Settings, steps: str) -> None:
+def test_steps_that_are_not_the_losses_parts_fail_with_a_message(settings: Settings, steps: str) -> None:
     with pytest.raises(
-        UsageError, match=r"name each of nll, l1, perceptual once, as in \[\[nll\],\[l1,perceptual\]\]"
+        UsageError, match=r"name each of nll, l1, perceptual once, for example \[\[nll\],\[l1,perceptual\]\]"
     ):
         build(settings("finetune", f"task.steps={steps}").task)
 
@@ -271,7 +271,7 @@ def test_a_scaled_loss_takes_the_same_steps(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_interrupted_stage_2_goes_on_bit_for_bit(settings: Settings, tmp_path: Path, task: str) -> None:
+def test_an_interrupted_stage_2_resumes_bit_for_bit(settings: Settings, tmp_path: Path, task: str) -> None:
     saving = ("+trainer.val_check_interval=2", "trainer.max_epochs=3")
     fit(settings(task, *saving, run="whole"))
     with pytest.raises(PowerCut):
@@ -301,7 +301,7 @@ def test_the_perceptual_network_is_in_the_record_and_not_in_the_checkpoint(
     assert linf.load(last).config == task.model.config
 
 
-def test_what_the_perceptual_loss_lacks_is_told_in_words(
+def test_a_perceptual_loss_without_weights_or_windows_fails_with_a_message(
     command: Command, composed: Compose, vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -465,7 +465,7 @@ def test_it_starts_from_any_model_of_stage_1(
     assert same(dict(stage_1.state_dict()), dict(stage_2.state_dict()))
 
 
-def test_another_model_is_told_in_words(command: Command, checkpoint: Path, tmp_path: Path) -> None:
+def test_another_model_fails_with_a_message(command: Command, checkpoint: Path, tmp_path: Path) -> None:
     config = linf.load(checkpoint)
     done = command(
         "train",
@@ -480,9 +480,7 @@ def test_another_model_is_told_in_words(command: Command, checkpoint: Path, tmp_
     assert "nowhere.pth" in done.err.splitlines()[-1]
 
 
-def test_a_model_that_did_not_train_is_warned_of(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_untrained_model_gives_a_warning(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
         fit(settings("finetune", "task.whitening_batches=0", "task.loss.perceptual=0", "trainer.max_steps=1"))
     assert "untrained model: init_from=FILE" in caplog.text

@@ -1,4 +1,4 @@
-"""Throughput as it is logged, and the switches that raise it."""
+"""The logged throughput, and the switches that raise it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _len_torch_dispatch_stack
 import linf
 from helpers.commands import Command
 from helpers.runs import SMOKE, column
-from linf.training.callbacks.throughput import accelerate, peak
+from linf.training.callbacks.throughput import accelerate, measure_peak
 
 RUN = (
     *SMOKE,
@@ -70,7 +70,7 @@ def test_accumulated_batches_count(command: Command, tmp_path: Path) -> None:
 
 
 def test_the_peak_is_that_of_a_matrix_product() -> None:
-    single, double = (peak(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.float64))
+    single, double = (measure_peak(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.float64))
     assert single > 1e9
     assert single > double, "double numbers take twice the room"
 

@@ -53,12 +53,12 @@ def _demo(given: Namespace) -> NoReturn:
         # Gradio reads these as it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         try:
-            from linf.demo.page import CSS, THEME, page
+            from linf.demo.page import CSS, THEME, demo_page
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
             raise UsageError("linf demo needs Gradio: pip install 'linf[demo]'") from error
-        blocks = page(model.to(device))
+        blocks = demo_page(model.to(device))
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, _stop)
         try:

@@ -1,1 +1,1 @@
-"""`linf demo`: a local page that mixes one image's mean and texture at any temperature."""
+"""`linf demo`: a local page that enlarges an image and mixes its mean and a sample at any temperature."""

@@ -1,4 +1,4 @@
-"""What the page holds for one open tab, and the files that it shows there; nothing here is of Gradio."""
+"""What the page keeps for one open tab, and the files that it shows there; nothing here depends on Gradio."""
 
 import io
 import os
@@ -14,48 +14,48 @@ from linf.images.read import Photo
 from linf.images.write import write_photo
 from linf.models.linf import LINF
 
-CLOSE = (420, 560)
-"""Pixels (high, wide) of a close-up."""
+CLOSE_UP_SIZE = (420, 560)
+"""Height and width of a close-up in pixels."""
 
-SHOWN = 8
-"""Files of a slider's last positions that are kept, as a browser may still be fetching them."""
+KEPT_PREVIEWS = 8
+"""Number of preview files kept per name, since a browser may still be fetching the last few."""
 
 
 @dataclass
 class Enlargement:
-    """An enlargement, which takes the place of the one before it as a whole."""
+    """An enlarged image, replaced as a whole by the next one."""
 
     mixture: Mixture
     bicubic: Photo
     part: Part
-    """Of the image."""
+    """The part of the uploaded image that is enlarged."""
     scale: float
     point: tuple[float, float]
-    """(y, x) of the image, around which a close-up lies."""
+    """The centre (y, x) of the close-up, in pixels of the uploaded image."""
     seed: int
     region: Tensor | None = None
-    beside: tuple[Part, Path] | None = None
-    """The part and file of bicubic that were shown last."""
+    bicubic_preview: tuple[Part, Path] | None = None
+    """The part of the bicubic image shown last, and its file."""
 
-    def mixed(self, temperature: float, within: float, part: Part = WHOLE) -> Photo:
-        """The image at a temperature, and at another within the region."""
+    def mixed(self, temperature: float, region_temperature: float, part: Part = WHOLE) -> Photo:
+        """Return the image at one temperature, and at another within the region."""
         if self.region is None:
             return self.mixture.at(temperature, part)
-        return self.mixture.at(temperature + (within - temperature) * self.region, part)
+        return self.mixture.at(temperature + (region_temperature - temperature) * self.region, part)
 
 
-class Visitor:
-    """What the page holds for one open tab: an image and its enlargement.
+class Session:
+    """What the page keeps for one open tab: an uploaded image and its enlargement.
 
     Args:
-        image: whole.
-        source: its file.
+        image: The whole uploaded image.
+        source: Its file.
     """
 
-    now: Enlargement
+    enlargement: Enlargement
 
     def __init__(self, image: Photo, source: Path) -> None:
-        self.image, self.source, self.files = image, source, 0
+        self.image, self.source, self.previews = image, source, 0
         self.size = image.pixels.shape[:2]
         self.folder = tempfile.TemporaryDirectory(dir=os.environ["GRADIO_TEMP_DIR"])
 
@@ -67,46 +67,46 @@ class Visitor:
         seed: int,
         advance: Callable[[float], object] = lambda done: None,
     ) -> None:
-        """Make another enlargement."""
+        """Enlarge the image, or a part around a point; ``advance`` is called with the share done."""
         part = detail(self.size, scale, point)
         mixture = Mixture(model, cut(self.image, part), scale, seed, advance)
-        self.now = Enlargement(mixture, mixture.bicubic(), part, scale, point, seed)
+        self.enlargement = Enlargement(mixture, mixture.bicubic(), part, scale, point, seed)
 
-    def sides(self, temperature: float, within: float, close: bool) -> tuple[Path, Path]:
-        """Files of bicubic and the image, or of a close-up around the point."""
-        now, part = self.now, WHOLE
-        if close:
-            middle = [now.scale * (p - s.start) for p, s in zip(now.point, now.part, strict=True)]
-            part = around(now.mixture.size, middle, CLOSE)
-        beside = now.beside
-        if beside is None or beside[0] != part:
-            beside = now.beside = part, self.shown(cut(now.bicubic, part), "bicubic")
-        return beside[1], self.shown(now.mixed(temperature, within, part), "linf")
+    def comparison(self, temperature: float, region_temperature: float, close_up: bool) -> tuple[Path, Path]:
+        """Return the files of the bicubic image and of LINF's, whole or as a close-up."""
+        now, part = self.enlargement, WHOLE
+        if close_up:
+            centre = [now.scale * (p - s.start) for p, s in zip(now.point, now.part, strict=True)]
+            part = around(now.mixture.size, centre, CLOSE_UP_SIZE)
+        shown = now.bicubic_preview
+        if shown is None or shown[0] != part:
+            shown = now.bicubic_preview = part, self.preview(cut(now.bicubic, part), "bicubic")
+        return shown[1], self.preview(now.mixed(temperature, region_temperature, part), "linf")
 
-    def shown(self, image: Photo, name: str) -> Path:
-        """A file for the browser to show, under a new address; of a name the last `SHOWN` are kept."""
-        self.files += 1
-        for old in sorted(Path(self.folder.name).glob(f"{name}-*.jpg"))[: 1 - SHOWN]:
+    def preview(self, image: Photo, name: str) -> Path:
+        """Write a JPEG for the browser under a new name, and delete the oldest of that kind."""
+        self.previews += 1
+        for old in sorted(Path(self.folder.name).glob(f"{name}-*.jpg"))[: 1 - KEPT_PREVIEWS]:
             old.unlink(missing_ok=True)
-        return self.saved(replace(image, exif=None), f"{name}-{self.files:09}.jpg")
+        return self.write(replace(image, exif=None), f"{name}-{self.previews:09}.jpg")
 
-    def saved(self, image: Photo, name: str) -> Path:
-        """A file for the browser to fetch, in the format of its suffix."""
+    def write(self, image: Photo, name: str) -> Path:
+        """Write an image in the format of its suffix, and return its file."""
         path, content = Path(self.folder.name, name), io.BytesIO()
         write_photo(content, image, path.suffix[1:], 95)
         path.write_bytes(content.getbuffer())
         return path
 
-    def told(self) -> str:
-        """What is shown, in words."""
-        mixture = self.now.mixture
+    def caption(self) -> str:
+        """Describe what the page shows, in Markdown."""
+        mixture = self.enlargement.mixture
         (height, width), (h, w) = mixture.size, mixture.lr.pixels.shape[:2]
-        words = f"{w}×{h} → **{width}×{height}** pixels, sample {self.now.seed}."
+        text = f"{w}×{h} → **{width}×{height}** pixels, sample {self.enlargement.seed}."
         if (h, w) != self.size:
-            words += (
-                f" It is a detail of your image of {self.size[1]}×{self.size[0]}, as large as this page takes at a "
-                "time. `linf upscale` enlarges whole images of any size."
+            text += (
+                f" This is a detail of your image of {self.size[1]}×{self.size[0]} pixels, the largest that this page "
+                "enlarges at a time. `linf upscale` enlarges whole images of any size."
             )
-        if height > CLOSE[0] or width > CLOSE[1]:
-            words += " Click on a place of your image to see it close up."
-        return " ".join([words, *(f"Note: {note}." for note in self.image.notes)])
+        if height > CLOSE_UP_SIZE[0] or width > CLOSE_UP_SIZE[1]:
+            text += " Click on a point of your image to see it close up."
+        return " ".join([text, *(f"Note: {note}." for note in self.image.notes)])

@@ -1,4 +1,4 @@
-"""The Lightning shell: trainings fit a model, `Evaluation` fills a table. Only here the model meets a trainer."""
+"""The LightningModules that train a model: stage 1, stage 2 and the learned prior."""
 
 from linf.training.prior import PriorTraining
 from linf.training.stage1 import Training

@@ -1,4 +1,4 @@
-"""W&B for runs that are killed, restarted and swept, and for days when W&B does not answer."""
+"""A W&B logger for runs that are killed, restarted or swept, and that go on when W&B does not answer."""
 
 import logging
 import uuid
@@ -16,19 +16,20 @@ log = logging.getLogger(__name__)
 
 
 class Wandb(WandbLogger):
-    """Lightning's logger, whose run goes on where its folder does, and ends where the training ends.
+    """Lightning's W&B logger with one W&B run per run folder.
 
-    What W&B refuses or cannot send is left out with one warning; the training and its other loggers go on. Only the
-    first rank speaks to it.
+    A run that is restarted in its folder continues the same W&B run, and the W&B run ends with the training. If W&B
+    fails, the logger warns once and stays silent from then on; the training and its other loggers go on. Only the
+    first rank logs.
 
     Args:
-        save_dir: the run's folder; ``wandb/id`` in it keeps the run's id.
-        project: of W&B.
-        name: of the run.
-        group: which runs stand together.
-        entity: whose; None for the account's own.
-        tags: of the run.
-        offline: write to the folder only, for ``wandb sync`` later.
+        save_dir: Folder of the run; the id of the W&B run is kept in ``wandb/id`` there.
+        project: W&B project.
+        name: Name of the run.
+        group: Group that W&B shows the run in.
+        entity: W&B user or team; None means the default of the account.
+        tags: Tags of the run.
+        offline: Whether to write to the folder only, for a later ``wandb sync``.
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class Wandb(WandbLogger):
         tags: Sequence[str] | None = None,
         offline: bool = False,
     ) -> None:
-        kept = Path(save_dir) / "wandb" / "id"
-        self.kept, identity = kept, kept.read_text() if kept.is_file() else uuid.uuid4().hex[:8]
+        self.id_file = Path(save_dir) / "wandb" / "id"
+        run_id = self.id_file.read_text() if self.id_file.is_file() else uuid.uuid4().hex[:8]
         super().__init__(
             name,
             save_dir,
-            id=identity,
+            id=run_id,
             offline=offline,
             project=project,
             group=group,
@@ -57,16 +58,16 @@ class Wandb(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """W&B's run; one that does nothing, where W&B cannot be reached."""
-        if self._experiment is None and not self.kept.is_file():
-            with atomic_write(self.kept) as part:
+        """The W&B run, or a dummy that does nothing if W&B has failed."""
+        if self._experiment is None and not self.id_file.is_file():
+            with atomic_write(self.id_file) as part:
                 part.write_text(str(self._id))
         try:
             return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except Exception as error:
-            if type(error).__name__ == "UsageError":  # No account: the user can mend that.
+            if type(error).__name__ == "UsageError":  # There is no account, which the user can fix.
                 raise
-            self._go_on_without(error)
+            self._disable(error)
         return self._experiment
 
     @rank_zero_only
@@ -80,29 +81,31 @@ class Wandb(WandbLogger):
         self._try(super().log_metrics, metrics, step)
 
     @rank_zero_only
-    def log_image(self, key: str, images: list[Any], step: int | None = None, **given: Any) -> None:
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         """Log images."""
-        self._try(super().log_image, key, images, step, **given)
+        self._try(super().log_image, key, images, step, **kwargs)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """End W&B's run, so that the next job of a sweep in this process has its own."""
+        """End the W&B run, so that the next job of a sweep in this process gets a run of its own."""
         self._try(super().finalize, status)
         if self._experiment is not None:
             self._try(self._experiment.finish, 0 if status == "success" else 1)
             self._experiment = None
 
-    def _try(self, what: Callable[..., Any], *given: Any, **named: Any) -> None:
+    def _try(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         try:
-            what(*given, **named)
+            call(*args, **kwargs)
         except Exception as error:
             if type(error).__name__ == "UsageError":
                 raise
-            self._go_on_without(error)
+            self._disable(error)
 
-    def _go_on_without(self, error: Exception) -> None:
-        if isinstance(self._experiment, DummyExperiment):  # Told before; this error is the dummy's.
+    def _disable(self, error: Exception) -> None:
+        if isinstance(
+            self._experiment, DummyExperiment
+        ):  # The failure is known, and this error is the dummy's.
             return
-        words = " ".join(str(error).split()) or type(error).__name__
-        log.warning("W&B failed (%s): the run goes on without it, its other logs have everything", words)
+        message = " ".join(str(error).split()) or type(error).__name__
+        log.warning("W&B failed (%s): the run continues without it, and its other logs are complete", message)
         self._experiment = DummyExperiment()  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""The learned prior for Lightning."""
+"""The LightningModule that trains the learned prior."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -13,13 +13,18 @@ from linf.training.stage2 import record_perceptual
 
 
 class PriorTraining(Training):
-    """The learned prior: a U-Net learns latents for a LINF that stays as it is, to the last bit (METHOD §9).
+    """Trains the learned prior: a U-Net learns to predict the latents of a frozen LINF (METHOD §9).
+
+    The weights of the LINF do not change by a single bit.
 
     Args:
-        model: a trained LINF and its prior.
-        loss: see `Training`, as for optimizer, scheduler, scheduler_interval and val_scales.
-        optimizer: called with the prior's parameters.
-        scheduler: called with the optimizer.
+        model: Trained LINF with a prior.
+        loss: See `Training`, also for scheduler_interval and val_scales.
+        optimizer: Called with the prior's parameters.
+        scheduler: Called with the optimizer.
+
+    Raises:
+        UsageError: If the model has no prior, or, when the training starts, if the LINF is untrained.
     """
 
     model: LINF
@@ -34,12 +39,12 @@ class PriorTraining(Training):
         scheduler_interval: str = "epoch",
         val_scales: Sequence[float] = (2, 3, 4),
     ) -> None:
-        if getattr(model, "prior", None) is None:
+        if model.prior is None:
             raise UsageError(
                 f"{type(model).__name__} has no prior to train: give a LINF that has model.prior"
             )
         model.requires_grad_(False)
-        model.prior.requires_grad_(True)  # type: ignore[union-attr]
+        model.prior.requires_grad_(True)
         super().__init__(
             model,
             loss,
@@ -52,18 +57,18 @@ class PriorTraining(Training):
         self.train()
 
     def train(self, mode: bool = True) -> "PriorTraining":
-        """Training mode for the prior alone: a LINF that dropped paths would give other conditions."""
+        """Put the prior alone into training mode: stochastic depth in the encoder would change the conditions."""
         super().train(mode)
         for part in self.model.children():
             part.train(mode and part is self.model.prior)
         return self
 
     def on_fit_start(self) -> None:
-        """Check that there is a LINF to learn a prior for, and record what the perceptual part is made of."""
+        """Check that the LINF is trained, and record the network of the perceptual loss."""
         if not self.model.flow.initialised:
-            raise UsageError("a prior is learned for a trained LINF: give its checkpoint as init_from=…")
+            raise UsageError("the prior needs a trained LINF: give its checkpoint as init_from=…")
         if getattr(self.loss, "perceptual", None) is not None:
             record_perceptual(self.loss.perceptual, self.trainer)  # type: ignore[attr-defined]
 
-    def _validated(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+    def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.model.sample_prior(lr, size)

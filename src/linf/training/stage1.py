@@ -1,4 +1,4 @@
-"""Stage 1 for Lightning, and what every training shares."""
+"""The LightningModule of stage 1, from which the other trainings derive."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,29 +11,32 @@ from torch import Tensor, nn
 from linf.data.pairs import ImagePair, SRBatch
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR
-from linf.models.baselines import Regression
 from linf.models.linf import LINF
+from linf.models.super_resolver import SuperResolver
 
 
 class Training(pl.LightningModule):
-    """Stage 1: the flow learns the residual patches of random-scale crops.
+    """Stage 1: fits a model to random-scale crops by one loss, with one optimizer step per batch (METHOD §6).
 
     Args:
-        model: what is trained.
-        loss: (model, batch) → parts by name, their sum as ``loss``.
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer, stepped as ``scheduler_interval`` says; None for a constant rate.
-        scheduler_interval: ``epoch`` or ``step``.
-        val_scales: the scales the datamodule validates on; each gets its key ``val/psnr_x…``.
-        whitening_batches: batches from whose residuals an untrained flow starts (METHOD §4); 0 for none.
+        model: Model to train.
+        loss: Called with the model and a batch; returns the parts of the loss by name, and their sum as ``loss``.
+        optimizer: Called with the trainable parameters.
+        scheduler: Called with the optimizer; None means a constant learning rate.
+        scheduler_interval: How often the scheduler steps, ``epoch`` or ``step``.
+        val_scales: Scales on which the datamodule validates; each is logged as ``val/psnr_x…``.
+        whitening_batches: Number of batches whose residuals initialise an untrained flow (METHOD §4); 0 skips this.
 
     Attributes:
-        parts: the latest loss with its parts, to look at where it is not finite.
+        parts: The latest loss and its parts, for the report when they are not finite.
+
+    Raises:
+        UsageError: If the model has no trainable parameters.
     """
 
     def __init__(
         self,
-        model: LINF | Regression,
+        model: SuperResolver,
         loss: Callable[..., dict[str, Tensor]],
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
@@ -44,7 +47,7 @@ class Training(pl.LightningModule):
     ) -> None:
         super().__init__()
         if not any(p.requires_grad for p in model.parameters()):
-            raise UsageError(f"{type(model).__name__} has nothing to train: evaluate it with eval.py")
+            raise UsageError(f"{type(model).__name__} has no parameters to train: evaluate it with eval.py")
         self.model, self.loss = model, loss
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self.whitening_batches = whitening_batches
@@ -53,13 +56,13 @@ class Training(pl.LightningModule):
         self.val_psnr = nn.ModuleDict({_scale_key(s): PSNR(luma=True) for s in val_scales})
 
     def on_fit_start(self) -> None:
-        """Start an untrained flow from the data; what a checkpoint restored stays as it is."""
+        """Initialise an untrained flow from the data; restored weights stay as they are."""
         if self.whitening_batches and isinstance(self.model, LINF):
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
             self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
 
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
-        """The loss of one batch; each of its parts is logged under ``train/``."""
+        """Return the loss of one batch, and log each of its parts under ``train/``."""
         parts = self.loss(self.model, batch)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.log("train/loss", parts["loss"], prog_bar=True, sync_dist=True)
@@ -68,17 +71,17 @@ class Training(pl.LightningModule):
         return parts["loss"]
 
     def validation_step(self, image: ImagePair, batch_idx: int) -> None:
-        """PSNR on Y at τ = 0, as `Evaluation` takes it."""
-        sr = self._validated(image.lr, (image.hr.shape[-2], image.hr.shape[-1]))
-        border = math.ceil(image.scale)  # As the benchmark protocol has it.
+        """Measure PSNR on Y at τ = 0, as `Evaluation` does."""
+        sr = self._predict(image.lr, (image.hr.shape[-2], image.hr.shape[-1]))
+        border = math.ceil(image.scale)  # As in the benchmark protocol.
         self._psnr_at(_scale_key(image.scale)).update(sr, image.hr, image.lr, border)
 
-    def _validated(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """The image that validation scores."""
+    def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return the image that validation measures."""
         return self.model.sample(lr, size)
 
     def on_validation_epoch_end(self) -> None:
-        """Log ``val/psnr_x…`` for each scale, and their mean as ``val/psnr``."""
+        """Log PSNR for each scale as ``val/psnr_x…``, and their mean as ``val/psnr``."""
         values = {}
         for key in self.val_psnr:
             metric = self._psnr_at(key)
@@ -93,7 +96,7 @@ class Training(pl.LightningModule):
         return metric
 
     def configure_optimizers(self) -> Any:
-        """Optimiser and schedule, as the constructor was given them."""
+        """Build the optimizer and the scheduler."""
         optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
         if self.scheduler is None:
             return optimizer
@@ -101,7 +104,7 @@ class Training(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the model's config beside its weights, so that `linf.load` needs no other file."""
+        """Store the model's config beside its weights, so that `linf.load` needs no other file."""
         checkpoint["linf"] = self.model.config
 
 

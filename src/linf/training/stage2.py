@@ -1,4 +1,4 @@
-"""Stage 2 for Lightning."""
+"""The LightningModule of stage 2: one or several optimizer steps per batch."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -22,19 +22,23 @@ log = logging.getLogger(__name__)
 
 
 class Finetuning(Training):
-    """Stage 2: a batch takes an optimizer step for each group of the loss's parts (METHOD §6).
+    """Stage 2: takes one optimizer step per batch for each group of the loss's parts (METHOD §6).
 
-    ``[[nll], [l1, perceptual]]`` are the published two: one on the likelihood, and with the weights that it leaves
-    one on the rest. ``[[nll, l1, perceptual]]`` is the joint step. Gradient accumulation, clipping, precision and the
-    reduction over ranks are the same for all steps of a batch, which are one to the trainer's counters, the schedule
-    and the callbacks.
+    ``[[nll], [l1, perceptual]]`` is the published pair of steps: the first on the likelihood, the second on the rest,
+    with the weights after the first. ``[[nll, l1, perceptual]]`` is the joint step. All steps of a batch share
+    gradient accumulation, clipping, precision and the reduction over ranks; the trainer's counters, the scheduler and
+    the callbacks see them as one step.
 
     Args:
-        model: with a flow, from stage 1.
-        loss: its parts' names are those of the steps.
-        optimizer: see `Training`, as for scheduler, scheduler_interval, val_scales and whitening_batches.
-        steps: names of parts; each part that has a weight in exactly one step. Those without are left out.
-        seed: of the latents, of which each sample of the run has its own.
+        model: Model with a flow, from stage 1.
+        loss: Loss whose parts the steps name.
+        optimizer: See `Training`, also for scheduler, scheduler_interval, val_scales and whitening_batches.
+        steps: Groups of part names. Each part with a weight is in exactly one group; parts without one are skipped.
+        seed: Seed of the latents; every sample of the run has latents of its own.
+
+    Raises:
+        UsageError: If the steps do not name each weighted part once, or, when the training starts, if the perceptual
+            loss is used without contiguous windows.
     """
 
     model: LINF
@@ -62,22 +66,22 @@ class Finetuning(Training):
             val_scales=val_scales,
             whitening_batches=whitening_batches,
         )
-        weighed = {name for name, weight in loss.weights.items() if weight}
+        weighted = {name for name, weight in loss.weights.items() if weight}
         named = [name for step in steps for name in step]
-        if len(set(named)) < len(named) or not weighed <= set(named) <= loss.weights.keys():
+        if len(set(named)) < len(named) or not weighted <= set(named) <= loss.weights.keys():
             raise UsageError(
-                f"steps are {[list(step) for step in steps]}: name each of {', '.join(loss.weights)} once, as in "
+                f"steps are {[list(step) for step in steps]}: name each of {', '.join(loss.weights)} once, for example "
                 "[[nll],[l1,perceptual]] or [[nll,l1,perceptual]]"
             )
-        self.steps = [kept for step in steps if (kept := [name for name in step if name in weighed])]
+        self.steps = [kept for step in steps if (kept := [name for name in step if name in weighted])]
         self.seed = seed
-        # Of the batches of one step of the trainer: what later steps take, what was lost, and that to be logged.
+        # Of the current optimizer step: its batches, which later groups reuse, their losses, and the means to log.
         self.batches: list[tuple[SRBatch, int]] = []
         self.losses: list[dict[str, Tensor]] = []
         self.means: dict[str, Tensor] = {}
 
     def on_fit_start(self) -> None:
-        """Check what the perceptual part needs, and record what it is made of."""
+        """Check that the perceptual loss gets whole windows, and record its network."""
         super().on_fit_start()
         if not self.model.flow.initialised:
             log.warning("stage 2 starts from an untrained model: init_from=FILE starts it from stage 1")
@@ -90,16 +94,16 @@ class Finetuning(Training):
     def training_step(
         self, batch: SRBatch, batch_idx: int, step: int = 0, first: int | None = None
     ) -> Tensor:
-        """The loss of one step.
+        """Return the loss of one step.
 
         Args:
-            batch: this rank's samples.
-            batch_idx: which of the epoch.
-            step: which of the batch.
-            first: how many samples of the run, over all ranks, stand before these; None for those at hand.
+            batch: Samples of this rank.
+            batch_idx: Index of the batch in the epoch.
+            step: Index of the step for this batch.
+            first: Number of samples of the run, over all ranks, before these; None means the batch at hand.
         """
         if first is None:
-            # What is counted here is what `EpochSampler` deals out, so two ranks of half the batch draw the same.
+            # This counts samples as `EpochSampler` deals them out: two ranks of half the batch get the same latents.
             processed = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
             first = (processed * self.trainer.world_size + self.trainer.global_rank) * len(batch.lr)
             if batch_idx % self.trainer.accumulate_grad_batches == 0:
@@ -115,7 +119,7 @@ class Finetuning(Training):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
     ) -> None:
-        """The trainer's step, which is the first, and those that follow it."""
+        """Take the trainer's own step, which is the first, and then the others."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         for step in range(1, len(self.steps)):
             gradients = partial(self._gradients, step, batch_idx, optimizer)
@@ -128,20 +132,20 @@ class Finetuning(Training):
         }
 
     def _gradients(self, step: int, batch_idx: int, optimizer: Any) -> Tensor:
-        """Gradients of a later step, from all batches of the accumulation, as the trainer takes those of the first."""
+        """Compute the gradients of a later step from all accumulated batches, as the trainer does for the first."""
         strategy = self.trainer.strategy
         optimizer.zero_grad()
         for i, (batch, first) in enumerate(self.batches, 1):
-            apart = isinstance(strategy, ParallelStrategy) and i < len(self.batches)
-            with strategy.block_backward_sync() if apart else nullcontext():  # type: ignore[attr-defined]
-                # By way of the strategy, as DDP must see every forward pass and AMP is switched on there.
+            no_sync = isinstance(strategy, ParallelStrategy) and i < len(self.batches)
+            with strategy.block_backward_sync() if no_sync else nullcontext():  # type: ignore[attr-defined]
+                # Through the strategy, since DDP must see every forward pass and AMP is enabled there.
                 loss = strategy.training_step(batch, batch_idx, step, first)
                 assert isinstance(loss, Tensor)
-                share = strategy.backward(loss / self.trainer.accumulate_grad_batches, optimizer)
-        return share
+                scaled = strategy.backward(loss / self.trainer.accumulate_grad_batches, optimizer)
+        return scaled
 
     def on_train_batch_end(self, outputs: Any, batch: SRBatch, batch_idx: int) -> None:
-        """Log the loss and its parts, means over the accumulation and the ranks, once all steps are taken."""
+        """Log the loss and its parts, averaged over accumulated batches and ranks, after all steps."""
         if self.means:
             self.log("train/loss", self.means.pop("loss"), prog_bar=True, sync_dist=True)
             named = {f"train/{name}": value for name, value in sorted(self.means.items())}
@@ -150,7 +154,7 @@ class Finetuning(Training):
 
 
 def record_perceptual(perceptual: Perceptual, trainer: pl.Trainer) -> None:
-    """Name the perceptual part's network and weights in the run's config."""
-    made_of = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
+    """Log the network and the weights of the perceptual loss with the hyperparameters."""
+    network = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
     for logger in trainer.loggers:
-        logger.log_hyperparams({"perceptual": made_of})
+        logger.log_hyperparams({"perceptual": network})

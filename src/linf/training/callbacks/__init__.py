@@ -1,4 +1,4 @@
-"""What happens beside training and evaluation, for Lightning."""
+"""Lightning callbacks of training and evaluation."""
 
 from linf.training.callbacks.checkpoint import CheckpointFiles, LastCheckpoint
 from linf.training.callbacks.ema import EMA

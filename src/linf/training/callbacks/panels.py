@@ -1,11 +1,9 @@
-"""ImageSet to look at during training."""
+"""Panels of validation images during training."""
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
-from PIL import Image
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
@@ -14,14 +12,14 @@ from linf.evaluation.systems import systems
 
 
 class ImagePanels(Callback):
-    """After a validation: LR, bicubic, samples and HR of fixed images, to the run's folder and its loggers.
+    """Draws LR, bicubic, samples and HR of fixed images after a validation, for the run's folder and its loggers.
 
     Args:
-        folder: where ``step_….png`` go.
-        images: how many.
-        every_n_validations: how often.
-        temperatures: of the samples shown.
-        seed: of their latents, the same each time.
+        folder: Folder for the files ``step_….png``.
+        images: Number of images.
+        every_n_validations: Number of validations from one panel to the next.
+        temperatures: Temperatures of the samples.
+        seed: Seed of their latents, which are the same in every panel.
     """
 
     def __init__(
@@ -37,12 +35,17 @@ class ImagePanels(Callback):
         self.every, self.seed = every_n_validations, seed
         self.validations = 0
 
+    @property
+    def state_key(self) -> str:
+        """The key of the state in checkpoints, by the name that the class had in the first of them."""
+        return "PicturePanels"
+
     def state_dict(self) -> dict[str, Any]:
-        """How many validations there have been."""
+        """Return the number of validations so far."""
         return {"validations": self.validations}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the number of validations."""
         self.validations = state_dict["validations"]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -54,7 +57,7 @@ class ImagePanels(Callback):
         if not trainer.is_global_zero or (self.validations - 1) % self.every:
             return
         rows = []
-        # The last scale's images stand last: there the models differ most.
+        # The images of the last scale come last, and there the models differ most.
         for i in range(len(pairs) - min(self.images, len(pairs.hr)), len(pairs)):
             lr, hr, scale, name, _ = pairs[i]
             lr, hr = (image.to(pl_module.device, pl_module.dtype) for image in (lr, hr))
@@ -64,14 +67,10 @@ class ImagePanels(Callback):
             rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"
-        panel(rows).savefig(path)
+        figure = panel(rows)
+        figure.savefig(path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("val/images", [str(path)], step=trainer.global_step)
             elif isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(
-                    "val/images",
-                    np.asarray(Image.open(path).convert("RGB")),
-                    trainer.global_step,
-                    dataformats="HWC",
-                )
+                logger.experiment.add_figure("val/images", figure, trainer.global_step)

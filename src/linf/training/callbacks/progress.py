@@ -1,11 +1,11 @@
-"""What a user sees of a run while it goes on."""
+"""The progress bar."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, which ends its line where a run fails: what is said then stands on a line of its own."""
+    """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own."""
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

@@ -1,4 +1,7 @@
-"""How fast a training goes, and what makes it go faster."""
+"""Throughput of a training, and the switches that raise it.
+
+Lightning's `ThroughputMonitor` synchronises the device at every batch, needs the FLOPs given, and knows no CPU's peak.
+"""
 
 import time
 from contextlib import ExitStack
@@ -13,13 +16,13 @@ DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64"
 
 
 class Throughput(Callback):
-    """Logs, over all ranks, ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak``; validation does not count.
+    """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time.
 
-    The arithmetic of a batch is counted while the first one is trained on, forward and backward, without elementwise
-    operations. The peak is that of a large matrix product in the run's precision, measured when training starts.
+    The floating-point operations of a batch, without elementwise ones, are counted during the first step, forward and
+    backward. The peak is the speed of a large matrix product in the run's precision, measured when training starts.
 
     Args:
-        every_n_steps: how often.
+        every_n_steps: Number of optimizer steps from one log to the next.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
@@ -29,7 +32,7 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the peak."""
-        self.peak = peak(pl_module.device, _dtype(trainer.precision))
+        self.peak = measure_peak(pl_module.device, _dtype(trainer.precision))
         self.flops: int | None = None
         self._restart()
 
@@ -37,18 +40,18 @@ class Throughput(Callback):
         self.samples, self.batches, self.began, self.paused = 0, 0, time.perf_counter(), 0.0
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Count the first batch's arithmetic."""
+        """Start counting the operations of the first batch."""
         if self.flops is None:
             self.counter = self.counting.enter_context(FlopCounterMode(display=False))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what the batches since the last time came to, whenever the trainer logs."""
+        """Log the speed over the batches since the last log."""
         if self.flops is None:
             self.counting.close()
             self.flops = self.counter.get_total_flops()
-            self._restart()  # Counting takes time.
+            self._restart()  # Counting slows the step down.
             return
         self.samples, self.batches = self.samples + len(batch.lr), self.batches + 1
         if trainer.global_step % self.every or (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -65,7 +68,7 @@ class Throughput(Callback):
         self._restart()
 
     def on_exception(self, *_: Any) -> None:
-        """Count no more: the mode would stay on for whatever comes after this run."""
+        """Stop counting, or the mode would outlive this run."""
         self.counting.close()
 
     def on_validation_start(self, *_: Any) -> None:
@@ -73,13 +76,13 @@ class Throughput(Callback):
         self.pause_began = time.perf_counter()
 
     def on_validation_end(self, *_: Any) -> None:
-        """Start it again."""
+        """Start the clock again."""
         if hasattr(self, "began"):
             self.paused += time.perf_counter() - self.pause_began
 
 
-def peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """Floating-point operations per second of a large matrix product: the best of those that fit in ``seconds``."""
+def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """Return the floating-point operations per second of the fastest large matrix product within ``seconds``."""
     side = 8192 if device.type == "cuda" else 1024
     a = torch.full((side, side), 0.5, device=device, dtype=dtype)
 
@@ -102,27 +105,28 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 class Acceleration(Callback):
-    """Switches that change the speed of a training and, but for rounding, nothing else.
+    """Switches that change the speed of a training, and its results by rounding only.
 
     Args:
-        compile: `torch.compile` encoder and conditioner; validation, where every image has another size, stays eager.
-        channels_last: lay the encoder's weights out as its images are.
+        compile: Whether to `torch.compile` the encoder and the conditioner. Validation stays eager, since its images
+            differ in size.
+        channels_last: Whether to store the encoder's weights in channels-last format.
     """
 
     def __init__(self, compile: bool = False, channels_last: bool = False) -> None:
         self.compile, self.channels_last = compile, channels_last
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Apply them."""
+        """Apply the switches."""
         accelerate(pl_module.model, self.compile, self.channels_last)
 
     def on_validation_start(self, *_: Any) -> None:
-        """Eager from here."""
+        """Run eagerly."""
         if self.compile:
             torch.compiler.set_stance("force_eager")
 
     def on_validation_end(self, *_: Any) -> None:
-        """Compiled again."""
+        """Run compiled again."""
         if self.compile:
             torch.compiler.set_stance("default")
 
