@@ -17,16 +17,9 @@ HEAVY = {"torch", "pandas", "matplotlib", "pytorch_lightning", "hydra", "wandb",
 
 OVER_250_LINES = {
     "linf/checkpoints/export.py",
-    "linf/checkpoints/native.py",
-    "linf/checkpoints/pretrained.py",
-    "linf/checkpoints/published.py",
-    "linf/cli/__init__.py",
     "linf/data/datamodule.py",
     "linf/data/pairs.py",
-    "linf/demo/page.py",
-    "linf/models/linf.py",
     "linf/models/prior.py",
-    "linf/runs/entry.py",
 }
 """May only shrink: a file that has become short enough leaves the list, and no file joins it."""
 

@@ -10,10 +10,12 @@ from torch.nn import functional as F
 
 from linf.coordinates import patch_centres
 from linf.models.conditioner import FourierConditioner
-from linf.models.decoding import Block, check_size, encode, parallel, stream, tiles
+from linf.models.decoding import Block, Request, check_size, stream
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.models.threads import parallel
+from linf.models.tiling import encode, tiles
 
 CPU = torch.device("cpu")
 
@@ -103,7 +105,9 @@ def test_blocks_cover_every_patch_once(patch_size: int) -> None:
         assert n <= 9
         return block.rows, block.cols
 
-    for rows, cols in stream(model.encoder, model.conditioner, lr, size, patch_size, count, tile=4, chunk=9):
+    for rows, cols in stream(
+        model.encoder, model.conditioner, lr, size, patch_size, count, Request(tile=4, chunk=9)
+    ):
         seen[rows, cols] += 1
     assert (seen == 1).all()
 
@@ -160,7 +164,7 @@ def test_a_task_has_one_thread_and_the_modes_of_its_caller(threads: Callable[[in
 def test_an_abandoned_decode_leaves_no_task_behind(threads: Callable[[int], None]) -> None:
     threads(2)
     model, lr, _ = (part.float() for part in case(1, (28, 25), (71, 55)))
-    running = model.regions(lr, (71, 55), chunk=9)
+    running = model.regions(lr, (71, 55), Request(chunk=9))
     next(running)
     running.close()
     assert model.sample(lr, (71, 55)).isfinite().all()

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
-from linf.models.decoding import Tile
 from linf.models.distribution import Distribution
 from linf.models.super_resolver import SuperResolver
+from linf.models.tiling import Tile
 
 
 class System(NamedTuple):

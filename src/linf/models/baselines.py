@@ -1,6 +1,6 @@
 """What LINF is held against, behind its interface: bicubic, and regression by LIIF and LTE (METHOD §8)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +12,10 @@ from linf.coordinates import Neighbourhood
 from linf.images.resize import matlab_bicubic
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import Conditioner, Decode, batch_neighbourhood
-from linf.models.decoding import Block, Region, Tile, encode, stream
+from linf.models.decoding import Block, Region, Request, stream
 from linf.models.encoders.encoder import Encoder
-from linf.models.super_resolver import Latents, SuperResolver
+from linf.models.super_resolver import SuperResolver
+from linf.models.tiling import Tile, encode
 
 STRIP = 256
 """Rows or columns of bicubic that are made at once."""
@@ -27,23 +28,16 @@ class Bicubic(SuperResolver):
         super().__init__()
         self.config = {}
 
-    def regions(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        *,
-        latents: Sequence[Latents] = (),
-        highest: float = 1.0,
-        mix: Tensor | None = None,
-        residual: Tensor | None = None,
-        peak: float = 1,
-        tile: int | None = None,
-        chunk: int | None = None,
-        features: Iterable[Tile] | None = None,
-    ) -> Iterator[Region]:
+    def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """MATLAB's bicubic in strips: one axis, then the other, in the order of `matlab_bicubic`."""
-        white = peak if not lr.is_floating_point() else 255.0
-        pixels = lr.mul(255).round().byte() if lr.is_floating_point() else lr if peak == 255 else lr.float()
+        white = 255.0 if lr.is_floating_point() else request.peak
+        pixels = (
+            lr.mul(255).round().byte()
+            if lr.is_floating_point()
+            else lr
+            if request.peak == 255
+            else lr.float()
+        )
         first, last = (-2, -1) if size[0] / lr.shape[-2] <= size[1] / lr.shape[-1] else (-1, -2)
         between = [*pixels.shape]
         between[first] = size[first]
@@ -152,30 +146,16 @@ class Regression(SuperResolver):
         """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
         return list(encode(self.encoder, lr, tile=tile))
 
-    def regions(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        *,
-        latents: Sequence[Latents] = (),
-        highest: float = 1.0,
-        mix: Tensor | None = None,
-        residual: Tensor | None = None,
-        peak: float = 1,
-        tile: int | None = None,
-        chunk: int | None = None,
-        features: Iterable[Tile] | None = None,
-    ) -> Iterator[Region]:
+    def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; there is nothing random."""
-        base = BilinearBase(lr, size, peak) if self.residual else None
+        base = BilinearBase(lr, size, request.peak) if self.residual else None
 
         def decode(block: Block) -> Region:
             rows, cols = block.pixels
             colours = block.fold(block.answers) / 2
             return Region(block.image, rows, cols, colours + (base(block.image, rows, cols) if base else 0.5))
 
-        options: dict[str, Any] = {"peak": peak, "tile": tile, "chunk": chunk, "features": features}
-        yield from stream(self.encoder, self.conditioner, lr, size, 1, decode, **options)
+        yield from stream(self.encoder, self.conditioner, lr, size, 1, decode, request)
 
 
 class LIIF(Regression):

@@ -1,4 +1,4 @@
-"""The bilinear image that residuals are relative to: the residual is taken and restored here only (METHOD §5)."""
+"""The bilinear image that residuals are relative to: of patches, of rectangles, of whole images (METHOD §5)."""
 
 import torch
 from torch import Tensor
@@ -24,23 +24,9 @@ def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -
     return bilinear.reshape(len(lr), -1, *coord.shape[1:3])
 
 
-def take_residual(lr: Tensor, hr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
-    """What a flow models: HR patches less the bilinear image there.
-
-    Args:
-        lr: (B,3,h,w) in [0, 1].
-        hr: (B,3P²,gh,gw) HR patches in [0, 1].
-        coord: see `bilinear_patches`, as for ``cell`` and ``patch_size``.
-
-    Returns:
-        (B,3P²,gh,gw) in [-1, 1] units.
-    """
-    return 2 * (hr - bilinear_patches(lr, coord, cell, patch_size))
-
-
-def restore_residual(lr: Tensor, residual: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
-    """The inverse of `take_residual`: (B,3P²,gh,gw) residuals → (B,3P²,gh,gw) patches in the units of [0, 1]."""
-    return bilinear_patches(lr, coord, cell, patch_size) + residual / 2
+def image_residual(lr: Tensor, hr: Tensor) -> Tensor:
+    """What a flow models of whole images: lr (B,3,h,w) and hr (B,3,H,W) in [0, 1] → (B,3,H,W) in [-1, 1] units."""
+    return 2 * (hr - F.interpolate(lr, hr.shape[-2:], mode="bilinear", align_corners=False))
 
 
 class BilinearBase:

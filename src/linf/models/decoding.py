@@ -1,19 +1,13 @@
 """The only loop over the patches of an image: encode in tiles → condition every query → answer, streaming.
 
-On a CPU a worker thread per core takes whole chunks of queries, each with one intra-op thread and buffers of its own:
-many small operations that are parallel inside stall as soon as anything else runs on the machine. Neither the number
-of threads nor the size of tiles and chunks decides a value.
+On a CPU a thread per core takes whole chunks of queries, with buffers of its own (`threads`). Neither the number of
+threads nor the size of tiles and chunks decides a value.
 """
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import lru_cache, partial
-from itertools import pairwise
+from functools import partial
 from queue import SimpleQueue
-from threading import Barrier
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -22,36 +16,11 @@ from linf.coordinates import neighbourhood, patch_centres
 from linf.memory import free_memory
 from linf.models.conditioner import Conditioner, Decode
 from linf.models.encoders.encoder import Encoder
-
-T = TypeVar("T")
-
-TILE = 256
-"""LR pixels a side of a tile, where an image is larger than one; the receptive field comes on top."""
+from linf.models.threads import T, parallel, workers
+from linf.models.tiling import Tile, around, encode
 
 BAND = 32
 """LR rows whose maps one thread makes at a time."""
-
-MARGIN = 2
-"""LR pixels beyond its own that a query depends on after the encoder: its neighbour and the 3×3 of the maps."""
-
-OVERLAP = 64
-"""LR pixels around a tile of an encoder whose receptive field has no end: seams are then faint."""
-
-WINDOW = 8
-"""Its tiles begin at multiples of this, so that attention windows lie in a tile as they lie in the image."""
-
-
-class Tile(NamedTuple):
-    """The features of one tile of one image."""
-
-    image: int
-    rows: tuple[int, int]
-    """LR rows (start, stop) whose queries the tile answers."""
-    cols: tuple[int, int]
-    origin: tuple[int, int]
-    """LR pixel (y, x) of the whole image at which the features begin."""
-    features: Tensor
-    """(1,C,·,·): the tile and `MARGIN` around it, as far as the image goes."""
 
 
 class Block(NamedTuple):
@@ -82,6 +51,33 @@ class Block(NamedTuple):
         folded = patches.reshape(-1, p, p, rows, cols).permute(0, 3, 1, 4, 2).reshape(-1, rows * p, cols * p)
         y, x = self.pixels
         return folded[:, : y.stop - y.start, : x.stop - x.start]
+
+
+class Latents(Protocol):
+    """Latents of patches: ``latents[image, rows, cols]`` is (rows, cols, D) at τ = 1."""
+
+    def __getitem__(self, where: tuple[int, slice, slice], /) -> Tensor: ...
+
+
+class Request(NamedTuple):
+    """What is asked of a decode beside the mean, and how it is done."""
+
+    latents: Sequence[Latents] = ()
+    """Whose noise is wanted."""
+    highest: float = 1.0
+    """The temperature that the noise will be multiplied by; noise that would explode there is left out."""
+    mix: Tensor | None = None
+    """(M,3): weights of red, green and blue in each mixture whose deviation is wanted."""
+    residual: Tensor | None = None
+    """(B,3,H,W) in [-1, 1] units, whose latents and log-density are wanted."""
+    peak: float = 1
+    """The value of white in the LR image."""
+    tile: int | None = None
+    """LR pixels a side that are encoded at once, see `encode`."""
+    chunk: int | None = None
+    """Queries decoded at once; by default what suits the device."""
+    features: Iterable[Tile] | None = None
+    """What `encode` gave for the LR image; by default features are made tile by tile, and not kept."""
 
 
 class Region(NamedTuple):
@@ -124,67 +120,6 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
     return size[0], size[1]
 
 
-def tiles(length: int, tile: int) -> list[tuple[int, int]]:
-    """Cut ``length`` pixels into nearly equal tiles of at most ``tile``: their (start, stop)."""
-    cuts = [round(i * length / -(-length // tile)) for i in range(-(-length // tile) + 1)]
-    return list(pairwise(cuts))
-
-
-def workers(device: torch.device) -> int:
-    """How many chunks or tiles are worked on at a time: torch's intra-op threads on a CPU, one elsewhere."""
-    return torch.get_num_threads() if device.type == "cpu" else 1
-
-
-@torch.no_grad()
-def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = None) -> Iterator[Tile]:
-    """The features of each image, tile by tile; kept as a list, they serve more than one pass or size.
-
-    Each tile is encoded with the encoder's receptive field around it, so that its features are those of the whole
-    image. Tiles are encoded in parallel where an image has several.
-
-    Args:
-        encoder: see `Encoder`.
-        lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``peak``.
-        peak: the value of white.
-        tile: LR pixels a side; by default `TILE`, or whole images where the receptive field has no end. An encoder of
-            that kind is given `OVERLAP` around a tile that is asked for.
-    """
-    height, width = lr.shape[-2:]
-    bounded = encoder.receptive_field is not None
-    margin = encoder.receptive_field if encoder.receptive_field is not None else OVERLAP
-    tile = tile or (TILE if bounded else max(height, width))
-    places = [
-        (image, rows, cols)
-        for image in range(lr.shape[0])
-        for rows in tiles(height, tile)
-        for cols in tiles(width, tile)
-    ]
-
-    def encoded(image: int, rows: tuple[int, int], cols: tuple[int, int]) -> Tile:
-        (y0, y1), (x0, x1) = _around(rows, MARGIN, height), _around(cols, MARGIN, width)
-        (top, bottom), (left, right) = _around((y0, y1), margin, height), _around((x0, x1), margin, width)
-        if not bounded:
-            top, left = top // WINDOW * WINDOW, left // WINDOW * WINDOW
-        part = lr[image : image + 1, :, top:bottom, left:right]
-        if not lr.is_floating_point():
-            part = part.float()
-        part = (2 / peak * part - 1).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-        # Named, the features around the tile would be kept while it is decoded.
-        features = encoder(part)[inner].contiguous(memory_format=torch.channels_last)
-        return Tile(image, rows, cols, (y0, x0), features)
-
-    if len(places) == 1:
-        yield encoded(*places[0])  # With all intra-op threads.
-    else:
-        yield from parallel([partial(encoded, *place) for place in places], lr.device)
-
-
-def _around(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
-    """``part`` of ``n`` pixels and a margin on both sides, as far as there are pixels."""
-    return max(part[0] - margin, 0), min(part[1] + margin, n)
-
-
 @torch.no_grad()
 def stream(
     encoder: Encoder,
@@ -193,26 +128,18 @@ def stream(
     size: tuple[int, int],
     patch_size: int,
     answer: Callable[[Block], T],
-    *,
-    peak: float = 1,
-    tile: int | None = None,
-    chunk: int | None = None,
-    features: Iterable[Tile] | None = None,
+    request: Request,
 ) -> Iterator[T]:
     """What ``answer`` makes of every block of patches, without gradient.
 
     Args:
         encoder: see `encode`.
         conditioner: gives the answers that a block holds.
-        lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``peak``.
+        lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``.
         size: (H, W) of the output.
         patch_size: P.
         answer: called once for each block, from several threads.
-        peak: the value of white.
-        tile: LR pixels a side that are encoded at once, see `encode`.
-        chunk: queries at a time; by default what suits the device.
-        features: what `encode` gave for ``lr``, where a pass has come before; by default they are made here, tile by
-            tile, and not kept.
+        request: how to encode and how many queries to take at a time; the rest is for ``answer``.
     """
     height, width = lr.shape[-2:]
     device = lr.device
@@ -221,7 +148,7 @@ def stream(
     ]  # On the CPU, where looking at one waits for no device.
     of_cell = conditioner.of_cell(torch.tensor([[2 / size[0], 2 / size[1]]], device=device), (height, width))
     # At ×4 a block's rows use a few LR rows, which stay in the processor's cache.
-    chunk = chunk or (2048 if device.type == "cpu" else 65536)
+    chunk = request.chunk or (2048 if device.type == "cpu" else 65536)
     decoders: SimpleQueue[Decode] = SimpleQueue()
     for _ in range(workers(device)):
         decoders.put(conditioner.decoder(chunk))
@@ -236,7 +163,8 @@ def stream(
         finally:
             decoders.put(decode)
 
-    for part in encode(encoder, lr, peak=peak, tile=tile) if features is None else features:
+    features = request.features
+    for part in encode(encoder, lr, peak=request.peak, tile=request.tile) if features is None else features:
         maps = _maps(conditioner, part.features)
         rows, cols = _inside(centres[0], *part.rows, height), _inside(centres[1], *part.cols, width)
         yield from parallel(
@@ -251,7 +179,7 @@ def _maps(conditioner: Conditioner, features: Tensor) -> Tensor:
     maps: list[Tensor] = []
 
     def band(top: int) -> tuple[int, Tensor]:
-        start, stop = _around((top, min(top + BAND, height)), 1, height)
+        start, stop = around((top, min(top + BAND, height)), 1, height)
         rows = conditioner.maps(features[:, :, start:stop]).view(stop - start, width, -1)
         return top, rows[top - start :][:BAND]
 
@@ -278,51 +206,3 @@ def _rectangles(rows: range, cols: range, most: int) -> Iterator[tuple[slice, sl
     for r in range(rows.start, rows.stop, high):
         for c in range(cols.start, cols.stop, wide):
             yield slice(r, min(r + high, rows.stop)), slice(c, min(c + wide, cols.stop))
-
-
-def parallel(tasks: Iterable[Callable[[], T]], device: torch.device) -> Iterator[T]:
-    """The results of tasks in order, on a CPU from as many threads as torch has intra-op threads.
-
-    Each runs with one intra-op thread. At most twice as many tasks as threads are begun before they are asked for.
-    """
-    threads = workers(device)
-    if threads == 1:
-        for task in tasks:
-            yield task()
-        return
-    pool, running = _pool(os.getpid(), threads), deque[Future[T]]()
-    modes = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
-    try:
-        for task in tasks:
-            running.append(pool.submit(_in_modes, task, modes))
-            if len(running) == 2 * threads:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-    finally:
-        # Where it ends early, no thread may still use what the caller is about to free.
-        wait([future for future in running if not future.cancel()])
-
-
-def _in_modes(task: Callable[[], T], modes: tuple[bool, bool, torch.dtype]) -> T:
-    """Torch's modes belong to a thread, so each task sets those of the thread that asks for it."""
-    grad, autocast, dtype = modes
-    with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype, enabled=autocast):
-        return task()
-
-
-@lru_cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Threads with one intra-op thread each; of this process, since a fork takes none along."""
-    pool, ready = ThreadPoolExecutor(threads, "linf"), Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(_start, ready)
-    ready.wait()
-    torch.set_num_threads(threads)  # What a thread sets for itself is also the default of threads to come.
-    return pool
-
-
-def _start(ready: Barrier) -> None:
-    torch.get_num_threads()  # A thread takes over the default at its first look, and not after.
-    torch.set_num_threads(1)
-    ready.wait()

@@ -1,4 +1,4 @@
-"""The whole figure: LINF = encoder + conditioner + flow (+ prior)."""
+"""The whole figure: LINF = encoder + conditioner + flow (+ prior). The residual is taken and restored here only."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.models.bilinear import BilinearBase, restore_residual, take_residual
+from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import FourierConditioner
-from linf.models.decoding import Block, Region, Tile, check_size, encode, stream
+from linf.models.decoding import Block, Region, Request, check_size, stream
 from linf.models.encoders.encoder import Encoder
 from linf.models.flow import ConditionalFlow
 from linf.models.prior import UNet, lr_residual
-from linf.models.super_resolver import Latents, SuperResolver
+from linf.models.super_resolver import SuperResolver
+from linf.models.tiling import Tile, encode
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +85,11 @@ class LINF(SuperResolver):
 
     def residual(self, lr: Tensor, hr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """What the flow models: lr (B,3,h,w) and HR patches (B,D,gh,gw) in [0, 1] → (B,D,gh,gw) in [-1, 1] units."""
-        return take_residual(lr, hr, coord, cell, self.patch_size)
+        return 2 * (hr - bilinear_patches(lr, coord, cell, self.patch_size))
 
     def restore(self, lr: Tensor, residual: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """The inverse of `residual`: (B,D,gh,gw) residuals → (B,D,gh,gw) patches in the units of [0, 1]."""
-        return restore_residual(lr, residual, coord, cell, self.patch_size)
+        return bilinear_patches(lr, coord, cell, self.patch_size) + residual / 2
 
     def condition(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """The flow's condition at each query: lr (B,3,h,w) in [0, 1] → (K·2·D, B·gh·gw)."""
@@ -130,22 +131,10 @@ class LINF(SuperResolver):
         """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
         return list(encode(self.encoder, lr, tile=tile))
 
-    def regions(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        *,
-        latents: Sequence[Latents] = (),
-        highest: float = 1.0,
-        mix: Tensor | None = None,
-        residual: Tensor | None = None,
-        peak: float = 1,
-        tile: int | None = None,
-        chunk: int | None = None,
-        features: Iterable[Tile] | None = None,
-    ) -> Iterator[Region]:
+    def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; a warning at the end counts the patches whose inverse exploded (METHOD §4)."""
-        flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, peak)
+        flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak)
+        latents, highest, mix, residual, *_ = request
         inverses = flow.inverses()
 
         def decode(block: Block) -> Region:
@@ -176,9 +165,8 @@ class LINF(SuperResolver):
                 )
             return region
 
-        options: dict[str, Any] = {"peak": peak, "tile": tile, "chunk": chunk, "features": features}
         lost = seen = 0
-        for region in stream(self.encoder, self.conditioner, lr, size, p, decode, **options):
+        for region in stream(self.encoder, self.conditioner, lr, size, p, decode, request):
             lost += region.exploded
             seen += -(-region.mean.shape[-2] // p) * -(-region.mean.shape[-1] // p) * max(len(latents), 1)
             yield region
@@ -192,53 +180,38 @@ class LINF(SuperResolver):
 
     @torch.no_grad()
     def lr_latent(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        *,
-        tile: int | None = None,
-        chunk: int | None = None,
-        features: Sequence[Tile] | None = None,
+        self, lr: Tensor, size: tuple[int, int], *, features: Sequence[Tile] | None = None
     ) -> Tensor:
         """``z_lr``: the latents of what the enlarged LR image itself lacks (METHOD §9).
 
         Args:
             lr: (B,3,h,w) in [0, 1].
             size: (H, W).
-            tile: see `sample`, as for ``chunk`` and ``features``.
-            chunk: queries decoded at once.
-            features: of ``lr``.
+            features: of ``lr``, from `encode`; by default they are made here.
 
         Returns:
             (B,D,gh,gw) on the patch grid; beyond the edge the residual is taken as 0.
         """
         size = check_size(size, 36 * lr.shape[0], lr.device)
-        residual = lr_residual(lr, size)
         z = lr.new_empty(len(lr), self.dim, *(-(-n // self.patch_size) for n in size))
-        for region in self.regions(lr, size, residual=residual, tile=tile, chunk=chunk, features=features):
+        request = Request(residual=lr_residual(lr, size), features=features)
+        for region in self.regions(lr, size, request):
             assert region.latents is not None
             z[region.image, :, *region.patches] = region.latents
         return z
 
     @torch.no_grad()
     def sample_prior(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        *,
-        tile: int | None = None,
-        chunk: int | None = None,
-        features: Sequence[Tile] | None = None,
+        self, lr: Tensor, size: tuple[int, int], *, features: Sequence[Tile] | None = None
     ) -> Tensor:
         """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`."""
         if self.prior is None:
             return super().sample_prior(lr, size)
         need = 24 + -(-self.prior.bytes_per_patch // self.patch_size**2)
         size = check_size(size, lr.shape[0] * need, lr.device)
-        features = self.encode(lr, tile=tile) if features is None else features
-        z_lr = self.lr_latent(lr, size, chunk=chunk, features=features)
-        z = self.prior(z_lr, 2 * lr - 1).movedim(1, -1)
-        return self.sample(lr, size, temperature=1.0, z=z, chunk=chunk, features=features)
+        features = self.encode(lr) if features is None else features
+        z = self.prior(self.lr_latent(lr, size, features=features), 2 * lr - 1).movedim(1, -1)
+        return self.sample(lr, size, temperature=1.0, z=z, features=features)
 
 
 def _tame(mean: Tensor, noise: Sequence[Tensor], highest: float) -> int:

@@ -1,31 +1,23 @@
 """What every model keeps that can be evaluated: decoded regions, and whole images made of them."""
 
-import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from linf.models.decoding import TILE, Region, Tile, check_size
-from linf.models.distribution import Distribution, collect
+from linf.models.bilinear import image_residual
+from linf.models.decoding import Latents, Region, Request, check_size
+from linf.models.distribution import Distribution
 from linf.models.noise import LatentField, rows_kept
 from linf.models.prior import UNet
-
-log = logging.getLogger(__name__)
+from linf.models.tiling import TILE, Tile
 
 Temperature = float | Sequence[float] | Tensor
 """τ ≥ 0: one, a sequence, or a map (H,W) of one for each pixel."""
-
-
-class Latents(Protocol):
-    """Latents of patches: ``latents[image, rows, cols]`` is (rows, cols, D) at τ = 1."""
-
-    def __getitem__(self, where: tuple[int, slice, slice], /) -> Tensor: ...
 
 
 class SuperResolver(nn.Module, ABC):
@@ -48,33 +40,13 @@ class SuperResolver(nn.Module, ABC):
         self.prior = None
 
     @abstractmethod
-    def regions(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        *,
-        latents: Sequence[Latents] = (),
-        highest: float = 1.0,
-        mix: Tensor | None = None,
-        residual: Tensor | None = None,
-        peak: float = 1,
-        tile: int | None = None,
-        chunk: int | None = None,
-        features: Iterable[Tile] | None = None,
-    ) -> Iterator[Region]:
+    def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle, without gradient and in bounded memory.
 
         Args:
-            lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``peak``; floats or whole numbers.
+            lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``; floats or whole numbers.
             size: (H, W) of the output.
-            latents: whose noise is wanted, at τ = 1.
-            highest: temperature that the noise will be multiplied by; noise that would explode there is left out.
-            mix: (M,3) weights of red, green and blue whose mixtures' deviation is wanted.
-            residual: (B,3,H,W) in [-1, 1] units, whose latents and log-density are wanted.
-            peak: the value of white.
-            tile: LR pixels a side that are encoded at once, see `linf.models.decoding.encode`.
-            chunk: queries decoded at once.
-            features: what `encode` gave for ``lr``; by default they are made here.
+            request: what is wanted beside the mean; a model whose output is not random leaves it out.
         """
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
@@ -128,8 +100,8 @@ class SuperResolver(nn.Module, ABC):
         size = check_size(size, lr.shape[0] * 12 * len(taus), lr.device)
         latents = self._latents(lr, size, 1, seed, z) if highest > 0 and self.dim else ()
         out = lr.new_empty(len(taus), len(lr), 3, *size)
-        options: dict[str, Any] = {"tile": tile, "chunk": chunk, "features": features}
-        for region in self.regions(lr, size, latents=latents, highest=highest, **options):
+        request = Request(latents, highest, tile=tile, chunk=chunk, features=features)
+        for region in self.regions(lr, size, request):
             for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
                 image.copy_(region.mean)
                 for noise in region.noise:
@@ -160,8 +132,8 @@ class SuperResolver(nn.Module, ABC):
             size: (H, W).
             samples: S; the first is that of `sample` with this seed, for a single image the next that of ``seed + 1``.
             seed: see `sample`.
-            highest: temperature that will be asked of `Distribution.at`, see `regions`.
-            mix: see `regions`; a deviation costs D more decodes.
+            highest: temperature that will be asked of `Distribution.at`, see `Request`.
+            mix: see `Request`; a deviation costs D more decodes.
             hr: (B,3,H,W), for its latents and log-density.
             features: of ``lr``, from `encode`; by default they are made here.
             advance: is called with the number of output pixels that have been decoded since the last call.
@@ -171,25 +143,34 @@ class SuperResolver(nn.Module, ABC):
         """
         if not self.dim:
             return None
-        mixtures, dim = 0 if mix is None else len(mix), 0 if hr is None else self.dim
-        need = 4 * (3 + 3 * samples + mixtures) + 36 * bool(dim)
-        size = check_size(size, len(lr) * need, lr.device)
-        latents = self._latents(lr, size, samples, seed, None)
-        residual = None if hr is None else 2 * (hr - F.interpolate(lr, size, mode="bilinear"))
-        options: dict[str, Any] = {"highest": highest, "mix": mix, "residual": residual, "features": features}
-        regions = self.regions(lr, size, latents=latents, **options)
-        like = lr.new_empty(1).expand(len(lr), 3, *size)
-        kinds: dict[str, Any] = {"samples": samples, "mixtures": mixtures, "dim": dim}
-        return collect(regions, like, self.patch_size, **kinds, advance=advance)
+        p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
+        size = check_size(size, len(lr) * (4 * (3 + 3 * samples + mixtures) + 36 * bool(dim)), lr.device)
+        mean, noise = lr.new_empty(len(lr), 3, *size), lr.new_empty(samples, len(lr), 3, *size)
+        deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
+        grid = [-(-n // p) for n in size]
+        latents, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)
+        residual = None if hr is None else image_residual(lr, hr)
+        request = Request(
+            self._latents(lr, size, samples, seed, None), highest, mix, residual, features=features
+        )
+        for region in self.regions(lr, size, request):
+            place = (region.image, slice(None), region.rows, region.cols)
+            mean[place] = region.mean
+            for whole, part in zip(noise, region.noise, strict=True):
+                whole[place] = part
+            if deviation is not None and region.deviation is not None:
+                deviation[place] = region.deviation
+            if region.latents is not None and region.log_prob is not None:
+                latents[region.image, :, *region.patches] = region.latents
+                log_prob[region.image, *region.patches] = region.log_prob
+            advance(region.mean.shape[-2] * region.mean.shape[-1])
+        if hr is None:
+            return Distribution(mean, noise, deviation)
+        whole_patches = (..., slice(size[0] // p), slice(size[1] // p))
+        return Distribution(mean, noise, deviation, latents[whole_patches], log_prob[whole_patches])
 
     def sample_prior(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        *,
-        tile: int | None = None,
-        chunk: int | None = None,
-        features: Sequence[Tile] | None = None,
+        self, lr: Tensor, size: tuple[int, int], *, features: Sequence[Tile] | None = None
     ) -> Tensor:
         """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`.
 

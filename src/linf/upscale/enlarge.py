@@ -13,7 +13,7 @@ from torch import Tensor
 
 from linf.images.luma import PILLOW_GREY
 from linf.memory import free_memory
-from linf.models.decoding import check_size
+from linf.models.decoding import Request, check_size
 from linf.models.noise import LatentField, rows_kept
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.tile_size import best_tile
@@ -81,17 +81,10 @@ def enlarge(
     out = [np.empty((*size, pixels.shape[2]), pixels.dtype) for _ in range(ask.samples)]
     deviation = np.empty(size, np.float16) if ask.uncertainty else None
     autocast = nullcontext() if ask.dtype is None else torch.autocast(ask.device.type, dtype=ask.dtype)
+    mix, chunk = luma if ask.uncertainty else None, 8192 if small else None
+    request = Request(latents, ask.temperature, mix, peak=peak, tile=tile, chunk=chunk)
     with torch.no_grad(), autocast:
-        for region in model.regions(
-            lr,
-            size,
-            latents=latents,
-            highest=ask.temperature,
-            mix=luma if ask.uncertainty else None,
-            peak=peak,
-            tile=tile,
-            chunk=8192 if small else None,
-        ):
+        for region in model.regions(lr, size, request):
             where = region.rows, region.cols
             samples = [region.mean.add(noise, alpha=ask.temperature) for noise in region.noise]
             for image, values in zip(out, samples or [region.mean] * ask.samples, strict=True):

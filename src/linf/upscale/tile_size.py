@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves
 from linf.errors import UsageError
 from linf.memory import free_memory
 from linf.models.conditioner import Conditioner
-from linf.models.decoding import MARGIN, OVERLAP, TILE, workers
 from linf.models.encoders.encoder import Encoder
+from linf.models.threads import workers
+from linf.models.tiling import MARGIN, OVERLAP, TILE
 
 TILES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 """LR pixels a side, to choose from."""

@@ -1,0 +1,93 @@
+"""Encoder box of the figure, for whole images: features tile by tile, as they are of the whole image."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from linf.models.encoders.encoder import Encoder
+from linf.models.threads import parallel
+
+TILE = 256
+"""LR pixels a side of a tile, where an image is larger than one; the receptive field comes on top."""
+
+MARGIN = 2
+"""LR pixels beyond its own that a query depends on after the encoder: its neighbour and the 3×3 of the maps."""
+
+OVERLAP = 64
+"""LR pixels around a tile of an encoder whose receptive field has no end: seams are then faint."""
+
+WINDOW = 8
+"""Its tiles begin at multiples of this, so that attention windows lie in a tile as they lie in the image."""
+
+
+class Tile(NamedTuple):
+    """The features of one tile of one image."""
+
+    image: int
+    rows: tuple[int, int]
+    """LR rows (start, stop) whose queries the tile answers."""
+    cols: tuple[int, int]
+    origin: tuple[int, int]
+    """LR pixel (y, x) of the whole image at which the features begin."""
+    features: Tensor
+    """(1,C,·,·): the tile and `MARGIN` around it, as far as the image goes."""
+
+
+def tiles(length: int, tile: int) -> list[tuple[int, int]]:
+    """Cut ``length`` pixels into nearly equal tiles of at most ``tile``: their (start, stop)."""
+    cuts = [round(i * length / -(-length // tile)) for i in range(-(-length // tile) + 1)]
+    return list(pairwise(cuts))
+
+
+@torch.no_grad()
+def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = None) -> Iterator[Tile]:
+    """The features of each image, tile by tile; kept as a list, they serve more than one pass or size.
+
+    Each tile is encoded with the encoder's receptive field around it, so that its features are those of the whole
+    image. Tiles are encoded in parallel where an image has several.
+
+    Args:
+        encoder: see `Encoder`.
+        lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``peak``.
+        peak: the value of white.
+        tile: LR pixels a side; by default `TILE`, or whole images where the receptive field has no end. An encoder of
+            that kind is given `OVERLAP` around a tile that is asked for.
+    """
+    height, width = lr.shape[-2:]
+    bounded = encoder.receptive_field is not None
+    margin = encoder.receptive_field if encoder.receptive_field is not None else OVERLAP
+    tile = tile or (TILE if bounded else max(height, width))
+    places = [
+        (image, rows, cols)
+        for image in range(lr.shape[0])
+        for rows in tiles(height, tile)
+        for cols in tiles(width, tile)
+    ]
+
+    def encoded(image: int, rows: tuple[int, int], cols: tuple[int, int]) -> Tile:
+        (y0, y1), (x0, x1) = around(rows, MARGIN, height), around(cols, MARGIN, width)
+        (top, bottom), (left, right) = around((y0, y1), margin, height), around((x0, x1), margin, width)
+        if not bounded:
+            top, left = top // WINDOW * WINDOW, left // WINDOW * WINDOW
+        part = lr[image : image + 1, :, top:bottom, left:right]
+        if not lr.is_floating_point():
+            part = part.float()
+        part = (2 / peak * part - 1).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+        # Named, the features around the tile would be kept while it is decoded.
+        features = encoder(part)[inner].contiguous(memory_format=torch.channels_last)
+        return Tile(image, rows, cols, (y0, x0), features)
+
+    if len(places) == 1:
+        yield encoded(*places[0])  # With all intra-op threads.
+    else:
+        yield from parallel([partial(encoded, *place) for place in places], lr.device)
+
+
+def around(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
+    """``part`` of ``n`` pixels and a margin on both sides, as far as there are pixels."""
+    return max(part[0] - margin, 0), min(part[1] + margin, n)
