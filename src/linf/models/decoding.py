@@ -17,7 +17,7 @@ from linf.memory import free_memory
 from linf.models.conditioner import Conditioner, Decode
 from linf.models.encoders.encoder import Encoder
 from linf.models.threads import T, parallel, workers
-from linf.models.tiling import Tile, around, encode
+from linf.models.tiling import Tile, encode, with_margin
 
 BAND = 32
 """LR rows whose maps one thread makes at a time."""
@@ -179,7 +179,7 @@ def _maps(conditioner: Conditioner, features: Tensor) -> Tensor:
     maps: list[Tensor] = []
 
     def band(top: int) -> tuple[int, Tensor]:
-        start, stop = around((top, min(top + BAND, height)), 1, height)
+        start, stop = with_margin((top, min(top + BAND, height)), 1, height)
         rows = conditioner.maps(features[:, :, start:stop]).view(stop - start, width, -1)
         return top, rows[top - start :][:BAND]
 

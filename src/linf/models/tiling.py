@@ -69,8 +69,11 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
     ]
 
     def encoded(image: int, rows: tuple[int, int], cols: tuple[int, int]) -> Tile:
-        (y0, y1), (x0, x1) = around(rows, MARGIN, height), around(cols, MARGIN, width)
-        (top, bottom), (left, right) = around((y0, y1), margin, height), around((x0, x1), margin, width)
+        (y0, y1), (x0, x1) = with_margin(rows, MARGIN, height), with_margin(cols, MARGIN, width)
+        (top, bottom), (left, right) = (
+            with_margin((y0, y1), margin, height),
+            with_margin((x0, x1), margin, width),
+        )
         if not bounded:
             top, left = top // WINDOW * WINDOW, left // WINDOW * WINDOW
         part = lr[image : image + 1, :, top:bottom, left:right]
@@ -88,6 +91,6 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
         yield from parallel([partial(encoded, *place) for place in places], lr.device)
 
 
-def around(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
+def with_margin(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
     """``part`` of ``n`` pixels and a margin on both sides, as far as there are pixels."""
     return max(part[0] - margin, 0), min(part[1] + margin, n)
