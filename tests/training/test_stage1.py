@@ -169,8 +169,7 @@ def test_training_starts_as_the_best_gaussian(composed: Compose, tmp_path: Path)
     gaussian = MultivariateNormal(seen.double().mean(1), torch.cov(seen.double(), correction=0))
     best = -float(gaussian.log_prob(first.double().T).mean()) / 27
     assert first_nll(32) == pytest.approx(best, abs=0.05)
-    assert best < -1
-    assert first_nll(0) > 0
+    assert first_nll(0) > best + 1, "and far better than an untrained flow does"
 
 
 def test_a_loaded_model_is_not_whitened_again(composed: Compose, tmp_path: Path, checkpoint: Path) -> None:
@@ -281,10 +280,11 @@ def test_a_finished_run_resumes_for_longer(
 
 
 def test_last_ckpt_is_the_newest_even_if_validation_got_worse(composed: Compose, tmp_path: Path) -> None:
-    fit(settings(composed, tmp_path, "callbacks.checkpoint.mode=min"))
+    fit(settings(composed, tmp_path))
     scores = column(tmp_path, "val/psnr")
-    assert min(scores) == scores[0]
-    assert state(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 3
+    best = scores.index(max(scores))
+    assert best < 2, "with the best at the end, this would test nothing"
+    assert state(tmp_path / "checkpoints" / "best.ckpt")["global_step"] == 3 * (best + 1)
     assert state(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 9
 
 

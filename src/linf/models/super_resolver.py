@@ -144,7 +144,8 @@ class SuperResolver(nn.Module, ABC):
         if not self.dim:
             return None
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
-        size = check_size(size, len(lr) * (4 * (3 + 3 * samples + mixtures) + 36 * bool(dim)), lr.device)
+        # The samples at a temperature, which are asked for next, are as large as their noise.
+        size = check_size(size, len(lr) * (4 * (3 + 6 * samples + mixtures) + 36 * bool(dim)), lr.device)
         mean, noise = lr.new_empty(len(lr), 3, *size), lr.new_empty(samples, len(lr), 3, *size)
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
         grid = [-(-n // p) for n in size]
