@@ -1,7 +1,7 @@
 """`linf.runs.search` as a Hydra sweeper, for ``conf/sweep/search.yaml``; Hydra finds plugins in this namespace only."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,44 +23,19 @@ class SearchSweeper(Sweeper):
     """Takes trials from a study, runs them as jobs by Hydra's launcher, and returns their results to the study.
 
     Args:
-        trials: The number of trials, see `linf.runs.search.Search`.
         workers: The number of trials at a time, if the launcher can run several.
-        storage: The storage of the study.
-        study: The study's name.
-        seed: The seed of the search.
-        objectives: Two figures of merit.
         space: The ranges, see `linf.runs.search.space`; those of settings in the command are left out.
-        sampler: Makes Optuna's sampler from a ``seed``.
+        **search: The other arguments of `linf.runs.search.study.Search`.
     """
 
     config: DictConfig
     hydra_context: HydraContext
     launcher: Launcher
 
-    def __init__(
-        self,
-        *,
-        trials: int,
-        workers: int,
-        storage: str | None,
-        study: str,
-        seed: int,
-        objectives: Mapping[str, str],
-        space: Mapping[str, Any],
-        sampler: Callable[..., Any],
-    ) -> None:
-        self.workers, self.space = workers, space
-        self.settings: dict[str, Any] = {
-            "storage": storage,
-            "name": study,
-            "objectives": objectives,
-            "sampler": sampler,
-            "seed": seed,
-            "trials": trials,
-        }
+    def __init__(self, *, workers: int, space: Mapping[str, Any], **search: Any) -> None:
+        self.workers, self.space, self.search = workers, space, search
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep what Hydra passes to a sweeper."""
         self.hydra_context, self.config = hydra_context, config
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
@@ -74,7 +49,8 @@ class SearchSweeper(Sweeper):
             UsageError: A setting of the search is wrong.
         """
         from linf.errors import UsageError
-        from linf.runs.search import Search, space
+        from linf.runs.search.space import overrides, probes, space
+        from linf.runs.search.study import Search
 
         if self.workers < 1:
             raise UsageError(f"workers is {self.workers}: give 1 or more")
@@ -83,11 +59,15 @@ class SearchSweeper(Sweeper):
             raise UsageError(f"a search takes one value of each setting, not {many}: see hydra.sweeper.space")
         fixed = {override.key_or_group for override in given}
         ranges = space({key: of for key, of in self.space.items() if key.lstrip("+") not in fixed})
-        job = self._composed(arguments, ranges)
-        search = Search(Path(self.config.hydra.sweep.dir), space=ranges, **self.settings)
-        instantiate(
-            job.callbacks.get("lpips")
-        )  # Fails now rather than in each trial if there are no weights.
+        loader = self.hydra_context.config_loader
+        # Each choice is composed once, to check all of them before the first trial.
+        jobs = [
+            loader.load_sweep_config(self.config, [*arguments, *overrides(params)])
+            for params in probes(ranges)
+        ]
+        search = Search(Path(self.config.hydra.sweep.dir), space=ranges, **self.search)
+        # Fails now rather than in each trial if there are no weights.
+        instantiate(jobs[0].callbacks.get("lpips"))
         OmegaConf.save(self.config, search.folder / "multirun.yaml")
         count = 0
         while True:
@@ -105,17 +85,6 @@ class SearchSweeper(Sweeper):
         where = search.folder / "pareto.csv"
         log.info("%d of %d trials finished, %d on the front: %s", finished, len(table), front, where)
 
-    def _composed(self, arguments: list[str], ranges: Any) -> DictConfig:
-        """Return a job's config, after composing one with each choice to check them before the first trial."""
-        from linf.runs.search import overrides, probes
-
-        loader = self.hydra_context.config_loader
-        jobs = [
-            loader.load_sweep_config(self.config, [*arguments, *overrides(params)])
-            for params in probes(ranges)
-        ]
-        return jobs[0]
-
     def _launched(
         self, search: Any, arguments: list[str], trials: Mapping[int, Mapping[str, Any]], first: int
     ) -> dict[int, Mapping[str, float] | None]:
@@ -127,12 +96,11 @@ class SearchSweeper(Sweeper):
         batch = [[*arguments, *search.job(number, params)] for number, params in trials.items()]
         try:
             launched = self.launcher.launch(batch, initial_job_idx=first)
-            returned = {number: job.return_value for number, job in zip(trials, launched, strict=True)}
             # A job is refused while one that a killed command left behind still runs: that one is the trial.
             return {
-                number: result
-                for number, result in returned.items()
-                if result is not None or read_record(search.place(number)).state != "running"
+                number: job.return_value
+                for number, job in zip(trials, launched, strict=True)
+                if job.return_value is not None or read_record(search.place(number)).state != "running"
             }
         except Exception:
             # If Slurm ends a job, or its process dies, the other jobs' results are lost, but not their records.

@@ -19,7 +19,7 @@ from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import ROOT
 from helpers.runs import SMOKE
-from linf.runs.search import overrides, probes, space
+from linf.runs.search.space import overrides, probes, space
 
 CONF = ROOT / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())

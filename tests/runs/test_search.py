@@ -29,10 +29,11 @@ from hydra_plugins.linf_search import SearchSweeper
 from linf.errors import UsageError
 from linf.metrics.networks import LPIPSNetwork
 from linf.runs.record import JobRecord, read_record, write_record
-from linf.runs.search import Search, Trial, overrides, probes, space
 from linf.runs.search.front import front_figure
-from linf.runs.search.pruning import Pruning
-from linf.runs.search.trial import REPORT, open_storage, worse
+from linf.runs.search.pruning import Pruning, worse
+from linf.runs.search.space import overrides, probes, space
+from linf.runs.search.study import Search
+from linf.runs.search.trial import REPORT, open_storage
 from linf.runs.sweep import sweep_jobs
 from linf.training.callbacks import ValidationLPIPS
 
@@ -46,7 +47,7 @@ RANGES = {
 def search(folder: Path, **given: Any) -> Search:
     usual = {
         "storage": None,
-        "name": "search",
+        "study": "search",
         "objectives": OBJECTIVES,
         "space": space(RANGES),
         "sampler": TPESampler,
@@ -242,10 +243,10 @@ def test_a_trial_killed_after_its_last_validation_has_the_figures_it_told(tmp_pa
     found = search(tmp_path)
     with found.taken(3) as trials:
         for number in trials:
-            trial = Trial(found.url, found.name, number)
+            trial = Pruning(found.url, found.name, number)
             for step in (2, 10):
                 trial.report(step, {"val/psnr": 20.0 + step, "val/lpips": 0.5, "train/loss": 1.0})
-        Trial(found.url, found.name, 1).prune(10)
+        Pruning(found.url, found.name, 1).prune(10)
         for number, result in zip(trials, ({}, {}, None), strict=True):
             found.tell(number, result)
     table = found.table()

@@ -4,7 +4,7 @@ import math
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from linf.runs.search.front import front_figure
 from linf.runs.search.space import Space, overrides
 from linf.runs.search.trial import PRUNED, latest, open_storage
 
-DIRECTIONS = ("maximize", "minimize")
-
 STATES = {
     TrialState.COMPLETE: "finished",
     TrialState.PRUNED: "pruned",
@@ -44,7 +42,7 @@ class Search:
     Args:
         folder: The folder of the search, which all its processes share.
         storage: A database's URL; None for SQLite's file ``search.db`` in the folder.
-        name: The study's name in the storage.
+        study: The study's name in the storage.
         objectives: Two figures of merit, each ``maximize`` or ``minimize``.
         space: The search space, see `linf.runs.search.space`.
         sampler: Makes Optuna's sampler from a ``seed``.
@@ -60,29 +58,29 @@ class Search:
         folder: Path,
         *,
         storage: str | None,
-        name: str,
+        study: str,
         objectives: Mapping[str, str],
         space: Space,
         sampler: Callable[..., BaseSampler],
         seed: int = 0,
         trials: int,
     ) -> None:
-        if wrong := [
-            f"{key}: {direction}" for key, direction in objectives.items() if direction not in DIRECTIONS
-        ]:
-            raise UsageError(f"unknown direction {', '.join(wrong)}: choose {' or '.join(DIRECTIONS)}")
+        for key, direction in objectives.items():
+            if direction not in ("maximize", "minimize"):
+                raise UsageError(f"unknown direction {key}: {direction}: choose maximize or minimize")
         if len(objectives) != 2:
             raise UsageError(f"the objectives are {', '.join(objectives) or 'none'}: give two")
         if trials < 1:
             raise UsageError(f"trials are {trials}: give 1 or more")
         self.folder, self.objectives, self.space = folder.absolute(), dict(objectives), space
-        self.sampler, self.seed, self.trials, self.name = sampler, seed, trials, name
+        self.sampler, self.seed, self.trials, self.name = sampler, seed, trials, study
         self.url = storage or f"sqlite:///{self.folder}/search.db"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)
-        with self._alone():  # Two processes cannot both create the tables.
+        self.alone = self.folder / ".search" / "lock"
+        with lock(self.alone):  # Two processes cannot both create the tables.
             self.study = optuna.create_study(
-                study_name=name,
+                study_name=study,
                 storage=open_storage(self.url),
                 directions=[StudyDirection[direction.upper()] for direction in self.objectives.values()],
                 load_if_exists=True,
@@ -110,10 +108,6 @@ class Search:
                         f"{this} has another kind of range for {key}: keep it, {remedy}"
                     ) from error
 
-    def _alone(self) -> AbstractContextManager[None]:
-        """Let one process at a time into the block."""
-        return lock(self.folder / ".search" / "lock")
-
     @contextmanager
     def taken(self, most: int) -> Iterator[dict[int, dict[str, Any]]]:
         """Take trials to run during the block: first those that no process runs any more, then new ones.
@@ -125,7 +119,7 @@ class Search:
             The parameters by number; none if all trials are taken.
         """
         with ExitStack() as claims:
-            with self._alone():
+            with lock(self.alone):
                 begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
                 idle = {t.number for t in begun if t.state == TrialState.RUNNING and not self._runs(t.number)}
                 # Read again: an idle trial may have been finished since it was read.
@@ -150,16 +144,13 @@ class Search:
         return any(owner(place) for place in (self._claim(number), self.place(number)))
 
     def place(self, number: int) -> Path:
-        """Return a trial's folder."""
         return self.folder / f"trial_{number:04d}"
 
     def job(self, number: int, params: Mapping[str, Any]) -> list[str]:
         """Return a trial as overrides of a command: its parameters, its place in the study, its folder."""
-        study = {"storage": self.url, "study": self.name}
-        found = {key: "'" + value.replace("'", "\\'") + "'" for key, value in study.items()} | {
-            "trial": number
-        }
-        pruning = [f"callbacks.pruning.{key}={value}" for key, value in found.items()]
+        study = {"storage": self.url, "study": self.name, "trial": str(number)}
+        quoted = {key: "'" + value.replace("'", "\\'") + "'" for key, value in study.items()}
+        pruning = [f"callbacks.pruning.{key}={value}" for key, value in quoted.items()]
         return [*overrides(params), *pruning, f"hydra.sweep.subdir={self.place(number).name}"]
 
     def tell(self, number: int, result: Mapping[str, float] | None) -> None:
@@ -194,7 +185,7 @@ class Search:
 
     def summarise(self) -> pd.DataFrame:
         """Write ``pareto.csv`` and ``pareto.png`` to the search's folder, and return the `table`."""
-        with self._alone():  # Otherwise an older table might replace a newer one.
+        with lock(self.alone):  # Otherwise an older table might replace a newer one.
             table = self.table()
             with atomic_write(self.folder / "pareto.csv") as part:
                 table.to_csv(part)
