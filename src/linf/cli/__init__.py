@@ -20,8 +20,6 @@ from linf.cli.upscale import add_upscale
 from linf.cli.weights import add_weights
 from linf.errors import Stopped, UsageError, end, find_mistake
 
-COMMANDS = (add_upscale, add_demo, add_info, add_convert, add_export, add_report, add_sweep, add_weights)
-
 
 class _Parser(argparse.ArgumentParser):
     """A parser that raises UsageError where argparse would print its usage."""
@@ -32,8 +30,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``linf …``; a user's mistake ends it with one line and status 2, a defect of ours with its traceback."""
+    parser = _Parser(
+        "linf",
+        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, report.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (add_upscale, add_demo, add_info, add_convert, add_export, add_report, add_sweep, add_weights):
+        add(commands)
     try:
-        given = _parser().parse_args(arguments)
+        given = parser.parse_args(arguments)
         given.run(given)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -44,14 +49,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (mistake := find_mistake(error)) is None:
             raise
         end(mistake)
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        "linf",
-        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, report.",
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in COMMANDS:
-        add(commands)
-    return parser

@@ -5,17 +5,14 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from linf.cli.options import check_output
+from linf.cli.options import add_command, check_output
 from linf.errors import UsageError
 from linf.files import atomic_write
 
 
 def add_convert(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
-    parser = commands.add_parser(
-        "convert",
-        help="any checkpoint to .safetensors or the published .pth",
-        description="Write the model in a checkpoint in another format, chosen by the suffix of OUT.",
+    parser = add_command(
+        commands, "convert", _convert, "any checkpoint to .safetensors or the published .pth"
     )
     parser.add_argument("source", type=Path, metavar="IN", help="a .ckpt, .safetensors or published .pth")
     parser.add_argument("out", type=Path, metavar="OUT", help="NAME.safetensors, or NAME.pth as published")
@@ -30,10 +27,10 @@ def add_convert(commands: Any) -> None:
     )
     parser.add_argument("--half", action="store_true", help="weights in half precision, .safetensors only")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
-    parser.set_defaults(run=_convert)
 
 
 def _convert(given: Namespace) -> None:
+    """Write the model in a checkpoint in another format, chosen by the suffix of OUT."""
     import torch
     from safetensors import SafetensorError
 

@@ -8,23 +8,13 @@ import threading
 from argparse import Namespace
 from typing import Any, NoReturn
 
-from linf.cli.options import chosen_device
+from linf.cli.options import LINF_FILE, add_command, chosen_device
 from linf.errors import Stopped, UsageError
 
 
 def add_demo(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
-    parser = commands.add_parser(
-        "demo",
-        help="a page to try the model on",
-        description="Serve a page on this machine: drop an image, choose a scale, move the temperature.",
-    )
-    parser.add_argument(
-        "--model",
-        default="default",
-        metavar="FILE",
-        help="default, or a .ckpt, .safetensors or published .pth of a LINF",
-    )
+    parser = add_command(commands, "demo", _demo, "a page to try the model on")
+    parser.add_argument("--model", default="default", metavar="FILE", help=LINF_FILE)
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 up")
     parser.add_argument(
         "--host",
@@ -34,10 +24,10 @@ def add_demo(commands: Any) -> None:
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.set_defaults(run=_demo)
 
 
 def _demo(given: Namespace) -> NoReturn:
+    """Serve a page on this machine: drop an image, choose a scale, move the temperature."""
     from linf.checkpoints.native import load
     from linf.models.linf import LINF
 

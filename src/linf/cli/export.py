@@ -4,29 +4,26 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from linf.cli.options import check_output
+from linf.cli.options import LINF_FILE, add_command, check_output
 from linf.errors import UsageError
 
 
 def add_export(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
-    parser = commands.add_parser(
-        "export",
-        help="a model as a graph that runs without linf: torch.export or ONNX",
-        description="Write a LINF as one graph of lr, size, temperature and z, for any of their sizes; the file "
-        "describes them. It is checked against the model first. The graph takes whole images, without tiles: memory "
-        "grows with the output. A learned prior is left out.",
+    parser = add_command(
+        commands, "export", _export, "a model as a graph that runs without linf: torch.export or ONNX"
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="default, or a .ckpt, .safetensors or published .pth of a LINF"
-    )
+    parser.add_argument("model", metavar="MODEL", help=LINF_FILE)
     parser.add_argument("out", type=Path, metavar="OUT", help="NAME.pt2 for torch.export.load, or NAME.onnx")
     parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: the lowest possible)")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
-    parser.set_defaults(run=_export)
 
 
 def _export(given: Namespace) -> None:
+    """Write a LINF as one graph of lr, size, temperature and z, for any of their sizes; the file describes them.
+
+    It is checked against the model first. The graph takes whole images, without tiles: memory grows with the output.
+    A learned prior is left out.
+    """
     from linf.checkpoints.export import OPSET, export
     from linf.checkpoints.native import load
 

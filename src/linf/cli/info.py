@@ -5,17 +5,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from linf.cli.options import add_command
+
 
 def add_info(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
-    parser = commands.add_parser(
-        "info", help="what a checkpoint is", description="Tell what a checkpoint is."
-    )
+    parser = add_command(commands, "info", _info, "what a checkpoint is")
     parser.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .safetensors or published .pth")
-    parser.set_defaults(run=_info)
 
 
 def _info(given: Namespace) -> None:
+    """Tell what a checkpoint is."""
     from linf.checkpoints.native import load_any, resolve_path
     from linf.models.prior import UNet
 

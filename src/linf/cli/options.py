@@ -1,14 +1,25 @@
-"""Options that several commands have: a device, and a file that is not overwritten unasked."""
+"""What several commands have in common: how they are added, a device, a file that is not overwritten unasked."""
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from linf.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+LINF_FILE = "default, or a .ckpt, .safetensors or published .pth of a LINF"
+
+
+def add_command(commands: Any, name: str, run: Callable[[Namespace], None], about: str) -> ArgumentParser:
+    """Add a command to subparsers; the function that runs it describes it by its docstring."""
+    parser = commands.add_parser(name, help=about, description=run.__doc__)
+    parser.set_defaults(run=run)
+    return parser
 
 
 def check_output(path: Path, force: bool) -> None:

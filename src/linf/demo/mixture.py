@@ -10,12 +10,11 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from linf.images.luma import PILLOW_GREY
 from linf.images.read import Photo
 from linf.images.write import enlarged_alpha
 from linf.models.baselines import Bicubic
 from linf.models.linf import LINF
-from linf.upscale.enlarge import Ask, enlarge
+from linf.upscale.enlarge import Ask, enlarge, grey, levels
 from linf.upscale.inputs import Size
 
 HIGHEST = 1.0
@@ -23,7 +22,6 @@ HIGHEST = 1.0
 
 LARGEST_IN, LARGEST_OUT = 0.4e6, 6e6
 """Pixels of an image, and of what becomes of it, that a core makes within half a minute."""
-
 
 Part = tuple[slice, slice]
 """Rows and columns."""
@@ -54,17 +52,17 @@ def cut(image: Photo, part: Part) -> Photo:
 
 
 class Mixture:
-    """One image's mean and one sample's noise.
+    """An image's mean and the noise of one sample.
 
     Args:
-        model: a LINF, on whose device the work is done.
-        image: to be enlarged.
-        scale: 1 up.
-        seed: of the sample: that of `LINF.sample` with this seed.
-        advance: is called with the share done, 0 to 1.
+        model: The model; the work is done on its device.
+        image: The small image.
+        scale: The scale, 1 or more.
+        seed: The seed; the sample is that of `LINF.sample` with the same one.
+        advance: A function that is called with the share done, 0 to 1.
 
     Raises:
-        UsageError: memory is too small.
+        UsageError: Memory is too small.
     """
 
     def __init__(
@@ -78,24 +76,22 @@ class Mixture:
         self.lr, self.peak = image, image.peak
         self.size = Size(scale=scale).of(*image.pixels.shape[:2])
         device = next(model.parameters()).device
-        planes = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / self.peak
+        lr = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / self.peak
         known = model.distribution(
-            planes.expand(-1, 3, -1, -1).to(device),
+            lr.expand(-1, 3, -1, -1).to(device),
             self.size,
             seed=seed,
             highest=HIGHEST,
             advance=partial(_count, [0], math.prod(self.size), advance),
         )
         assert known is not None
-        grey = image.pixels.shape[2] == 1
-        self.mean, self.noise = (_luma(part) if grey else part for part in (known.mean[0], known.noise[0, 0]))
+        planes = known.mean[0], known.noise[0, 0]
+        self.mean, self.noise = map(grey, planes) if image.pixels.shape[2] == 1 else planes
         self.alpha = None if image.alpha is None else enlarged_alpha(image.alpha, self.size)
 
     def at(self, temperature: float | Tensor, part: Part = WHOLE) -> Photo:
-        """The image, or a part of it, at a temperature or a map (H,W) of them, up to `HIGHEST`."""
-        values = self.values(temperature, part)
-        levels = (values * self.peak).round_().clamp_(0, self.peak)
-        pixels = levels.permute(1, 2, 0).cpu().numpy().astype(self.lr.pixels.dtype)
+        """Return the image, or a part of it, at a temperature or a map (H,W) of them, up to `HIGHEST`."""
+        pixels = levels(self.values(temperature, part), self.peak).astype(self.lr.pixels.dtype)
         return replace(self.lr, pixels=pixels, alpha=None if self.alpha is None else self.alpha[part])
 
     def values(self, temperature: float | Tensor, part: Part = WHOLE) -> Tensor:
@@ -124,10 +120,6 @@ class Mixture:
         deviation = enlarge(model, self.lr.pixels, self.size, ask, counted).deviation
         assert deviation is not None
         return deviation
-
-
-def _luma(values: Tensor) -> Tensor:
-    return torch.tensordot(values.new_tensor(PILLOW_GREY), values, 1)[None]
 
 
 def _count(done: list[int], total: int, advance: Callable[[float], object], more: int) -> None:

@@ -37,7 +37,7 @@ class Ask(NamedTuple):
 
 
 class Enlarged(NamedTuple):
-    """What comes out."""
+    """An image's samples and their deviation."""
 
     images: list[np.ndarray]
     """(H,W,3) or (H,W,1) for each sample, of the input's type."""
@@ -52,17 +52,17 @@ def enlarge(
     ask: Ask,
     advance: Callable[[int], object] = lambda done: None,
 ) -> Enlarged:
-    """Super-resolve.
+    """Enlarge an image by a model on ``ask.device``.
 
     Args:
-        model: any, on ``ask.device``.
-        pixels: (h,w,3), or (h,w,1) for grey, uint8 or uint16.
-        size: (H, W).
-        ask: how.
-        advance: is called with the number of output pixels made since the last call.
+        model: The model.
+        pixels: The image (h,w,3), or (h,w,1) for grey, uint8 or uint16.
+        size: The output size (H, W).
+        ask: What the model makes of it.
+        advance: A function that is called with the number of output pixels made since its last call.
 
     Raises:
-        UsageError: memory is too small for what comes out, or for a tile.
+        UsageError: Memory is too small for the output, or for a tile.
     """
     peak = int(np.iinfo(pixels.dtype).max)
     # Encoders of files hold one more copy of what they write.
@@ -71,7 +71,6 @@ def enlarge(
     # 16 bits as int32: devices lack gathers of uint16.
     plane = np.require(pixels, np.uint8 if peak == 255 else np.int32, "W")
     lr = torch.from_numpy(plane).to(ask.device).permute(2, 0, 1)[None]
-    luma = torch.tensor([PILLOW_GREY], device=ask.device)
     tile = best_tile(model, lr.shape[-2], lr.shape[-1], ask.device) if ask.tile is None else ask.tile
     cols = -(-size[1] // model.patch_size)
     kept = rows_kept(lr, size, model.patch_size, tile or lr.shape[-1])
@@ -81,14 +80,15 @@ def enlarge(
     out = [np.empty((*size, pixels.shape[2]), pixels.dtype) for _ in range(ask.samples)]
     deviation = np.empty(size, np.float16) if ask.uncertainty else None
     autocast = nullcontext() if ask.dtype is None else torch.autocast(ask.device.type, dtype=ask.dtype)
-    mix, chunk = luma if ask.uncertainty else None, 8192 if small else None
+    mix = torch.tensor([PILLOW_GREY], device=ask.device) if ask.uncertainty else None
+    chunk = 8192 if small else None
     request = Request(latents, ask.temperature, mix, peak=peak, tile=tile, chunk=chunk)
     with torch.no_grad(), autocast:
         for region in model.regions(lr, size, request):
             where = region.rows, region.cols
             samples = [region.mean.add(noise, alpha=ask.temperature) for noise in region.noise]
             for image, values in zip(out, samples or [region.mean] * ask.samples, strict=True):
-                image[where] = _levels(values, peak, grey=pixels.shape[2] == 1)
+                image[where] = levels(grey(values) if pixels.shape[2] == 1 else values, peak)
             if deviation is not None:
                 assert region.deviation is not None
                 deviation[where] = region.deviation[0].cpu().numpy()
@@ -96,8 +96,11 @@ def enlarge(
     return Enlarged(out, deviation)
 
 
-def _levels(values: Tensor, peak: int, *, grey: bool) -> np.ndarray:
-    """(3,y,x) in the units of [0, 1] → (y,x,3) or (y,x,1), rounded."""
-    if grey:
-        values = torch.tensordot(values.new_tensor(PILLOW_GREY), values, 1)[None]
+def grey(values: Tensor) -> Tensor:
+    """Return the grey (1,y,x) of RGB (3,y,x), by Pillow's weights."""
+    return torch.tensordot(values.new_tensor(PILLOW_GREY), values, 1)[None]
+
+
+def levels(values: Tensor, peak: int) -> np.ndarray:
+    """Return values (c,y,x) in the units of [0, 1] as levels (y,x,c) of [0, peak], rounded."""
     return (values * peak).round_().clamp_(0, peak).permute(1, 2, 0).cpu().numpy()

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from linf.errors import UsageError, find_mistake
+from linf.errors import UsageError, find_mistake, message
 from linf.files import atomic_write
 from linf.images.read import Photo, header_size, read_photo
 from linf.images.write import FORMAT_BY_SUFFIX, LONGEST, conversion_notes, enlarged_alpha, write_photo
@@ -23,120 +23,68 @@ from linf.upscale.heat_map import heat_map
 from linf.upscale.inputs import PIPE, Input, Size
 
 
-def upscale(
-    model: SuperResolver,
-    images: Sequence[Input],
-    size: Size,
-    ask: Ask,
-    *,
-    out: Path | None = None,
-    form: str | None = None,
-    quality: int = 95,
-    force: bool = False,
-) -> int:
-    """Enlarge image files one after another, with a line on stdout for each file written and on stderr for each error.
-
-    Args:
-        model: The model, on the device of ``ask``.
-        images: The images, and the folders for their outputs.
-        size: The output size.
-        ask: What the model makes of each image.
-        out: The one output file, or `PIPE`; None for a file in the folder of each image.
-        form: The format; None for that of the output file, or else of the image.
-        quality: The quality of JPEG and WebP, 1 to 100.
-        force: Whether existing files are overwritten.
-
-    Returns:
-        The number of images that failed.
-    """
-    for library in ("PIL", "tifffile"):  # What they log about a broken file is reported in our own line.
-        logging.getLogger(library).addHandler(logging.NullHandler())
-    files = _Files(model, size, ask, form, quality, force, out)
-    failed = 0
-    with _progress(images, size) as bar:
-        for number, image in enumerate(images, 1):
-            name = "stdin" if image.path == PIPE else str(image.path)
-            bar.set_description(f"{number}/{len(images)} {image.path.name}")
-            done = bar.n
-            try:
-                for line in files.run(image, bar):
-                    _print(line, sys.stderr if line.startswith("note: ") or out == PIPE else sys.stdout)
-            except BrokenPipeError:
-                raise
-            except Exception as error:
-                if not _foreseen(error):
-                    raise
-                failed += 1
-                _print(f"{name}: {_reason(error)}", sys.stderr)
-            bar.update(max(0, _expected(image, size) - (bar.n - done)) if not bar.disable else 0)
-    return failed
-
-
-def _foreseen(error: Exception) -> bool:
-    """Tell whether the image, the disk or the memory is to blame, and not a defect of ours."""
-    if isinstance(error, RuntimeError):
-        return "memory" in str(error)
-    return isinstance(error, OSError | MemoryError) or find_mistake(error) is not None
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and not isinstance(error, UsageError):
-        if error.errno is None:
-            return f"cannot be written: {error}"
-        full = "; what was written before is whole" if error.errno == errno.ENOSPC else ""
-        return f"cannot write {error.filename or 'the image'}: {error.strerror}{full}"
-    if isinstance(error, MemoryError | RuntimeError):
-        return "memory is too small for it; give a smaller --scale or --tile"
-    return " ".join(str(error).split())
-
-
-def _print(line: str, out: TextIO) -> None:
-    """Print a line without breaking the progress bar."""
-    # A file's name may hold characters that no terminal shows.
-    safe = "".join(c if c.isprintable() else "�" for c in line)
-    encoding = out.encoding or "utf-8"
-    tqdm.write(safe.encode(encoding, "replace").decode(encoding), file=out)
-
-
-def _progress(images: Sequence[Input], size: Size) -> "tqdm[None]":
-    seen = sys.stderr.isatty()
-    return tqdm(
-        total=sum(_expected(image, size) for image in images) if seen else None,
-        disable=not seen,
-        unit="px",
-        unit_scale=True,
-        dynamic_ncols=True,
-        leave=False,
-    )
-
-
-def _expected(image: Input, size: Size) -> int:
-    """Return the number of output pixels by the file's header; 0 if it does not say."""
-    found = None if image.path == PIPE else header_size(image.path)
-    try:
-        return 0 if found is None else math.prod(size.of(*found))
-    except UsageError:
-        return 0
-
-
 @dataclass
-class _Files:
-    """The settings of all images, and the files written so far."""
+class Upscaler:
+    """Enlarges image files one after another, and remembers which files it wrote."""
 
     model: SuperResolver
+    """The model, on the device of ``ask``."""
     size: Size
     ask: Ask
+    """What the model makes of each image."""
+    out: Path | None
+    """The one output file, or `PIPE`; None for a file in the folder of each image."""
     form: str | None
+    """The format; None for that of the output file, or else of the image."""
     quality: int
+    """The quality of JPEG and WebP, 1 to 100."""
     force: bool
-    one: Path | None
+    """Whether existing files are overwritten."""
     written: set[Path] = field(default_factory=set)
 
-    def run(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
+    def run(self, images: Sequence[Input]) -> int:
+        """Enlarge images, and return how many failed.
+
+        A line on stdout names each file that was written, and a line on stderr each image that failed.
+        """
+        for library in ("PIL", "tifffile"):  # What they log about a broken file is reported in our own line.
+            logging.getLogger(library).addHandler(logging.NullHandler())
+        seen, failed = sys.stderr.isatty(), 0
+        pixels = [self._expected(image) if seen else 0 for image in images]
+        with tqdm(
+            total=sum(pixels), disable=not seen, unit="px", unit_scale=True, dynamic_ncols=True, leave=False
+        ) as bar:
+            for number, (image, expected) in enumerate(zip(images, pixels, strict=True), 1):
+                bar.set_description(f"{number}/{len(images)} {image.path.name}")
+                done = bar.n
+                try:
+                    for line in self._enlarge(image, bar):
+                        note = line.startswith("note: ") or self.out == PIPE
+                        _print(line, sys.stderr if note else sys.stdout)
+                except BrokenPipeError:
+                    raise
+                except Exception as error:
+                    if (reason := _reason(error)) is None:
+                        raise
+                    failed += 1
+                    _print(f"{_name(image)}: {reason}", sys.stderr)
+                bar.update(max(0, expected - (bar.n - done)))
+        return failed
+
+    def _expected(self, image: Input) -> int:
+        """Return the number of output pixels by the file's header; 0 if it does not say."""
+        found = None if image.path == PIPE else header_size(image.path)
+        try:
+            return 0 if found is None else math.prod(self.size.of(*found))
+        except UsageError:
+            return 0
+
+    def _enlarge(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
         """Enlarge one image; yield the lines to print."""
         image = read_photo(sys.stdin.buffer.read() if source.path == PIPE else source.path)
         size = self.size.of(*image.pixels.shape[:2])
-        form = self._format(source)
+        named = self.out or source.path  # A pipe has no suffix.
+        form = self.form or FORMAT_BY_SUFFIX.get(named.suffix.lower(), "png")
         if max(size) > LONGEST[form]:
             raise UsageError(f"{form} holds at most {LONGEST[form]} pixels a side, {max(size)} are asked for")
         out, heat = self._outputs(source, size, form)
@@ -150,28 +98,19 @@ class _Files:
         if made.deviation is not None:
             with atomic_write(heat[0]) as part, open(part, "wb") as file:
                 heat_map(made.deviation).save(file, "PNG")
-        name = "stdin" if source.path == PIPE else str(source.path)
-        yield from (
-            f"note: {name}: {note}" for note in dict.fromkeys(image.notes + conversion_notes(image, form))
-        )
-        if self.one != PIPE:
+        notes = dict.fromkeys(image.notes + conversion_notes(image, form))
+        yield from (f"note: {_name(source)}: {note}" for note in notes)
+        if self.out != PIPE:
             self.written |= {path.absolute() for path in (*out, *heat)}
             yield from (f"{path}, {size[1]}×{size[0]}" for path in out)
             yield from map(str, heat)
 
-    def _format(self, source: Input) -> str:
-        if self.form is not None:
-            return self.form
-        named = source.path if self.one in (None, PIPE) else self.one
-        assert named is not None
-        return FORMAT_BY_SUFFIX.get(named.suffix.lower(), "png") if self.one != PIPE else "png"
-
     def _outputs(self, source: Input, size: tuple[int, int], form: str) -> tuple[list[Path], list[Path]]:
         """Return an image's output files: its samples, and its map of the deviation."""
-        if self.one == PIPE:
+        if self.out == PIPE:
             return [PIPE], []
-        if self.one is not None:
-            stem, suffix, folder = self.one.stem, self.one.suffix, self.one.parent
+        if self.out is not None:
+            stem, suffix, folder = self.out.stem, self.out.suffix, self.out.parent
         else:
             own = source.path.suffix
             suffix = own if FORMAT_BY_SUFFIX.get(own.lower()) == form else f".{form}"
@@ -212,3 +151,27 @@ class _Files:
             return notes
         with atomic_write(path) as part, open(part, "w+b") as file:
             return write_photo(file, image, form, self.quality)
+
+
+def _name(image: Input) -> str:
+    return "stdin" if image.path == PIPE else str(image.path)
+
+
+def _reason(error: Exception) -> str | None:
+    """Return in words how the image, the disk or the memory is to blame, or None for a defect of ours."""
+    if isinstance(error, OSError):
+        if error.errno is None:
+            return f"cannot be written: {error}"
+        full = "; what was written before is whole" if error.errno == errno.ENOSPC else ""
+        return f"cannot write {error.filename or 'the image'}: {error.strerror}{full}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+        return "memory is too small for it; give a smaller --scale or --tile"
+    return None if find_mistake(error) is None else message(error)
+
+
+def _print(line: str, out: TextIO) -> None:
+    """Print a line without breaking the progress bar."""
+    # A file's name may hold characters that no terminal shows.
+    safe = "".join(c if c.isprintable() else "�" for c in line)
+    encoding = out.encoding or "utf-8"
+    tqdm.write(safe.encode(encoding, "replace").decode(encoding), file=out)

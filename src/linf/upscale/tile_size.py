@@ -21,21 +21,13 @@ TILES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 
 def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -> int | None:
-    """LR pixels a side of a tile that fits half of the free memory and encodes little twice.
+    """Return the side in LR pixels of a tile that fits half of a device's free memory and encodes little twice.
 
-    Several tiles are encoded at a time, one in each worker's hands, and have to fit together.
-
-    Args:
-        model: to run.
-        height: of the LR image.
-        width: of the LR image.
-        device: to run it on.
-
-    Returns:
-        None for a model without an encoder.
+    Each worker encodes one tile at a time of the LR image (height, width), and all of those fit together. The result
+    is None for a model without an encoder.
 
     Raises:
-        UsageError: the smallest does not fit.
+        UsageError: The smallest tile does not fit.
     """
     encoder, conditioner = getattr(model, "encoder", None), getattr(model, "conditioner", None)
     if not isinstance(encoder, Encoder) or not isinstance(conditioner, Conditioner):
@@ -51,32 +43,22 @@ def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -
         together = min(workers(device), -(-height // tile) * -(-width // tile))
         return together * encoding_bytes(encoder, conditioner, (high, wide), own)
 
-    larger = [tile for tile in TILES if tile >= TILE]
-    smaller = [tile for tile in TILES[::-1] if tile < TILE]
-    fitting = None
-    for tile in larger:
-        if need(tile) > room:
+    for largest in (tile for tile in TILES if tile >= TILE):
+        if (1 + 2 * margin / largest) ** 2 <= 2 or largest >= max(height, width):
             break
-        fitting = tile
-        if (1 + 2 * margin / tile) ** 2 <= 2 or tile >= max(height, width):
-            break
-    fitting = fitting or next((tile for tile in smaller if need(tile) <= room), None)
-    if fitting is None:
-        raise UsageError(
-            f"a tile of {TILES[0]} pixels with {margin} around it needs {need(TILES[0]) / 2**30:.2g} GiB on {device}, "
-            f"{2 * room / 2**30:.2g} are free, half of which is taken"
-        )
-    return fitting
+    for tile in TILES[::-1]:
+        if tile <= largest and need(tile) <= room:
+            return tile
+    raise UsageError(
+        f"a tile of {TILES[0]} pixels with {margin} around it needs {need(TILES[0]) / 2**30:.2g} GiB on {device}, "
+        f"{2 * room / 2**30:.2g} are free, half of which is taken"
+    )
 
 
 def encoding_bytes(encoder: Encoder, conditioner: Conditioner, size: tuple[int, int], own: int) -> int:
-    """Bytes that a tile takes at most at one time, by a dry run without numbers; with a margin.
+    """Return how many bytes a tile takes at most at one time, by a dry run without numbers; with a margin.
 
-    Args:
-        encoder: of the model.
-        conditioner: of the model.
-        size: (h, w) that are encoded.
-        own: pixels a side of what of them is kept.
+    The tile's ``size`` (h, w) includes its surroundings; only ``own`` pixels a side are kept of its features.
     """
     encoder, conditioner = copy.deepcopy(encoder).to("meta"), copy.deepcopy(conditioner).to("meta")
     with torch.no_grad(), _Live() as live:
@@ -91,23 +73,14 @@ class _Live(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self.seen: dict[int, int] = {}
+        self.most = 0
+        self.alive: dict[int, int] = {}
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                key = storage._cdata
-                if key not in self.seen:
-                    self.seen[key] = storage.nbytes()
-                    self.now += storage.nbytes()
-                    self.most = max(self.most, self.now)
-                    weakref.finalize(storage, self._gone, key)
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self.alive:
+                self.alive[storage._cdata] = storage.nbytes()
+                self.most = max(self.most, sum(self.alive.values()))
+                weakref.finalize(storage, self.alive.pop, storage._cdata, None)
         return out
-
-    def _gone(self, key: int) -> None:
-        self.now -= self.seen.pop(key, 0)
