@@ -12,9 +12,6 @@ from typing import NoReturn
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that end a run after its current step, with a checkpoint."""
 
-TORCH_CORE = ("linf.models", "linf.losses", "linf.metrics", "linf.coordinates")
-"""The modules that raise a plain ValueError for what a user got wrong."""
-
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
@@ -25,10 +22,7 @@ class UsageError(ValueError):
 class Stopped(SystemExit):
     """A signal ended the program in good order; the status is 128 + signal, as shells report it.
 
-    Args:
-        signum: The signal.
-        where: Where the program stopped, as the user reads it after "stopped by SIGTERM".
-        folder: The run's folder, if it is known.
+    The user reads ``where`` the program stopped after "stopped by SIGTERM"; ``folder`` is the run's, if it is known.
     """
 
     def __init__(self, signum: int, where: str = "", folder: str | None = None) -> None:
@@ -65,6 +59,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _raised_by_core(error: BaseException) -> bool:
+    """Tell whether the torch core raised a plain ValueError, which it does for what a user got wrong."""
     last = error.__traceback__
     if not isinstance(error, ValueError) or last is None:
         return False
@@ -73,7 +68,8 @@ def _raised_by_core(error: BaseException) -> bool:
     module = last.tb_frame.f_globals.get("__name__", "")
     # An error from C code has no frame of its own, so the frame that called it does not stand at a raise.
     raised = last.tb_frame.f_code.co_code[last.tb_lasti] == dis.opmap["RAISE_VARARGS"]
-    return raised and any(f"{module}.".startswith(f"{core}.") for core in TORCH_CORE)
+    package, name = f"{module}.".split(".")[:2]
+    return raised and package == "linf" and name in ("models", "losses", "metrics", "coordinates")
 
 
 def message(error: BaseException) -> str:
@@ -91,10 +87,7 @@ def end(error: BaseException | str, status: int = 2) -> NoReturn:
 
 @contextmanager
 def stop_signals_to(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Send `STOP_SIGNALS` to a handler during the block.
-
-    Only the main thread receives signals: the block changes nothing in another one.
-    """
+    """Send `STOP_SIGNALS` to a handler during the block; in a thread other than the main one, change nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

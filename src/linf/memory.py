@@ -7,9 +7,6 @@ from pathlib import Path
 
 import torch
 
-# From <malloc.h>.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-
 
 def free_memory(device: torch.device) -> float:
     """Bytes that can be allocated on a device; infinite where the system does not tell."""
@@ -44,5 +41,6 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
+        M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # From <malloc.h>.
         mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

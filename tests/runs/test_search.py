@@ -29,10 +29,9 @@ from hydra_plugins.linf_search import SearchSweeper
 from linf.errors import UsageError
 from linf.metrics.networks import LPIPSNetwork
 from linf.runs.record import JobRecord, read_record, write_record
-from linf.runs.search.front import front_figure
 from linf.runs.search.pruning import Pruning, worse
 from linf.runs.search.space import overrides, probes, space
-from linf.runs.search.study import Search
+from linf.runs.search.study import Search, front_figure
 from linf.runs.search.trial import REPORT, open_storage
 from linf.runs.sweep import sweep_jobs
 from linf.training.callbacks import ValidationLPIPS

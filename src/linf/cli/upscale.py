@@ -13,7 +13,6 @@ from linf.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from linf.models.super_resolver import SuperResolver
     from linf.upscale.enlarge import Ask
 
 
@@ -78,7 +77,10 @@ def _upscale(given: Namespace) -> None:
     Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the format can. Status 1 if an image
     failed, each with a line on stderr.
     """
+    from linf.checkpoints.native import load
     from linf.images.write import FORMAT_BY_SUFFIX, FORMATS
+    from linf.models.baselines import Bicubic
+    from linf.models.super_resolver import SuperResolver
     from linf.upscale.inputs import PIPE, parse_size, planned
     from linf.upscale.run import Upscaler
 
@@ -97,7 +99,12 @@ def _upscale(given: Namespace) -> None:
         raise UsageError("stdout takes one image: give --out FOLDER with --samples and --uncertainty")
     if out == PIPE and sys.stdout.isatty():
         raise UsageError("stdout is a terminal, which shows no image: redirect it, or give --out FILE")
-    model = _model(given.model, ask).to(device)
+    model: SuperResolver = Bicubic() if given.model == "bicubic" else load(given.model)
+    if not model.dim and (ask.temperature > 0 or ask.samples > 1 or ask.uncertainty):
+        raise UsageError(
+            f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
+        )
+    model = model.to(device)
     failed = Upscaler(model, size, ask, out, given.format, given.quality, given.force).run(images)
     if failed:
         if len(images) > 1:
@@ -131,16 +138,3 @@ def _ask(given: Namespace, device: torch.device) -> Ask:
         half = torch.cuda.is_bf16_supported(including_emulation=False)
     dtype = torch.bfloat16 if half else None
     return Ask(tau, given.samples, given.seed, given.uncertainty, tile, device, dtype)
-
-
-def _model(name: str, ask: Ask) -> SuperResolver:
-    """Return the model of ``--model``; raise UsageError if it cannot be loaded, or cannot do what is asked."""
-    from linf.checkpoints.native import load
-    from linf.models.baselines import Bicubic
-
-    model: SuperResolver = Bicubic() if name == "bicubic" else load(name)
-    if not model.dim and (ask.temperature > 0 or ask.samples > 1 or ask.uncertainty):
-        raise UsageError(
-            f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
-        )
-    return model

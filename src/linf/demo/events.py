@@ -28,11 +28,7 @@ PROGRESS = gr.Progress()
 
 
 class Events:
-    """The handlers of the page's events, with one session for each open tab.
-
-    Args:
-        model: Model that enlarges the images.
-    """
+    """The handlers of the page's events, with one session for each open tab; the model enlarges the images."""
 
     def __init__(self, model: LINF) -> None:
         self.model = model

@@ -1,6 +1,5 @@
 """The layout of the Gradio page of `linf demo`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -113,13 +112,8 @@ def demo_page(model: LINF) -> gr.Blocks:
             resample.click(events.resample, None, caption, **slow),
             canvas.input(events.paint, canvas, None, **quick),
         )
-        triggers: tuple[Callable[..., Any], ...] = (
-            temperature.input,
-            within.input,
-            view.input,
-            *(change.success for change in changes),
-        )
-        for trigger in triggers:
+        moves: list[Any] = [temperature.input, within.input, view.input]
+        for trigger in moves + [change.success for change in changes]:
             trigger(events.mix, [temperature, within, view], compare, **quick)
         measure.click(events.measure, None, heat, **queue)
         save.click(events.save, [temperature, within], fetch).success(None, js=_CLICK_DOWNLOAD)

@@ -45,12 +45,7 @@ class Enlargement:
 
 
 class Session:
-    """What the page keeps for one open tab: an uploaded image and its enlargement.
-
-    Args:
-        image: The whole uploaded image.
-        source: Its file.
-    """
+    """What the page keeps for one open tab: the whole uploaded image, its file ``source`` and its enlargement."""
 
     enlargement: Enlargement
 

@@ -22,10 +22,9 @@ from linf.errors import RankFailed, Stopped, UsageError, end, find_mistake
 from linf.files import run_lock
 from linf.runs import ranks
 from linf.runs.messages import check_settings, error_line
-from linf.runs.record import JobRecord, read_record, recorded, write_record
+from linf.runs.record import JobRecord, now, read_record, write_record
 
 # What is heavy is imported where it is used: a misspelt setting is reported without it.
-
 log = logging.getLogger(__name__)
 
 Result = dict[str, float]
@@ -69,7 +68,10 @@ def job(entry: EntryPoint) -> EntryPoint:
             return _recorded(entry, cfg, sweeping)
         except Exception as error:
             if sweeping:
-                _log_failure(error)
+                if find_mistake(error) is None and not isinstance(error, RankFailed):
+                    log.exception("the job failed")
+                else:
+                    log.error("the job failed: %s", error_line(error))
                 folder, overrides = Path(cfg.run_dir), list(HydraConfig.get().overrides.task)
                 if not ranks.rank() and read_record(folder).state == "new":  # Its settings are wrong.
                     write_record(folder, JobRecord("failed", overrides, error=error_line(error)))
@@ -92,22 +94,25 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
         (folder / ".hydra").mkdir(exist_ok=True)
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
             OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")
+        record = JobRecord("running", list(hydra.overrides.task), settings, began=now())
+        write_record(folder, record)
         try:
-            with recorded(folder, hydra.overrides.task, settings, error_line) as record:
-                record.result = entry(cfg) or {}
+            record.result = entry(cfg) or {}
+            record.state = "finished"
+        except SystemExit:
+            record.state = "stopped"
+            raise
+        except BaseException as error:
+            record.state, record.error = "failed", error_line(error)
+            raise
         finally:
+            record.ended = now()
+            write_record(folder, record)
             if sweeping:
                 from linf.runs.sweep import summarise
 
                 summarise(Path(hydra.sweep.dir))
     return record.result
-
-
-def _log_failure(error: Exception) -> None:
-    if find_mistake(error) is None and not isinstance(error, RankFailed):
-        log.exception("the job failed")
-    else:
-        log.error("the job failed: %s", error_line(error))
 
 
 # A whole command
@@ -118,15 +123,16 @@ def run(entry: Callable[[], object], conf: Path) -> None:
 
     A user's mistake ends it with one line and status 2, a signal with status 128 + signal, a failed rank with one line
     and status 1. Any other error keeps its traceback, and so does every error if HYDRA_FULL_ERROR is set. A sweep ends
-    with its table, and with status 1 unless all of its jobs have finished.
-
-    Args:
-        entry: The function that ``hydra.main`` made.
-        conf: The path of the primary config file.
+    with its table, and with status 1 unless all of its jobs have finished. ``conf`` is the path of the primary config
+    file.
     """
     HydraConfig.instance().cfg = None
     _silence_warnings()
-    _silence_ranks()
+    if ranks.launched():
+        ranks.die_with_parent()
+    if ranks.rank():  # Ranks other than the first log errors only.
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
     # Ranks inherit the variable from the process that launched them.
     full = os.environ.get("HYDRA_FULL_ERROR") and not ranks.launched()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra itself prints the error and exits.
@@ -239,12 +245,3 @@ def _silence_warnings() -> None:
         r"The ``compute`` method of metric PSNR was called before",
     ):
         warnings.filterwarnings("ignore", message=pattern)
-
-
-def _silence_ranks() -> None:
-    """Let ranks other than the first log errors only, and end launched ranks with the process that launched them."""
-    if ranks.launched():
-        ranks.die_with_parent()
-    if ranks.rank():
-        logging.disable(logging.WARNING)
-        warnings.simplefilter("ignore")

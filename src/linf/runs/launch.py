@@ -49,18 +49,7 @@ def needs_ranks(trainer: Any) -> bool:
 
 
 def run_in_ranks(trainer: Any, script: str) -> dict[str, float] | None:
-    """Run the current Hydra job again in one process per device of a trainer.
-
-    Args:
-        trainer: The Lightning trainer.
-        script: The path of the entry point.
-
-    Returns:
-        The result of rank 0.
-
-    Raises:
-        See `launch`.
-    """
+    """Run the current Hydra job again by its script in one process per device of a Lightning trainer; see `launch`."""
     hydra = HydraConfig.get()
     folders = {"hydra.run.dir": hydra.runtime.output_dir, "hydra.sweep.dir": hydra.sweep.dir}
     quoted = [f"{key}='{str(path).replace(chr(39), chr(92) + chr(39))}'" for key, path in folders.items()]
@@ -109,7 +98,9 @@ def launch(command: Sequence[str], ranks: int) -> Any:
     if failed is None:
         return reports.get(0, {}).get("result")
     # Other ranks may report errors that are only consequences of the first failure.
-    first = reports.get(failed) or {"kind": "error", "message": _status(failed, processes[failed].returncode)}
+    status = processes[failed].returncode
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    first = reports.get(failed) or {"kind": "error", "message": f"rank {failed} {how}"}
     if first["kind"] == "stopped":
         raise Stopped(first["signal"], first["where"], first["folder"])
     raise (UsageError if first["kind"] == "mistake" else RankFailed)(first["message"])
@@ -128,11 +119,6 @@ def _first_failed(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
         process.kill()
         process.wait()
     return failed[0]
-
-
-def _status(rank: int, status: int) -> str:
-    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    return f"rank {rank} {how}"
 
 
 def _free_port() -> int:

@@ -39,16 +39,16 @@ def check_settings(cfg: DictConfig) -> None:
 def error_line(error: BaseException, conf: Path | None = None) -> str:
     """Return the message of the user's mistake in an error, or of the error itself, as one line.
 
-    Args:
-        error: The error.
-        conf: The path of the primary config file, if the error may concern its settings.
+    ``conf`` is the path of the primary config file, if the error may concern its settings.
     """
     mistake = find_mistake(error) or error
     text = message(mistake) or type(mistake).__name__
     if isinstance(mistake, OverrideParseException):
         return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
     if conf is not None and (unknown := re.match(r"Could not override '([^']+)'", text)):
-        close = difflib.get_close_matches(unknown[1], _keys(conf), n=1)
+        with initialize_config_dir(str(conf.parent), version_base="1.3"):
+            known = [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
+        close = difflib.get_close_matches(unknown[1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
         return f"there is no setting {unknown[1]!r}; {hint}"
     if isinstance(mistake, HydraException | OmegaConfBaseException):
@@ -63,12 +63,6 @@ def _plain(text: str) -> str:
     text = text.split(" Config search path:")[0]
     text = text.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
     return re.sub(r" ?full_key: ([\w.]+)", r" (setting \1)", text)
-
-
-def _keys(conf: Path) -> list[str]:
-    """Return all dotted keys of the config without overrides."""
-    with initialize_config_dir(str(conf.parent), version_base="1.3"):
-        return [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
 
 
 def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -64,9 +64,7 @@ def run_name() -> str:
 def report(kind: str, **facts: Any) -> None:
     """Report to the launching process how this rank ended.
 
-    Args:
-        kind: ``result``, ``stopped``, ``mistake`` or ``error``.
-        **facts: ``result``; ``signal``, ``where`` and ``folder``; ``message``.
+    It ended with a ``result``, ``stopped`` by a ``signal``, or by a ``mistake`` or an ``error`` with a ``message``.
     """
     path = Path(os.environ[REPORTS]) / f"{rank()}.json"
     path.write_text(json.dumps({"kind": kind, **facts}))

@@ -1,14 +1,12 @@
 """A run's record, ``job.json`` in its folder: settings, state, result, error."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from linf.errors import UsageError, message
+from linf.errors import UsageError
 from linf.files import atomic_write, owner
 
 RECORD_FILE = "job.json"
@@ -59,37 +57,6 @@ def write_record(folder: Path, record: JobRecord) -> None:
             part.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
-
-
-@contextmanager
-def recorded(
-    folder: Path,
-    overrides: Sequence[str],
-    settings: dict[str, Any],
-    describe: Callable[[BaseException], str] = message,
-) -> Iterator[JobRecord]:
-    """Record that a run begins in a folder, and how the block ends; the block sets the ``result``.
-
-    Args:
-        folder: The run's folder.
-        overrides: The settings of the command.
-        settings: All settings.
-        describe: Makes the message of an error.
-    """
-    record = JobRecord("running", list(overrides), settings, began=now())
-    write_record(folder, record)
-    try:
-        yield record
-        record.state = "finished"
-    except SystemExit:
-        record.state = "stopped"
-        raise
-    except BaseException as error:
-        record.state, record.error = "failed", describe(error) or type(error).__name__
-        raise
-    finally:
-        record.ended = now()
-        write_record(folder, record)
 
 
 def now() -> str:

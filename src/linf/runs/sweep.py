@@ -1,7 +1,6 @@
 """A sweep's jobs side by side, while they run and after: one table and one figure."""
 
-import csv
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -25,20 +24,44 @@ def sweep_jobs(sweep: Path) -> dict[str, JobRecord]:
     return {str(path.parent.relative_to(sweep)): read_record(path.parent) for path in paths}
 
 
-def sweep_table(sweep: Path) -> pd.DataFrame:
-    """Return one row per job of a sweep: name, state, step, minutes, latest figures of merit, error."""
+def summarise(sweep: Path) -> pd.DataFrame:
+    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder.
+
+    Returns:
+        One row per job: name, state, step, minutes, latest figures of merit, error.
+    """
+    jobs = sweep_jobs(sweep)
+    logged = {name: _logged(sweep / name) for name in jobs}
+    table = _table(jobs, logged)
+    with atomic_write(sweep / "sweep.csv") as part:
+        table.to_csv(part, index=False)
+    with atomic_write(sweep / "sweep.png") as part:
+        _figure(jobs, logged, table.set_index("job")).savefig(part, format="png")
+    return table
+
+
+def _logged(run: Path) -> pd.DataFrame:
+    """Return the rows of a run's CSV files, over all its starts."""
+    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    # A file is empty for a moment after it was created.
+    frames = [pd.read_csv(file) for file in files if file.stat().st_size]
+    return pd.concat(frames) if frames else pd.DataFrame({"step": []})
+
+
+def _table(jobs: Mapping[str, JobRecord], logged: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     lines = []
-    for name, job in sweep_jobs(sweep).items():
-        rows = _logged(sweep / name)
-        steps = [row["step"] for row in rows if "step" in row]
-        latest = {key: value for row in rows for key, value in row.items() if key.startswith("val/")}
+    for name, job in jobs.items():
+        steps = logged[name]["step"].dropna()
+        latest = logged[name].filter(regex="^val/").ffill().tail(1)
+        ended = job.ended or (now() if job.state == "running" else job.began)
+        spent = pd.Timestamp(ended) - pd.Timestamp(job.began)  # Not a time before the job began.
         lines.append(
             {
                 "job": name,
                 "state": job.state,
-                "step": int(max(steps)) + 1 if steps else None,
-                "minutes": _minutes(job),
-                **(job.result or latest),
+                "step": int(steps.max()) + 1 if len(steps) else None,
+                "minutes": round(spent.total_seconds() / 60, 1),
+                **(job.result or {key: latest[key].item() for key in latest}),
                 "error": job.error,
             }
         )
@@ -46,45 +69,23 @@ def sweep_table(sweep: Path) -> pd.DataFrame:
     return found[[*found.columns.drop("error"), "error"]].dropna(axis="columns", how="all")
 
 
-def _minutes(job: JobRecord) -> float | None:
-    if job.began is None:
-        return None
-    ended = job.ended or (now() if job.state == "running" else job.began)
-    return round(
-        (datetime.fromisoformat(ended) - datetime.fromisoformat(job.began)) / timedelta(minutes=1), 1
-    )
-
-
-def _logged(run: Path) -> list[dict[str, float]]:
-    """Return the rows of a run's CSV files, over all its starts."""
-    rows: list[dict[str, float]] = []
-    for file in sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime):
-        with file.open(newline="") as lines:
-            rows += [{key: float(v) for key, v in row.items() if key and v} for row in csv.DictReader(lines)]
-    return rows
-
-
-def sweep_figure(sweep: Path) -> Figure:
+def _figure(
+    jobs: Mapping[str, JobRecord], logged: Mapping[str, pd.DataFrame], results: pd.DataFrame
+) -> Figure:
     """Draw a sweep: the validation curve of each job, and a panel for each figure of merit."""
-    jobs = sweep_jobs(sweep)
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for name in jobs:
-        found = {
-            row["step"] + 1: row["val/psnr"]
-            for row in _logged(sweep / name)
-            if {"step", "val/psnr"} <= row.keys()
-        }
-        if found:
-            curves[name] = sorted(found.items())
-    results = sweep_table(sweep).set_index("job")
+    curves = {
+        name: rows.dropna(subset="val/psnr").drop_duplicates("step", keep="last").sort_values("step")
+        for name, rows in logged.items()
+        if "val/psnr" in rows
+    }
     merits = [key for key in results.select_dtypes("number") if key not in ("step", "minutes")][:3]
     with matplotlib.rc_context(STYLE):
         panels = bool(curves) + len(merits) or 1
         drawn, axes = panel_grid(panels, panels, (3.4, 0.6 + max(2.2, 0.24 * len(jobs))))
         looks = {name: series_style(i, i, alone=False) for i, name in enumerate(jobs)}
         if curves:
-            for name, points in curves.items():
-                draw_curve(axes[0], *zip(*points, strict=True), **looks[name])
+            for name, rows in curves.items():
+                draw_curve(axes[0], rows["step"] + 1, rows["val/psnr"], **looks[name])
             axes[0].set(title="validation", xlabel="step", ylabel="PSNR on Y (dB)")
         for axis, merit in zip(axes[bool(curves) :], merits, strict=False):
             for place, name in enumerate(jobs):
@@ -100,18 +101,8 @@ def sweep_figure(sweep: Path) -> Figure:
     return drawn
 
 
-def summarise(sweep: Path) -> pd.DataFrame:
-    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return its `sweep_table`."""
-    found = sweep_table(sweep)
-    with atomic_write(sweep / "sweep.csv") as part:
-        found.to_csv(part, index=False)
-    with atomic_write(sweep / "sweep.png") as part:
-        sweep_figure(sweep).savefig(part, format="png")
-    return found
-
-
 def table_text(table: pd.DataFrame) -> str:
-    """Return a `sweep_table` as text, with the errors below it."""
+    """Return the table of `summarise` as text, with the errors below it."""
     errors = table["error"].dropna() if "error" in table else pd.Series(dtype=str)
     with pd.option_context("display.width", 200):
         lines = [table.drop(columns="error", errors="ignore").to_string(index=False, na_rep="")]

@@ -47,9 +47,10 @@ class Size(NamedTuple):
             )
         return tall, wide
 
-    def suffix(self, size: tuple[int, int]) -> str:
-        """Return the suffix that it adds to a file's name."""
-        return f"x{self.scale:g}" if self.scale is not None else f"{size[1]}x{size[0]}"
+    def suffix(self, size: tuple[int, int] | None = None) -> str:
+        """Return the suffix of an output's name, given its size (H, W), or of a folder's."""
+        tall, wide = size or (self.height or "", self.width or "")
+        return f"x{self.scale:g}" if self.scale is not None else f"{wide}x{tall}"
 
 
 def parse_size(scale: float | None, size: str | None) -> Size:
@@ -85,19 +86,22 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
         path = Path(word)
         if path.is_dir():
             only_files = False
-            root = Path(out) if out is not None else _beside(path, size)
-            for image in _walk(path, root):
-                found.setdefault(image.path.absolute(), image)
-            continue
-        paths = [path]
-        if not path.exists() and glob.has_magic(word):
-            paths = [match for match in map(Path, sorted(glob.glob(word, recursive=True))) if match.is_file()]
-            if not paths:
-                raise UsageError(f"no file matches {word}")
-        elif not path.exists():
-            raise UsageError(f"there is no file or folder {word}")
-        for path in paths:
-            found.setdefault(path.absolute(), Input(path, Path(out) if out is not None else path.parent))
+            # By default photos_x3.7 beside photos.
+            beside = path.resolve().with_name(f"{path.resolve().name}_{size.suffix()}")
+            images = _walk(path, Path(out) if out is not None else beside)
+        else:
+            paths = [path]
+            if not path.exists():
+                if not glob.has_magic(word):
+                    raise UsageError(f"there is no file or folder {word}")
+                paths = [
+                    match for match in map(Path, sorted(glob.glob(word, recursive=True))) if match.is_file()
+                ]
+                if not paths:
+                    raise UsageError(f"no file matches {word}")
+            images = (Input(path, Path(out) if out is not None else path.parent) for path in paths)
+        for image in images:
+            found.setdefault(image.path.absolute(), image)
     if not found:
         raise UsageError(
             f"no image in {', '.join(inputs)}: {', '.join(sorted(IMAGE_SUFFIXES))} are looked for"
@@ -114,13 +118,6 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
             f"--out {out} is neither a folder nor a file with one of {', '.join(FORMAT_BY_SUFFIX)}"
         )
     return list(found.values()), None
-
-
-def _beside(folder: Path, size: Size) -> Path:
-    """Return the default output folder of a folder, ``photos_x3.7`` beside ``photos``."""
-    word = f"x{size.scale:g}" if size.scale is not None else f"{size.width or ''}x{size.height or ''}"
-    folder = folder.resolve()
-    return folder.with_name(f"{folder.name}_{word}")
 
 
 def _walk(folder: Path, root: Path) -> Iterator[Input]:

@@ -11,26 +11,20 @@ from typing import Any
 import matplotlib
 import optuna
 import pandas as pd
+from matplotlib.figure import Figure
 from optuna.distributions import check_distribution_compatibility
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from linf.errors import UsageError
 from linf.files import atomic_write, lock, owner, run_lock
-from linf.report.style import STYLE
-from linf.runs.search.front import front_figure
+from linf.report.style import COLOURS, GREY, STYLE, label_points, legend_below, panel_grid
 from linf.runs.search.space import Space, overrides
 from linf.runs.search.trial import PRUNED, latest, open_storage
 
-STATES = {
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
+STATES = {"complete": "finished", "fail": "failed"}
+"""Optuna's states under the names of a job's; the others keep theirs."""
 
 
 class Search:
@@ -82,7 +76,7 @@ class Search:
             self.study = optuna.create_study(
                 study_name=study,
                 storage=open_storage(self.url),
-                directions=[StudyDirection[direction.upper()] for direction in self.objectives.values()],
+                directions=list(self.objectives.values()),
                 load_if_exists=True,
             )
             self._check()
@@ -110,18 +104,15 @@ class Search:
 
     @contextmanager
     def taken(self, most: int) -> Iterator[dict[int, dict[str, Any]]]:
-        """Take trials to run during the block: first those that no process runs any more, then new ones.
+        """Take up to ``most`` trials to run during the block: first those that no process runs any more, then new ones.
 
-        Args:
-            most: The largest number of trials.
-
-        Yields:
-            The parameters by number; none if all trials are taken.
+        The block gets their parameters by number, and none if all trials are taken.
         """
         with ExitStack() as claims:
             with lock(self.alone):
                 begun = [t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
-                idle = {t.number for t in begun if t.state == TrialState.RUNNING and not self._runs(t.number)}
+                running = [t.number for t in begun if t.state == TrialState.RUNNING]
+                idle = [n for n in running if not (owner(self._claim(n)) or owner(self.place(n)))]
                 # Read again: an idle trial may have been finished since it was read.
                 still = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
                 left = [trial for trial in still if trial.number in idle]
@@ -137,11 +128,8 @@ class Search:
             yield mine
 
     def _claim(self, number: int) -> Path:
+        """Return the folder that the process owns which takes a trial; the trial's job owns the trial's folder."""
         return self.folder / ".search" / self.place(number).name
-
-    def _runs(self, number: int) -> bool:
-        """Tell whether a process owns a trial, or a job that a process left behind still runs."""
-        return any(owner(place) for place in (self._claim(number), self.place(number)))
 
     def place(self, number: int) -> Path:
         return self.folder / f"trial_{number:04d}"
@@ -154,11 +142,9 @@ class Search:
         return [*overrides(params), *pruning, f"hydra.sweep.subdir={self.place(number).name}"]
 
     def tell(self, number: int, result: Mapping[str, float] | None) -> None:
-        """Store a trial's result; a trial without all objectives, or with one that is not finite, has failed.
+        """Store a trial's figures of merit, with missing ones from its last validation, or None for a failed trial.
 
-        Args:
-            number: The trial's number.
-            result: Its figures of merit; missing ones are taken from its last validation. None for a failed trial.
+        A trial without all objectives, or with one that is not finite, has failed too.
         """
         trial = self.study.get_trials(deepcopy=False)[number]
         found = latest(trial) | dict(result or {})
@@ -177,7 +163,8 @@ class Search:
         rows = []
         for trial in trials:
             values = dict(zip(self.objectives, trial.values or (), strict=False)) or latest(trial)
-            line = {"state": STATES[trial.state], "front": trial.number in front}
+            state = trial.state.name.lower()
+            line = {"state": STATES.get(state, state), "front": trial.number in front}
             rows.append(line | {name: values.get(name, math.nan) for name in self.objectives} | trial.params)
         index = pd.Index([trial.number for trial in trials], name="trial")
         table = pd.DataFrame(rows, index, None if rows else ["state", "front", *self.objectives])
@@ -192,3 +179,37 @@ class Search:
             with atomic_write(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
                 front_figure(table, self.objectives).savefig(part, format="png")
         return table
+
+
+def front_figure(table: pd.DataFrame, objectives: Mapping[str, str]) -> Figure:
+    """Draw a search: every trial by its two objectives, and the Pareto front as a line."""
+    (x, y), directions = objectives, list(objectives.values())
+    entries = []
+    drawn, (axis,) = panel_grid(1, 1, (6.0, 4.0))
+    finished = table["state"] == "finished"
+    pruned = table["state"] == "pruned"
+    for label, chosen, fill in ("finished", finished & ~table["front"], "full"), ("pruned", pruned, "none"):
+        if chosen.any():
+            lines = axis.plot(table.loc[chosen, x], table.loc[chosen, y], "o", color="0.6", fillstyle=fill)
+            entries.append((lines[0], label))
+    front = table[table["front"]].sort_values([x, y])
+    # Between two trials of the front, only the later one is at least as good in x.
+    steps = "steps-pre" if directions[0] == "maximize" else "steps-post"
+    if len(front):
+        line = axis.plot(front[x], front[y], drawstyle=steps, color=COLOURS[0], marker="o", markersize=6)
+        entries.append((line[0], "Pareto front, with the trials' numbers"))
+    axis.set(xlabel=x, ylabel=y)
+    axis.set_title("better ↗", loc="right", color=GREY)
+    axis.margins(0.12)
+    axis.ticklabel_format(useOffset=False)
+    if directions[0] == "minimize":
+        axis.invert_xaxis()
+        axis.set_xlabel(f"{x}, axis reversed →")
+    if directions[1] == "minimize":
+        axis.invert_yaxis()
+        axis.set_ylabel(f"{y}, axis reversed ↑")
+    if entries:
+        legend_below(drawn, entries)
+        named = zip(front[x], front[y], front.index, strict=True)
+        label_points(drawn, [(axis, at_x, at_y, str(number)) for at_x, at_y, number in named])
+    return drawn
