@@ -40,14 +40,7 @@ class SearchSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search until all trials are taken.
-
-        Args:
-            arguments: The command's overrides.
-
-        Raises:
-            UsageError: A setting of the search is wrong.
-        """
+        """Search until all trials are taken; raise UsageError if a setting of the search is wrong."""
         from linf.errors import UsageError
         from linf.runs.search.space import overrides, probes, space
         from linf.runs.search.study import Search

@@ -65,9 +65,8 @@ def run_lock(folder: Path) -> Iterator[None]:
             )
         file.truncate(0)
         job = os.environ.get("SLURM_JOB_ID")
-        file.write(
-            f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else "")
-        )
+        slurm = f" (Slurm job {job})" if job else ""
+        file.write(f"process {os.getpid()} on {socket.gethostname()}{slurm}")
         file.flush()
         yield
 

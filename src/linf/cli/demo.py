@@ -31,6 +31,9 @@ def _demo(given: Namespace) -> NoReturn:
     from linf.checkpoints.native import load
     from linf.models.linf import LINF
 
+    def interrupt(signum: int, _: object) -> NoReturn:
+        raise Stopped(signum)
+
     if given.port is not None and not 1 <= given.port <= 65535:
         raise UsageError(f"--port {given.port} is not a number from 1 to 65535")
     device = chosen_device(given.device)
@@ -50,7 +53,7 @@ def _demo(given: Namespace) -> NoReturn:
             raise UsageError("linf demo needs Gradio: pip install 'linf[demo]'") from error
         blocks = demo_page(model.to(device))
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _stop)
+            signal.signal(signum, interrupt)
         try:
             # Gradio would try port after port at an address that is not this machine's.
             family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
@@ -80,7 +83,3 @@ def _demo(given: Namespace) -> NoReturn:
         except Stopped as stop:
             status = 128 + stop.signum
     os._exit(status)  # Without waiting for images that are being enlarged.
-
-
-def _stop(signum: int, _: object) -> NoReturn:
-    raise Stopped(signum)

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from linf.demo.session import Session
+from linf.demo.session import Enlargement, Session
 from linf.errors import UsageError
 from linf.images.read import read_photo
 from linf.models.linf import LINF
@@ -64,16 +64,15 @@ class Events:
         self, scale: float | None, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> tuple[Any, ...]:
         """Handle another scale; return caption, canvas and map."""
-        session = self._session(request)
-        now = session.enlargement
+        session, now = self._current(request)
         return self._enlarge(session, progress, _clamp(scale), now.point, now.seed)
 
     def move(
         self, clicked: gr.SelectData, request: gr.Request, progress: gr.Progress = PROGRESS
     ) -> tuple[Any, ...]:
         """Handle a click on the image, which moves the close-up; return view, caption, canvas and map."""
-        session = self._session(request)
-        now, point = session.enlargement, (clicked.index[1], clicked.index[0])
+        session, now = self._current(request)
+        point = clicked.index[1], clicked.index[0]
         if all(s.start <= p <= s.stop for p, s in zip(point, now.part, strict=True)):
             now.point = point
             return CLOSE_UP, *(gr.skip(),) * 3
@@ -81,15 +80,14 @@ class Events:
 
     def resample(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> str:
         """Draw another sample; return the caption."""
-        session = self._session(request)
-        before = session.enlargement
+        session, before = self._current(request)
         caption = self._enlarge(session, progress, before.scale, before.point, before.seed + 1)[0]
         session.enlargement.region = before.region
         return caption
 
     def paint(self, canvas: dict[str, Any] | None, request: gr.Request) -> None:
         """Handle a region that was painted or erased."""
-        now = self._session(request).enlargement
+        _, now = self._current(request)
         ink = next((layer.getchannel("A") for layer in (canvas or {}).get("layers", [])), None)
         now.region = now.mixture.region(ink) if ink is not None and ink.getbbox() else None
 
@@ -101,12 +99,11 @@ class Events:
             gr.Warning(NO_IMAGE)
         if key not in self.sessions:
             return gr.skip()
-        return self._session(request).comparison(temperature, region_temperature, view == CLOSE_UP)
+        return self._current(request)[0].comparison(temperature, region_temperature, view == CLOSE_UP)
 
     def measure(self, request: gr.Request, progress: gr.Progress = PROGRESS) -> Path:
         """Return the file of the map of uncertainty."""
-        session = self._session(request)
-        now = session.enlargement
+        session, now = self._current(request)
         with _errors_on_page():
             deviation = now.mixture.deviation(self.model, lambda done: progress(done, "Measuring"))
         path = Path(session.folder.name, f"uncertainty-{now.scale:g}.png")
@@ -115,8 +112,7 @@ class Events:
 
     def save(self, temperature: float, region_temperature: float, request: gr.Request) -> Path:
         """Return the image as a lossless file to download."""
-        session = self._session(request)
-        now = session.enlargement
+        session, now = self._current(request)
         name = f"{session.source.stem}_x{now.scale:g}_t{temperature:g}.png"
         return session.write(now.mixed(temperature, region_temperature), name)
 
@@ -135,12 +131,12 @@ class Events:
         canvas = session.preview(session.enlargement.mixture.lr, "canvas")
         return session.caption(), {"background": str(canvas), "layers": [], "composite": None}, None
 
-    def _session(self, request: gr.Request) -> Session:
+    def _current(self, request: gr.Request) -> tuple[Session, Enlargement]:
         key = str(request.session_hash)
         if key not in self.sessions:
             raise gr.Error(NO_IMAGE, print_exception=False)
         self.sessions.move_to_end(key)
-        return self.sessions[key]
+        return self.sessions[key], self.sessions[key].enlargement
 
 
 def _clamp(scale: float | None) -> float:

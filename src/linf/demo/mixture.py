@@ -95,14 +95,14 @@ class Mixture:
         return replace(self.lr, pixels=pixels, alpha=None if self.alpha is None else self.alpha[part])
 
     def values(self, temperature: float | Tensor, part: Part = WHOLE) -> Tensor:
-        """The same before rounding: (3,y,x) or (1,y,x) in the units of [0, 1], not clamped."""
+        """Return the same before rounding: (3,y,x) or (1,y,x) in the units of [0, 1], not clamped."""
         mean, noise = self.mean[:, *part], self.noise[:, *part]
         if isinstance(temperature, Tensor):
             return torch.addcmul(mean, noise, temperature[part].to(mean))
         return torch.add(mean, noise, alpha=temperature)
 
     def bicubic(self) -> Photo:
-        """What it is held against."""
+        """Return the bicubic image that it is compared with."""
         made = enlarge(Bicubic(), self.lr.pixels, self.size, Ask())
         return replace(self.lr, pixels=made.images[0], alpha=self.alpha)
 

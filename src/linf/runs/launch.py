@@ -18,7 +18,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 
 from linf.errors import RankFailed, Stopped, UsageError, stop_signals_to
-from linf.runs.ranks import REPORTS, slurm_tasks
+from linf.runs import ranks
 
 GRACE = 30.0
 """Seconds that ranks have to end by themselves after another one failed."""
@@ -30,8 +30,9 @@ def needs_ranks(trainer: Any) -> bool:
     Raises:
         UsageError: Slurm started another number of processes, or the trainer needs several machines.
     """
-    needed, tasks = trainer.num_devices * trainer.num_nodes, slurm_tasks()
-    if tasks is not None and tasks != needed:
+    needed, tasks = trainer.num_devices * trainer.num_nodes, int(os.environ.get("SLURM_NTASKS", 1))
+    by_slurm = ranks.is_slurm_task() and not ranks.launched() and not ranks.started_by_torchrun()
+    if by_slurm and tasks != needed:
         raise UsageError(
             f"trainer.devices and trainer.num_nodes ask for {needed} processes, but Slurm started {tasks}: give srun "
             f"or sbatch --nodes={trainer.num_nodes} --ntasks-per-node={trainer.num_devices} and start the command "
@@ -58,14 +59,11 @@ def run_in_ranks(trainer: Any, script: str) -> dict[str, float] | None:
     return launch([sys.executable, script, *config, *overrides], trainer.num_devices)
 
 
-def launch(command: Sequence[str], ranks: int) -> Any:
-    """Run a command once for each rank, on this machine, and wait until all have ended.
+def launch(command: Sequence[str], count: int) -> Any:
+    """Run a command in ``count`` ranks on this machine, wait until all have ended, and return what rank 0 reported.
 
     The first rank that fails ends the others. Signals are passed on to the ranks, and if this process dies they die
     too.
-
-    Returns:
-        The result that rank 0 reported.
 
     Raises:
         Stopped: A signal ended the ranks.
@@ -77,7 +75,7 @@ def launch(command: Sequence[str], ranks: int) -> Any:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "NODE_RANK": "0",
-            REPORTS: folder,
+            ranks.REPORTS: folder,
         }
         processes: list[subprocess.Popen[bytes]] = []
 
@@ -90,7 +88,7 @@ def launch(command: Sequence[str], ranks: int) -> Any:
                     process.send_signal(signum)
 
         with stop_signals_to(pass_on):
-            for number in range(ranks):
+            for number in range(count):
                 environment = os.environ | shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
                 processes.append(subprocess.Popen(command, env=environment))
             failed = _first_failed(processes)

@@ -30,13 +30,6 @@ def is_slurm_task() -> bool:
     return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
-def slurm_tasks() -> int | None:
-    """Return how many processes Slurm started for this job, or None if Slurm did not start this process."""
-    if not is_slurm_task() or launched() or started_by_torchrun():
-        return None
-    return int(os.environ.get("SLURM_NTASKS", 1))
-
-
 def rank() -> int:
     """Return the number of this process among those of the job, from 0 up."""
     names = ("RANK", "SLURM_PROCID") if is_slurm_task() else ("RANK", "LOCAL_RANK")

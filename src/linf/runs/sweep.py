@@ -25,10 +25,9 @@ def sweep_jobs(sweep: Path) -> dict[str, JobRecord]:
 
 
 def summarise(sweep: Path) -> pd.DataFrame:
-    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder.
+    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return the table.
 
-    Returns:
-        One row per job: name, state, step, minutes, latest figures of merit, error.
+    It has one row per job: name, state, step, minutes, latest figures of merit, error.
     """
     jobs = sweep_jobs(sweep)
     logged = {name: _logged(sweep / name) for name in jobs}

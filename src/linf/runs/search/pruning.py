@@ -61,7 +61,6 @@ class Pruning(Callback):
         self._agree(trainer, pl_module, self._pruned)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the figures, and stop if the trial trails."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         step = trainer.global_step

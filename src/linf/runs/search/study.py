@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from optuna.distributions import check_distribution_compatibility
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from linf.errors import UsageError
@@ -76,7 +77,7 @@ class Search:
             self.study = optuna.create_study(
                 study_name=study,
                 storage=open_storage(self.url),
-                directions=list(self.objectives.values()),
+                directions=[StudyDirection[direction.upper()] for direction in self.objectives.values()],
                 load_if_exists=True,
             )
             self._check()
