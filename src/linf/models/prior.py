@@ -5,6 +5,7 @@ Modules keep the names of the published code, so that its weights load by name.
 """
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.distributed as dist
@@ -12,33 +13,20 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
+from linf.models.encoders.encoder import DenseBlock
 from linf.models.flow import check_patch_size
 
-SLOPE = 0.2
-"""Of every LeakyReLU."""
 
-
-class DenseBlock(nn.Module):
-    """Five densely connected convolutions (ESRGAN's block, arXiv 1809.00219, without its residual)."""
-
-    def __init__(self, in_channels: int, growth: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = (
-            nn.Conv2d(in_channels + i * growth, growth, 3, padding=1) for i in range(5)
-        )
-        for conv in self.children():
-            assert isinstance(conv, nn.Conv2d)
-            nn.init.kaiming_normal_(conv.weight)
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
-            with torch.no_grad():
-                conv.weight *= 0.1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,growth,h,w)."""
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = torch.cat((x, F.leaky_relu(conv(x), SLOPE)), dim=1)
-        return self.conv5(x)
+@torch.no_grad()
+def _dense_block(in_channels: int, growth: int) -> DenseBlock:
+    """(B,in_channels,h,w) → (B,growth,h,w), with small weights at first."""
+    block = DenseBlock(in_channels, growth, growth)
+    for name, parameter in block.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.kaiming_normal_(parameter).mul_(0.1)
+    return block
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -65,23 +53,18 @@ class BatchNorm(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-class DoubleConv(nn.Module):
-    """Convolution, batch norm and LeakyReLU, twice."""
+def _named(name: str, module: nn.Module) -> nn.Sequential:
+    """A module one level down, as its published name has it."""
+    return nn.Sequential(OrderedDict({name: module}))
 
-    def __init__(self, in_channels: int, between: int, out_channels: int) -> None:
-        super().__init__()
-        self.double_conv = nn.Sequential(
-            nn.Conv2d(in_channels, between, 3, padding=1, bias=False),
-            BatchNorm(between),
-            nn.LeakyReLU(SLOPE, inplace=True),
-            nn.Conv2d(between, out_channels, 3, padding=1, bias=False),
-            BatchNorm(out_channels),
-            nn.LeakyReLU(SLOPE, inplace=True),
-        )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,out_channels,h,w)."""
-        return self.double_conv(x)
+def _double_conv(in_channels: int, between: int, out_channels: int) -> nn.Sequential:
+    """Convolution, batch norm and LeakyReLU, twice: (B,in_channels,h,w) → (B,out_channels,h,w)."""
+    layers: list[nn.Module] = []
+    for before, after in ((in_channels, between), (between, out_channels)):
+        conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        layers += [conv, BatchNorm(after), nn.LeakyReLU(0.2, inplace=True)]
+    return _named("double_conv", nn.Sequential(*layers))
 
 
 class Halve(nn.Module):
@@ -92,16 +75,10 @@ class Halve(nn.Module):
         return F.max_pool2d(x, [min(2, n) for n in x.shape[-2:]])
 
 
-class Down(nn.Module):
-    """Half the size, then two convolutions."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.maxpool_conv = nn.Sequential(Halve(), DoubleConv(in_channels, out_channels, out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,out_channels,h/2,w/2)."""
-        return self.maxpool_conv(x)
+def _down(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Half the size, then two convolutions: (B,in_channels,h,w) → (B,out_channels,h/2,w/2)."""
+    stage = nn.Sequential(Halve(), _double_conv(in_channels, out_channels, out_channels))
+    return _named("maxpool_conv", stage)
 
 
 class Up(nn.Module):
@@ -109,7 +86,7 @@ class Up(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = DoubleConv(in_channels, in_channels // 2, out_channels)
+        self.conv = _double_conv(in_channels, in_channels // 2, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B,·,h/2,w/2) and (B,·,h,w) → (B,out_channels,h,w)."""
@@ -118,18 +95,6 @@ class Up(nn.Module):
         # Below zero, where a side of 1 was not halved, it crops.
         x = F.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
         return self.conv(torch.cat((skip, x), dim=1))
-
-
-class PointwiseConv(nn.Module):
-    """1×1 convolution, one module deep as its published name wants it."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,out_channels,h,w)."""
-        return self.conv(x)
 
 
 class UNet(nn.Module):
@@ -155,20 +120,20 @@ class UNet(nn.Module):
             raise ValueError(f"prior depth {depth} is below 1; the paper uses 3")
         self.config = {"patch_size": patch_size, "width": width, "depth": depth}
         self.patch_size, self.depth, dim = patch_size, depth, 3 * patch_size**2
-        self.input_proj = DenseBlock(dim, width // 2)
+        self.input_proj = _dense_block(dim, width // 2)
         self.lr_proj = nn.Sequential(
             nn.Conv2d(3, dim, 3, stride=3, padding=1),
-            nn.LeakyReLU(SLOPE, inplace=True),
-            DenseBlock(dim, width // 2),
+            nn.LeakyReLU(0.2, inplace=True),
+            _dense_block(dim, width // 2),
         )
-        self.inc = DoubleConv(width, width, width)
+        self.inc = _double_conv(width, width, width)
         # The deepest stage does not widen, for its output joins a skip connection as wide as itself.
         widths = [width * 2 ** min(i, depth - 1) for i in range(depth + 1)]
-        self.down_layers = nn.ModuleList(Down(widths[i], widths[i + 1]) for i in range(depth))
+        self.down_layers = nn.ModuleList(_down(widths[i], widths[i + 1]) for i in range(depth))
         self.up_layers = nn.ModuleList(
             Up(2 * widths[i], widths[max(i - 1, 0)]) for i in reversed(range(depth))
         )
-        self.outc = PointwiseConv(width, dim)
+        self.outc = _named("conv", nn.Conv2d(width, dim, 1))
 
     @property
     def bytes_per_patch(self) -> int:
