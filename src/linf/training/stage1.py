@@ -61,6 +61,13 @@ class Training(pl.LightningModule):
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
             self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
 
+    def record_perceptual(self) -> None:
+        """Log the network and the weights of the perceptual loss, if there is one, with the hyperparameters."""
+        if (perceptual := getattr(self.loss, "perceptual", None)) is not None:
+            network = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
+            for logger in self.loggers:
+                logger.log_hyperparams({"perceptual": network})
+
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, and log each of its parts under ``train/``."""
         parts = self.loss(self.model, batch)
@@ -77,7 +84,6 @@ class Training(pl.LightningModule):
         self._psnr_at(_scale_key(image.scale)).update(sr, image.hr, image.lr, border)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the image that validation measures."""
         return self.model.sample(lr, size)
 
     def on_validation_epoch_end(self) -> None:
@@ -96,7 +102,6 @@ class Training(pl.LightningModule):
         return metric
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer and the scheduler."""
         optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
         if self.scheduler is None:
             return optimizer

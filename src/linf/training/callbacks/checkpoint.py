@@ -12,7 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
-from linf.training.callbacks.signals import StopOnSignal
+from linf.training.callbacks.termination import StopOnSignal
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -25,14 +25,11 @@ class CheckpointFiles(TorchCheckpointIO):
                 torch.save(checkpoint, part)
         # torch's writer reports a full disk as a RuntimeError.
         except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or f"writing failed, {_room(Path(path).parent)}"
+            free = shutil.disk_usage(Path(path).parent).free / 2**20
+            reason = getattr(error, "strerror", None) or f"writing failed, {free:,.0f} MiB are free"
             raise UsageError(
                 f"cannot write {path}: {reason}; the checkpoints there are intact, and the run can be resumed from them"
             ) from error
-
-
-def _room(folder: Path) -> str:
-    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free"
 
 
 class LastCheckpoint(StopOnSignal):
@@ -91,21 +88,15 @@ class LastCheckpoint(StopOnSignal):
             raise Stopped(signum, f"after step {trainer.global_step}, which is saved", str(self.folder))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero and self.good and self.last.exists():
             with atomic_write(self.last.with_name("previous.ckpt")) as part:
-                _link(self.last, part)
+                try:
+                    os.link(self.last, part)
+                except OSError:  # The file system has no hard links.
+                    shutil.copyfile(self.last, part)
         trainer.save_checkpoint(self.last, weights_only=False)
         self.good, self.saved, self.step = True, time.monotonic(), trainer.global_step
-
-
-def _link(source: Path, name: Path) -> None:
-    """Give a file a second name, or copy it if the file system has no hard links."""
-    try:
-        os.link(source, name)
-    except OSError:
-        shutil.copyfile(source, name)

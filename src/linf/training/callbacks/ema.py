@@ -37,7 +37,6 @@ class EMA(WeightAveraging):
         """Keep the averaged weights until the other callbacks have used them."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the current weights."""
         super().on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

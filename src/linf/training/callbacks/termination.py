@@ -1,14 +1,59 @@
-"""A stop before a loss or gradient that is not finite reaches the weights."""
+"""Runs that end early: by a signal, at a loss that is not finite, or with an error."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from torch import Tensor
 
-from linf.errors import UsageError
+from linf.errors import Stopped, UsageError, stop_signals_to
+
+
+class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it after all other callbacks.
+    """Ends an evaluation after the current image when one of `STOP_SIGNALS` arrives, and at once on a second one.
+
+    It replaces Lightning's own handlers: that of SIGTERM communicates with the other ranks in the middle of whatever
+    they are doing, and under Slurm that of SIGUSR1 saves in the middle of a step.
+
+    Args:
+        folder: The run's folder, for the message.
+
+    Attributes:
+        signum: The signal that arrived, or None.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self.signum: int | None = None
+        self.handling = ExitStack()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Handle signals from here on, in place of Lightning."""
+        self._handle_signals()
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.signum is not None:
+            raise Stopped(self.signum, "after an image, which is saved", str(self.folder))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.handling.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self.handling.close()
+
+    def _handle_signals(self) -> None:
+        self.signum = None
+        self.handling.enter_context(stop_signals_to(self._receive))
+
+    def _receive(self, signum: int, _: object) -> None:
+        if self.signum is not None:
+            raise KeyboardInterrupt
+        self.signum = signum
 
 
 class StopAtNonFinite(Callback):
@@ -29,13 +74,11 @@ class StopAtNonFinite(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the batches of the step."""
         if batch_idx % trainer.accumulate_grad_batches == 0:
             self.batches = []
         self.batches.append(batch)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Check the loss."""
         self._check("loss", loss, trainer, pl_module)
 
     def on_before_optimizer_step(
@@ -62,3 +105,13 @@ class StopAtNonFinite(Callback):
             f"training stopped before step {trainer.global_step + 1}: its {what} is not finite{shown}; its batch is "
             f"in {path}. Resume from an earlier checkpoint (ckpt_path=…), with a lower task.optimizer.lr if it recurs"
         )
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own."""
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if self._train_progress_bar is not None:
+            self._train_progress_bar.close()
