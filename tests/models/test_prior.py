@@ -21,9 +21,9 @@ import linf
 from helpers.commands import Command, Compose
 from helpers.paths import REFERENCE
 from linf import cli
-from linf.checkpoints.initial import start_from
 from linf.checkpoints.native import build, load_prior
 from linf.checkpoints.published import published_prior, to_published
+from linf.checkpoints.start import start_from
 from linf.coordinates import patch_centres
 from linf.data.pairs import SRBatch
 from linf.errors import UsageError

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,15 +135,14 @@ def _reason(error: Exception) -> str:
 
 def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None:
     """Raise UsageError unless the model from a checkpoint has the same config as a model here."""
-    there, here = dict(_flat(other.config)), dict(_flat(model.config))
+    there, here = (
+        {f"{part}.{key}": value for part, settings in config.items() for key, value in settings.items()}
+        for config in (other.config, model.config)
+    )
     differ = [key for key in there | here if there.get(key) != here.get(key)]
     if differ:
         which = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
         raise UsageError(f"{path} is of another model: {which}; give the settings of that run")
-
-
-def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"{part}.{key}", value) for part, settings in config.items() for key, value in settings.items())
 
 
 def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:

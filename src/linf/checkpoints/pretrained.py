@@ -114,17 +114,15 @@ def weights_state(name: str) -> str:
     if not file.is_file():
         return "missing"
     try:
-        return "ready" if _is_intact(file, weights) else "damaged"
+        if weights.convolutions is None:
+            intact = hashlib.sha256(file.read_bytes()).hexdigest() == weights.digest
+        else:
+            with safe_open(file, framework="pt") as opened:
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+                intact = opened.metadata() == fingerprint(tensors, weights)
     except (OSError, SafetensorError):
-        return "damaged"
-
-
-def _is_intact(file: Path, weights: Weights) -> bool:
-    if weights.convolutions is None:
-        return hashlib.sha256(file.read_bytes()).hexdigest() == weights.digest
-    with safe_open(file, framework="pt") as opened:
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        return opened.metadata() == fingerprint(tensors, weights)
+        intact = False
+    return "ready" if intact else "damaged"
 
 
 def fingerprint(tensors: dict[str, Tensor], weights: Weights) -> dict[str, str]:

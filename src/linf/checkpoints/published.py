@@ -130,12 +130,9 @@ def to_published(model: LINF | Regression) -> dict[str, Any]:
     local = conditioner.get("ensemble") == "local"
     mlp = "imnet.layers." if isinstance(model, Regression) else "layers."
     for key, value in model.conditioner.state_dict().items():
-        if not key.startswith("mlp."):
-            state[key] = value
-        elif isinstance(model, LINF) and key.endswith("weight"):
-            state[mlp + key.removeprefix("mlp.")] = value[:, :, None, None]
-        else:
-            state[mlp + key.removeprefix("mlp.")] = value
+        if isinstance(model, LINF) and re.match(r"mlp\..*weight$", key):
+            value = value[:, :, None, None]
+        state[re.sub(r"^mlp\.", mlp, key)] = value
     args: dict[str, Any] = {"encoder_spec": {"name": name, "args": {"no_upsampling": True, **spec}}}
     if isinstance(model, LINF):
         if local or "prior" in model.config:

@@ -199,19 +199,16 @@ def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarr
     grey = raw.startswith("LA")
     big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
     with _open(source) as again:
-        _read_as(again, "RGBA" if grey else raw[:-1] + ("L" if big else "B"))
+        assert isinstance(again, ImageFile.ImageFile)
+        other = "RGBA" if grey else raw[:-1] + ("L" if big else "B")
+        again.tile = [
+            tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other)
+            for tile in again.tile
+        ]
         _turn_upright(again)
         if grey:
             return np.array(again).view(">u2").astype(np.uint16)
         return (np.array(file, np.uint16) << 8) + np.asarray(again)
-
-
-def _read_as(file: Image.Image, raw: str) -> None:
-    assert isinstance(file, ImageFile.ImageFile)
-    file.tile = [
-        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
-        for tile in file.tile
-    ]
 
 
 def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:

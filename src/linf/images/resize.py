@@ -85,17 +85,12 @@ def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:
     centre = (torch.arange(n_out, dtype=torch.float64) + 0.5) / scale - 0.5
     first = torch.floor(centre - 2 / shrink)
     index = first + torch.arange(math.ceil(4 / shrink) + 2)[:, None]
-    weight = _cubic((centre - index) * shrink)
+    x = ((centre - index) * shrink).abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1  # Keys's cubic kernel with a = -0.5.
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weight = torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
     index = torch.remainder(index.long(), 2 * n_in)
     return torch.minimum(index, 2 * n_in - 1 - index), weight / weight.sum(0)
-
-
-def _cubic(x: Tensor) -> Tensor:
-    """Keys's cubic kernel with a = -0.5."""
-    x = x.abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
 
 
 def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -113,5 +108,4 @@ def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
         (H', W', 3) uint8.
     """
-    height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))

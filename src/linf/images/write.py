@@ -98,7 +98,12 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     pixels, alpha = image.pixels, image.alpha
     if form in ("jpg", "webp") and image.peak > 255:
         pixels, alpha = eight_bits(pixels), None if alpha is None else eight_bits(alpha)
-    exif = _sized(image.exif, pixels.shape[1], pixels.shape[0])
+    exif = None
+    if image.exif is not None:
+        size = {PIXEL_WIDTH: pixels.shape[1], PIXEL_HEIGHT: pixels.shape[0]}
+        inner = image.exif.get(EXIF) or {}
+        inner.update({tag: n for tag, n in size.items() if tag in inner})
+        exif = image.exif.tobytes()
     if pixels.dtype == np.uint16 and form == "png":
         return _write_deep_png(out, pixels, alpha, exif, image.profile)
     if pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or alpha is not None):
@@ -120,16 +125,6 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     known = {name: content for name, content in metadata.items() if content is not None}
     encoded.save(out, FORMATS[form], **by_format[form], **known)
     return None
-
-
-def _sized(exif: Image.Exif | None, width: int, height: int) -> bytes | None:
-    """EXIF with the size of the enlarged image."""
-    if exif is None:
-        return None
-    inner = exif.get(EXIF)
-    if inner is not None:
-        inner.update({tag: n for tag, n in ((PIXEL_WIDTH, width), (PIXEL_HEIGHT, height)) if tag in inner})
-    return exif.tobytes()
 
 
 def _write_deep_png(
