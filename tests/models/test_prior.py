@@ -468,7 +468,7 @@ def test_every_weight_of_the_prior_and_none_of_linf_gets_a_gradient(weights: dic
 
 
 def training(model: LINF) -> PriorTraining:
-    return PriorTraining(model, LearnedPrior(0, 1), partial(torch.optim.Adam, lr=1e-2))
+    return PriorTraining(model, loss=LearnedPrior(0, 1), optimizer=partial(torch.optim.Adam, lr=1e-2))
 
 
 def test_only_the_prior_trains() -> None:

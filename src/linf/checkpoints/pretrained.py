@@ -91,9 +91,8 @@ def weights_folder() -> Path:
 
 
 def weights_file(name: str) -> Path:
-    """The file with the weights of this name.
-
-    A ``.pth`` is as published; a ``.safetensors`` has torchvision's names, ``features.N.weight`` (out, in, 3, 3).
+    """The file with the weights of this name. A ``.pth`` is as published; a ``.safetensors`` has torchvision's names,
+    ``features.N.weight`` (out, in, 3, 3).
 
     Raises:
         UsageError: the name is unknown, or its weights have not been fetched.
@@ -135,9 +134,8 @@ def fingerprint(tensors: dict[str, Tensor], weights: Weights) -> dict[str, str]:
 
 
 def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
-    """The weights of the first of some torchvision networks for which a file is found, in torchvision's names.
-
-    The search is in the folder to which torchvision downloads, then in `weights_folder`.
+    """The weights of the first of some torchvision networks for which a file is found, in torchvision's names. The
+    search is in the folder to which torchvision downloads, then in `weights_folder`.
 
     Args:
         networks: torchvision's names, in order of preference.

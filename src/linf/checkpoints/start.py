@@ -17,9 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def newest(folder: Path) -> Path | None:
-    """Find the checkpoint with most steps in a folder; None where there is none.
-
-    Damaged ones are skipped with a warning.
+    """Find the checkpoint with most steps in a folder; None where there is none. Damaged ones are skipped with a
+    warning.
     """
     found: list[tuple[int, Path]] = []
     for path in sorted(folder.glob("*.ckpt")):
@@ -83,9 +82,8 @@ def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
 
 
 def start_from(path: str | os.PathLike[str], model: Model) -> None:
-    """Give a model the weights of a checkpoint, ours or published, of a model like it.
-
-    A prior that the checkpoint lacks stays as it is.
+    """Give a model the weights of a checkpoint, ours or published, of a model like it. A prior that the checkpoint
+    lacks stays as it is.
 
     Raises:
         UsageError: the checkpoint cannot be loaded, or is of another model.
@@ -129,10 +127,8 @@ def start_encoder_from(source: str | os.PathLike[str], encoder: Encoder) -> None
 
 
 def average_with(path: str | os.PathLike[str], model: Model) -> None:
-    """Move a model halfway to the weights of a checkpoint of a model like it.
-
-    The mean of a model and of what further training made of it keeps much of what either does best (Wortsman et al.,
-    arXiv 2109.01903).
+    """Move a model halfway to the weights of a checkpoint of a model like it. The mean of a model and of what further
+    training made of it keeps much of what either does best (Wortsman et al., arXiv 2109.01903).
 
     Raises:
         UsageError: the checkpoint cannot be loaded, or is of another model.

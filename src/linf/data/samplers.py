@@ -14,12 +14,11 @@ INITIAL_EPOCH = 2**32
 
 
 class EpochSampler(Sampler[int]):
-    """An endless sequence of global batches, of which each rank takes its slice.
-
-    Batch ``t`` of a training run, with ``e, b = divmod(t, batches)``, is the ``b``-th piece of the permutation of
-    ``range(length)`` that ``(seed, e)`` decides; the incomplete piece at its end is dropped. Every iteration starts at
-    the batch ``position()``, so a resumed run goes on with the very next batch. For a given global batch, the ranks
-    together see the same samples at each step, whatever their number.
+    """An endless sequence of global batches, of which each rank takes its slice. Batch ``t`` of a training run, with
+    ``e, b = divmod(t, batches)``, is the ``b``-th piece of the permutation of ``range(length)`` that ``(seed, e)``
+    decides; the incomplete piece at its end is dropped. Every iteration starts at the batch ``position()``, so a
+    resumed run goes on with the very next batch. For a given global batch, the ranks together see the same samples at
+    each step, whatever their number.
 
     Args:
         length: the number of samples in an epoch.
@@ -74,13 +73,11 @@ class EpochSampler(Sampler[int]):
 
 
 class ResumableLoader(DataLoader[SRBatch]):
-    """A loader that Lightning takes for resumable, since `EpochSampler` asks the trainer for its position.
-
-    Lightning warns of a resume in mid-epoch unless the loader has a state to save.
+    """A loader that Lightning takes for resumable, since `EpochSampler` asks the trainer for its position. Lightning
+    warns of a resume in mid-epoch unless the loader has a state to save.
     """
 
     def state_dict(self) -> dict[str, Any]:
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        pass
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...

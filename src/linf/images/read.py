@@ -20,7 +20,6 @@ READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 """Suffixes, in lower case, of the files that count as images where a folder is searched."""
 
-INTEROPERABILITY = 0xA005
 EXIF, GPS = 0x8769, 0x8825
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 """EXIF tags that describe the image rather than its file: description, make, model, software, date, artist, host,
@@ -169,8 +168,8 @@ def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:
             if tag in found:
                 kept[tag] = found[tag]
         for tag in (EXIF, GPS):
-            # The interoperability tag is an offset within the old file.
-            if inner := {key: value for key, value in found.get_ifd(tag).items() if key != INTEROPERABILITY}:
+            # The interoperability tag, 0xA005, is an offset within the old file.
+            if inner := {key: value for key, value in found.get_ifd(tag).items() if key != 0xA005}:
                 kept[tag] = inner
         kept.tobytes()
     except Exception:  # Damaged EXIF raises anything, as pixels do.
@@ -192,9 +191,8 @@ def _turn_upright(file: Image.Image) -> None:
 
 
 def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarray:
-    """(h,w,2–4) uint16 of a colour image, or of a grey one with alpha, of which Pillow keeps the high bytes only.
-
-    A second reading with the other byte order takes the low bytes for the high ones.
+    """(h,w,2–4) uint16 of a colour image, or of a grey one with alpha, of which Pillow keeps the high bytes only. A
+    second reading with the other byte order takes the low bytes for the high ones.
     """
     grey = raw.startswith("LA")
     big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")

@@ -11,11 +11,10 @@ from linf.errors import UsageError
 
 
 def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None) -> Tensor:
-    """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased when it shrinks.
-
-    The border is mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded after each
-    axis, as MATLAB does with an image that was not converted first. No library has it: torch's
-    antialiased bicubic differs at the border, kornia's everywhere.
+    """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased when it shrinks. The border is
+    mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded after each axis, as MATLAB
+    does with an image that was not converted first. No library has it: torch's antialiased bicubic differs at the
+    border, kornia's everywhere.
 
     Args:
         image: (..., H, W), float32 or float64 of any range, or uint8.
@@ -71,9 +70,8 @@ def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
 
 
 def product_dtype(image: Tensor) -> torch.dtype:
-    """The dtype in which a matrix product of images is exact to float32 at least.
-
-    It is double where `torch.set_float32_matmul_precision` trades digits of float32 for speed.
+    """The dtype in which a matrix product of images is exact to float32 at least. It is double where
+    `torch.set_float32_matmul_precision` trades digits of float32 for speed.
     """
     exact = torch.get_float32_matmul_precision() == "highest"
     return torch.promote_types(image.dtype, torch.float32 if exact else torch.float64)

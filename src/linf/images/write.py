@@ -28,7 +28,7 @@ FORMAT_BY_SUFFIX = {
 LONGEST = {"png": 2**31 - 1, "jpg": 65500, "webp": 16383, "tiff": 2**31 - 1}
 """The largest height and width that a format, or Pillow's encoder of it, can hold."""
 
-SOFTWARE, PIXEL_WIDTH, PIXEL_HEIGHT = 0x0131, 0xA002, 0xA003
+SOFTWARE = 0x0131
 
 
 def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -57,7 +57,6 @@ def conversion_notes(image: Photo, form: str) -> list[str]:
 
 
 def _has_more_exif(image: Photo) -> bool:
-    """Whether there is EXIF beyond the description."""
     return image.exif is not None and (EXIF in image.exif or GPS in image.exif)
 
 
@@ -100,9 +99,10 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
         pixels, alpha = eight_bits(pixels), None if alpha is None else eight_bits(alpha)
     exif = None
     if image.exif is not None:
-        size = {PIXEL_WIDTH: pixels.shape[1], PIXEL_HEIGHT: pixels.shape[0]}
         inner = image.exif.get(EXIF) or {}
-        inner.update({tag: n for tag, n in size.items() if tag in inner})
+        for tag, n in ((0xA002, pixels.shape[1]), (0xA003, pixels.shape[0])):  # Width and height.
+            if tag in inner:
+                inner[tag] = n
         exif = image.exif.tobytes()
     if pixels.dtype == np.uint16 and form == "png":
         return _write_deep_png(out, pixels, alpha, exif, image.profile)

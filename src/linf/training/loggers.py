@@ -16,11 +16,9 @@ log = logging.getLogger(__name__)
 
 
 class Wandb(WandbLogger):
-    """Lightning's W&B logger with one W&B run per run folder.
-
-    A run that is restarted in its folder continues the same W&B run, and the W&B run ends with the training. If W&B
-    fails, the logger warns once and stays silent from then on; the training and its other loggers go on. Only the
-    first rank logs.
+    """Lightning's W&B logger with one W&B run per run folder. A run that is restarted in its folder continues the same
+    W&B run, and the W&B run ends with the training. If W&B fails, the logger warns once and stays silent from then on;
+    the training and its other loggers go on. Only the first rank logs.
 
     Args:
         save_dir: Folder of the run; the id of the W&B run is kept in ``wandb/id`` there.

@@ -10,9 +10,8 @@ from linf.training.stage1 import Training
 
 
 class PriorTraining(Training):
-    """Trains the learned prior: a U-Net learns to predict the latents of a frozen LINF (METHOD §9).
-
-    The weights of the LINF do not change by a single bit.
+    """Trains the learned prior: a U-Net learns to predict the latents of a frozen LINF (METHOD §9). The weights of the
+    LINF do not change by a single bit.
 
     Args:
         model: Trained LINF with a prior.

@@ -20,12 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class Finetuning(Training):
-    """Stage 2: takes one optimizer step per batch for each group of the loss's parts (METHOD §6).
-
-    ``[[nll], [l1, perceptual]]`` is the published pair of steps: the first on the likelihood, the second on the rest,
-    with the weights after the first. ``[[nll, l1, perceptual]]`` is the joint step. All steps of a batch share
-    gradient accumulation, clipping, precision and the reduction over ranks; the trainer's counters, the scheduler and
-    the callbacks see them as one step.
+    """Stage 2: takes one optimizer step per batch for each group of the loss's parts (METHOD §6). ``[[nll], [l1,
+    perceptual]]`` is the published pair of steps: the first on the likelihood, the second on the rest, with the weights
+    after the first. ``[[nll, l1, perceptual]]`` is the joint step. All steps of a batch share gradient accumulation,
+    clipping, precision and the reduction over ranks; the trainer's counters, the scheduler and the callbacks see them
+    as one step.
 
     Args:
         model: Model with a flow, from stage 1.

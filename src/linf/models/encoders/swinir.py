@@ -111,10 +111,9 @@ class ResidualSwinBlock(nn.Module):
 
 
 class SwinIR(Encoder):
-    """Swin transformer for restoration; `swinir` is six blocks of six layers of 180 channels, window 8.
-
-    It takes images of any size: they are padded to whole windows, by reflection where they are large enough and by
-    repeating their border where not, and the features are cropped back.
+    """Swin transformer for restoration; `swinir` is six blocks of six layers of 180 channels, window 8. It takes images
+    of any size: they are padded to whole windows, by reflection where they are large enough and by repeating their
+    border where not, and the features are cropped back.
 
     Args:
         channels: width of the transformer; a multiple of every number of heads.

@@ -33,10 +33,9 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(StopOnSignal):
-    """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run.
-
-    The checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`)
-    all ranks end after the same step; one that arrives during a validation takes effect after the next step.
+    """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run. The
+    checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`) all
+    ranks end after the same step; one that arrives during a validation takes effect after the next step.
 
     Args:
         folder: The run's folder.

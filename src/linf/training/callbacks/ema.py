@@ -8,9 +8,8 @@ from linf.errors import UsageError
 
 
 class EMA(WeightAveraging):
-    """Keeps an exponential moving average of the weights, which validation and checkpoints use.
-
-    The decay of update n is ``min(decay, (1 + n) / (10 + n))``, so that the first weights are soon forgotten.
+    """Keeps an exponential moving average of the weights, which validation and checkpoints use. The decay of update n
+    is ``min(decay, (1 + n) / (10 + n))``, so that the first weights are soon forgotten.
 
     Args:
         decay: Decay of the average, in [0, 1).

@@ -13,10 +13,9 @@ from linf.errors import Stopped, UsageError, stop_signals_to
 
 
 class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it after all other callbacks.
-    """Ends an evaluation after the current image when one of `STOP_SIGNALS` arrives, and at once on a second one.
-
-    It replaces Lightning's own handlers: that of SIGTERM communicates with the other ranks in the middle of whatever
-    they are doing, and under Slurm that of SIGUSR1 saves in the middle of a step.
+    """Ends an evaluation after the current image when one of `STOP_SIGNALS` arrives, and at once on a second one. It
+    replaces Lightning's own handlers: that of SIGTERM communicates with the other ranks in the middle of whatever they
+    are doing, and under Slurm that of SIGUSR1 saves in the middle of a step.
 
     Args:
         folder: The run's folder, for the message.
@@ -38,12 +37,10 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
         if self.signum is not None:
             raise Stopped(self.signum, "after an image, which is saved", str(self.folder))
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, *_: Any) -> None:
         self.handling.close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any) -> None:
         self.handling.close()
 
     def _handle_signals(self) -> None:
@@ -57,11 +54,10 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
 
 
 class StopAtNonFinite(Callback):
-    """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it.
-
-    Each rank writes ``nonfinite_batch.pt`` (ranks beyond the first ``nonfinite_batch_rank1.pt``, …) for
-    ``torch.load(…, weights_only=True)``: ``what`` is not finite, the ``step``, the ``parts`` of the loss, and the
-    ``batches`` of the step, several under gradient accumulation.
+    """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it. Each
+    rank writes ``nonfinite_batch.pt`` (ranks beyond the first ``nonfinite_batch_rank1.pt``, …) for ``torch.load(…,
+    weights_only=True)``: ``what`` is not finite, the ``step``, the ``parts`` of the loss, and the ``batches`` of the
+    step, several under gradient accumulation.
 
     Args:
         folder: The folder of that file.
@@ -110,8 +106,6 @@ class StopAtNonFinite(Callback):
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own."""
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: Any) -> None:
         if self._train_progress_bar is not None:
             self._train_progress_bar.close()

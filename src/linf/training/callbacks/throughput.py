@@ -14,9 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class Throughput(Callback):
-    """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time.
-
-    The floating-point operations of a batch, without elementwise ones, are counted during the first step, forward and
+    """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time. The
+    floating-point operations of a batch, without elementwise ones, are counted during the first step, forward and
     backward. The peak is the speed of a large matrix product in the run's precision, measured when training starts.
 
     Args:

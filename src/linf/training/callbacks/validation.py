@@ -46,13 +46,7 @@ class ValidationLPIPS(Callback):
 
     @torch.no_grad()
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: ImagePair,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
     ) -> None:
         # As `Evaluation` seeds them.
         seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode())
