@@ -41,9 +41,7 @@ _Run = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class Graph(nn.Module):
     """The module that is exported: `LINF.sample` of whole images, with latents and temperature as inputs. It does not
     work in tiles, so that memory grows with the output: about 2 kB per pixel at P = 3, and nine times that at P = 1.
-
-    Args:
-        model: the model, which is copied without its prior.
+    The model is copied without its prior.
     """
 
     inverses: Tensor

@@ -144,13 +144,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 def _converted(content: bytes, weights: Weights) -> bytes:
     """Convert Flax weights to safetensors with torchvision's names and order of axes, running no code from the file.
 
-    Args:
-        content: a pickle of ``{network: {"Conv_0": {"kernel": (kh, kw, in, out), "bias": (out,)}, …}}``.
-        weights: what it is; of each convolution, ``features.N.weight`` (out, in, kh, kw) and ``features.N.bias`` (out,)
-            are written.
-
-    Raises:
-        UsageError: the pickle holds more than arrays, or not these convolutions.
+    A pickle of ``{network: {"Conv_0": {"kernel": (kh, kw, in, out), "bias": (out,)}, …}}`` becomes
+    ``features.N.weight`` (out, in, kh, kw) and ``features.N.bias`` (out,) for each of `Weights.convolutions`.
     """
     assert weights.convolutions is not None
     network, indices = weights.convolutions

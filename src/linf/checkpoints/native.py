@@ -123,8 +123,7 @@ def _built(config: dict[str, Any]) -> Model | UNet:
 
 
 def _reason(error: Exception) -> str:
-    code = re.search(r"GLOBAL (\S+)", str(error))
-    if code:
+    if code := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it holds {code[1]}, and no file's code is ever run"
     # Text that happens to be valid pickle raises a KeyError too, but of a number.
     if isinstance(error, KeyError) and isinstance(error.args[0], str):
@@ -148,8 +147,6 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
     """Write a model and its config to a ``.safetensors`` file, atomically.
 
     Args:
-        model: the model.
-        path: the file.
         half: store half precision, which halves the file; `load` gives single precision again.
 
     Raises:

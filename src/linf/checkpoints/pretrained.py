@@ -158,11 +158,7 @@ def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
 
 
 def read_tensors(file: Path, use: str) -> dict[str, Tensor]:
-    """Read a network's tensors from a ``.pth`` or ``.safetensors`` file.
-
-    Args:
-        file: the file.
-        use: what the weights are for, in the words of an error.
+    """Read a network's tensors from a ``.pth`` or ``.safetensors`` file; an error says what their ``use`` is.
 
     Raises:
         UsageError: there is no such file, or it holds something else.

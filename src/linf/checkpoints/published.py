@@ -16,10 +16,7 @@ from linf.models.linf import LINF
 
 
 def from_published(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    """Convert a published LINF, LINF-patch, LIIF, LTE or prior to config and weights in our names.
-
-    Args:
-        content: what the file holds.
+    """Convert what a file of a published LINF, LINF-patch, LIIF, LTE or prior holds to config and weights in our names.
 
     Raises:
         UsageError: the model, its encoder or a tensor is unknown.
@@ -32,36 +29,25 @@ def from_published(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
     if name not in ("linf", "linf-patch", "liif", "lte"):
         raise UsageError(f"it holds a published {name}, which is none of linf, linf-patch, liif, lte")
     encoder, unused = encoder_from_published(args["encoder_spec"])
+    config = {"encoder": encoder, "conditioner": {"name": "FourierConditioner", "ensemble": "feature"}}
     if name in ("linf", "linf-patch"):
-        config = {
-            "encoder": encoder,
-            "conditioner": {
-                "name": "FourierConditioner",
-                "width": args["hidden_dim"],
-                "depth": args["num_layer"],
-                "ensemble": "feature",
-            },
-            "flow": {
-                "name": "ConditionalFlow",
-                "patch_size": args.get("patch_size", 1),
-                "steps": args["flow_layers"],
-            },
-        }
-        return config, _weights(model["sd"], r"layers\.", unused, steps=args["flow_layers"])
+        steps = args["flow_layers"]
+        config["conditioner"] |= {"width": args["hidden_dim"], "depth": args["num_layer"]}
+        config["flow"] = {"name": "ConditionalFlow", "patch_size": args.get("patch_size", 1), "steps": steps}
+        return config, _weights(model["sd"], r"layers\.", unused, steps)
     hidden = args["imnet_spec"]["args"]["hidden_list"]
     if len(set(hidden)) != 1:
         raise UsageError(f"its MLP has hidden layers of different width, {hidden}")
-    conditioner = {"width": hidden[0], "depth": len(hidden)}
+    config["model"] = {"name": name.upper()}
     if name == "liif":
         if not all(args.get(key, True) for key in ("local_ensemble", "feat_unfold", "cell_decode")):
             raise UsageError("it is a LIIF without local ensemble, feature unfolding or cell decoding")
-        config = {"model": {"name": "LIIF"}, "encoder": encoder, "conditioner": {"name": "LIIFConditioner"}}
+        config["conditioner"] = {"name": "LIIFConditioner"}
     else:
         if args.get("hidden_dim", 256) != hidden[0]:
             raise UsageError(f"its Fourier features are {args['hidden_dim']} wide and its MLP {hidden[0]}")
-        config = {"model": {"name": "LTE"}, "encoder": encoder, "conditioner": {"name": "FourierConditioner"}}
-        conditioner["ensemble"] = "local"
-    config["conditioner"] |= conditioner
+        config["conditioner"]["ensemble"] = "local"
+    config["conditioner"] |= {"width": hidden[0], "depth": len(hidden)}
     return config, _weights(model["sd"], r"imnet\.layers\.", unused)
 
 

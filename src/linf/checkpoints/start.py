@@ -25,9 +25,8 @@ def newest(folder: Path) -> Path | None:
         try:
             if not _is_intact(path):
                 raise zipfile.BadZipFile
-            found.append(
-                (torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"], path)
-            )
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found.append((content["global_step"], path))
         except Exception as error:  # Readers answer a broken file with any exception.
             log.warning("%s is damaged (%s): it is skipped", path, type(error).__name__)
     return max(found, default=(0, None))[1]

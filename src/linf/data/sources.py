@@ -56,11 +56,8 @@ def bundled(split: Literal["train", "heldout"]) -> ImageSet:
 
 
 def image_folder(root: str | Path, name: str | None = None) -> ImageSet:
-    """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, at any depth, sorted by path.
-
-    Args:
-        root: the folder.
-        name: the dataset's name, by default the folder's.
+    """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, at any depth, sorted by path; named as the folder if not
+    by ``name``.
 
     Raises:
         UsageError: there is no such folder, or no image in it.

@@ -131,7 +131,9 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     # An MPO holds a photograph and its previews.
     if file.format != "MPO" and getattr(file, "is_animated", False):
         notes.append("only the first of its frames or pages is taken")
-    raw = _raw_mode(file)
+    tile = getattr(file, "tile", None)
+    args = tile[0][3] if tile else ""
+    raw = str(args[0] if isinstance(args, tuple) and args else args)  # The layout of the pixels in the file.
     if file.format != "TIFF":  # Loading drops a TIFF's tags; in other formats EXIF may follow the pixels.
         file.load()
     exif = _descriptive_exif(file, notes)
@@ -151,13 +153,6 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
             notes.append("its colour profile is not one for its kind of pixels and is left out")
         profile = None
     return Photo(pixels, alpha, exif, profile, notes)
-
-
-def _raw_mode(file: Image.Image) -> str:
-    """The layout of the pixels in the file, by Pillow's name for it."""
-    tile = getattr(file, "tile", None)
-    args = tile[0][3] if tile else ""
-    return str(args[0] if isinstance(args, tuple) and args else args)
 
 
 def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:

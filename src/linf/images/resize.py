@@ -97,13 +97,5 @@ def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pillow's antialiased bicubic, which makes the LR images of training.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: (H', W').
-
-    Returns:
-        (H', W', 3) uint8.
-    """
+    """Pillow's antialiased bicubic, which makes the LR images of training: (H, W, 3) uint8 → (H', W', 3) uint8."""
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))

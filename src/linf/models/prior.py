@@ -4,6 +4,7 @@ Tsao et al., *Boosting Flow-based Generative Super-Resolution Models via Learned
 Modules keep the names of the published code, so that its weights load by name.
 """
 
+import itertools
 import math
 from collections import OrderedDict
 
@@ -67,20 +68,6 @@ def _double_conv(in_channels: int, between: int, out_channels: int) -> nn.Sequen
     return _named("double_conv", nn.Sequential(*layers))
 
 
-class Halve(nn.Module):
-    """Maximum of 2×2, an odd last row or column left out; a side of 1, where the published code fails, stays 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,max(h // 2, 1),max(w // 2, 1))."""
-        return F.max_pool2d(x, [min(2, n) for n in x.shape[-2:]])
-
-
-def _down(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Half the size, then two convolutions: (B,in_channels,h,w) → (B,out_channels,h/2,w/2)."""
-    stage = nn.Sequential(Halve(), _double_conv(in_channels, out_channels, out_channels))
-    return _named("maxpool_conv", stage)
-
-
 class Up(nn.Module):
     """Twice the size, zeros around to that of the skip connection, then two convolutions of both."""
 
@@ -129,7 +116,10 @@ class UNet(nn.Module):
         self.inc = _double_conv(width, width, width)
         # The deepest stage does not widen, for its output joins a skip connection as wide as itself.
         widths = [width * 2 ** min(i, depth - 1) for i in range(depth + 1)]
-        self.down_layers = nn.ModuleList(_down(widths[i], widths[i + 1]) for i in range(depth))
+        self.down_layers = nn.ModuleList(
+            _named("maxpool_conv", _named("1", _double_conv(before, after, after)))
+            for before, after in itertools.pairwise(widths)
+        )
         self.up_layers = nn.ModuleList(
             Up(2 * widths[i], widths[max(i - 1, 0)]) for i in reversed(range(depth))
         )
@@ -170,21 +160,17 @@ class UNet(nn.Module):
         skips = []
         for down in self.down_layers:
             skips.append(x)
-            x = down(x)
+            # An odd last row or column is left out; a side of 1, where the published code fails, stays 1.
+            x = down(F.max_pool2d(x, [min(2, n) for n in x.shape[-2:]]))
         for up in self.up_layers:
             x = up(x, skips.pop())
         return self.outc(x)
 
 
 def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """What enlarging, reducing and enlarging again takes from the enlarged LR image.
+    """What enlarging, reducing and enlarging again takes from the enlarged LR image, ``up(lr) − up(down(up(lr)))``.
 
-    Args:
-        lr: (B,3,h,w) in [0, 1].
-        size: (H, W).
-
-    Returns:
-        ``up(lr) − up(down(up(lr)))``, (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
+    (B,3,h,w) in [0, 1] → (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
     """
 
     def resized(image: Tensor, to: tuple[int, int]) -> Tensor:

@@ -57,10 +57,7 @@ class StopAtNonFinite(Callback):
     """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it. Each
     rank writes ``nonfinite_batch.pt`` (ranks beyond the first ``nonfinite_batch_rank1.pt``, …) for ``torch.load(…,
     weights_only=True)``: ``what`` is not finite, the ``step``, the ``parts`` of the loss, and the ``batches`` of the
-    step, several under gradient accumulation.
-
-    Args:
-        folder: The folder of that file.
+    step, several under gradient accumulation. ``folder`` is the folder of that file.
     """
 
     def __init__(self, folder: str) -> None:
