@@ -37,7 +37,7 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
         if self.signum is not None:
             raise Stopped(self.signum, "after an image, which is saved", str(self.folder))
 
-    def teardown(self, *_: Any) -> None:
+    def teardown(self, *_: Any, **__: Any) -> None:
         self.handling.close()
 
     def on_exception(self, *_: Any) -> None:
