@@ -32,7 +32,7 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.models.prior import UNet, grid_patches, lr_residual, window_lr_residual
+from linf.models.prior import UNet, lr_residual, window_lr_residual
 from linf.training import PriorTraining
 
 PARAMETERS = {1: 4_510_871, 3: 4_582_223}
@@ -217,12 +217,6 @@ def test_batch_too_small_for_batch_norm_is_refused() -> None:
 def test_lr_residual_matches_its_definition(lr_size: tuple[int, int], size: tuple[int, int]) -> None:
     lr = images(*lr_size)
     torch.testing.assert_close(lr_residual(lr, size), residual_by_definition(lr, size), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("patch_size", [1, 3, 5])
-def test_patches_go_on_with_zeros_beyond_the_edge(patch_size: int) -> None:
-    image = images(11, 9)
-    assert torch.equal(grid_patches(image, patch_size), in_patches(image, patch_size))
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])

@@ -180,13 +180,6 @@ def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
     return 2 * (lr_up - resized(resized(lr_up, (lr.shape[-2], lr.shape[-1])), size))
 
 
-def grid_patches(image: Tensor, patch_size: int) -> Tensor:
-    """The patches that tile an image: (B,3,H,W) → (B,D,ceil(H/P),ceil(W/P)), zero beyond the edge."""
-    height, width = image.shape[-2:]
-    padded = F.pad(image, (0, -width % patch_size, 0, -height % patch_size))
-    return F.pixel_unshuffle(padded, patch_size)
-
-
 def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
     """The patches of `lr_residual` in one contiguous window of whole patches for each image of a batch.
 

@@ -58,11 +58,11 @@ class Throughput(Callback):
         rate = self.flops * self.batches / seconds
         assert self.peak is not None
         speeds = {
-            "samples_per_s": self.samples / seconds,
-            "tflops": rate / 1e12,
-            "of_peak": rate / (self.peak * trainer.world_size),
+            "speed/samples_per_s": self.samples / seconds,
+            "speed/tflops": rate / 1e12,
+            "speed/of_peak": rate / (self.peak * trainer.world_size),
         }
-        pl_module.log_dict({f"speed/{name}": value for name, value in speeds.items()})
+        pl_module.log_dict(speeds)
         self._restart()
 
     def on_exception(self, *_: Any) -> None:
