@@ -54,16 +54,13 @@ class Graph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, lr: Tensor, size: Tensor, temperature: Tensor, z: Tensor) -> Tensor:
-        """Super-resolve; as in `LINF.sample`, a patch beyond ±`EXPLODED` is replaced by its mean.
+        """Super-resolve to (B,3,H,W), not clamped; as in `LINF.sample`, a patch beyond ±`EXPLODED` becomes its mean.
 
         Args:
             lr: (B,3,h,w) in [0, 1].
             size: (2,) int64, the output's H and W.
             temperature: (), τ ≥ 0, which multiplies z.
             z: (B,gh,gw,D) latents, gh = ceil(H/P), gw = ceil(W/P).
-
-        Returns:
-            (B,3,H,W), not clamped.
         """
         height, width = size.tolist()
         torch._check(height >= 1)

@@ -52,10 +52,8 @@ def from_published(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
 
 
 def published_prior(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    """Convert a published prior, ``{"prior_model": {"name", "args", "sd"}, …}``.
-
-    Returns:
-        The arguments of `UNet` beside its ``name``, and its state dict.
+    """Convert a published prior, ``{"prior_model": {"name", "args", "sd"}, …}``, to arguments of `UNet` beside its
+    ``name``, and its state dict.
 
     Raises:
         UsageError: it is another network than `UNet`.

@@ -60,10 +60,8 @@ def header_size(path: Path) -> tuple[int, int] | None:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as a viewer shows it: upright, in 8 bits, composited over white, its first frame.
-
-    Returns:
-        (H, W, 3) uint8 RGB. Values of 16 bits are scaled to 8.
+    """Read an image as a viewer shows it, (H, W, 3) uint8 RGB: upright, scaled to 8 bits, composited over white, its
+    first frame.
 
     Raises:
         UsageError: the file is missing, truncated, too large to be trusted, or no image; with its path.

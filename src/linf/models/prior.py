@@ -132,16 +132,13 @@ class UNet(nn.Module):
         return 32 * self.config["width"] + 36 * self.patch_size**2
 
     def forward(self, z_lr: Tensor, lr: Tensor, coord: Tensor | None = None) -> Tensor:
-        """ẑ on the grid of ``z_lr``.
+        """ẑ on the grid of ``z_lr``: (B,D,gh,gw).
 
         Args:
             z_lr: (B,D,gh,gw), of any size from 1×1.
             lr: (B,3,h,w) in [-1, 1], of any size from 1×1.
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1], at which LR features are taken; by default they are
                 resized to the grid, which for a grid that covers the image in whole patches is the same.
-
-        Returns:
-            (B,D,gh,gw).
         """
         if self.training and z_lr.shape[0] * math.prod(max(n >> self.depth, 1) for n in z_lr.shape[-2:]) == 1:
             raise ValueError(
@@ -181,16 +178,13 @@ def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
-    """The patches of `lr_residual` in one contiguous window of whole patches for each image of a batch.
+    """The patches of `lr_residual`, (B,D,gh,gw), in one contiguous window of whole patches for each image of a batch.
 
     Args:
         lr: (B,3,h,w) in [0, 1].
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
         cell: (B,2), 2 over the HR size; it may differ from image to image.
         patch_size: P.
-
-    Returns:
-        (B,D,gh,gw).
 
     Raises:
         ValueError: the patches do not lie side by side.

@@ -56,9 +56,8 @@ class LastCheckpoint(StopOnSignal):
         """Handle signals from here on, in place of Lightning, and remove files that a killed run left half written."""
         self._handle_signals()
         self.saved, self.step = time.monotonic(), trainer.global_step
-        self.good = (
-            trainer.ckpt_path is not None and Path(trainer.ckpt_path).absolute() == self.last.absolute()
-        )
+        given = trainer.ckpt_path
+        self.good = given is not None and Path(given).absolute() == self.last.absolute()
         if trainer.is_global_zero:
             for name in ("last", "previous", "best"):
                 clear(self.last.with_name(f"{name}.ckpt"))
