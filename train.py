@@ -17,8 +17,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     from hydra.utils import instantiate
 
     import linf
-    from linf.checkpoints.initial import start_encoder_from, start_from
-    from linf.checkpoints.resume import check_resumable, to_resume
+    from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, to_resume
     from linf.memory import keep_freed_memory
     from linf.runs import launch
 

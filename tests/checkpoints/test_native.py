@@ -17,7 +17,7 @@ import torch
 import linf
 from helpers.paths import REFERENCE
 from helpers.pickles import Malicious
-from linf.checkpoints.resume import check_resumable
+from linf.checkpoints.start import check_resumable
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Normal
+from torch.nn import functional as F
 
 from linf.coordinates import patch_centres
 from linf.images.luma import BENCHMARK_LUMA
@@ -16,7 +17,6 @@ from linf.models.distribution import NOMINAL, Distribution, coverage
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.models.prior import grid_patches
 
 SIZE = (23, 29)  # No multiple of a patch.
 
@@ -102,7 +102,7 @@ def test_latents_and_density_are_those_of_hr_in_whole_patches(lr: Tensor) -> Non
         dim=-1,
     ).expand(2, -1, -1, -1)
     cell = torch.tensor([[2 / SIZE[0], 2 / SIZE[1]]]).expand(2, -1)
-    patches = grid_patches(hr[..., : 3 * whole[0], : 3 * whole[1]], 3)
+    patches = F.pixel_unshuffle(hr[..., : 3 * whole[0], : 3 * whole[1]], 3)
     expected = linf.log_prob(lr, linf.residual(lr, patches, coord, cell), coord, cell)
     torch.testing.assert_close(known.log_prob, expected, rtol=1e-4, atol=1e-3)
     # What has these latents is this image.

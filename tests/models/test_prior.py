@@ -21,9 +21,9 @@ import linf
 from helpers.commands import Command, Compose
 from helpers.paths import REFERENCE
 from linf import cli
-from linf.checkpoints.initial import start_from
 from linf.checkpoints.native import build, load_prior
 from linf.checkpoints.published import published_prior, to_published
+from linf.checkpoints.start import start_from
 from linf.coordinates import patch_centres
 from linf.data.pairs import SRBatch
 from linf.errors import UsageError
@@ -32,7 +32,7 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.models.prior import UNet, grid_patches, lr_residual, window_lr_residual
+from linf.models.prior import UNet, lr_residual, window_lr_residual
 from linf.training import PriorTraining
 
 PARAMETERS = {1: 4_510_871, 3: 4_582_223}
@@ -217,12 +217,6 @@ def test_batch_too_small_for_batch_norm_is_refused() -> None:
 def test_lr_residual_matches_its_definition(lr_size: tuple[int, int], size: tuple[int, int]) -> None:
     lr = images(*lr_size)
     torch.testing.assert_close(lr_residual(lr, size), residual_by_definition(lr, size), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("patch_size", [1, 3, 5])
-def test_patches_go_on_with_zeros_beyond_the_edge(patch_size: int) -> None:
-    image = images(11, 9)
-    assert torch.equal(grid_patches(image, patch_size), in_patches(image, patch_size))
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
@@ -468,7 +462,7 @@ def test_every_weight_of_the_prior_and_none_of_linf_gets_a_gradient(weights: dic
 
 
 def training(model: LINF) -> PriorTraining:
-    return PriorTraining(model, LearnedPrior(0, 1), partial(torch.optim.Adam, lr=1e-2))
+    return PriorTraining(model, loss=LearnedPrior(0, 1), optimizer=partial(torch.optim.Adam, lr=1e-2))
 
 
 def test_only_the_prior_trains() -> None:

@@ -23,7 +23,7 @@ from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import REFERENCE, ROOT
 from helpers.runs import Interrupt, PowerCut, assert_same_end, column, fit, logged, same, state
-from linf.checkpoints.initial import start_from
+from linf.checkpoints.start import start_from
 from linf.data.cache import ImageCache
 from linf.data.pairs import RandomScaleCrops, SRBatch
 from linf.data.sources import bundled

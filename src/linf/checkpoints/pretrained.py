@@ -91,9 +91,8 @@ def weights_folder() -> Path:
 
 
 def weights_file(name: str) -> Path:
-    """The file with the weights of this name.
-
-    A ``.pth`` is as published; a ``.safetensors`` has torchvision's names, ``features.N.weight`` (out, in, 3, 3).
+    """The file with the weights of this name. A ``.pth`` is as published; a ``.safetensors`` has torchvision's names,
+    ``features.N.weight`` (out, in, 3, 3).
 
     Raises:
         UsageError: the name is unknown, or its weights have not been fetched.
@@ -114,17 +113,15 @@ def weights_state(name: str) -> str:
     if not file.is_file():
         return "missing"
     try:
-        return "ready" if _is_intact(file, weights) else "damaged"
+        if weights.convolutions is None:
+            intact = hashlib.sha256(file.read_bytes()).hexdigest() == weights.digest
+        else:
+            with safe_open(file, framework="pt") as opened:
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+                intact = opened.metadata() == fingerprint(tensors, weights)
     except (OSError, SafetensorError):
-        return "damaged"
-
-
-def _is_intact(file: Path, weights: Weights) -> bool:
-    if weights.convolutions is None:
-        return hashlib.sha256(file.read_bytes()).hexdigest() == weights.digest
-    with safe_open(file, framework="pt") as opened:
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        return opened.metadata() == fingerprint(tensors, weights)
+        intact = False
+    return "ready" if intact else "damaged"
 
 
 def fingerprint(tensors: dict[str, Tensor], weights: Weights) -> dict[str, str]:
@@ -137,9 +134,8 @@ def fingerprint(tensors: dict[str, Tensor], weights: Weights) -> dict[str, str]:
 
 
 def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
-    """The weights of the first of some torchvision networks for which a file is found, in torchvision's names.
-
-    The search is in the folder to which torchvision downloads, then in `weights_folder`.
+    """The weights of the first of some torchvision networks for which a file is found, in torchvision's names. The
+    search is in the folder to which torchvision downloads, then in `weights_folder`.
 
     Args:
         networks: torchvision's names, in order of preference.
@@ -162,11 +158,7 @@ def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
 
 
 def read_tensors(file: Path, use: str) -> dict[str, Tensor]:
-    """Read a network's tensors from a ``.pth`` or ``.safetensors`` file.
-
-    Args:
-        file: the file.
-        use: what the weights are for, in the words of an error.
+    """Read a network's tensors from a ``.pth`` or ``.safetensors`` file; an error says what their ``use`` is.
 
     Raises:
         UsageError: there is no such file, or it holds something else.

@@ -16,10 +16,7 @@ from linf.models.linf import LINF
 
 
 def from_published(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    """Convert a published LINF, LINF-patch, LIIF, LTE or prior to config and weights in our names.
-
-    Args:
-        content: what the file holds.
+    """Convert what a file of a published LINF, LINF-patch, LIIF, LTE or prior holds to config and weights in our names.
 
     Raises:
         UsageError: the model, its encoder or a tensor is unknown.
@@ -32,44 +29,31 @@ def from_published(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
     if name not in ("linf", "linf-patch", "liif", "lte"):
         raise UsageError(f"it holds a published {name}, which is none of linf, linf-patch, liif, lte")
     encoder, unused = encoder_from_published(args["encoder_spec"])
+    config = {"encoder": encoder, "conditioner": {"name": "FourierConditioner", "ensemble": "feature"}}
     if name in ("linf", "linf-patch"):
-        config = {
-            "encoder": encoder,
-            "conditioner": {
-                "name": "FourierConditioner",
-                "width": args["hidden_dim"],
-                "depth": args["num_layer"],
-                "ensemble": "feature",
-            },
-            "flow": {
-                "name": "ConditionalFlow",
-                "patch_size": args.get("patch_size", 1),
-                "steps": args["flow_layers"],
-            },
-        }
-        return config, _weights(model["sd"], r"layers\.", unused, steps=args["flow_layers"])
+        steps = args["flow_layers"]
+        config["conditioner"] |= {"width": args["hidden_dim"], "depth": args["num_layer"]}
+        config["flow"] = {"name": "ConditionalFlow", "patch_size": args.get("patch_size", 1), "steps": steps}
+        return config, _weights(model["sd"], r"layers\.", unused, steps)
     hidden = args["imnet_spec"]["args"]["hidden_list"]
     if len(set(hidden)) != 1:
         raise UsageError(f"its MLP has hidden layers of different width, {hidden}")
-    conditioner = {"width": hidden[0], "depth": len(hidden)}
+    config["model"] = {"name": name.upper()}
     if name == "liif":
         if not all(args.get(key, True) for key in ("local_ensemble", "feat_unfold", "cell_decode")):
             raise UsageError("it is a LIIF without local ensemble, feature unfolding or cell decoding")
-        config = {"model": {"name": "LIIF"}, "encoder": encoder, "conditioner": {"name": "LIIFConditioner"}}
+        config["conditioner"] = {"name": "LIIFConditioner"}
     else:
         if args.get("hidden_dim", 256) != hidden[0]:
             raise UsageError(f"its Fourier features are {args['hidden_dim']} wide and its MLP {hidden[0]}")
-        config = {"model": {"name": "LTE"}, "encoder": encoder, "conditioner": {"name": "FourierConditioner"}}
-        conditioner["ensemble"] = "local"
-    config["conditioner"] |= conditioner
+        config["conditioner"]["ensemble"] = "local"
+    config["conditioner"] |= {"width": hidden[0], "depth": len(hidden)}
     return config, _weights(model["sd"], r"imnet\.layers\.", unused)
 
 
 def published_prior(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
-    """Convert a published prior, ``{"prior_model": {"name", "args", "sd"}, …}``.
-
-    Returns:
-        The arguments of `UNet` beside its ``name``, and its state dict.
+    """Convert a published prior, ``{"prior_model": {"name", "args", "sd"}, …}``, to arguments of `UNet` beside its
+    ``name``, and its state dict.
 
     Raises:
         UsageError: it is another network than `UNet`.
@@ -130,12 +114,9 @@ def to_published(model: LINF | Regression) -> dict[str, Any]:
     local = conditioner.get("ensemble") == "local"
     mlp = "imnet.layers." if isinstance(model, Regression) else "layers."
     for key, value in model.conditioner.state_dict().items():
-        if not key.startswith("mlp."):
-            state[key] = value
-        elif isinstance(model, LINF) and key.endswith("weight"):
-            state[mlp + key.removeprefix("mlp.")] = value[:, :, None, None]
-        else:
-            state[mlp + key.removeprefix("mlp.")] = value
+        if isinstance(model, LINF) and re.match(r"mlp\..*weight$", key):
+            value = value[:, :, None, None]
+        state[re.sub(r"^mlp\.", mlp, key)] = value
     args: dict[str, Any] = {"encoder_spec": {"name": name, "args": {"no_upsampling": True, **spec}}}
     if isinstance(model, LINF):
         if local or "prior" in model.config:

@@ -62,14 +62,6 @@ class _Published(NamedTuple):
 
 _EDSR = {"n_resblocks": "blocks", "n_feats": "channels", "res_scale": "residual_scale"}
 _RDN = {"A": {"blocks": 20, "layers": 6, "growth": 32}, "B": {"blocks": 16, "layers": 8, "growth": 64}}
-_SWINIR = {
-    "embed_dim": "channels",
-    "depths": "depths",
-    "num_heads": "heads",
-    "window_size": "window",
-    "mlp_ratio": "mlp_ratio",
-    "drop_path_rate": "drop_path",
-}
 
 PUBLISHED = {
     "edsr-baseline": _Published(
@@ -94,7 +86,14 @@ PUBLISHED = {
             "drop_path": 0.1,
             "out_channels": 64,
         },
-        _SWINIR,
+        {
+            "embed_dim": "channels",
+            "depths": "depths",
+            "num_heads": "heads",
+            "window_size": "window",
+            "mlp_ratio": "mlp_ratio",
+            "drop_path_rate": "drop_path",
+        },
         _attention_tables,
     ),
 }

@@ -34,9 +34,9 @@ def _convert(given: Namespace) -> None:
     import torch
     from safetensors import SafetensorError
 
-    from linf.checkpoints.initial import average_with
     from linf.checkpoints.native import load, save
     from linf.checkpoints.published import to_published
+    from linf.checkpoints.start import average_with
 
     out = given.out
     if out.suffix not in (".safetensors", ".pth"):

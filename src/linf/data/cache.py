@@ -20,10 +20,9 @@ log = logging.getLogger(__name__)
 
 
 class ImageCache:
-    """Images decoded once into a memory-mapped file that all workers and ranks share.
-
-    The first process that needs the file builds it while the others wait; a killed build leaves nothing that is used.
-    A change of any source's path, size or date makes another file.
+    """Images decoded once into a memory-mapped file that all workers and ranks share. The first process that needs the
+    file builds it while the others wait; a killed build leaves nothing that is used. A change of any source's path,
+    size or date makes another file.
 
     Args:
         paths: image files.

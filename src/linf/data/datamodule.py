@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 
 
 class SRDataModule(pl.LightningDataModule):
-    """Random-scale crops for training, whole images at several scales for validation and test.
-
-    The trainer must be made with ``use_distributed_sampler=False``, since the samplers here know the ranks.
+    """Random-scale crops for training, whole images at several scales for validation and test. The trainer must be made
+    with ``use_distributed_sampler=False``, since the samplers here know the ranks.
 
     Args:
         train: images to crop from, or None. Unreadable and too small ones are dropped with a warning each.
@@ -152,10 +151,9 @@ class SRDataModule(pl.LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def _batches_trained(self) -> int:
-        """The number of batches trained on since the run began, over all resumes.
-
-        Of the counters that Lightning restores, only `total.processed` is exact wherever the checkpoint was taken: in
-        mid-epoch, after validation, at an epoch's end, on an exception.
+        """The number of batches trained on since the run began, over all resumes. Of the counters that Lightning
+        restores, only `total.processed` is exact wherever the checkpoint was taken: in mid-epoch, after validation, at
+        an epoch's end, on an exception.
         """
         if self.trainer is None:
             return 0

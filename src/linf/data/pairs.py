@@ -34,10 +34,9 @@ class SRBatch(NamedTuple):
 
 
 class RandomScaleCrops(Dataset[SRBatch]):
-    """HR crops of ``round(crop · s)`` a side, ``s ~ U(scale)``, with their LR by Pillow's bicubic and queries.
-
-    Sample ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever the number
-    of workers and ranks. An image too small for the largest scale is cropped at scales up to the one it allows.
+    """HR crops of ``round(crop · s)`` a side, ``s ~ U(scale)``, with their LR by Pillow's bicubic and queries. Sample
+    ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever the number of
+    workers and ranks. An image too small for the largest scale is cropped at scales up to the one it allows.
 
     Args:
         cache: images, each at least `smallest_crop` a side.
@@ -186,10 +185,9 @@ class ImagePair(NamedTuple):
 
 
 class ScaledImages(Dataset[ImagePair]):
-    """Every image at every scale, all images of the first scale first (METHOD §7).
-
-    The HR image is cropped at the top left to ``round(floor(H/s)·s)`` pixels a side and its LR image made by a bicubic.
-    Where an LR image is given for the scale, the HR image is cropped to ``round(h·s)`` instead, as far as it reaches.
+    """Every image at every scale, all images of the first scale first (METHOD §7). The HR image is cropped at the top
+    left to ``round(floor(H/s)·s)`` pixels a side and its LR image made by a bicubic. Where an LR image is given for the
+    scale, the HR image is cropped to ``round(h·s)`` instead, as far as it reaches.
 
     Args:
         hr: HR images.

@@ -1,6 +1,5 @@
 """Data box of the figure: the order in which training sees its samples, on any number of ranks, through any resume."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,12 +14,11 @@ INITIAL_EPOCH = 2**32
 
 
 class EpochSampler(Sampler[int]):
-    """An endless sequence of global batches, of which each rank takes its slice.
-
-    Batch ``t`` of a training run, with ``e, b = divmod(t, batches)``, is the ``b``-th piece of the permutation of
-    ``range(length)`` that ``(seed, e)`` decides; the incomplete piece at its end is dropped. Every iteration starts at
-    the batch ``position()``, so a resumed run goes on with the very next batch. For a given global batch, the ranks
-    together see the same samples at each step, whatever their number.
+    """An endless sequence of global batches, of which each rank takes its slice. Batch ``t`` of a training run, with
+    ``e, b = divmod(t, batches)``, is the ``b``-th piece of the permutation of ``range(length)`` that ``(seed, e)``
+    decides; the incomplete piece at its end is dropped. Every iteration starts at the batch ``position()``, so a
+    resumed run goes on with the very next batch. For a given global batch, the ranks together see the same samples at
+    each step, whatever their number.
 
     Args:
         length: the number of samples in an epoch.
@@ -64,27 +62,22 @@ class EpochSampler(Sampler[int]):
         return self.batches * (self.mine.stop - self.mine.start)
 
     def __iter__(self) -> Iterator[int]:
-        return itertools.islice(self._samples_from(self.position()), len(self))
+        return self._samples_from(*divmod(self.position(), self.batches))
 
-    def _samples_from(self, batch: int) -> Iterator[int]:
-        first_epoch, first = divmod(batch, self.batches)
-        for epoch in itertools.count(first_epoch):
+    def _samples_from(self, first_epoch: int, first: int) -> Iterator[int]:
+        for epoch, part in ((first_epoch, slice(first, None)), (first_epoch + 1, slice(first))):
             order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
             pieces = order[: self.batches * self.global_batch].reshape(self.batches, self.global_batch)
-            for index in pieces[first:, self.mine].ravel().tolist():
+            for index in pieces[part, self.mine].ravel().tolist():
                 yield epoch * self.length + index
-            first = 0
 
 
 class ResumableLoader(DataLoader[SRBatch]):
-    """A loader that Lightning takes for resumable, since `EpochSampler` asks the trainer for its position.
-
-    Lightning warns of a resume in mid-epoch unless the loader has a state to save.
+    """A loader that Lightning takes for resumable, since `EpochSampler` asks the trainer for its position. Lightning
+    warns of a resume in mid-epoch unless the loader has a state to save.
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return no state: the trainer's progress is all there is."""
         return {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load nothing."""
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...

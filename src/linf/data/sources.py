@@ -56,11 +56,8 @@ def bundled(split: Literal["train", "heldout"]) -> ImageSet:
 
 
 def image_folder(root: str | Path, name: str | None = None) -> ImageSet:
-    """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, at any depth, sorted by path.
-
-    Args:
-        root: the folder.
-        name: the dataset's name, by default the folder's.
+    """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, at any depth, sorted by path; named as the folder if not
+    by ``name``.
 
     Raises:
         UsageError: there is no such folder, or no image in it.
@@ -111,12 +108,10 @@ def df2k(root: str | Path) -> ImageSet:
 
 
 def benchmark(root: str | Path, name: str) -> ImageSet:
-    """One of the benchmarks, such as Set5, Set14, B100, Urban100 or Manga109.
-
-    HR images are looked for in ``root/name/HR``, ``root/name/GTmod12``, ``root/name/original`` and ``root/name``
-    itself (or the same under ``root/benchmark``), LR images of ×2 in ``root/name/LR_bicubic/X2``,
-    ``root/name/LRbicx2``, ``root/name_LR_bicubic/X2`` and ``root/name_LR_matlab/X2``, under the name of the HR image
-    with or without ``x2``.
+    """One of the benchmarks, such as Set5, Set14, B100, Urban100 or Manga109. HR images are looked for in
+    ``root/name/HR``, ``root/name/GTmod12``, ``root/name/original`` and ``root/name`` itself (or the same under
+    ``root/benchmark``), LR images of ×2 in ``root/name/LR_bicubic/X2``, ``root/name/LRbicx2``,
+    ``root/name_LR_bicubic/X2`` and ``root/name_LR_matlab/X2``, under the name of the HR image with or without ``x2``.
 
     Raises:
         UsageError: there are no HR images, or LR and HR images do not match one to one.

@@ -20,7 +20,6 @@ READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 """Suffixes, in lower case, of the files that count as images where a folder is searched."""
 
-INTEROPERABILITY = 0xA005
 EXIF, GPS = 0x8769, 0x8825
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 """EXIF tags that describe the image rather than its file: description, make, model, software, date, artist, host,
@@ -61,10 +60,8 @@ def header_size(path: Path) -> tuple[int, int] | None:
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read an image as a viewer shows it: upright, in 8 bits, composited over white, its first frame.
-
-    Returns:
-        (H, W, 3) uint8 RGB. Values of 16 bits are scaled to 8.
+    """Read an image as a viewer shows it, (H, W, 3) uint8 RGB: upright, scaled to 8 bits, composited over white, its
+    first frame.
 
     Raises:
         UsageError: the file is missing, truncated, too large to be trusted, or no image; with its path.
@@ -132,7 +129,9 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     # An MPO holds a photograph and its previews.
     if file.format != "MPO" and getattr(file, "is_animated", False):
         notes.append("only the first of its frames or pages is taken")
-    raw = _raw_mode(file)
+    tile = getattr(file, "tile", None)
+    args = tile[0][3] if tile else ""
+    raw = str(args[0] if isinstance(args, tuple) and args else args)  # The layout of the pixels in the file.
     if file.format != "TIFF":  # Loading drops a TIFF's tags; in other formats EXIF may follow the pixels.
         file.load()
     exif = _descriptive_exif(file, notes)
@@ -154,13 +153,6 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     return Photo(pixels, alpha, exif, profile, notes)
 
 
-def _raw_mode(file: Image.Image) -> str:
-    """The layout of the pixels in the file, by Pillow's name for it."""
-    tile = getattr(file, "tile", None)
-    args = tile[0][3] if tile else ""
-    return str(args[0] if isinstance(args, tuple) and args else args)
-
-
 def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:
     """The part of EXIF that still holds for an enlarged image, None if there is none."""
     try:
@@ -169,8 +161,8 @@ def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:
             if tag in found:
                 kept[tag] = found[tag]
         for tag in (EXIF, GPS):
-            # The interoperability tag is an offset within the old file.
-            if inner := {key: value for key, value in found.get_ifd(tag).items() if key != INTEROPERABILITY}:
+            # The interoperability tag, 0xA005, is an offset within the old file.
+            if inner := {key: value for key, value in found.get_ifd(tag).items() if key != 0xA005}:
                 kept[tag] = inner
         kept.tobytes()
     except Exception:  # Damaged EXIF raises anything, as pixels do.
@@ -192,26 +184,22 @@ def _turn_upright(file: Image.Image) -> None:
 
 
 def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarray:
-    """(h,w,2–4) uint16 of a colour image, or of a grey one with alpha, of which Pillow keeps the high bytes only.
-
-    A second reading with the other byte order takes the low bytes for the high ones.
+    """(h,w,2–4) uint16 of a colour image, or of a grey one with alpha, of which Pillow keeps the high bytes only. A
+    second reading with the other byte order takes the low bytes for the high ones.
     """
     grey = raw.startswith("LA")
     big = raw.endswith("B") or (raw.endswith("N") and sys.byteorder == "big")
     with _open(source) as again:
-        _read_as(again, "RGBA" if grey else raw[:-1] + ("L" if big else "B"))
+        assert isinstance(again, ImageFile.ImageFile)
+        other = "RGBA" if grey else raw[:-1] + ("L" if big else "B")
+        again.tile = [
+            tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other)
+            for tile in again.tile
+        ]
         _turn_upright(again)
         if grey:
             return np.array(again).view(">u2").astype(np.uint16)
         return (np.array(file, np.uint16) << 8) + np.asarray(again)
-
-
-def _read_as(file: Image.Image, raw: str) -> None:
-    assert isinstance(file, ImageFile.ImageFile)
-    file.tile = [
-        tile._replace(args=(raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw)
-        for tile in file.tile
-    ]
 
 
 def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:

@@ -11,11 +11,10 @@ from linf.errors import UsageError
 
 
 def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None) -> Tensor:
-    """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased when it shrinks.
-
-    The border is mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded after each
-    axis, as MATLAB does with an image that was not converted first. No library has it: torch's
-    antialiased bicubic differs at the border, kornia's everywhere.
+    """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased when it shrinks. The border is
+    mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded after each axis, as MATLAB
+    does with an image that was not converted first. No library has it: torch's antialiased bicubic differs at the
+    border, kornia's everywhere.
 
     Args:
         image: (..., H, W), float32 or float64 of any range, or uint8.
@@ -71,9 +70,8 @@ def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
 
 
 def product_dtype(image: Tensor) -> torch.dtype:
-    """The dtype in which a matrix product of images is exact to float32 at least.
-
-    It is double where `torch.set_float32_matmul_precision` trades digits of float32 for speed.
+    """The dtype in which a matrix product of images is exact to float32 at least. It is double where
+    `torch.set_float32_matmul_precision` trades digits of float32 for speed.
     """
     exact = torch.get_float32_matmul_precision() == "highest"
     return torch.promote_types(image.dtype, torch.float32 if exact else torch.float64)
@@ -85,17 +83,12 @@ def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:
     centre = (torch.arange(n_out, dtype=torch.float64) + 0.5) / scale - 0.5
     first = torch.floor(centre - 2 / shrink)
     index = first + torch.arange(math.ceil(4 / shrink) + 2)[:, None]
-    weight = _cubic((centre - index) * shrink)
+    x = ((centre - index) * shrink).abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1  # Keys's cubic kernel with a = -0.5.
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weight = torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
     index = torch.remainder(index.long(), 2 * n_in)
     return torch.minimum(index, 2 * n_in - 1 - index), weight / weight.sum(0)
-
-
-def _cubic(x: Tensor) -> Tensor:
-    """Keys's cubic kernel with a = -0.5."""
-    x = x.abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
 
 
 def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -104,14 +97,5 @@ def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pillow's antialiased bicubic, which makes the LR images of training.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: (H', W').
-
-    Returns:
-        (H', W', 3) uint8.
-    """
-    height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+    """Pillow's antialiased bicubic, which makes the LR images of training: (H, W, 3) uint8 → (H', W', 3) uint8."""
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))

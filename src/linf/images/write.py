@@ -28,7 +28,7 @@ FORMAT_BY_SUFFIX = {
 LONGEST = {"png": 2**31 - 1, "jpg": 65500, "webp": 16383, "tiff": 2**31 - 1}
 """The largest height and width that a format, or Pillow's encoder of it, can hold."""
 
-SOFTWARE, PIXEL_WIDTH, PIXEL_HEIGHT = 0x0131, 0xA002, 0xA003
+SOFTWARE = 0x0131
 
 
 def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -57,7 +57,6 @@ def conversion_notes(image: Photo, form: str) -> list[str]:
 
 
 def _has_more_exif(image: Photo) -> bool:
-    """Whether there is EXIF beyond the description."""
     return image.exif is not None and (EXIF in image.exif or GPS in image.exif)
 
 
@@ -98,7 +97,13 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     pixels, alpha = image.pixels, image.alpha
     if form in ("jpg", "webp") and image.peak > 255:
         pixels, alpha = eight_bits(pixels), None if alpha is None else eight_bits(alpha)
-    exif = _sized(image.exif, pixels.shape[1], pixels.shape[0])
+    exif = None
+    if image.exif is not None:
+        inner = image.exif.get(EXIF) or {}
+        for tag, n in ((0xA002, pixels.shape[1]), (0xA003, pixels.shape[0])):  # Width and height.
+            if tag in inner:
+                inner[tag] = n
+        exif = image.exif.tobytes()
     if pixels.dtype == np.uint16 and form == "png":
         return _write_deep_png(out, pixels, alpha, exif, image.profile)
     if pixels.dtype == np.uint16 and (pixels.shape[2] == 3 or alpha is not None):
@@ -120,16 +125,6 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     known = {name: content for name, content in metadata.items() if content is not None}
     encoded.save(out, FORMATS[form], **by_format[form], **known)
     return None
-
-
-def _sized(exif: Image.Exif | None, width: int, height: int) -> bytes | None:
-    """EXIF with the size of the enlarged image."""
-    if exif is None:
-        return None
-    inner = exif.get(EXIF)
-    if inner is not None:
-        inner.update({tag: n for tag, n in ((PIXEL_WIDTH, width), (PIXEL_HEIGHT, height)) if tag in inner})
-    return exif.tobytes()
 
 
 def _write_deep_png(

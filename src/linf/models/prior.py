@@ -4,7 +4,9 @@ Tsao et al., *Boosting Flow-based Generative Super-Resolution Models via Learned
 Modules keep the names of the published code, so that its weights load by name.
 """
 
+import itertools
 import math
+from collections import OrderedDict
 
 import torch
 import torch.distributed as dist
@@ -12,33 +14,20 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
+from linf.models.encoders.encoder import DenseBlock
 from linf.models.flow import check_patch_size
 
-SLOPE = 0.2
-"""Of every LeakyReLU."""
 
-
-class DenseBlock(nn.Module):
-    """Five densely connected convolutions (ESRGAN's block, arXiv 1809.00219, without its residual)."""
-
-    def __init__(self, in_channels: int, growth: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2, self.conv3, self.conv4, self.conv5 = (
-            nn.Conv2d(in_channels + i * growth, growth, 3, padding=1) for i in range(5)
-        )
-        for conv in self.children():
-            assert isinstance(conv, nn.Conv2d)
-            nn.init.kaiming_normal_(conv.weight)
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
-            with torch.no_grad():
-                conv.weight *= 0.1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,growth,h,w)."""
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = torch.cat((x, F.leaky_relu(conv(x), SLOPE)), dim=1)
-        return self.conv5(x)
+@torch.no_grad()
+def _dense_block(in_channels: int, growth: int) -> DenseBlock:
+    """(B,in_channels,h,w) → (B,growth,h,w), with small weights at first."""
+    block = DenseBlock(in_channels, growth, growth)
+    for name, parameter in block.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        else:
+            nn.init.kaiming_normal_(parameter).mul_(0.1)
+    return block
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -65,43 +54,18 @@ class BatchNorm(nn.BatchNorm2d):
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
-class DoubleConv(nn.Module):
-    """Convolution, batch norm and LeakyReLU, twice."""
-
-    def __init__(self, in_channels: int, between: int, out_channels: int) -> None:
-        super().__init__()
-        self.double_conv = nn.Sequential(
-            nn.Conv2d(in_channels, between, 3, padding=1, bias=False),
-            BatchNorm(between),
-            nn.LeakyReLU(SLOPE, inplace=True),
-            nn.Conv2d(between, out_channels, 3, padding=1, bias=False),
-            BatchNorm(out_channels),
-            nn.LeakyReLU(SLOPE, inplace=True),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,out_channels,h,w)."""
-        return self.double_conv(x)
+def _named(name: str, module: nn.Module) -> nn.Sequential:
+    """A module one level down, as its published name has it."""
+    return nn.Sequential(OrderedDict({name: module}))
 
 
-class Halve(nn.Module):
-    """Maximum of 2×2, an odd last row or column left out; a side of 1, where the published code fails, stays 1."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,max(h // 2, 1),max(w // 2, 1))."""
-        return F.max_pool2d(x, [min(2, n) for n in x.shape[-2:]])
-
-
-class Down(nn.Module):
-    """Half the size, then two convolutions."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.maxpool_conv = nn.Sequential(Halve(), DoubleConv(in_channels, out_channels, out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,out_channels,h/2,w/2)."""
-        return self.maxpool_conv(x)
+def _double_conv(in_channels: int, between: int, out_channels: int) -> nn.Sequential:
+    """Convolution, batch norm and LeakyReLU, twice: (B,in_channels,h,w) → (B,out_channels,h,w)."""
+    layers: list[nn.Module] = []
+    for before, after in ((in_channels, between), (between, out_channels)):
+        conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        layers += [conv, BatchNorm(after), nn.LeakyReLU(0.2, inplace=True)]
+    return _named("double_conv", nn.Sequential(*layers))
 
 
 class Up(nn.Module):
@@ -109,7 +73,7 @@ class Up(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = DoubleConv(in_channels, in_channels // 2, out_channels)
+        self.conv = _double_conv(in_channels, in_channels // 2, out_channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B,·,h/2,w/2) and (B,·,h,w) → (B,out_channels,h,w)."""
@@ -118,18 +82,6 @@ class Up(nn.Module):
         # Below zero, where a side of 1 was not halved, it crops.
         x = F.pad(x, [dx // 2, dx - dx // 2, dy // 2, dy - dy // 2])
         return self.conv(torch.cat((skip, x), dim=1))
-
-
-class PointwiseConv(nn.Module):
-    """1×1 convolution, one module deep as its published name wants it."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,in_channels,h,w) → (B,out_channels,h,w)."""
-        return self.conv(x)
 
 
 class UNet(nn.Module):
@@ -155,20 +107,23 @@ class UNet(nn.Module):
             raise ValueError(f"prior depth {depth} is below 1; the paper uses 3")
         self.config = {"patch_size": patch_size, "width": width, "depth": depth}
         self.patch_size, self.depth, dim = patch_size, depth, 3 * patch_size**2
-        self.input_proj = DenseBlock(dim, width // 2)
+        self.input_proj = _dense_block(dim, width // 2)
         self.lr_proj = nn.Sequential(
             nn.Conv2d(3, dim, 3, stride=3, padding=1),
-            nn.LeakyReLU(SLOPE, inplace=True),
-            DenseBlock(dim, width // 2),
+            nn.LeakyReLU(0.2, inplace=True),
+            _dense_block(dim, width // 2),
         )
-        self.inc = DoubleConv(width, width, width)
+        self.inc = _double_conv(width, width, width)
         # The deepest stage does not widen, for its output joins a skip connection as wide as itself.
         widths = [width * 2 ** min(i, depth - 1) for i in range(depth + 1)]
-        self.down_layers = nn.ModuleList(Down(widths[i], widths[i + 1]) for i in range(depth))
+        self.down_layers = nn.ModuleList(
+            _named("maxpool_conv", _named("1", _double_conv(before, after, after)))
+            for before, after in itertools.pairwise(widths)
+        )
         self.up_layers = nn.ModuleList(
             Up(2 * widths[i], widths[max(i - 1, 0)]) for i in reversed(range(depth))
         )
-        self.outc = PointwiseConv(width, dim)
+        self.outc = _named("conv", nn.Conv2d(width, dim, 1))
 
     @property
     def bytes_per_patch(self) -> int:
@@ -177,16 +132,13 @@ class UNet(nn.Module):
         return 32 * self.config["width"] + 36 * self.patch_size**2
 
     def forward(self, z_lr: Tensor, lr: Tensor, coord: Tensor | None = None) -> Tensor:
-        """ẑ on the grid of ``z_lr``.
+        """ẑ on the grid of ``z_lr``: (B,D,gh,gw).
 
         Args:
             z_lr: (B,D,gh,gw), of any size from 1×1.
             lr: (B,3,h,w) in [-1, 1], of any size from 1×1.
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1], at which LR features are taken; by default they are
                 resized to the grid, which for a grid that covers the image in whole patches is the same.
-
-        Returns:
-            (B,D,gh,gw).
         """
         if self.training and z_lr.shape[0] * math.prod(max(n >> self.depth, 1) for n in z_lr.shape[-2:]) == 1:
             raise ValueError(
@@ -205,21 +157,17 @@ class UNet(nn.Module):
         skips = []
         for down in self.down_layers:
             skips.append(x)
-            x = down(x)
+            # An odd last row or column is left out; a side of 1, where the published code fails, stays 1.
+            x = down(F.max_pool2d(x, [min(2, n) for n in x.shape[-2:]]))
         for up in self.up_layers:
             x = up(x, skips.pop())
         return self.outc(x)
 
 
 def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """What enlarging, reducing and enlarging again takes from the enlarged LR image.
+    """What enlarging, reducing and enlarging again takes from the enlarged LR image, ``up(lr) − up(down(up(lr)))``.
 
-    Args:
-        lr: (B,3,h,w) in [0, 1].
-        size: (H, W).
-
-    Returns:
-        ``up(lr) − up(down(up(lr)))``, (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
+    (B,3,h,w) in [0, 1] → (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
     """
 
     def resized(image: Tensor, to: tuple[int, int]) -> Tensor:
@@ -229,24 +177,14 @@ def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
     return 2 * (lr_up - resized(resized(lr_up, (lr.shape[-2], lr.shape[-1])), size))
 
 
-def grid_patches(image: Tensor, patch_size: int) -> Tensor:
-    """The patches that tile an image: (B,3,H,W) → (B,D,ceil(H/P),ceil(W/P)), zero beyond the edge."""
-    height, width = image.shape[-2:]
-    padded = F.pad(image, (0, -width % patch_size, 0, -height % patch_size))
-    return F.pixel_unshuffle(padded, patch_size)
-
-
 def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
-    """The patches of `lr_residual` in one contiguous window of whole patches for each image of a batch.
+    """The patches of `lr_residual`, (B,D,gh,gw), in one contiguous window of whole patches for each image of a batch.
 
     Args:
         lr: (B,3,h,w) in [0, 1].
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
         cell: (B,2), 2 over the HR size; it may differ from image to image.
         patch_size: P.
-
-    Returns:
-        (B,D,gh,gw).
 
     Raises:
         ValueError: the patches do not lie side by side.

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +16,21 @@ log = logging.getLogger(__name__)
 
 
 class Wandb(WandbLogger):
-    """Lightning's W&B logger with one W&B run per run folder.
-
-    A run that is restarted in its folder continues the same W&B run, and the W&B run ends with the training. If W&B
-    fails, the logger warns once and stays silent from then on; the training and its other loggers go on. Only the
-    first rank logs.
+    """Lightning's W&B logger with one W&B run per run folder. A run that is restarted in its folder continues the same
+    W&B run, and the W&B run ends with the training. If W&B fails, the logger warns once and stays silent from then on;
+    the training and its other loggers go on. Only the first rank logs.
 
     Args:
         save_dir: Folder of the run; the id of the W&B run is kept in ``wandb/id`` there.
         project: W&B project.
-        name: Name of the run.
-        group: Group that W&B shows the run in.
-        entity: W&B user or team; None means the default of the account.
-        tags: Tags of the run.
-        offline: Whether to write to the folder only, for a later ``wandb sync``.
+        settings: Those of `WandbLogger` and of ``wandb.init``: ``name``, ``group``, ``entity`` (a user or team) and
+            ``tags`` of the run, and ``offline`` to write to the folder only, for a later ``wandb sync``.
     """
 
-    def __init__(
-        self,
-        save_dir: str,
-        project: str = "linf",
-        name: str | None = None,
-        group: str | None = None,
-        entity: str | None = None,
-        tags: Sequence[str] | None = None,
-        offline: bool = False,
-    ) -> None:
+    def __init__(self, save_dir: str, project: str = "linf", **settings: Any) -> None:
         self.id_file = Path(save_dir) / "wandb" / "id"
         run_id = self.id_file.read_text() if self.id_file.is_file() else uuid.uuid4().hex[:8]
-        super().__init__(
-            name,
-            save_dir,
-            id=run_id,
-            offline=offline,
-            project=project,
-            group=group,
-            entity=entity,
-            tags=tags,
-        )
+        super().__init__(save_dir=save_dir, id=run_id, project=project, **settings)
 
     @property
     @rank_zero_experiment
@@ -65,24 +42,19 @@ class Wandb(WandbLogger):
         try:
             return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except Exception as error:
-            if type(error).__name__ == "UsageError":  # There is no account, which the user can fix.
-                raise
             self._disable(error)
         return self._experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Log the config."""
         self._try(super().log_hyperparams, params)
 
     @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Log scalars."""
         self._try(super().log_metrics, metrics, step)
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Log images."""
         self._try(super().log_image, key, images, step, **kwargs)
 
     @rank_zero_only
@@ -97,11 +69,11 @@ class Wandb(WandbLogger):
         try:
             call(*args, **kwargs)
         except Exception as error:
-            if type(error).__name__ == "UsageError":
-                raise
             self._disable(error)
 
     def _disable(self, error: Exception) -> None:
+        if type(error).__name__ == "UsageError":  # There is no account, which the user can fix.
+            raise error
         if isinstance(
             self._experiment, DummyExperiment
         ):  # The failure is known, and this error is the dummy's.

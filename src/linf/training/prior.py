@@ -1,27 +1,21 @@
 """The LightningModule that trains the learned prior."""
 
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.errors import UsageError
 from linf.models.linf import LINF
 from linf.training.stage1 import Training
-from linf.training.stage2 import record_perceptual
 
 
 class PriorTraining(Training):
-    """Trains the learned prior: a U-Net learns to predict the latents of a frozen LINF (METHOD §9).
-
-    The weights of the LINF do not change by a single bit.
+    """Trains the learned prior: a U-Net learns to predict the latents of a frozen LINF (METHOD §9). The weights of the
+    LINF do not change by a single bit.
 
     Args:
         model: Trained LINF with a prior.
-        loss: See `Training`, also for scheduler_interval and val_scales.
-        optimizer: Called with the prior's parameters.
-        scheduler: Called with the optimizer.
+        training: See `Training`; the optimizer is called with the prior's parameters.
 
     Raises:
         UsageError: If the model has no prior, or, when the training starts, if the LINF is untrained.
@@ -29,31 +23,14 @@ class PriorTraining(Training):
 
     model: LINF
 
-    def __init__(
-        self,
-        model: LINF,
-        loss: Callable[..., dict[str, Tensor]],
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
-        *,
-        scheduler_interval: str = "epoch",
-        val_scales: Sequence[float] = (2, 3, 4),
-    ) -> None:
+    def __init__(self, model: LINF, **training: Any) -> None:
         if model.prior is None:
             raise UsageError(
                 f"{type(model).__name__} has no prior to train: give a LINF that has model.prior"
             )
         model.requires_grad_(False)
         model.prior.requires_grad_(True)
-        super().__init__(
-            model,
-            loss,
-            optimizer,
-            scheduler,
-            scheduler_interval=scheduler_interval,
-            val_scales=val_scales,
-            whitening_batches=0,
-        )
+        super().__init__(model, whitening_batches=0, **training)
         self.train()
 
     def train(self, mode: bool = True) -> "PriorTraining":
@@ -67,8 +44,7 @@ class PriorTraining(Training):
         """Check that the LINF is trained, and record the network of the perceptual loss."""
         if not self.model.flow.initialised:
             raise UsageError("the prior needs a trained LINF: give its checkpoint as init_from=…")
-        if getattr(self.loss, "perceptual", None) is not None:
-            record_perceptual(self.loss.perceptual, self.trainer)  # type: ignore[attr-defined]
+        self.record_perceptual()
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.model.sample_prior(lr, size)

@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
 
 from linf.data.pairs import ImagePair, SRBatch
 from linf.errors import UsageError
@@ -53,13 +54,21 @@ class Training(pl.LightningModule):
         self.whitening_batches = whitening_batches
         self.parts: dict[str, Tensor] = {}
         # A module's name cannot hold the dot of ×3.3.
-        self.val_psnr = nn.ModuleDict({_scale_key(s): PSNR(luma=True) for s in val_scales})
+        psnr: dict[str, Metric | MetricCollection] = {_scale_key(s): PSNR(luma=True) for s in val_scales}
+        self.val_psnr = MetricCollection(psnr, compute_groups=False)
 
     def on_fit_start(self) -> None:
         """Initialise an untrained flow from the data; restored weights stay as they are."""
         if self.whitening_batches and isinstance(self.model, LINF):
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
             self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
+
+    def record_perceptual(self) -> None:
+        """Log the network and the weights of the perceptual loss, if there is one, with the hyperparameters."""
+        if (perceptual := getattr(self.loss, "perceptual", None)) is not None:
+            network = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
+            for logger in self.loggers:
+                logger.log_hyperparams({"perceptual": network})
 
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, and log each of its parts under ``train/``."""
@@ -74,29 +83,20 @@ class Training(pl.LightningModule):
         """Measure PSNR on Y at τ = 0, as `Evaluation` does."""
         sr = self._predict(image.lr, (image.hr.shape[-2], image.hr.shape[-1]))
         border = math.ceil(image.scale)  # As in the benchmark protocol.
-        self._psnr_at(_scale_key(image.scale)).update(sr, image.hr, image.lr, border)
+        self.val_psnr[_scale_key(image.scale)].update(sr, image.hr, image.lr, border)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return the image that validation measures."""
         return self.model.sample(lr, size)
 
     def on_validation_epoch_end(self) -> None:
         """Log PSNR for each scale as ``val/psnr_x…``, and their mean as ``val/psnr``."""
-        values = {}
-        for key in self.val_psnr:
-            metric = self._psnr_at(key)
-            values[f"val/psnr_{key.replace('_', '.')}"] = metric.compute()
-            metric.reset()
+        found = self.val_psnr.compute()
+        self.val_psnr.reset()
+        values = {f"val/psnr_{key.replace('_', '.')}": value for key, value in found.items()}
         self.log_dict(values)
         self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
 
-    def _psnr_at(self, key: str) -> PSNR:
-        metric = self.val_psnr[key]
-        assert isinstance(metric, PSNR)
-        return metric
-
     def configure_optimizers(self) -> Any:
-        """Build the optimizer and the scheduler."""
         optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
         if self.scheduler is None:
             return optimizer

@@ -1,20 +1,18 @@
 """The LightningModule of stage 2: one or several optimizer steps per batch."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.data.pairs import SRBatch
 from linf.errors import UsageError
 from linf.losses.flow import Finetune, latents
-from linf.losses.perceptual import Perceptual
 from linf.models.linf import LINF
 from linf.training.stage1 import Training
 
@@ -22,19 +20,18 @@ log = logging.getLogger(__name__)
 
 
 class Finetuning(Training):
-    """Stage 2: takes one optimizer step per batch for each group of the loss's parts (METHOD §6).
-
-    ``[[nll], [l1, perceptual]]`` is the published pair of steps: the first on the likelihood, the second on the rest,
-    with the weights after the first. ``[[nll, l1, perceptual]]`` is the joint step. All steps of a batch share
-    gradient accumulation, clipping, precision and the reduction over ranks; the trainer's counters, the scheduler and
-    the callbacks see them as one step.
+    """Stage 2: takes one optimizer step per batch for each group of the loss's parts (METHOD §6). ``[[nll], [l1,
+    perceptual]]`` is the published pair of steps: the first on the likelihood, the second on the rest, with the weights
+    after the first. ``[[nll, l1, perceptual]]`` is the joint step. All steps of a batch share gradient accumulation,
+    clipping, precision and the reduction over ranks; the trainer's counters, the scheduler and the callbacks see them
+    as one step.
 
     Args:
         model: Model with a flow, from stage 1.
         loss: Loss whose parts the steps name.
-        optimizer: See `Training`, also for scheduler, scheduler_interval, val_scales and whitening_batches.
         steps: Groups of part names. Each part with a weight is in exactly one group; parts without one are skipped.
         seed: Seed of the latents; every sample of the run has latents of its own.
+        training: See `Training`; whitening_batches is 0 by default.
 
     Raises:
         UsageError: If the steps do not name each weighted part once, or, when the training starts, if the perceptual
@@ -48,24 +45,12 @@ class Finetuning(Training):
         self,
         model: LINF,
         loss: Finetune,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
         *,
         steps: Sequence[Sequence[str]] = (("nll",), ("l1", "perceptual")),
         seed: int = 0,
-        scheduler_interval: str = "epoch",
-        val_scales: Sequence[float] = (2, 3, 4),
-        whitening_batches: int = 0,
+        **training: Any,
     ) -> None:
-        super().__init__(
-            model,
-            loss,
-            optimizer,
-            scheduler,
-            scheduler_interval=scheduler_interval,
-            val_scales=val_scales,
-            whitening_batches=whitening_batches,
-        )
+        super().__init__(model, loss, **{"whitening_batches": 0, **training})
         weighted = {name for name, weight in loss.weights.items() if weight}
         named = [name for step in steps for name in step]
         if len(set(named)) < len(named) or not weighted <= set(named) <= loss.weights.keys():
@@ -89,7 +74,7 @@ class Finetuning(Training):
             return
         if not self.trainer.datamodule.window:  # type: ignore[attr-defined]
             raise UsageError("the perceptual loss compares whole windows: add data.window=true")
-        record_perceptual(self.loss.perceptual, self.trainer)
+        self.record_perceptual()
 
     def training_step(
         self, batch: SRBatch, batch_idx: int, step: int = 0, first: int | None = None
@@ -151,10 +136,3 @@ class Finetuning(Training):
             named = {f"train/{name}": value for name, value in sorted(self.means.items())}
             self.log_dict(named, sync_dist=True)
             self.means = {}
-
-
-def record_perceptual(perceptual: Perceptual, trainer: pl.Trainer) -> None:
-    """Log the network and the weights of the perceptual loss with the hyperparameters."""
-    network = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
-    for logger in trainer.loggers:
-        logger.log_hyperparams({"perceptual": network})

@@ -5,7 +5,7 @@ Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*,
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import Encoder, call, conv3x3
+from linf.models.encoders.encoder import Encoder, conv3x3
 
 
 class ResidualBlock(nn.Module):
@@ -30,7 +30,7 @@ class EDSR(Encoder):
         blocks: number of residual blocks.
         channels: width, also of the features.
         residual_scale: factor on each block's residual.
-        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
     def __init__(
@@ -51,9 +51,5 @@ class EDSR(Encoder):
         self.receptive_field = 2 * blocks + 2  # One pixel for each 3×3 convolution in a row.
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         shallow = self.head(image)
-        x = shallow
-        for block in self.body:
-            x = call(block, x, checkpointed=self.checkpoint)
-        return shallow + x
+        return shallow + self.through(self.body, shallow)

@@ -1,9 +1,12 @@
 """What every encoder is, and what all of them are built from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 
@@ -15,25 +18,43 @@ class Encoder(nn.Module, ABC):
         receptive_field: how many LR pixels around a tile its features depend on; None where no finite margin is
             enough, so that an image is encoded whole.
         config: the arguments that build this encoder again, as plain numbers and lists.
+        checkpoint: whether the backward pass recomputes the activations of blocks instead of keeping them. That takes
+            much less memory and about a third more time.
     """
 
     out_channels: int
     receptive_field: int | None
     config: dict[str, Any]
+    checkpoint: bool
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
         """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
 
+    def through(self, blocks: Iterable[nn.Module], x: Tensor, *others: Tensor) -> Tensor:
+        """Pass ``x`` through blocks in turn, each called with ``others`` too, and checkpointed if ``checkpoint``."""
+        for block in blocks:
+            x = checkpoint(block, x, *others, use_reentrant=False) if self.checkpoint else block(x, *others)
+        return x
+
+
+class DenseBlock(nn.Module):
+    """Five densely connected convolutions (ESRGAN's block, arXiv 1809.00219, without its residual)."""
+
+    def __init__(self, in_channels: int, growth: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3, self.conv4 = (
+            conv3x3(in_channels + i * growth, growth) for i in range(4)
+        )
+        self.conv5 = conv3x3(in_channels + 4 * growth, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,in_channels,h,w) → (B,out_channels,h,w)."""
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = torch.cat((x, F.leaky_relu(conv(x), 0.2, inplace=True)), dim=1)
+        return self.conv5(x)
+
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
     """3×3 convolution that keeps the image's size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1)
-
-
-def call(block: nn.Module, *inputs: Tensor, checkpointed: bool) -> Tensor:
-    """``block(*inputs)``; where ``checkpointed``, the backward pass recomputes its activations.
-
-    That takes much less memory and about a third more time.
-    """
-    return checkpoint(block, *inputs, use_reentrant=False) if checkpointed else block(*inputs)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.models.encoders.encoder import Encoder, call, conv3x3
+from linf.models.encoders.encoder import Encoder, conv3x3
 
 
 class DenseLayer(nn.Module):
@@ -44,7 +44,7 @@ class RDN(Encoder):
         layers: dense layers in each.
         growth: channels that each layer adds.
         channels: width between blocks, also of the features.
-        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
     def __init__(
@@ -66,10 +66,9 @@ class RDN(Encoder):
         self.receptive_field = 3 + blocks * layers
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         shallow = self.SFENet1(image)
         x, outputs = self.SFENet2(shallow), []
         for block in self.RDBs:
-            x = call(block, x, checkpointed=self.checkpoint)
+            x = self.through([block], x)
             outputs.append(x)
         return self.GFF(torch.cat(outputs, dim=1)) + shallow

@@ -4,31 +4,18 @@ Wang et al., *ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks*
 Modules keep the names of the published code, so that its weights load by name.
 """
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from linf.models.encoders.encoder import Encoder, call, conv3x3
+from linf.models.encoders.encoder import DenseBlock, Encoder, conv3x3
 
 RESIDUAL_SCALE = 0.2
 
 
-class ScaledDenseBlock(nn.Module):
-    """Five densely connected convolutions, their last output scaled and added to the input."""
-
-    def __init__(self, channels: int, growth: int) -> None:
-        super().__init__()
-        self.conv1, self.conv2, self.conv3, self.conv4 = (
-            conv3x3(channels + i * growth, growth) for i in range(4)
-        )
-        self.conv5 = conv3x3(channels + 4 * growth, channels)
+class ScaledDenseBlock(DenseBlock):
+    """A dense block whose output is scaled and added to its input: (B,C,h,w) → (B,C,h,w)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
-        dense = x
-        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            dense = torch.cat((dense, F.leaky_relu(conv(dense), 0.2, inplace=True)), dim=1)
-        return x.add(self.conv5(dense), alpha=RESIDUAL_SCALE)
+        return x.add(super().forward(x), alpha=RESIDUAL_SCALE)
 
 
 class RRDB(nn.Module):
@@ -36,7 +23,7 @@ class RRDB(nn.Module):
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
-        self.RDB1, self.RDB2, self.RDB3 = (ScaledDenseBlock(channels, growth) for _ in range(3))
+        self.RDB1, self.RDB2, self.RDB3 = (ScaledDenseBlock(channels, growth, channels) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B,C,h,w) → (B,C,h,w)."""
@@ -50,7 +37,7 @@ class RRDBNet(Encoder):
         blocks: number of RRDBs.
         channels: width, also of the features.
         growth: channels that each layer of a dense block adds.
-        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
     def __init__(
@@ -70,9 +57,5 @@ class RRDBNet(Encoder):
         self.receptive_field = 2 + 15 * blocks
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         shallow = self.conv_first(image)
-        x = shallow
-        for block in self.RRDB_trunk:
-            x = call(block, x, checkpointed=self.checkpoint)
-        return shallow + self.trunk_conv(x)
+        return shallow + self.trunk_conv(self.through(self.RRDB_trunk, shallow))

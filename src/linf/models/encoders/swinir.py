@@ -5,6 +5,7 @@ of Liu et al., arXiv 2103.14030. Modules keep the names of the published code, s
 the first and the last convolution, features are (B,h,w,C).
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
-from linf.models.encoders.encoder import Encoder, call, conv3x3
+from linf.models.encoders.encoder import Encoder, conv3x3
 
 
 def windows(x: Tensor, side: int) -> Tensor:
@@ -72,19 +73,6 @@ class WindowAttention(nn.Module):
         return self.proj(x.transpose(1, 2).reshape(n, length, channels))
 
 
-class MLP(nn.Module):
-    """Two linear layers with a GELU between them."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(...,C) → (...,C)."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
 class SwinLayer(nn.Module):
     """Window attention and MLP, each normalised first and added to its input (arXiv 2103.14030, equation 3)."""
 
@@ -93,7 +81,8 @@ class SwinLayer(nn.Module):
         self.side, self.shift, self.drop = side, shift, drop
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.attn = WindowAttention(channels, side, heads)
-        self.mlp = MLP(channels, hidden)
+        layers = {"fc1": nn.Linear(channels, hidden), "gelu": nn.GELU(), "fc2": nn.Linear(hidden, channels)}
+        self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B,h,w,C) and the mask of shifted windows → (B,h,w,C)."""
@@ -122,10 +111,9 @@ class ResidualSwinBlock(nn.Module):
 
 
 class SwinIR(Encoder):
-    """Swin transformer for restoration; `swinir` is six blocks of six layers of 180 channels, window 8.
-
-    It takes images of any size: they are padded to whole windows, by reflection where they are large enough and by
-    repeating their border where not, and the features are cropped back.
+    """Swin transformer for restoration; `swinir` is six blocks of six layers of 180 channels, window 8. It takes images
+    of any size: they are padded to whole windows, by reflection where they are large enough and by repeating their
+    border where not, and the features are cropped back.
 
     Args:
         channels: width of the transformer; a multiple of every number of heads.
@@ -136,7 +124,7 @@ class SwinIR(Encoder):
         drop_path: probability that training skips the last layer for a sample; it grows linearly from 0 at the first
             (stochastic depth, arXiv 1603.09382).
         out_channels: number of feature channels.
-        checkpoint: recompute activations in the backward pass instead of keeping them, see `call`.
+        checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
     receptive_field = None  # Shifted windows reach across the whole image.
@@ -190,31 +178,21 @@ class SwinIR(Encoder):
                 nn.init.zeros_(module.bias)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
         height, width = image.shape[-2:]
         shallow = self.conv_first(padded(image, self.window))
         x = self.patch_embed["norm"](shallow.permute(0, 2, 3, 1))
         mask = shift_mask((x.shape[1], x.shape[2]), self.window, self.window // 2, x.device)
-        for layer in self.layers:
-            x = call(layer, x, mask, checkpointed=self.checkpoint)
-        deep = self.conv_after_body(self.norm(x).permute(0, 3, 1, 2))
+        x = self.norm(self.through(self.layers, x, mask))
+        deep = self.conv_after_body(x.permute(0, 3, 1, 2))
         return self.conv_before_upsample(shallow + deep)[..., :height, :width]
 
 
 def padded(image: Tensor, multiple: int) -> Tensor:
     """Pad an image at the bottom and right to a multiple: by reflection if it is large enough, else by its border."""
-    for axis, n in enumerate(image.shape[-2:]):
-        if torch.compiler.is_exporting():  # A graph cannot branch on a size.
-            image = image.index_select(axis - 2, _padded_index(n, multiple, image.device))
-            continue
-        more = -n % multiple
-        pad = (0, 0, 0, more) if axis == 0 else (0, more, 0, 0)
-        image = F.pad(image, pad, mode="reflect" if more < n else "replicate")
+    for axis in (-2, -1):  # By indices rather than `F.pad`, since an exported graph cannot branch on a size.
+        n = image.shape[axis]
+        place = torch.arange((n + multiple - 1) // multiple * multiple, device=image.device)
+        reflected = 2 * (n - 1) - place
+        index = torch.where(place < n, place, torch.where(reflected[-1] >= 0, reflected, n - 1))
+        image = image.index_select(axis, index)
     return image
-
-
-def _padded_index(n: int, multiple: int, device: torch.device) -> Tensor:
-    """Index of the pixel, out of n, at each place of the padded axis."""
-    place = torch.arange((n + multiple - 1) // multiple * multiple, device=device)
-    reflected = 2 * (n - 1) - place
-    return torch.where(place < n, place, torch.where(reflected[-1] >= 0, reflected, n - 1))

@@ -12,7 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
-from linf.training.callbacks.signals import StopOnSignal
+from linf.training.callbacks.termination import StopOnSignal
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -25,21 +25,17 @@ class CheckpointFiles(TorchCheckpointIO):
                 torch.save(checkpoint, part)
         # torch's writer reports a full disk as a RuntimeError.
         except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or f"writing failed, {_room(Path(path).parent)}"
+            free = shutil.disk_usage(Path(path).parent).free / 2**20
+            reason = getattr(error, "strerror", None) or f"writing failed, {free:,.0f} MiB are free"
             raise UsageError(
                 f"cannot write {path}: {reason}; the checkpoints there are intact, and the run can be resumed from them"
             ) from error
 
 
-def _room(folder: Path) -> str:
-    return f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free"
-
-
 class LastCheckpoint(StopOnSignal):
-    """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run.
-
-    The checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`)
-    all ranks end after the same step; one that arrives during a validation takes effect after the next step.
+    """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run. The
+    checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`) all
+    ranks end after the same step; one that arrives during a validation takes effect after the next step.
 
     Args:
         folder: The run's folder.
@@ -60,9 +56,8 @@ class LastCheckpoint(StopOnSignal):
         """Handle signals from here on, in place of Lightning, and remove files that a killed run left half written."""
         self._handle_signals()
         self.saved, self.step = time.monotonic(), trainer.global_step
-        self.good = (
-            trainer.ckpt_path is not None and Path(trainer.ckpt_path).absolute() == self.last.absolute()
-        )
+        given = trainer.ckpt_path
+        self.good = given is not None and Path(given).absolute() == self.last.absolute()
         if trainer.is_global_zero:
             for name in ("last", "previous", "best"):
                 clear(self.last.with_name(f"{name}.ckpt"))
@@ -91,21 +86,15 @@ class LastCheckpoint(StopOnSignal):
             raise Stopped(signum, f"after step {trainer.global_step}, which is saved", str(self.folder))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero and self.good and self.last.exists():
             with atomic_write(self.last.with_name("previous.ckpt")) as part:
-                _link(self.last, part)
+                try:
+                    os.link(self.last, part)
+                except OSError:  # The file system has no hard links.
+                    shutil.copyfile(self.last, part)
         trainer.save_checkpoint(self.last, weights_only=False)
         self.good, self.saved, self.step = True, time.monotonic(), trainer.global_step
-
-
-def _link(source: Path, name: Path) -> None:
-    """Give a file a second name, or copy it if the file system has no hard links."""
-    try:
-        os.link(source, name)
-    except OSError:
-        shutil.copyfile(source, name)

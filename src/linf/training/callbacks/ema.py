@@ -8,9 +8,8 @@ from linf.errors import UsageError
 
 
 class EMA(WeightAveraging):
-    """Keeps an exponential moving average of the weights, which validation and checkpoints use.
-
-    The decay of update n is ``min(decay, (1 + n) / (10 + n))``, so that the first weights are soon forgotten.
+    """Keeps an exponential moving average of the weights, which validation and checkpoints use. The decay of update n
+    is ``min(decay, (1 + n) / (10 + n))``, so that the first weights are soon forgotten.
 
     Args:
         decay: Decay of the average, in [0, 1).
@@ -37,7 +36,6 @@ class EMA(WeightAveraging):
         """Keep the averaged weights until the other callbacks have used them."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the current weights."""
         super().on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -12,13 +12,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
 
-DTYPES = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
-
 
 class Throughput(Callback):
-    """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time.
-
-    The floating-point operations of a batch, without elementwise ones, are counted during the first step, forward and
+    """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time. The
+    floating-point operations of a batch, without elementwise ones, are counted during the first step, forward and
     backward. The peak is the speed of a large matrix product in the run's precision, measured when training starts.
 
     Args:
@@ -31,8 +28,9 @@ class Throughput(Callback):
         self.counting = ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the peak."""
-        self.peak = measure_peak(pl_module.device, _dtype(trainer.precision))
+        dtypes = {"bf16": torch.bfloat16, "16": torch.float16, "32": torch.float32, "64": torch.float64}
+        dtype = next(dtype for name, dtype in dtypes.items() if str(trainer.precision).startswith(name))
+        self.peak = measure_peak(pl_module.device, dtype)
         self.flops: int | None = None
         self._restart()
 
@@ -60,11 +58,11 @@ class Throughput(Callback):
         rate = self.flops * self.batches / seconds
         assert self.peak is not None
         speeds = {
-            "samples_per_s": self.samples / seconds,
-            "tflops": rate / 1e12,
-            "of_peak": rate / (self.peak * trainer.world_size),
+            "speed/samples_per_s": self.samples / seconds,
+            "speed/tflops": rate / 1e12,
+            "speed/of_peak": rate / (self.peak * trainer.world_size),
         }
-        pl_module.log_dict({f"speed/{name}": value for name, value in speeds.items()})
+        pl_module.log_dict(speeds)
         self._restart()
 
     def on_exception(self, *_: Any) -> None:
@@ -72,11 +70,9 @@ class Throughput(Callback):
         self.counting.close()
 
     def on_validation_start(self, *_: Any) -> None:
-        """Stop the clock."""
         self.pause_began = time.perf_counter()
 
     def on_validation_end(self, *_: Any) -> None:
-        """Start the clock again."""
         if hasattr(self, "began"):
             self.paused += time.perf_counter() - self.pause_began
 
@@ -85,23 +81,14 @@ def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2)
     """Return the floating-point operations per second of the fastest large matrix product within ``seconds``."""
     side = 8192 if device.type == "cuda" else 1024
     a = torch.full((side, side), 0.5, device=device, dtype=dtype)
-
-    def timed() -> float:
+    times: list[float] = []
+    while len(times) < 2 or sum(times[1:]) < seconds:  # The first one warms up.
         began = time.perf_counter()
         a @ a
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        return time.perf_counter() - began
-
-    timed()
-    limit, times = time.perf_counter() + seconds, [timed()]
-    while time.perf_counter() < limit:
-        times.append(timed())
+        times.append(time.perf_counter() - began)
     return 2 * side**3 / min(times)
-
-
-def _dtype(precision: str) -> torch.dtype:
-    return next(dtype for name, dtype in DTYPES.items() if str(precision).startswith(name))
 
 
 class Acceleration(Callback):
@@ -117,16 +104,13 @@ class Acceleration(Callback):
         self.compile, self.channels_last = compile, channels_last
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Apply the switches."""
         accelerate(pl_module.model, self.compile, self.channels_last)
 
     def on_validation_start(self, *_: Any) -> None:
-        """Run eagerly."""
         if self.compile:
             torch.compiler.set_stance("force_eager")
 
     def on_validation_end(self, *_: Any) -> None:
-        """Run compiled again."""
         if self.compile:
             torch.compiler.set_stance("default")
 

@@ -12,8 +12,8 @@ from torch import nn
 import linf
 from helpers.commands import Command, Compose, assert_in_words
 from helpers.runs import TINY
-from linf.checkpoints.initial import start_encoder_from
 from linf.checkpoints.published import to_published
+from linf.checkpoints.start import start_encoder_from
 from linf.errors import UsageError
 from linf.models.baselines import LIIF, LIIFConditioner
 from linf.models.conditioner import FourierConditioner

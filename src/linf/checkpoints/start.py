@@ -1,0 +1,139 @@
+"""What a run starts from: the checkpoint that it continues, or the weights of another model."""
+
+import logging
+import os
+import zipfile
+from pathlib import Path
+
+import torch
+
+from linf.checkpoints.native import Model, check_same, load, load_any, resolve_path
+from linf.checkpoints.pretrained import KNOWN, weights_file
+from linf.errors import UsageError
+from linf.models.encoders import Encoder
+from linf.models.linf import LINF
+
+log = logging.getLogger(__name__)
+
+
+def newest(folder: Path) -> Path | None:
+    """Find the checkpoint with most steps in a folder; None where there is none. Damaged ones are skipped with a
+    warning.
+    """
+    found: list[tuple[int, Path]] = []
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            if not _is_intact(path):
+                raise zipfile.BadZipFile
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            found.append((content["global_step"], path))
+        except Exception as error:  # Readers answer a broken file with any exception.
+            log.warning("%s is damaged (%s): it is skipped", path, type(error).__name__)
+    return max(found, default=(0, None))[1]
+
+
+def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None:
+    """Choose the checkpoint that a run continues from; None where the run starts anew.
+
+    Args:
+        given: the checkpoint that the user names, if any. One in the run's own folder is taken as it is; one from
+            elsewhere counts only while the run has none of its own. In place of a damaged one, the newest beside it is
+            taken with a warning.
+        folder: the folder of the run's own checkpoints, of which the newest is taken.
+
+    Raises:
+        UsageError: the checkpoint is damaged, and no intact one is beside it.
+    """
+    if given is None:
+        return newest(folder)
+    given = Path(given)
+    own = given.absolute().parent == folder.absolute()
+    if not own and (later := newest(folder)):
+        return later
+    if given.suffix == ".ckpt" and given.is_file() and not _is_intact(given):
+        beside = newest(given.parent)
+        if beside is None and zipfile.is_zipfile(given):
+            raise UsageError(f"{given} is damaged, and no intact checkpoint is beside it: choose another")
+        if beside is not None:
+            log.warning("continuing from %s instead of %s", beside, given)
+        return beside or given
+    return given
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a file written by `torch.save` passes its own checksums."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.testzip() is None
+    except Exception:  # Readers answer a broken file with any exception.
+        return False
+
+
+def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
+    """Raise UsageError unless a run with this model can continue from the checkpoint."""
+    other = load(path)
+    if Path(path).suffix != ".ckpt":
+        raise UsageError(
+            f"{path} holds weights but no training state: ckpt_path takes a .ckpt of an earlier run, and "
+            "init_from any model to start from"
+        )
+    check_same(path, other, model)
+
+
+def start_from(path: str | os.PathLike[str], model: Model) -> None:
+    """Give a model the weights of a checkpoint, ours or published, of a model like it. A prior that the checkpoint
+    lacks stays as it is.
+
+    Raises:
+        UsageError: the checkpoint cannot be loaded, or is of another model.
+    """
+    other = load(path)
+    if isinstance(other, LINF) and isinstance(model, LINF) and other.prior is None:
+        other.set_prior(model.prior)
+    check_same(path, other, model)
+    model.load_state_dict(other.state_dict())
+
+
+def start_encoder_from(source: str | os.PathLike[str], encoder: Encoder) -> None:
+    """Give an encoder the weights of the encoder in another model's checkpoint.
+
+    Args:
+        source: a name that `linf weights list` shows, or the file of a checkpoint, ours or published.
+        encoder: an encoder with the same tensors; the model around it may be another one.
+
+    Raises:
+        UsageError: there is no such file, or its encoder is another one.
+    """
+    path = weights_file(str(source)) if source in KNOWN else resolve_path(source)
+    if not path.is_file():
+        names = ", ".join(name for name, known in KNOWN.items() if known.convolutions is None)
+        raise UsageError(f"encoder_from={source}: give the file of a checkpoint, or {names}")
+    given = getattr(load_any(path), "encoder", None)
+    if given is None:
+        raise UsageError(f"{path} holds no encoder")
+    theirs, ours = (
+        {key: "×".join(map(str, tensor.shape)) for key, tensor in network.state_dict().items()}
+        for network in (given, encoder)
+    )
+    for key in sorted(theirs.keys() | ours.keys()):
+        there, here = theirs.get(key, "missing"), ours.get(key, "missing")
+        if there != here:
+            raise UsageError(
+                f"{path} holds another encoder than {type(encoder).__name__} with these settings: {key} is {there} "
+                f"there and {here} here"
+            )
+    encoder.load_state_dict(given.state_dict())
+
+
+def average_with(path: str | os.PathLike[str], model: Model) -> None:
+    """Move a model halfway to the weights of a checkpoint of a model like it. The mean of a model and of what further
+    training made of it keeps much of what either does best (Wortsman et al., arXiv 2109.01903).
+
+    Raises:
+        UsageError: the checkpoint cannot be loaded, or is of another model.
+    """
+    other = load(path)
+    check_same(path, other, model)
+    theirs = other.state_dict()
+    mean = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    model.load_state_dict(mean)
