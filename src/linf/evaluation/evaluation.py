@@ -20,7 +20,7 @@ from linf.errors import UsageError
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, measure
 from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
-from linf.evaluation.schema import TABLES, evenly_spaced, stored_path
+from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
@@ -164,7 +164,7 @@ class Evaluation(pl.LightningModule):
             shown=kept,
         )
         if kept is not None:
-            self._keep(kept | {"LR": image.lr[0], "HR": image.hr[0]}, self.image_folder(key))
+            self._keep(kept | {"LR": image.lr[0], "HR": image.hr[0]}, kept_folder(self.folder, *key))
         self.record.add(key, unit)
         self._count(key, unit)
 
@@ -180,11 +180,6 @@ class Evaluation(pl.LightningModule):
         for row in unit.rows:
             figures = torch.tensor([row[name] for name in self.metrics], dtype=torch.double)
             self.means.update(self.cells[dataset, scale, row["system"]], figures.to(self.means.device))
-
-    def image_folder(self, key: Key) -> Path:
-        """The folder that holds an image at a scale by every system, if it was kept."""
-        dataset, name, scale = key
-        return stored_path(self.folder, "images") / dataset / f"x{scale:g}" / name
 
     def teardown(self, stage: str) -> None:
         """Write the tables."""

@@ -84,23 +84,15 @@ def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
         if (name == headline or not name.startswith("psnr_"))
         and (name != "nonfinite" or any(run.metrics[name].any() for run in runs if name in run.metrics))
     ]
-    columns = {
-        (scale, name): f"×{scale:g} {COLUMNS.get(name, Column(name)).title}"
-        for scale in scales(runs, dataset)
-        for name in names
-    }
-    lines = {}
-    for run in runs:
-        for system in run.metrics.loc[run.metrics["dataset"] == dataset, "system"].unique():
-            label, holders = ("", runs) if system == "bicubic" else (run.label, [run])
-            values = {
-                title: first_value(holders, dataset, scale, system, name)
-                for (scale, name), title in columns.items()
-            }
-            lines[label, system] = {"run": label, "system": system} | values
-    # The sort is stable: it moves nothing but bicubic.
-    table = [lines[key] for key in sorted(lines, key=lambda key: key[0] != "")]
-    return pd.DataFrame(table).dropna(axis="columns", how="all")
+    of = _stacked(runs, [run.metrics for run in runs])
+    of = of[of["dataset"] == dataset].assign(run=of["run"].mask(of["system"] == "bicubic", ""))
+    means = of.groupby(["run", "system", "scale"], sort=False)[names].first().unstack("scale", sort=False)
+    columns = [(name, scale) for scale in scales(runs, dataset) for name in names]
+    table = means[columns].set_axis(
+        [f"×{scale:g} {COLUMNS.get(name, Column(name)).title}" for name, scale in columns], axis="columns"
+    )
+    table = table.dropna(axis="columns", how="all").reset_index()
+    return table.sort_values("run", key=lambda run: run != "", kind="stable", ignore_index=True)
 
 
 def _stacked(runs: Sequence[EvaluationRun], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
