@@ -159,17 +159,14 @@ class Record:
             self._write(self.folder / f"{name}.csv", table.to_csv(index=False).encode())
         for former in FORMER_NAMES:
             (self.folder / f"{former}.csv").unlink(missing_ok=True)  # Superseded.
-        plain = [{k: _jsonable(v) for k, v in row.items()} for row in tables["metrics"].to_dict("records")]
+        # JSON knows no infinity (a perfect image) and no NaN (an image too small for SSIM).
+        unknown = tables["metrics"].isin([math.nan, math.inf, -math.inf])
+        plain = tables["metrics"].astype(object).mask(unknown, None).to_dict("records")
         self._write(self.folder / "metrics.json", _json(plain))
 
 
 def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _jsonable(value: Any) -> Any:
-    # JSON knows no infinity (a perfect image) and no NaN (an image too small for SSIM).
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _decisive(about: dict[str, Any]) -> dict[str, Any]:

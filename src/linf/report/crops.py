@@ -131,9 +131,9 @@ def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:
     path = shown.path(run, name)
     try:
         image = read_image(path) if path.suffix == ".png" else np.load(path).astype(np.float32)
+    except UsageError:
+        raise
     except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, UsageError):
-            raise
         raise UsageError(f"{path} is truncated or not an array ({error}); run eval.py there again") from error
     if image.shape[1::-1] != shown.size:
         raise UsageError(f"{path} differs in size from HR.png; run eval.py there again")

@@ -100,7 +100,7 @@ def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
 def _write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
     folder.mkdir(parents=True)
     for name, table in tables.items():
-        written = {"csv": table.to_csv(index=False), "md": markdown(name, table), "tex": latex(name, table)}
+        written = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
         for kind, text in written.items():
             (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
 

@@ -32,7 +32,7 @@ class PublishResults(Callback):
         """Publish, on rank 0."""
         if not isinstance(pl_module, Evaluation):
             raise UsageError(f"PublishResults publishes an Evaluation, not a {type(pl_module).__name__}")
-        pl_module.finish()
+        pl_module.teardown(stage)
         if not trainer.is_global_zero:
             return
         figures = {}
