@@ -81,13 +81,14 @@ def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) 
     hr, lr = _image(shown, keepers[0], "HR.png"), read_image(shown.path(keepers[0], "LR.png"))
     shared: list[_Titled] = []
     rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]] = []
-    bicubic = next((run for run in keepers if "bicubic" in _systems(shown, run)), None)
+    bicubic = False
     for run in keepers:
         own: list[_Titled] = []
-        for system in _systems(shown, run):
-            if system != "bicubic" or run is bicubic:  # All runs have the same.
+        for system, title in _titles(shown, run, headline).items():
+            if system != "bicubic" or not bicubic:  # All runs have the same.
                 titled = own if run.samples and system != "bicubic" else shared
-                titled.append((_title(shown, run, system, headline), _image(shown, run, f"{system}.png")))
+                titled.append((title, _image(shown, run, f"{system}.png")))
+            bicubic = bicubic or system == "bicubic"
         if own:
             rows.append((run, own, _maps(shown, run)))
     images = [image for _, image in [*shared, *(titled for _, own, _ in rows for titled in own)]]
@@ -112,18 +113,20 @@ def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) 
     return figure
 
 
-def _lines(shown: ShownImage, run: EvaluationRun) -> pd.DataFrame:
-    """A run's figures of an image, a line for each system."""
-    return run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1)]
-
-
-def _systems(shown: ShownImage, run: EvaluationRun) -> list[str]:
-    """The systems by which a run has kept an image; of many temperatures, some."""
-    systems = _lines(shown, run).sort_values("temperature", kind="stable")["system"]
-    kept = [system for system in systems if shown.path(run, f"{system}.png").exists()]
+def _titles(shown: ShownImage, run: EvaluationRun, headline: str) -> dict[str, str]:
+    """For each system by which a run has kept an image, or some of many temperatures: name, PSNR and perception."""
+    of = run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1)]
+    of = of.sort_values("temperature", kind="stable").set_index("system")
+    kept = [system for system in of.index if shown.path(run, f"{system}.png").exists()]
     temperatures = [system for system in kept if system.startswith("τ=")]
     left_out = set(temperatures) - set(evenly_spaced(temperatures, 5))
-    return [system for system in kept if system not in left_out]
+    metrics = [name for name in (headline, *[name for name in PERCEPTUAL if name in of][:1]) if name in of]
+    titles = {}
+    for system in [system for system in kept if system not in left_out]:
+        values = [METRICS[name].format(of[name][system]) for name in metrics if pd.notna(of[name][system])]
+        label = run.label if system == run.system and system != "bicubic" else system
+        titles[system] = f"{_folded(label, 22)}\n{' / '.join(values)}"
+    return titles
 
 
 def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:
@@ -155,18 +158,6 @@ def _variance(images: Sequence[np.ndarray]) -> torch.Tensor:
     total = sum(image.astype(np.float32) for image in images)
     squares = sum(np.square(image, dtype=np.float32) for image in images)
     return torch.from_numpy((squares / len(images) - (total / len(images)) ** 2).mean(2))
-
-
-def _title(shown: ShownImage, run: EvaluationRun, system: str, headline: str) -> str:
-    """A system's name, and its PSNR and perceptual metric on the whole image."""
-    of = _lines(shown, run)
-    of = of[of["system"] == system]
-    names = [headline, *[name for name in PERCEPTUAL if name in of][:1]]
-    values = [
-        METRICS[name].format(of[name].iloc[0]) for name in names if name in of and of[name].notna().all()
-    ]
-    label = run.label if system == run.system and system != "bicubic" else system
-    return f"{_folded(label, 22)}\n{' / '.join(values)}"
 
 
 def _axes(rows: int, across: int) -> tuple[Figure, np.ndarray]:

@@ -166,8 +166,7 @@ def _about(path: Path) -> dict[str, Any]:
         about = json.loads(text)
     except ValueError as error:
         raise UsageError(f"{path} is truncated or no JSON ({error}); run eval.py there again") from error
-    if not isinstance(about, dict):
-        about = {}
+    about = about if isinstance(about, dict) else {}
     wrong = [key for key, kind in _TYPES.items() if not isinstance(about.get(key), kind)]
     if not wrong:
         wrong = ["model: name"] * (not isinstance(about["model"].get("name"), str))

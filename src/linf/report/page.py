@@ -51,7 +51,11 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
             new, old = Path(aside) / "new", Path(aside) / "old"
             images = _write_figures(figures, new / "figures")
-            _write_tables(tables, new / "tables")
+            (new / "tables").mkdir()
+            for name, table in tables.items():
+                written = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
+                for kind, text in written.items():
+                    (new / "tables" / f"{name}.{kind}").write_text(text, encoding="utf-8")
             (new / "index.html").write_text(render_page(runs, images, tables), encoding="utf-8")
             if out.exists():
                 os.rename(out, old)
@@ -95,14 +99,6 @@ def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
         content = base64.b64encode((folder / f"{name}.{kind}").read_bytes()).decode()
         images[name] = f"data:image/{kinds[kind]};base64,{content}"
     return images
-
-
-def _write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for name, table in tables.items():
-        written = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
-        for kind, text in written.items():
-            (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
 
 
 def render_page(
