@@ -151,7 +151,6 @@ class Evaluation(pl.LightningModule):
         """Evaluate every system on one image at one scale."""
         key = (image.dataset, image.name, image.scale)
         kept: dict[str, Tensor] | None = {} if self.save_images or key in self.shown_keys else None
-        seed = zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode())
         unit = measure(
             self.model,
             image,
@@ -159,7 +158,7 @@ class Evaluation(pl.LightningModule):
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
-            seed=seed,
+            seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode()),
             shown=kept,
         )
         if kept is not None:
@@ -179,10 +178,9 @@ class Evaluation(pl.LightningModule):
             self.means.update(self.cells[dataset, scale, row["system"]], figures.to(self.means.device))
 
     def teardown(self, stage: str) -> None:
-        """Write the tables of all ranks, unless that is done; every rank must call it.
-
-        A callback that reads the tables calls it too, for Lightning tears callbacks down before their module, and
-        where all images were finished before, no earlier hook is called.
+        """Write the tables of all ranks, unless that is done; every rank must call it. A callback that reads the tables
+        calls it too, for Lightning tears callbacks down before their module, and where all images were finished before,
+        no earlier hook is called.
         """
         if self.finished:
             return

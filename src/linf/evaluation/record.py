@@ -82,12 +82,11 @@ class Record:
         return units
 
     def _check_same(self) -> None:
+        path = self.folder / "run.json"
         try:
-            there = json.loads((self.folder / "run.json").read_text())
+            there = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise UsageError(
-                f"{self.folder}/run.json cannot be read ({error}): choose another folder"
-            ) from error
+            raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
         there, here = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
         differences = ", ".join(
             f"{key} is {_short(there[key])} there and {_short(here[key])} here"
@@ -140,9 +139,8 @@ class Record:
         )
 
     def tables(self, keys: Sequence[Key]) -> dict[str, pd.DataFrame]:
-        """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration``.
-
-        The last two are only there for LINF.
+        """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration``. The
+        last two are only there for LINF.
         """
         units = self._read()
         found = [(dict(zip(UNIT, key, strict=True)), units[key]) for key in keys if key in units]

@@ -125,10 +125,8 @@ class Finetune:
 
 
 def latents(like: Tensor, seed: int, first: int) -> Tensor:
-    """Standard Gaussian latents of a tensor's shape (B,D,gh,gw), dtype and device.
-
-    Row ``i`` is a function of (seed, first + i) alone: a sample has the same latents in any batch, on any rank and
-    device.
+    """Standard Gaussian latents of a tensor's shape (B,D,gh,gw), dtype and device. Row ``i`` is a function of (seed,
+    first + i) alone: a sample has the same latents in any batch, on any rank and device.
     """
     z = torch.stack([gaussian(seed, first + i, like.shape[1:]) for i in range(len(like))])
     # From pageable memory the host would wait for the device.

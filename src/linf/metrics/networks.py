@@ -105,9 +105,8 @@ class LPIPSNetwork(FrozenNetwork):
             yield lpips.normalize_tensor(x)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,).
-
-        Images smaller than the network allows score NaN.
+        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,). Images smaller than the network
+        allows score NaN.
         """
         if min(hr.shape[-2:]) < self.smallest:
             return sr.new_full(sr.shape[:1], math.nan)

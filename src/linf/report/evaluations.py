@@ -86,10 +86,9 @@ class EvaluationRun:
         return str(curve["system"].iloc[0]) if len(curve) else self.system
 
     def closed_form(self, dataset: str, scale: float, temperatures: ArrayLike) -> np.ndarray:
-        """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels.
-
-        For one image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the
-        predicted variance. Empty where the model predicts no distribution.
+        """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels. For one
+        image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the predicted
+        variance. Empty where the model predicts no distribution.
         """
         of = self.distribution
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]

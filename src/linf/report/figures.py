@@ -75,23 +75,20 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
             _level(axis, last, bicubic, color=colour, linestyle=DOTTED, marker=marker)
             for i, run in enumerate(references, len(drawn)):
                 _level(axis, last, run.value(dataset, s, run.system, name), **series_style(i, j, alone))
-    others = [("bicubic", {"color": GREY, "linestyle": DOTTED, "linewidth": 1.0})]
+    others: dict[str, Any] = {"bicubic": {"color": GREY, "linestyle": DOTTED, "linewidth": 1.0}}
     if last > 0 and any(len(run.distribution) for run in drawn):
-        others.append(("closed form", {"color": "black", "linewidth": 0.6}))
+        others["closed form"] = {"color": "black", "linewidth": 0.6}
     _legend(figure, [*drawn, *references], others, at)
     return figure
 
 
 def _legend(
-    figure: Figure,
-    runs: Sequence[EvaluationRun],
-    others: Sequence[tuple[str, dict[str, Any]]],
-    at: Sequence[float],
+    figure: Figure, runs: Sequence[EvaluationRun], others: dict[str, Any], at: Sequence[float]
 ) -> None:
     """Draw a legend of runs, other lines and scales; of one run alone, colours stand for scales."""
     of_runs, of_scales = ({"color": GREY}, {}) if len(runs) == 1 else ({}, {"color": GREY})
     styles = [(run.label, series_style(n, 0, False) | {"marker": ""} | of_runs) for n, run in enumerate(runs)]
-    styles += others
+    styles += others.items()
     styles += [
         (f"×{s:g}", series_style(0, n, True) | {"linestyle": ""} | of_scales) for n, s in enumerate(at)
     ]
@@ -168,5 +165,5 @@ def calibration_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
             for j, s in enumerate(at):
                 means = of[of["scale"] == s].groupby("nominal")["covered"].mean()
                 draw_curve(axis, means.index, means, **series_style(i, j, alone))
-    _legend(figure, drawn, [("ideal", {"color": GREY, "linewidth": 0.8})], at)
+    _legend(figure, drawn, {"ideal": {"color": GREY, "linewidth": 0.8}}, at)
     return figure

@@ -28,9 +28,8 @@ GENERATOR_TAG = '<meta name="generator" content="linf report"/>'
 
 
 def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool = False) -> Path:
-    """Write ``index.html``, ``figures/`` and ``tables/``.
-
-    They are written beside ``out`` and moved there when complete; an older report is removed only then.
+    """Write ``index.html``, ``figures/`` and ``tables/``. They are written beside ``out`` and moved there when
+    complete; an older report is removed only then.
 
     Args:
         runs: from `linf.report.evaluations.find_runs` or `read_run`.

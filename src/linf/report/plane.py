@@ -64,12 +64,12 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
     entries: dict[str, Artist] = {}
     labels: list[tuple[Axes, float, float, str]] = []
 
-    def point(axis: Axes, entry: str, x: float, y: float, label: str | None = None, **style: Any) -> None:
+    def point(axis: Axes, entry: str, at: Sequence[float], label: str | None = None, **style: Any) -> None:
         """Draw what does not depend on τ."""
-        if np.isfinite([x, y]).all():
+        if np.isfinite(at).all():
             style = {"markersize": 6} | style | {"linestyle": ""}
-            entries.setdefault(entry, *axis.plot(x, y, **style))
-            labels.extend([(axis, x, y, label)] if label else [])
+            entries.setdefault(entry, *axis.plot(*at, **style))
+            labels.extend([(axis, at[0], at[1], label)] if label else [])
 
     for s, axis in zip(at, axes, strict=True):
         axis.set(xlabel=METRICS[first].axis, ylabel=f"{METRICS[name].title}, axis reversed ↑")
@@ -90,14 +90,13 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
                 labels += [(axis, of[first][n], of[name][n], of["system"][n]) for n in named]
             star = style | {"marker": "*", "markersize": 11, "markeredgecolor": "black"}
             for entry, system, look in ((run.label, run.system, style), ("learned prior", "prior", star)):
-                point(
-                    axis, entry, *(run.value(dataset, s, system, metric) for metric in (first, name)), **look
-                )
+                both = [run.value(dataset, s, system, metric) for metric in (first, name)]
+                point(axis, entry, both, **look)
         bicubic = [first_value(runs, dataset, s, "bicubic", metric) for metric in (first, name)]
-        point(axis, "bicubic", *bicubic, color="black", marker="x")
+        point(axis, "bicubic", bicubic, color="black", marker="x")
         for line in published[published["scale"] == s].to_dict("records"):
             hollow = {"color": "black", "marker": "o", "fillstyle": "none"}
-            point(axis, "published", line["psnr"], line["lpips"], line["system"], **hollow)
+            point(axis, "published", (line["psnr"], line["lpips"]), line["system"], **hollow)
         axis.margins(0.15)
         axis.invert_yaxis()
     legend_below(figure, [(artist, label) for label, artist in entries.items()])

@@ -51,19 +51,15 @@ def published_results() -> pd.DataFrame:
 
 
 def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
-    """Every table by its name, with numbers as numbers.
-
-    ``results_<data set>`` has a line for each system and a column for each scale and metric; ``metrics`` holds all
-    means, with a line for each data set, scale and system.
+    """Every table by its name, with numbers as numbers. ``results_<data set>`` has a line for each system and a column
+    for each scale and metric; ``metrics`` holds all means, with a line for each data set, scale and system.
     """
     runs = with_distinct_labels(runs)
     tables = {f"results_{safe_name(dataset)}": results_table(runs, dataset) for dataset in datasets(runs)}
-    distributions = [run for run in runs if len(run.distribution)]
-    if distributions:
-        tables["distribution"] = _stacked(distributions, [_distribution(run) for run in distributions])
-    calibrated = [run for run in runs if len(run.calibration)]
-    if calibrated:
-        tables["calibration"] = _stacked(calibrated, [_calibration(run) for run in calibrated])
+    for name, summary in {"distribution": _distribution, "calibration": _calibration}.items():
+        holders = [run for run in runs if len(getattr(run, name))]
+        if holders:
+            tables[name] = _stacked(holders, [summary(run) for run in holders])
     published = published_for(runs)
     if len(published):
         tables["published"] = published.dropna(axis="columns", how="all")
@@ -72,10 +68,9 @@ def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
 
 
 def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
-    """Results on one data set: systems down, scales and metrics across.
-
-    Bicubic, which is the same in all runs, has one line, the first. The column ``nonfinite`` is left out where all
-    values were finite, and so is the PSNR that is not the headline.
+    """Results on one data set: systems down, scales and metrics across. Bicubic, which is the same in all runs, has one
+    line, the first. The column ``nonfinite`` is left out where all values were finite, and so is the PSNR that is not
+    the headline.
     """
     headline = common_headline(runs)
     names = [
