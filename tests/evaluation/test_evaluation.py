@@ -377,7 +377,7 @@ def test_folder_of_an_earlier_version_is_resumed_and_read(
     run = read_run(folder)
     for name in TABLES:
         pd.testing.assert_frame_equal(getattr(run, name), getattr(read_run(evaluated[0]), name))
-    assert {place.folder(run).is_dir() for place in shown_images([run])} == {True}
+    assert {place.path(run, "HR.png").is_file() for place in shown_images([run])} == {True}
 
     task = evaluate(composed, checkpoint, photos, folder, "save_images=true")
     assert len(task.record.units) == len(task.keys), "nothing was measured again"

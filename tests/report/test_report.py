@@ -504,7 +504,7 @@ def test_the_best_temperature_is_bold(tmp_path: Path) -> None:
     assert bold["×2 PSNR (Y)"].tolist() == [False, True, False, False]
     assert bold["×2 LPIPS"].tolist() == [False, False, True, False]
     assert not bold["×2 diversity"].any()
-    assert markdown("results_Set5", table).count("**") == latex("results_Set5", table).count("textbf") * 2
+    assert markdown(table).count("**") == latex(table).count("textbf") * 2
     alone = all_tables([read_run(evaluation(tmp_path / "b", temperatures=(0,)))])["results_Set5"]
     assert not best_temperatures(alone).any(axis=None)
 
@@ -533,9 +533,9 @@ def test_special_characters_in_every_table_format(tmp_path: Path) -> None:
     evaluation(tmp_path / "b", "b", datasets=NAMES[1:])
     tables = all_tables(find_runs([tmp_path]))
     assert len(tables) == 4
-    for name, table in tables.items():
-        check_latex(latex(name, table))
-        lines = markdown(name, table).splitlines()
+    for table in tables.values():
+        check_latex(latex(table))
+        lines = markdown(table).splitlines()
         assert len(lines) == len(table) + 2
         assert {len(re.split(r"(?<!\\)\|", line)) - 2 for line in lines} == {len(table.columns)}
         again = pd.read_csv(

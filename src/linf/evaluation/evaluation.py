@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -20,7 +20,7 @@ from linf.errors import UsageError
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, measure
 from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
-from linf.evaluation.schema import TABLES, evenly_spaced, stored_path
+from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
@@ -52,7 +52,7 @@ class Evaluation(pl.LightningModule):
 
     Attributes:
         skipped: why a metric was skipped, by its name.
-        tables: by name, after `finish`; on rank 0 only.
+        tables: by name, after `teardown`; on rank 0 only.
 
     Raises:
         UsageError: an argument is out of its range, a data set or a scale is repeated, or the folder cannot be used.
@@ -120,7 +120,6 @@ class Evaluation(pl.LightningModule):
                 self._count(key, self.record.units[key])
 
     def _about(self, data: SRDataModule) -> dict[str, Any]:
-        files = {"checkpoint": self.checkpoint, "prior": self.prior}
         return {
             "label": self.label,
             "model": {
@@ -131,7 +130,7 @@ class Evaluation(pl.LightningModule):
             "weights": weights_digest(self.model),
             **{
                 name: {"path": str(path), "sha256": file_digest(resolve_path(path))} if path else None
-                for name, path in files.items()
+                for name, path in {"checkpoint": self.checkpoint, "prior": self.prior}.items()
             },
             "protocol": self.protocol.describe(),
             "metrics": list(self.metrics),
@@ -152,7 +151,6 @@ class Evaluation(pl.LightningModule):
         """Evaluate every system on one image at one scale."""
         key = (image.dataset, image.name, image.scale)
         kept: dict[str, Tensor] | None = {} if self.save_images or key in self.shown_keys else None
-        seed = zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode())
         unit = measure(
             self.model,
             image,
@@ -160,20 +158,18 @@ class Evaluation(pl.LightningModule):
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
-            seed=seed,
+            seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode()),
             shown=kept,
         )
         if kept is not None:
-            self._keep(kept | {"LR": image.lr[0], "HR": image.hr[0]}, self.image_folder(key))
+            kept |= {"LR": image.lr[0], "HR": image.hr[0]}
+            # Of many temperatures six, unless every image is to be saved.
+            few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)}
+            for name, content in kept.items():
+                if self.save_images or not name.startswith("τ=") or name in few:
+                    self.record.keep(kept_folder(self.folder, *key) / name, content.cpu())
         self.record.add(key, unit)
         self._count(key, unit)
-
-    def _keep(self, images: dict[str, Tensor], folder: Path) -> None:
-        """Write images (3,H,W) and maps (H,W); of many temperatures six, unless every image is to be saved."""
-        few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)}
-        for name, image in images.items():
-            if self.save_images or not name.startswith("τ=") or name in few:
-                self.record.keep(folder / name, image.cpu())
 
     def _count(self, key: Key, unit: Unit) -> None:
         dataset, _, scale = key
@@ -181,20 +177,10 @@ class Evaluation(pl.LightningModule):
             figures = torch.tensor([row[name] for name in self.metrics], dtype=torch.double)
             self.means.update(self.cells[dataset, scale, row["system"]], figures.to(self.means.device))
 
-    def image_folder(self, key: Key) -> Path:
-        """The folder that holds an image at a scale by every system, if it was kept."""
-        dataset, name, scale = key
-        return stored_path(self.folder, "images") / dataset / f"x{scale:g}" / name
-
     def teardown(self, stage: str) -> None:
-        """Write the tables."""
-        self.finish()
-
-    def finish(self) -> None:
-        """Write the tables of all ranks, unless that is done; every rank must call it.
-
-        A callback that reads the tables calls it too, for Lightning tears callbacks down before their module, and
-        where all images were finished before, no earlier hook is called.
+        """Write the tables of all ranks, unless that is done; every rank must call it. A callback that reads the tables
+        calls it too, for Lightning tears callbacks down before their module, and where all images were finished before,
+        no earlier hook is called.
         """
         if self.finished:
             return
@@ -211,26 +197,31 @@ class Evaluation(pl.LightningModule):
             self.tables = self.record.tables(self.keys) | {"metrics": metrics}
             self.record.write_tables(self.tables)
 
+    def _headlines(self) -> Iterator[tuple[str, float, pd.Series]]:
+        """Each data set and scale, and the protocol's first metric there by system, if it was measured."""
+        headline, table = self.protocol.headline, self.tables["metrics"]
+        for (dataset, scale), of in (
+            table.groupby(["dataset", "scale"], sort=False) if headline in table else ()
+        ):
+            yield dataset, scale, of.set_index("system")[headline]
+
     def merits(self) -> dict[str, float]:
         """The protocol's first metric in the model's first line, for each data set and scale."""
-        headline, table = self.protocol.headline, self.tables["metrics"]
-        if headline not in table:
-            return {}
-        rows = table[table["system"] != "bicubic"] if table["system"].nunique() > 1 else table
-        first = rows.drop_duplicates(["dataset", "scale"])[["dataset", "scale", headline]]
-        return {f"{dataset}/x{scale:g}/{headline}": value for dataset, scale, value in first.values.tolist()}
+        return {
+            f"{dataset}/x{scale:g}/{of.name}": float(of.iloc[:2].iloc[-1])
+            for dataset, scale, of in self._headlines()
+        }
 
     def report(self) -> str:
         """The table as text, the model's gain over bicubic, which metrics were skipped, and where the files are."""
-        headline, table = self.protocol.headline, self.tables["metrics"]
-        unit = "dB on Y" if headline == "psnr_y" else "dB on RGB"
+        unit = "dB on Y" if self.protocol.headline == "psnr_y" else "dB on RGB"
         with pd.option_context("display.width", 200):
-            lines = [table.drop(columns=["temperature", "images"]).round(3).to_string(index=False)]
-        for _, group in table.groupby(["dataset", "scale"], sort=False) if headline in table else ():
-            (dataset, scale, *_), of = group.iloc[0], group.set_index("system")[headline]
-            first = of.index[min(1, len(of) - 1)]
-            gain = f"{of[first] - of['bicubic']:+.2f} dB against bicubic"
-            lines.append(f"{dataset} ×{scale:g}: {first} {of[first]:.2f} {unit}, {gain}")
+            table = self.tables["metrics"].drop(columns=["temperature", "images"])
+            lines = [table.round(3).to_string(index=False)]
+        for dataset, scale, of in self._headlines():
+            first, value = of.index[:2][-1], of.iloc[:2].iloc[-1]
+            gain = f"{value - of['bicubic']:+.2f} dB against bicubic"
+            lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}, {gain}")
         lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])
 

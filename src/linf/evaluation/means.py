@@ -6,15 +6,11 @@ from torchmetrics import Metric
 
 
 class TableMeans(Metric):
-    """A mean over images for each of ``rows × columns`` figures, in double precision.
+    """A mean over images for each of ``rows × columns`` figures, in double precision; rows are lines of the table.
 
     One state holds the whole table, so that ranks synchronise once rather than for each of its thousands of figures.
     A figure that an image lacks, which is not a number, is left out of its mean; without any there is no mean, and
     the result is not a number. A rank may hold any number of images, none included.
-
-    Args:
-        rows: lines of the table.
-        columns: figures in a line.
     """
 
     full_state_update = False
@@ -29,12 +25,7 @@ class TableMeans(Metric):
         self.add_state("images", torch.zeros(rows, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, row: int, figures: Tensor) -> None:
-        """Count in one image.
-
-        Args:
-            row: its line of the table.
-            figures: (columns,).
-        """
+        """Count in one image by its line of the table and its figures (columns,)."""
         known = ~figures.isnan()
         self.total[row] += figures.double().where(known, 0)
         self.measured[row] += known

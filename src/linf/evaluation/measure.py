@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from linf.data.pairs import ImagePair
-from linf.evaluation.systems import System, systems
+from linf.evaluation.systems import systems
 from linf.images.luma import BENCHMARK_LUMA
 from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
@@ -61,11 +61,16 @@ def measure(
     known = model.distribution(
         lr, size, samples=samples, seed=seed, highest=max(temperatures), mix=mix, hr=hr, features=features
     )
-    rows = []
-    for system in systems(model, lr, size, temperatures, known=known, features=features):
-        rows.append(_row(system, image, metrics, samples, border))
+    rows: list[Measured] = []
+    for name, temperature, images in systems(model, lr, size, temperatures, known=known, features=features):
+        rows.append({"system": name, "temperature": temperature})
+        for figure, metric in metrics.items():
+            # What is not random varies by nothing, however often it is sampled.
+            repeated = isinstance(metric, Diversity) and len(images) == 1
+            sr = images[:, 0].expand(samples if repeated else -1, -1, -1, -1)
+            rows[-1][figure] = metric.of_image(sr, hr, lr, border).item()
         if shown is not None:
-            shown[system.name] = system.images[0, 0]
+            shown[name] = images[0, 0]
     if known is None:
         return Unit(rows, None, [])
     if shown is not None:
@@ -75,18 +80,6 @@ def measure(
         if lpips is not None and len(temperatures) > 1:
             shown["best_temperature"] = best_temperature(lpips, known, hr, temperatures)
     return Unit(rows, *_distribution(known, hr, border))
-
-
-def _row(
-    system: System, image: ImagePair, metrics: Mapping[str, ImageMetric], samples: int, border: int
-) -> Measured:
-    sr = system.images[:, 0]
-    row: Measured = {"system": system.name, "temperature": system.temperature}
-    for name, metric in metrics.items():
-        # What is not random varies by nothing, however often it is sampled.
-        seen = sr.expand(samples, -1, -1, -1) if isinstance(metric, Diversity) and len(sr) == 1 else sr
-        row[name] = metric.of_image(seen, image.hr, image.lr, border).item()
-    return row
 
 
 def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures: Sequence[float]) -> Tensor:

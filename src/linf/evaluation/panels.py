@@ -1,25 +1,14 @@
 """Panels that show the same detail of an image by several systems, side by side."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a panel: a label, and images (3,H,W) in [0, 1] by the names of the systems that made them."""
-
-    label: str
-    images: dict[str, Tensor]
-
-
-def hardest_detail(image: Tensor, reference: Tensor, side: int) -> tuple[slice, slice]:
-    """Find the square of ``side`` pixels where an image (3,H,W) differs most from its reference (3,H,W)."""
-    return fullest_square((image - reference).square().mean(0), side)
+Row = tuple[str, dict[str, Tensor]]
+"""One row of a panel: a label, and images (3,H,W) in [0, 1] by the names of the systems that made them."""
 
 
 def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:
@@ -40,23 +29,23 @@ def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], s
         systems: images (3,H,W) by their system's name; the first one chooses the detail.
         side: of the detail, in HR pixels.
     """
-    y, x = hardest_detail(next(iter(systems.values())), hr, side)
+    y, x = fullest_square((next(iter(systems.values())) - hr).square().mean(0), side)
     nearest = F.interpolate(lr[None], hr.shape[-2:], mode="nearest-exact")[0]
     named = {"LR": nearest, **systems, "HR": hr}
-    return Row(label, {name: image[:, y, x].clamp(0, 1).cpu() for name, image in named.items()})
+    return label, {name: image[:, y, x].clamp(0, 1).cpu() for name, image in named.items()}
 
 
 def panel(rows: Sequence[Row]) -> Figure:
     """Draw a figure with one line per row and one column per system."""
-    columns = list(rows[0].images)
+    columns = list(rows[0][1])
     figure = Figure(figsize=(2.0 * len(columns) + 0.4, 2.05 * len(rows) + 0.3), dpi=110, layout="constrained")
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
-    for row, line in zip(rows, axes, strict=True):
+    for (label, images), line in zip(rows, axes, strict=True):
         for name, axis in zip(columns, line, strict=True):
-            axis.imshow(row.images[name].permute(1, 2, 0).float().numpy(), interpolation="nearest")
+            axis.imshow(images[name].permute(1, 2, 0).float().numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            if row is rows[0]:
+            if images is rows[0][1]:
                 axis.set_title(name, fontsize=10)
-        line[0].set_ylabel(row.label, fontsize=10)
+        line[0].set_ylabel(label, fontsize=10)
     return figure

@@ -82,12 +82,11 @@ class Record:
         return units
 
     def _check_same(self) -> None:
+        path = self.folder / "run.json"
         try:
-            there = json.loads((self.folder / "run.json").read_text())
+            there = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise UsageError(
-                f"{self.folder}/run.json cannot be read ({error}): choose another folder"
-            ) from error
+            raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
         there, here = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
         differences = ", ".join(
             f"{key} is {_short(there[key])} there and {_short(here[key])} here"
@@ -140,9 +139,8 @@ class Record:
         )
 
     def tables(self, keys: Sequence[Key]) -> dict[str, pd.DataFrame]:
-        """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration``.
-
-        The last two are only there for LINF.
+        """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration``. The
+        last two are only there for LINF.
         """
         units = self._read()
         found = [(dict(zip(UNIT, key, strict=True)), units[key]) for key in keys if key in units]
@@ -159,17 +157,14 @@ class Record:
             self._write(self.folder / f"{name}.csv", table.to_csv(index=False).encode())
         for former in FORMER_NAMES:
             (self.folder / f"{former}.csv").unlink(missing_ok=True)  # Superseded.
-        plain = [{k: _jsonable(v) for k, v in row.items()} for row in tables["metrics"].to_dict("records")]
+        # JSON knows no infinity (a perfect image) and no NaN (an image too small for SSIM).
+        unknown = tables["metrics"].isin([math.nan, math.inf, -math.inf])
+        plain = tables["metrics"].astype(object).mask(unknown, None).to_dict("records")
         self._write(self.folder / "metrics.json", _json(plain))
 
 
 def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _jsonable(value: Any) -> Any:
-    # JSON knows no infinity (a perfect image) and no NaN (an image too small for SSIM).
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _decisive(about: dict[str, Any]) -> dict[str, Any]:

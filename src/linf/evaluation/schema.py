@@ -118,6 +118,11 @@ def stored_path(folder: Path, name: str) -> Path:
     return next((path for path in former if path.exists() and not (folder / name).exists()), folder / name)
 
 
+def kept_folder(folder: Path, dataset: str, image: str, scale: float) -> Path:
+    """The folder in which an evaluation keeps an image at a scale by every system."""
+    return stored_path(folder, "images") / dataset / f"x{scale:g}" / image
+
+
 def evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
     """Choose at most ``most`` items, evenly spaced from the first to the last, where all would be too many to show."""
     return [items[round(n)] for n in np.linspace(0, len(items) - 1, min(most, len(items)))]

@@ -1,5 +1,6 @@
-"""Loss box of the figure: the losses of both stages of LINF (METHOD §6)."""
+"""Loss box of the figure: the losses of both stages of LINF (METHOD §6), and what the prior's shares with them."""
 
+import math
 from collections.abc import Callable, Collection
 
 import torch
@@ -8,7 +9,6 @@ from torch.nn import functional as F
 
 from linf.data.pairs import SRBatch
 from linf.losses.perceptual import Perceptual
-from linf.losses.terms import check_weights, to_columns, to_patches, weighted_sum
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.noise import gaussian
@@ -125,10 +125,8 @@ class Finetune:
 
 
 def latents(like: Tensor, seed: int, first: int) -> Tensor:
-    """Standard Gaussian latents of a tensor's shape (B,D,gh,gw), dtype and device.
-
-    Row ``i`` is a function of (seed, first + i) alone: a sample has the same latents in any batch, on any rank and
-    device.
+    """Standard Gaussian latents of a tensor's shape (B,D,gh,gw), dtype and device. Row ``i`` is a function of (seed,
+    first + i) alone: a sample has the same latents in any batch, on any rank and device.
     """
     z = torch.stack([gaussian(seed, first + i, like.shape[1:]) for i in range(len(like))])
     # From pageable memory the host would wait for the device.
@@ -138,3 +136,30 @@ def latents(like: Tensor, seed: int, first: int) -> Tensor:
 def _check_flow(model: object) -> None:
     if not isinstance(model, LINF):
         raise ValueError(f"{type(model).__name__} has no likelihood to train: add task=regression")
+
+
+def check_weights(**weights: float) -> dict[str, float]:
+    """Return the weights of a loss's terms by name.
+
+    Raises:
+        ValueError: a weight is negative or not finite, or all are 0.
+    """
+    if not all(math.isfinite(w) and w >= 0 for w in weights.values()) or not any(weights.values()):
+        given = ", ".join(f"{name}={w}" for name, w in weights.items())
+        raise ValueError(f"loss weights {given} must be finite and 0 or more, and one above 0")
+    return weights
+
+
+def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:
+    """The terms by name, and their sum by weight as ``loss``."""
+    return {"loss": torch.stack([weights[name] * value for name, value in terms.items()]).sum(), **terms}
+
+
+def to_columns(patches: Tensor) -> Tensor:
+    """The layout of the flow: (B,D,gh,gw) → (D, B·gh·gw)."""
+    return patches.transpose(0, 1).flatten(1)
+
+
+def to_patches(columns: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `to_columns`: (D, B·gh·gw) → the shape (B,D,gh,gw) of ``like``."""
+    return columns.view_as(like.transpose(0, 1)).transpose(0, 1)

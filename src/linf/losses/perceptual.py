@@ -2,29 +2,19 @@
 
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from kornia.enhance import normalize
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.vgg import cfgs, make_layers
 
-from linf.checkpoints.pretrained import backbone_file, read_tensors
+from linf.metrics.networks import find_weights, vgg_layers
 
 log = logging.getLogger(__name__)
 
-VGGS = {"vgg19": ("E", 35), "vgg16": ("D", 29)}
-"""Torchvision's configuration of each VGG, and the number of its ``features`` up to the last convolution."""
-
-REMEDY = (
-    "`linf weights fetch vgg16` gets VGG16's, task.loss.features.weights=FILE names a file, or "
-    "task.loss.perceptual=0 does without"
-)
-
-SMALLEST = 16
-"""The least height and width of an image, whose features are sixteen times smaller."""
+VGGS = {"vgg19": 35, "vgg16": 29}
+"""The number of each VGG's ``features`` up to the last convolution."""
 
 
 class Perceptual(nn.Module):
@@ -56,27 +46,17 @@ class Perceptual(nn.Module):
         super().__init__()
         if backbone not in ("auto", *VGGS):
             raise ValueError(f"perceptual backbone {backbone!r} is not one of auto, {', '.join(VGGS)}")
-        use = "the perceptual loss"
+        remedy = (
+            "`linf weights fetch vgg16` gets VGG16's, task.loss.features.weights=FILE names a file, or "
+            "task.loss.perceptual=0 does without"
+        )
         names = list(VGGS) if backbone == "auto" else [backbone]
-        self.weights = Path(weights) if weights is not None else backbone_file(names, use, REMEDY)
-        state = read_tensors(self.weights, use)
+        self.weights, state = find_weights(names, weights, "the perceptual loss", remedy)
         if backbone == "auto":
             # Only VGG19 has a convolution at index 34.
             backbone = "vgg19" if "features.34.weight" in state else "vgg16"
-        self.backbone = backbone
-        configuration, layers = VGGS[backbone]
-        # On the meta device, since every weight comes from the file.
-        with torch.device("meta"):
-            self.features = make_layers(cfgs[configuration])[:layers]
-        keys = {f"features.{name}": name for name in self.features.state_dict()}
-        try:
-            self.features.load_state_dict(
-                {name: state[given] for given, name in keys.items() if given in state}, assign=True
-            )
-        except RuntimeError as error:
-            raise ValueError(
-                f"{self.weights} does not hold the weights of torchvision's {backbone}"
-            ) from error
+        self.backbone, layers = backbone, VGGS[backbone]
+        self.features = vgg_layers(backbone, self.weights, state)[:layers]
         # ImageNet's mean and deviation, with which torchvision trained its weights.
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]))
         self.register_buffer("deviation", torch.tensor([0.229, 0.224, 0.225]))
@@ -96,10 +76,10 @@ class Perceptual(nn.Module):
         Raises:
             ValueError: the images are smaller than 16 pixels a side.
         """
-        if min(hr.shape[-2:]) < SMALLEST:
-            height, width = hr.shape[-2:]
+        height, width = hr.shape[-2:]
+        if min(height, width) < 16:  # The features are sixteen times smaller.
             raise ValueError(
-                f"the perceptual loss needs windows of at least {SMALLEST} pixels a side, not {height}×{width}: "
+                f"the perceptual loss needs windows of at least 16 pixels a side, not {height}×{width}: "
                 "raise data.queries or data.crop"
             )
         with torch.no_grad():

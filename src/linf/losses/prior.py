@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linf.data.pairs import SRBatch
+from linf.losses.flow import check_weights, to_columns, to_patches, weighted_sum
 from linf.losses.perceptual import Perceptual
-from linf.losses.terms import check_weights, to_columns, to_patches, weighted_sum
 from linf.models.linf import LINF
 from linf.models.prior import window_lr_residual
 

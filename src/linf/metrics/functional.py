@@ -57,9 +57,8 @@ def lr_psnr(sr: Tensor, lr: Tensor) -> Tensor:
 
 
 def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
-    """Structural similarity per image: 11×11 Gaussian of σ 1.5, valid region, mean of RGB.
-
-    An image with fewer than 11 pixels a side has no valid region and scores NaN.
+    """Structural similarity per image: 11×11 Gaussian of σ 1.5, valid region, mean of RGB. An image with fewer than 11
+    pixels a side has no valid region and scores NaN.
 
     Args:
         sr: (B,3,H,W), clamped to [0, 1] first.
@@ -99,9 +98,8 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
 
 
 def diversity(samples: Tensor) -> Tensor:
-    """Standard deviation over the samples of an LR image, in 8-bit grey levels: (S,B,3,H,W) → (B,).
-
-    The deviation of each 8-bit value over the S samples (divided by S, not S - 1), averaged over pixels and channels.
+    """Standard deviation over the samples of an LR image, in 8-bit grey levels: (S,B,3,H,W) → (B,). The deviation of
+    each 8-bit value over the S samples (divided by S, not S - 1), averaged over pixels and channels.
     """
     grey = _single(samples).clamp(0, 1).mul(255).round()
     return (grey - grey.mean(0)).square().mean(0).sqrt().flatten(1).mean(1)
@@ -139,9 +137,8 @@ def _single(image: Tensor) -> Tensor:
 
 
 def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The Gaussian window of one axis as a band matrix; column i weighs inputs i to i + SSIM_REACH.
-
-    Its shape is (SSIM_BLOCK + SSIM_REACH, SSIM_BLOCK).
+    """The Gaussian window of one axis as a band matrix; column i weighs inputs i to i + SSIM_REACH. Its shape is
+    (SSIM_BLOCK + SSIM_REACH, SSIM_BLOCK).
     """
     offset = torch.arange(SSIM_BLOCK + SSIM_REACH)[:, None] - torch.arange(SSIM_BLOCK)
     weight = torch.exp(-((offset - SSIM_REACH / 2).double() ** 2) / (2 * 1.5**2))
@@ -155,10 +152,9 @@ def _in_blocks(rows: Tensor) -> Tensor:
 
 
 def _windowed(rows: Tensor, window: Tensor, width: int) -> Tensor:
-    """Weighted means of all windows inside the r rows from `_in_blocks`: (...,r,·) → (...,r-SSIM_REACH,width).
-
-    Each axis is a matrix product with the band. Most of the band is zeros, yet `ssim` takes a sixth of the time of an
-    11×11 convolution of each channel.
+    """Weighted means of all windows inside the r rows from `_in_blocks`: (...,r,·) → (...,r-SSIM_REACH,width). Each
+    axis is a matrix product with the band. Most of the band is zeros, yet `ssim` takes a sixth of the time of an 11×11
+    convolution of each channel.
     """
     down = window[: rows.shape[-2], : rows.shape[-2] - SSIM_REACH].T @ rows
     blocks = down.view(-1, SSIM_BLOCK)

@@ -16,19 +16,20 @@ class ImageMetric(Metric):
 
     Each rank may hold any number of images, even none. Without any image the mean is NaN.
 
-    Args:
+    Attributes:
         figure: the figure's name, under which its sum is kept: a `torchmetrics.MetricCollection` merges two metrics
             whose states have equal names and, after the first image, equal values.
     """
 
     full_state_update = False
     is_differentiable = False
+    figure: str
     count: Tensor
 
-    def __init__(self, figure: str) -> None:
+    def __init__(self, figure: str | None = None) -> None:
         super().__init__()
-        self.figure = figure
-        self.add_state(figure, torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
+        self.figure = figure or self.figure
+        self.add_state(self.figure, torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     @abstractmethod
@@ -70,7 +71,6 @@ class PSNR(ImageMetric):
         self.luma = luma
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples, in dB."""
         return functional.psnr(sr, hr, border=border, luma=self.luma).double().mean()
 
 
@@ -78,30 +78,24 @@ class SSIM(ImageMetric):
     """See `linf.metrics.functional.ssim`."""
 
     higher_is_better = True
-
-    def __init__(self) -> None:
-        super().__init__("ssim")
+    figure = "ssim"
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples."""
         return functional.ssim(sr, hr, border=border).double().mean()
 
 
 class LRPSNR(ImageMetric):
-    """See `linf.metrics.functional.lr_psnr`."""
+    """See `linf.metrics.functional.lr_psnr`; of whole images."""
 
     higher_is_better = True
-
-    def __init__(self) -> None:
-        super().__init__("lr_psnr")
+    figure = "lr_psnr"
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples, in dB, of whole images."""
         return functional.lr_psnr(sr, lr).double().mean()
 
 
 class LPIPS(ImageMetric):
-    """See `linf.metrics.networks.LPIPSNetwork`, as for backbone and weights."""
+    """See `linf.metrics.networks.LPIPSNetwork`, as for backbone and weights; of whole images."""
 
     higher_is_better = False
 
@@ -110,12 +104,11 @@ class LPIPS(ImageMetric):
         self.network = LPIPSNetwork(backbone, weights)
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples, of whole images."""
         return self.network(sr, hr).double().mean()
 
 
 class DISTS(ImageMetric):
-    """See `linf.metrics.networks.DISTSNetwork`, as for weights."""
+    """See `linf.metrics.networks.DISTSNetwork`, as for weights; of whole images."""
 
     higher_is_better = False
 
@@ -124,7 +117,6 @@ class DISTS(ImageMetric):
         self.network = DISTSNetwork(weights)
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """Mean over the samples, of whole images."""
         return self.network(sr, hr).double().mean()
 
 
@@ -132,9 +124,7 @@ class Diversity(ImageMetric):
     """See `linf.metrics.functional.diversity`."""
 
     higher_is_better = True
-
-    def __init__(self) -> None:
-        super().__init__("diversity")
+    figure = "diversity"
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Deviation over the samples, in grey levels; NaN for fewer than two."""
@@ -147,9 +137,7 @@ class NonFinite(ImageMetric):
     """See `linf.metrics.functional.nonfinite`."""
 
     higher_is_better = False
-
-    def __init__(self) -> None:
-        super().__init__("nonfinite")
+    figure = "nonfinite"
 
     def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Sum over the samples."""

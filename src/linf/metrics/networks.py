@@ -84,7 +84,7 @@ class LPIPSNetwork(FrozenNetwork):
         if backbone not in LPIPS_BACKBONES:
             raise ValueError(f"LPIPS's backbone {backbone!r} is not one of {', '.join(LPIPS_BACKBONES)}")
         network, self.smallest = LPIPS_BACKBONES[backbone]
-        file, state = _backbone(network, weights, "LPIPS")
+        file, state = find_weights([network], weights, "LPIPS")
         # On the meta device, since every weight comes from a file; torchvision warns of an argument of lpips.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -94,7 +94,7 @@ class LPIPSNetwork(FrozenNetwork):
         self.network.load_state_dict(read_tensors(heads, "LPIPS") | scaling, strict=False, assign=True)
         # The package's slices keep torchvision's numbers.
         names = {name: f"features.{name.split('.', 1)[1]}" for name in self.network.net.state_dict()}
-        _load(self.network.net, names, state, f"{file} does not hold the weights of torchvision's {network}")
+        _load(self.network.net, names, network, file, state)
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
@@ -105,31 +105,26 @@ class LPIPSNetwork(FrozenNetwork):
             yield lpips.normalize_tensor(x)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,).
-
-        Images smaller than the network allows score NaN.
+        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,). Images smaller than the network
+        allows score NaN.
         """
         if min(hr.shape[-2:]) < self.smallest:
             return sr.new_full(sr.shape[:1], math.nan)
-        return self.compare(sr, hr, self._distance)
+        return self.compare(sr, hr, partial(self._sum, lambda layer: layer.mean((1, 2, 3))))
 
     def spatial(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance at every pixel, (B,H,W): as `forward`, with each layer's map enlarged bilinearly."""
         if min(hr.shape[-2:]) < self.smallest:
             return sr.new_full((len(sr), *sr.shape[-2:]), math.nan)
-        return self.compare(sr, hr, partial(self._map, hr.shape[-2:]))
+        size = tuple(hr.shape[-2:])
+        return self.compare(sr, hr, partial(self._sum, lambda layer: lpips.upsample(layer, size)[:, 0]))
 
-    def _layers(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Iterator[Tensor]:
-        """The distance map (1,1,h,w) of each layer."""
-        for head, x, y in zip(self.network.lins, ours, theirs, strict=True):
-            yield head((x - y).square())
-
-    def _distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-        return torch.stack([layer.mean((1, 2, 3)) for layer in self._layers(ours, theirs)]).sum(0)
-
-    def _map(self, size: Sequence[int], ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-        enlarged = [lpips.upsample(layer, tuple(size))[:, 0] for layer in self._layers(ours, theirs)]
-        return torch.stack(enlarged).sum(0)
+    def _sum(
+        self, of: Callable[[Tensor], Tensor], ours: Iterator[Tensor], theirs: Sequence[Tensor]
+    ) -> Tensor:
+        """The sum over the layers of a function of each layer's distance map (1,1,h,w)."""
+        layers = zip(self.network.lins, ours, theirs, strict=True)
+        return torch.stack([of(head((x - y).square())) for head, x, y in layers]).sum(0)
 
 
 class DISTSNetwork(FrozenNetwork):
@@ -157,11 +152,8 @@ class DISTSNetwork(FrozenNetwork):
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
-        file, state = _backbone("vgg16", weights, "DISTS")
-        with torch.device("meta"):
-            layers = make_layers(cfgs["D"])
-        names = {name: f"features.{name}" for name in layers.state_dict()}
-        _load(layers, names, state, f"{file} does not hold the weights of torchvision's vgg16")
+        file, state = find_weights(["vgg16"], weights, "DISTS")
+        layers = vgg_layers("vgg16", file, state)
         starts, ends = (0, 5, 10, 17, 24), (4, 9, 16, 23, 30)
         self.stages = nn.ModuleList(layers[start:end] for start, end in zip(starts, ends, strict=True))
         # ImageNet's mean and deviation, with which torchvision trained its weights.
@@ -203,18 +195,35 @@ class DISTSNetwork(FrozenNetwork):
         return 1 - similarity / (self.alpha.sum() + self.beta.sum())
 
 
-def _backbone(
-    network: str, weights: str | os.PathLike[str] | None, use: str
+def find_weights(
+    networks: Sequence[str], weights: str | os.PathLike[str] | None, use: str, remedy: str | None = None
 ) -> tuple[Path, dict[str, Tensor]]:
-    """The file with a network's weights, and its tensors."""
-    remedy = f"`linf weights fetch {network}` gets them, or the metric's weights=FILE names a file"
-    file = Path(weights) if weights is not None else backbone_file([network], use, remedy)
+    """The file with a network's weights, and its tensors: ``weights``, or else what `backbone_file` finds."""
+    remedy = (
+        remedy or f"`linf weights fetch {networks[0]}` gets them, or the metric's weights=FILE names a file"
+    )
+    file = Path(weights) if weights is not None else backbone_file(networks, use, remedy)
     return file, read_tensors(file, use)
 
 
-def _load(layers: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor], refusal: str) -> None:
+def vgg_layers(network: str, file: Path, state: Mapping[str, Tensor]) -> nn.Sequential:
+    """The ``features`` of torchvision's ``vgg16`` or ``vgg19``, with the weights that were read from a file.
+
+    Raises:
+        ValueError: the file holds other weights.
+    """
+    # On the meta device, since every weight comes from the file.
+    with torch.device("meta"):
+        layers = make_layers(cfgs[{"vgg16": "D", "vgg19": "E"}[network]])
+    _load(layers, {name: f"features.{name}" for name in layers.state_dict()}, network, file, state)
+    return layers
+
+
+def _load(
+    layers: nn.Module, names: Mapping[str, str], network: str, file: Path, state: Mapping[str, Tensor]
+) -> None:
     """Load weights into layers; ``names`` maps the layers' names to those in the file."""
     try:
         layers.load_state_dict({name: state[given] for name, given in names.items()}, assign=True)
     except (KeyError, RuntimeError) as error:
-        raise ValueError(refusal) from error
+        raise ValueError(f"{file} does not hold the weights of torchvision's {network}") from error

@@ -15,7 +15,7 @@ from PIL import Image
 
 from linf.errors import UsageError
 from linf.evaluation.panels import fullest_square
-from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, stored_path
+from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kept_folder
 from linf.images.read import read_image
 from linf.report.evaluations import EvaluationRun
 from linf.report.style import plain_label
@@ -23,9 +23,6 @@ from linf.report.tables import common_headline, safe_name
 
 SIDE = 96
 """Side of the detail, in HR pixels."""
-
-TEMPERATURES = 5
-"""Temperatures of a run that are shown."""
 
 _DEVIATION = "σ at τ=1\ngrey levels"
 _Titled = tuple[str, np.ndarray]
@@ -45,9 +42,9 @@ class ShownImage(NamedTuple):
         """Name of its figure."""
         return f"details_{safe_name(self.dataset)}_x{self.scale:g}_{safe_name(self.image)}"
 
-    def folder(self, run: EvaluationRun) -> Path:
-        """The folder where a run keeps it."""
-        return stored_path(run.folder, "images") / self.dataset / f"x{self.scale:g}" / self.image
+    def path(self, run: EvaluationRun, name: str) -> Path:
+        """Where a run keeps a system's image or a map, by its name with suffix."""
+        return kept_folder(run.folder, *self[:3]) / name
 
 
 def shown_images(runs: Sequence[EvaluationRun], most: int = 4) -> dict[ShownImage, list[EvaluationRun]]:
@@ -59,22 +56,19 @@ def shown_images(runs: Sequence[EvaluationRun], most: int = 4) -> dict[ShownImag
     found: dict[ShownImage, list[EvaluationRun]] = {}
     for run in runs:
         for dataset, image, scale in run.images[list(UNIT)].drop_duplicates().itertuples(index=False):
-            path = ShownImage(dataset, image, scale, (0, 0)).folder(run) / "HR.png"
+            path = kept_folder(run.folder, dataset, image, scale) / "HR.png"
             if path.exists():
-                found.setdefault(ShownImage(dataset, image, scale, _size(path)), []).append(run)
+                try:
+                    with Image.open(path) as file:
+                        shown = ShownImage(dataset, image, scale, file.size)
+                except OSError as error:
+                    raise UsageError(f"cannot read image {path}: {error}; run eval.py there again") from error
+                found.setdefault(shown, []).append(run)
     shared = [shown for shown, keepers in found.items() if len(keepers) == max(map(len, found.values()))]
     datasets = list(dict.fromkeys(shown.dataset for shown in shared))[:most]
     each = most // max(1, len(datasets))
     chosen = [shown for name in datasets for shown in [of for of in shared if of.dataset == name][:each]]
     return {shown: found[shown] for shown in {shown.name: shown for shown in chosen}.values()}
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as file:
-            return file.size
-    except OSError as error:
-        raise UsageError(f"cannot read image {path}: {error}; run eval.py there again") from error
 
 
 def detail_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
@@ -84,25 +78,26 @@ def detail_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
 
 
 def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) -> Figure:
-    hr, lr = _image(shown, keepers[0], "HR"), _image(shown, keepers[0], "LR")
+    hr, lr = _image(shown, keepers[0], "HR.png"), read_image(shown.path(keepers[0], "LR.png"))
     shared: list[_Titled] = []
     rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]] = []
-    bicubic = next((run for run in keepers if "bicubic" in _systems(shown, run)), None)
+    bicubic = False
     for run in keepers:
         own: list[_Titled] = []
-        for system in _systems(shown, run):
-            if system != "bicubic" or run is bicubic:  # All runs have the same.
+        for system, title in _titles(shown, run, headline).items():
+            if system != "bicubic" or not bicubic:  # All runs have the same.
                 titled = own if run.samples and system != "bicubic" else shared
-                titled.append((_title(shown, run, system, headline), _image(shown, run, system)))
+                titled.append((title, _image(shown, run, f"{system}.png")))
+            bicubic = bicubic or system == "bicubic"
         if own:
             rows.append((run, own, _maps(shown, run)))
     images = [image for _, image in [*shared, *(titled for _, own, _ in rows for titled in own)]]
-    square = fullest_square(_variance(images or [hr]), SIDE)
+    y, x = square = fullest_square(_variance(images or [hr]), SIDE)
 
-    top = [("LR", _enlarged(lr, hr.shape)), *shared, ("HR", hr)]
+    enlarged = np.asarray(Image.fromarray(lr).resize(shown.size, Image.Resampling.NEAREST))
+    top = [("LR", enlarged), *shared, ("HR", hr)]
     figure, axes = _axes(1 + len(rows), max([1 + len(top), *(len(own) + len(maps) for _, own, maps in rows)]))
     _show(axes[0, 0], _folded(f"{shown.image} ×{shown.scale:g}", 22), hr)
-    y, x = square
     frame = Rectangle((x.start, y.start), x.stop - x.start, y.stop - y.start, fill=False, edgecolor="red")
     axes[0, 0].add_patch(frame)
     for axis, (title, image) in zip(axes[0, 1:], top, strict=False):
@@ -111,91 +106,58 @@ def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) 
     highest = max(map(_highest, deviations), default=1)
     for line, (run, own, maps) in zip(axes[1:], rows, strict=True):
         line[0].set_ylabel(_folded(run.label, 24), fontsize=8)
-        for axis, (title, image) in zip(line, own, strict=False):
-            _show(axis, title, image[square])
-        for axis, (title, values) in zip(line[len(own) :], maps, strict=False):
-            _show_map(axis, title, values[square], highest if title == _DEVIATION else _highest(values))
+        for axis, (title, image) in zip(line, [*own, *maps], strict=False):
+            _show(axis, title, image[square], highest if title == _DEVIATION else _highest(image))
     for axis in axes.flat:
         axis.set_visible(bool(axis.images))
     return figure
 
 
-def _lines(shown: ShownImage, run: EvaluationRun) -> pd.DataFrame:
-    """A run's figures of an image, a line for each system."""
-    return run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1)]
-
-
-def _systems(shown: ShownImage, run: EvaluationRun) -> list[str]:
-    """The systems by which a run has kept an image; of many temperatures, some."""
-    systems = _lines(shown, run).sort_values("temperature", kind="stable")["system"]
-    kept = [system for system in systems if (shown.folder(run) / f"{system}.png").exists()]
+def _titles(shown: ShownImage, run: EvaluationRun, headline: str) -> dict[str, str]:
+    """For each system by which a run has kept an image, or some of many temperatures: name, PSNR and perception."""
+    of = run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1)]
+    of = of.sort_values("temperature", kind="stable").set_index("system")
+    kept = [system for system in of.index if shown.path(run, f"{system}.png").exists()]
     temperatures = [system for system in kept if system.startswith("τ=")]
-    left_out = set(temperatures) - set(evenly_spaced(temperatures, TEMPERATURES))
-    return [system for system in kept if system not in left_out]
+    left_out = set(temperatures) - set(evenly_spaced(temperatures, 5))
+    metrics = [name for name in (headline, *[name for name in PERCEPTUAL if name in of][:1]) if name in of]
+    titles = {}
+    for system in [system for system in kept if system not in left_out]:
+        values = [METRICS[name].format(of[name][system]) for name in metrics if pd.notna(of[name][system])]
+        label = run.label if system == run.system and system != "bicubic" else system
+        titles[system] = f"{_folded(label, 22)}\n{' / '.join(values)}"
+    return titles
 
 
 def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:
-    path = shown.folder(run) / f"{name}.png"
-    image = read_image(path)
-    if name != "LR":
-        _check_size(path, image, shown)
-    return image
-
-
-def _check_size(path: Path, image: np.ndarray, shown: ShownImage) -> None:
+    """Read an image or a map, of the size that HR has."""
+    path = shown.path(run, name)
+    try:
+        image = read_image(path) if path.suffix == ".png" else np.load(path).astype(np.float32)
+    except UsageError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} is truncated or not an array ({error}); run eval.py there again") from error
     if image.shape[1::-1] != shown.size:
         raise UsageError(f"{path} differs in size from HR.png; run eval.py there again")
-
-
-def _enlarged(lr: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Enlarge by nearest neighbours."""
-    rows, columns = (
-        ((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(shape[:2], lr.shape, strict=False)
-    )
-    return lr[rows][:, columns]
+    return image
 
 
 def _maps(shown: ShownImage, run: EvaluationRun) -> list[_Titled]:
     """The maps (H,W) that a run has kept: deviation in grey levels, and the best temperature of each pixel."""
-    maps = []
-    for title, name, unit in (
-        (_DEVIATION, "deviation", 255),
-        ("best τ\nlowest LPIPS", "best_temperature", 1),
-    ):
-        path = shown.folder(run) / f"{name}.npy"
-        if path.exists():
-            try:
-                values = np.load(path).astype(np.float32) * unit
-            except (OSError, ValueError, EOFError) as error:
-                raise UsageError(
-                    f"{path} is truncated or not an array ({error}); run eval.py there again"
-                ) from error
-            _check_size(path, values, shown)
-            maps.append((title, values))
-    return maps
+    maps = [(_DEVIATION, "deviation.npy", 255), ("best τ\nlowest LPIPS", "best_temperature.npy", 1)]
+    return [
+        (title, _image(shown, run, name) * unit)
+        for title, name, unit in maps
+        if shown.path(run, name).exists()
+    ]
 
 
 def _variance(images: Sequence[np.ndarray]) -> torch.Tensor:
     """Variance between images (H,W,3) at each pixel, (H,W)."""
-    total = np.zeros(images[0].shape, np.float32)
-    squares = total.copy()
-    for image in images:
-        values = image.astype(np.float32)
-        total += values
-        squares += values * values
+    total = sum(image.astype(np.float32) for image in images)
+    squares = sum(np.square(image, dtype=np.float32) for image in images)
     return torch.from_numpy((squares / len(images) - (total / len(images)) ** 2).mean(2))
-
-
-def _title(shown: ShownImage, run: EvaluationRun, system: str, headline: str) -> str:
-    """A system's name, and its PSNR and perceptual metric on the whole image."""
-    of = _lines(shown, run)
-    of = of[of["system"] == system]
-    names = [headline, *[name for name in PERCEPTUAL if name in of][:1]]
-    values = [
-        METRICS[name].format(of[name].iloc[0]) for name in names if name in of and of[name].notna().all()
-    ]
-    label = run.label if system == run.system and system != "bicubic" else system
-    return f"{_folded(label, 22)}\n{' / '.join(values)}"
 
 
 def _axes(rows: int, across: int) -> tuple[Figure, np.ndarray]:
@@ -221,15 +183,12 @@ def _highest(values: np.ndarray) -> float:
     return max(float(values.max(where=np.isfinite(values), initial=0)), 1e-6)
 
 
-def _show(axis: Axes, title: str, image: np.ndarray) -> None:
-    axis.imshow(image, interpolation="nearest")
+def _show(axis: Axes, title: str, image: np.ndarray, highest: float = 1) -> None:
+    """Show an image (H,W,3), or a map (H,W) from 0 to ``highest`` with a colour bar."""
+    drawn = axis.imshow(image, cmap="gray", vmin=0, vmax=highest, interpolation="nearest")
     axis.set_title(title, fontsize=7.5, loc="center")
-
-
-def _show_map(axis: Axes, title: str, values: np.ndarray, highest: float) -> None:
-    image = axis.imshow(values, cmap="gray", vmin=0, vmax=highest, interpolation="nearest")
-    axis.set_title(title, fontsize=7.5, loc="center")
-    bar = axis.inset_axes((0.05, -0.1, 0.9, 0.06))
-    axis.figure.colorbar(image, cax=bar, orientation="horizontal")
-    bar.tick_params(labelsize=6, length=2)
-    bar.grid(False)
+    if image.ndim == 2:
+        bar = axis.inset_axes((0.05, -0.1, 0.9, 0.06))
+        axis.figure.colorbar(drawn, cax=bar, orientation="horizontal")
+        bar.tick_params(labelsize=6, length=2)
+        bar.grid(False)

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from numpy.typing import ArrayLike
 from linf.errors import UsageError
 from linf.evaluation.schema import CELL, COLUMNS, FORMER_NAMES, HEADLINES, TABLES, Column, stored_path
 
-_REQUIRED = {"label": str, "model": dict, "protocol": dict, "metrics": list, "temperatures": list}
-_OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("checkpoint", "prior", "skipped", "git", "versions"), dict),
-    "max_trained_scale": (int, float),
+_TYPES: dict[str, Any] = {
+    "label": str,
+    "model": dict,
+    "protocol": dict,
+    "metrics": list,
+    "temperatures": list,
 }
-# Types of what ``run.json`` must say, and of what it may say or leave null.
+_TYPES |= dict.fromkeys(("checkpoint", "prior", "skipped", "git", "versions"), dict | None)
+_TYPES |= {"max_trained_scale": int | float | None}
+# Types of what ``run.json`` says.
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +86,9 @@ class EvaluationRun:
         return str(curve["system"].iloc[0]) if len(curve) else self.system
 
     def closed_form(self, dataset: str, scale: float, temperatures: ArrayLike) -> np.ndarray:
-        """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels.
-
-        For one image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the
-        predicted variance. Empty where the model predicts no distribution.
+        """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels. For one
+        image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the predicted
+        variance. Empty where the model predicts no distribution.
         """
         of = self.distribution
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]
@@ -121,16 +125,13 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
 
 def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
     """Number the labels that several runs share; the other runs stay as they are."""
-    taken = {run.label for run in runs}
-    apart = []
+    labels, apart = [run.label for run in runs], []
     for run in runs:
-        label, number = run.label, 0
-        if sum(other.label == run.label for other in runs) > 1:
-            while not number or label in taken:
-                number += 1
-                label = f"{run.label} ({number})"
-            taken.add(label)
-        apart.append(run if label == run.label else replace(run, label=label))
+        if labels.count(run.label) > 1:
+            numbered = (f"{run.label} ({number})" for number in count(1))
+            run = replace(run, label=next(label for label in numbered if label not in labels))
+            labels.append(run.label)
+        apart.append(run)
     return apart
 
 
@@ -164,14 +165,8 @@ def _about(path: Path) -> dict[str, Any]:
         about = json.loads(text)
     except ValueError as error:
         raise UsageError(f"{path} is truncated or no JSON ({error}); run eval.py there again") from error
-    if not isinstance(about, dict):
-        about = {}
-    wrong = [key for key, kind in _REQUIRED.items() if not isinstance(about.get(key), kind)]
-    wrong += [
-        key
-        for key, kind in _OPTIONAL.items()
-        if about.get(key) is not None and not isinstance(about[key], kind)
-    ]
+    about = about if isinstance(about, dict) else {}
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(about.get(key), kind)]
     if not wrong:
         wrong = ["model: name"] * (not isinstance(about["model"].get("name"), str))
         wrong += ["protocol: headline"] * (about["protocol"].get("headline") not in HEADLINES)

@@ -19,12 +19,6 @@ from linf.report.plane import perceptual_metric, plane_figure, regression_runs, 
 from linf.report.style import DOTTED, GREY, MARKERS, STYLE, draw_curve, legend_below, panel_grid, series_style
 from linf.report.tables import common_headline, datasets, first_value, measured_metrics, safe_name, scales
 
-_Entries = list[tuple[Artist, str]]
-# Of a legend.
-
-MOST_CURVES = 12
-"""Curves in one panel, at most."""
-
 
 def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
     """Every figure for which there are data, by its name, such as ``temperature_Set5``."""
@@ -49,7 +43,8 @@ def curve_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[float]:
     evaluated = scales(runs, dataset)
     limits = [run.about["max_trained_scale"] for run in runs if run.about.get("max_trained_scale")]
     trained = [scale for scale in evaluated if not limits or scale <= min(limits)] or evaluated
-    return trained[-max(1, MOST_CURVES // max(1, len(sampling_runs(runs, dataset)))) :]
+    # At most twelve curves in one panel.
+    return trained[-max(1, 12 // max(1, len(sampling_runs(runs, dataset)))) :]
 
 
 def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
@@ -80,36 +75,31 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
             _level(axis, last, bicubic, color=colour, linestyle=DOTTED, marker=marker)
             for i, run in enumerate(references, len(drawn)):
                 _level(axis, last, run.value(dataset, s, run.system, name), **series_style(i, j, alone))
-    entries = _runs([*drawn, *references], alone)
-    entries.append((Line2D([], [], color=GREY, linestyle=DOTTED, linewidth=1.0), "bicubic"))
+    others: dict[str, Any] = {"bicubic": {"color": GREY, "linestyle": DOTTED, "linewidth": 1.0}}
     if last > 0 and any(len(run.distribution) for run in drawn):
-        entries.append((Line2D([], [], color="black", linewidth=0.6), "closed form"))
-    legend_below(figure, entries + _scales(at, alone))
+        others["closed form"] = {"color": "black", "linewidth": 0.6}
+    _legend(figure, [*drawn, *references], others, at)
     return figure
 
 
-def _runs(order: Sequence[EvaluationRun], alone: bool) -> _Entries:
-    """Legend entries of runs; where only one is drawn, colours stand for scales instead."""
-    plain: dict[str, Any] = {"marker": "", "color": GREY} if alone else {"marker": ""}
-    return [(Line2D([], [], **series_style(n, 0, False) | plain), run.label) for n, run in enumerate(order)]
-
-
-def _scales(at: Sequence[float], alone: bool) -> _Entries:
-    """Legend entries of scales."""
-    plain: dict[str, Any] = {"linestyle": ""} if alone else {"linestyle": "", "color": GREY}
-    return [(Line2D([], [], **series_style(0, n, True) | plain), f"×{s:g}") for n, s in enumerate(at)]
+def _legend(
+    figure: Figure, runs: Sequence[EvaluationRun], others: dict[str, Any], at: Sequence[float]
+) -> None:
+    """Draw a legend of runs, other lines and scales; of one run alone, colours stand for scales."""
+    of_runs, of_scales = ({"color": GREY}, {}) if len(runs) == 1 else ({}, {"color": GREY})
+    styles = [(run.label, series_style(n, 0, False) | {"marker": ""} | of_runs) for n, run in enumerate(runs)]
+    styles += others.items()
+    styles += [
+        (f"×{s:g}", series_style(0, n, True) | {"linestyle": ""} | of_scales) for n, s in enumerate(at)
+    ]
+    legend_below(figure, [(Line2D([], [], **style), label) for label, style in styles])
 
 
 def _level(axis: Axes, last: float, value: float, **given: Any) -> None:
     """Draw a level line with a marker at its right end."""
-    given |= {
-        "linewidth": 1.0,
-        "markevery": [1],
-        "markerfacecolor": "white",
-        "markeredgecolor": given["color"],
-    }
+    hollow = {"markerfacecolor": "white", "markeredgecolor": given["color"], "markeredgewidth": 0.8}
     if np.isfinite(value):
-        axis.plot([0, last], [value, value], **given | {"markeredgewidth": 0.8})
+        axis.plot([0, last], [value, value], **given | hollow, linewidth=1.0, markevery=[1])
 
 
 def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
@@ -129,10 +119,8 @@ def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
             draw_curve(gain, there, values - bicubic, **series_style(i, i, False))
     draw_curve(absolute, there, bicubic, color=GREY, linestyle=DOTTED, marker="x")
     gain.axhline(0, color=GREY, linestyle=DOTTED)
-    entries: _Entries = [
-        (Line2D([], [], **series_style(i, i, False)), run.label) for i, run in enumerate(order)
-    ]
-    entries.append((Line2D([], [], color=GREY, linestyle=DOTTED, marker="x"), "bicubic"))
+    labels = [*(run.label for run in order), "bicubic"]
+    entries: list[tuple[Artist, str]] = list(zip(absolute.lines, labels, strict=True))
     limits = {run.about.get("max_trained_scale") or there[-1] for run in order}
     for axis in (absolute, gain):
         low, high = _ticks(axis, there)
@@ -145,22 +133,17 @@ def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
 
 
 def _ticks(axis: Axes, there: Sequence[float]) -> tuple[float, float]:
-    """Set an axis to scales, with a tick at each that has room, and return its limits."""
+    """Set an axis to scales, with a tick at each that has room, larger ones first, and return its limits."""
     margin = (there[-1] / there[0]) ** 0.05
     axis.set(xlabel="scale", xscale="log", xlim=(there[0] / margin, there[-1] * margin))
-    axis.xaxis.set_major_locator(FixedLocator(_apart(there)))
+    labelled = [there[-1]]
+    for s in there[-2::-1]:
+        if np.log(labelled[-1] / s) > 0.09 * np.log(there[-1] / there[0]):
+            labelled.append(s)
+    axis.xaxis.set_major_locator(FixedLocator(labelled))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda value, _: f"×{value:g}")
     return axis.get_xlim()
-
-
-def _apart(there: Sequence[float]) -> list[float]:
-    """The scales whose tick labels have room beside each other, larger scales first."""
-    kept = [there[-1]]
-    for s in there[-2::-1]:
-        if np.log(kept[-1] / s) > 0.09 * np.log(there[-1] / there[0]):
-            kept.append(s)
-    return kept
 
 
 def calibration_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
@@ -182,8 +165,5 @@ def calibration_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
             for j, s in enumerate(at):
                 means = of[of["scale"] == s].groupby("nominal")["covered"].mean()
                 draw_curve(axis, means.index, means, **series_style(i, j, alone))
-    legend_below(
-        figure,
-        [*_runs(drawn, alone), (Line2D([], [], color=GREY, linewidth=0.8), "ideal"), *_scales(at, alone)],
-    )
+    _legend(figure, drawn, {"ideal": {"color": GREY, "linewidth": 0.8}}, at)
     return figure

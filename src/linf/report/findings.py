@@ -20,7 +20,7 @@ def temperature_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[st
     headline = common_headline(runs)
     findings = [_trade(run, dataset, at[-1], headline, perceptual_metric([run], dataset)) for run in drawn]
     findings += [sentence for run in drawn for sentence in _closed_form(run, dataset, at)]
-    findings += _without_lpips([run for run in drawn if perceptual_metric([run], dataset) is None])
+    findings += _without_lpips(drawn, dataset)
     left_out = [f"×{s:g}" for s in scales(runs, dataset) if s not in at]
     return findings + [f"In the table but not drawn: {', '.join(left_out)}."] * bool(left_out)
 
@@ -29,10 +29,8 @@ def _trade(run: EvaluationRun, dataset: str, scale: float, headline: str, name: 
     who, of, psnr = f"{run.label} at ×{scale:g}", run.curve(dataset, scale), METRICS[headline]
     if not len(of) or headline not in of:
         return f"{who} was not evaluated."
-    if name is not None and of[name].notna().sum() > 1:
-        of = of[of[name].notna()]
-    else:
-        name = None
+    name = name if name is not None and of[name].notna().sum() > 1 else None
+    of = of if name is None else of[of[name].notna()]
     low, high = of.iloc[0], of.iloc[-1]
     at_low = psnr.quantity(low[headline])
     if len(of) == 1:
@@ -63,16 +61,13 @@ def _closed_form(run: EvaluationRun, dataset: str, at: Sequence[float]) -> list[
         exact = run.closed_form(dataset, scale, of["temperature"])
         if len(exact) and run.headline in of:
             gaps += [gap for gap in abs(exact - of[run.headline]) if np.isfinite(gap)]
-    if not gaps:
-        return []
-    return [
-        f"{run.label}: the closed form, which does not clamp, is within {max(gaps):.2f} dB of the samples."
-    ]
+    within = f"within {max(gaps, default=0):.2f} dB of the samples"
+    return [f"{run.label}: the closed form, which does not clamp, is {within}."] * bool(gaps)
 
 
-def _without_lpips(runs: Sequence[EvaluationRun]) -> list[str]:
+def _without_lpips(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     reasons: dict[str, list[str]] = {}
-    for run in runs:
+    for run in [run for run in runs if perceptual_metric([run], dataset) is None]:
         why = (run.about.get("skipped") or {}).get("lpips_alex", "it was not among the metrics")
         reasons.setdefault(str(why), []).append(run.label)
     return [f"LPIPS was not measured for {_and(labels)}: {why}." for why, labels in reasons.items()]
@@ -86,7 +81,7 @@ def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     """Which system is best in perception and which in distortion, and whether published results can be compared."""
     name, headline = perceptual_metric(runs, dataset), common_headline(runs)
     if name is None:
-        return _without_lpips(runs)
+        return _without_lpips(runs, dataset)
     findings, psnr, metric = [], METRICS[headline], METRICS[name]
     drawn, evaluated = plane_scales(runs, dataset), scales(runs, dataset)
     trained = [s for s in curve_scales(runs, dataset) if s in drawn] or drawn
@@ -101,15 +96,13 @@ def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
         if near[0] == sharp[0]:
             findings = [f"{at} {near[0]} is best in both {metric.title} and {psnr.title}."]
     sources = "; ".join(dict.fromkeys(published_points(runs, dataset, name)["source"]))
-    if sources:
-        findings.append(
-            f"Hollow points are published results, with other training data and code ({sources})."
-        )
-    else:
-        findings.append(f"No published pair of {psnr.title} and LPIPS is known for these images.")
-    if len(drawn) < len(evaluated):
-        findings.append(f"{len(drawn)} of {len(evaluated)} scales are drawn.")
-    return findings + _without_lpips([run for run in runs if perceptual_metric([run], dataset) is None])
+    findings += [
+        f"Hollow points are published results, with other training data and code ({sources})."
+        if sources
+        else f"No published pair of {psnr.title} and LPIPS is known for these images."
+    ]
+    findings += [f"{len(drawn)} of {len(evaluated)} scales are drawn."] * (len(drawn) < len(evaluated))
+    return findings + _without_lpips(runs, dataset)
 
 
 def _points(

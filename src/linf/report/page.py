@@ -4,9 +4,9 @@ import base64
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
@@ -28,9 +28,8 @@ GENERATOR_TAG = '<meta name="generator" content="linf report"/>'
 
 
 def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool = False) -> Path:
-    """Write ``index.html``, ``figures/`` and ``tables/``.
-
-    They are written beside ``out`` and moved there when complete; an older report is removed only then.
+    """Write ``index.html``, ``figures/`` and ``tables/``. They are written beside ``out`` and moved there when
+    complete; an older report is removed only then.
 
     Args:
         runs: from `linf.report.evaluations.find_runs` or `read_run`.
@@ -51,7 +50,11 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
             new, old = Path(aside) / "new", Path(aside) / "old"
             images = _write_figures(figures, new / "figures")
-            _write_tables(tables, new / "tables")
+            (new / "tables").mkdir()
+            for name, table in tables.items():
+                written = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
+                for kind, text in written.items():
+                    (new / "tables" / f"{name}.{kind}").write_text(text, encoding="utf-8")
             (new / "index.html").write_text(render_page(runs, images, tables), encoding="utf-8")
             if out.exists():
                 os.rename(out, old)
@@ -97,39 +100,6 @@ def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
     return images
 
 
-def _write_tables(tables: dict[str, pd.DataFrame], folder: Path) -> None:
-    folder.mkdir(parents=True)
-    for name, table in tables.items():
-        written = {"csv": table.to_csv(index=False), "md": markdown(name, table), "tex": latex(name, table)}
-        for kind, text in written.items():
-            (folder / f"{name}.{kind}").write_text(text, encoding="utf-8")
-
-
-_PARTS: dict[str, tuple[str, Callable[[Sequence[EvaluationRun], str], list[str]], str]] = {
-    "temperature": (
-        "Temperature",
-        findings.temperature_findings,
-        "Means over images against τ. Level lines have no temperature; the thin black line is the closed form.",
-    ),
-    "plane": (
-        "Perception and distortion",
-        findings.plane_findings,
-        "Each run's path over τ. Up and to the right is better.",
-    ),
-    "scale": (
-        "Scale",
-        findings.scale_findings,
-        "PSNR of each run, at its lowest temperature, and its gain over bicubic.",
-    ),
-    "calibration": (
-        "Calibration",
-        findings.calibration_findings,
-        "Share covered by central intervals. Above the diagonal, intervals are too wide; below it, too narrow.",
-    ),
-}
-# For each data set and kind of figure: its title, its findings, and its caption.
-
-
 def render_page(
     runs: Sequence[EvaluationRun], images: dict[str, str], tables: dict[str, pd.DataFrame]
 ) -> str:
@@ -140,20 +110,6 @@ def render_page(
         images: the figures of `all_figures`, as URLs.
         tables: from `all_tables`.
     """
-    sections = []
-    for dataset in datasets(runs):
-        results = f"results_{safe_name(dataset)}"
-        parts = [
-            {
-                "title": title,
-                "findings": find(runs, dataset),
-                "image": images.get(f"{kind}_{safe_name(dataset)}"),
-                "caption": caption,
-            }
-            for kind, (title, find, caption) in _PARTS.items()
-        ]
-        sections.append({"title": dataset, "results": html_tables(results, tables[results]), "parts": parts})
-    other = [name for name in ("distribution", "calibration", "published") if name in tables]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("linf.report", "."),
         autoescape=True,
@@ -163,36 +119,14 @@ def render_page(
     )
     return environment.get_template("page.html").render(
         generator=GENERATOR_TAG,
-        headline=METRICS[common_headline(runs)].title,
-        caveats=findings.caveats(runs),
-        sections=sections,
-        details={shown: images[shown.name] for shown in shown_images(runs)},
-        detail_findings=findings.detail_findings(runs),
-        tables={name: html_tables(name, tables[name]) for name in other},
-        runs=[_described(run) for run in runs],
+        runs=runs,
+        images=images,
+        tables={name: partial(html_tables, name, table) for name, table in tables.items()},
+        findings=findings,
+        metrics=METRICS,
+        headline=common_headline(runs),
+        datasets=datasets(runs),
+        details=shown_images(runs),
+        safe_name=safe_name,
+        json=partial(json.dumps, indent=2, ensure_ascii=False),
     )
-
-
-def _described(run: EvaluationRun) -> dict[str, Any]:
-    """How a run was made, as text."""
-    about = run.about
-    parameters, trained = about["model"].get("parameters"), about.get("max_trained_scale")
-    protocol, git = {"name": "?", "border": "?"} | about["protocol"], about.get("git") or {}
-    temperatures = run.metrics["temperature"].dropna().unique()
-    facts = {"folder": run.folder, "model": about["model"]["name"]}
-    if isinstance(parameters, int):
-        facts["model"] += f", {parameters:,} parameters"
-    for name in ("checkpoint", "prior"):
-        if about.get(name):
-            facts |= {name: about[name].get("path"), f"sha256 of {name}": about[name].get("sha256")}
-    facts |= {
-        "protocol": f"{protocol['name']}: {METRICS[run.headline].title}, border {protocol['border']}",
-        "temperatures": ", ".join(f"{t:g}" for t in temperatures) or "none",
-        "trained up to": f"×{trained:g}" if trained else "unknown",
-        "commit": git.get("commit", "unknown") + ", with uncommitted changes" * bool(git.get("dirty")),
-        "versions": ", ".join(f"{name} {version}" for name, version in (about.get("versions") or {}).items()),
-    }
-    facts |= {name: about[name] for name in ("samples", "seed", "device") if name in about}
-    settings = json.dumps(about["model"].get("config") or {}, indent=2, ensure_ascii=False)
-    skipped = about.get("skipped") or {}
-    return {"label": run.label, "facts": facts, "skipped": skipped, "config": run.config, "model": settings}

@@ -1,7 +1,8 @@
 """What is shown of an evaluation when it ends: its contact sheet, and its tables, curves and figures on W&B."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key
-from linf.evaluation.schema import TABLES
+from linf.evaluation.schema import TABLES, kept_folder
 from linf.images.read import read_image
 from linf.report.evaluations import read_run
 from linf.report.figures import all_figures
@@ -31,14 +32,14 @@ class PublishResults(Callback):
         """Publish, on rank 0."""
         if not isinstance(pl_module, Evaluation):
             raise UsageError(f"PublishResults publishes an Evaluation, not a {type(pl_module).__name__}")
-        pl_module.finish()
+        pl_module.teardown(stage)
         if not trainer.is_global_zero:
             return
         figures = {}
         # An earlier evaluation in this folder may have measured images without keeping them.
-        rows = [
-            _sheet_row(pl_module, key) for key in pl_module.shown_keys if pl_module.image_folder(key).is_dir()
-        ]
+        kept = {key: kept_folder(pl_module.folder, *key) for key in pl_module.shown_keys}
+        systems = pl_module.tables["metrics"]["system"].unique()
+        rows = [_sheet_row(key, folder, systems) for key, folder in kept.items() if folder.is_dir()]
         if rows:
             figures["contact_sheet"] = panel(rows)
             figures["contact_sheet"].savefig(pl_module.folder / "contact_sheet.png")
@@ -47,9 +48,8 @@ class PublishResults(Callback):
                 log_results(logger, pl_module.tables, figures | all_figures([read_run(pl_module.folder)]))
 
 
-def _sheet_row(task: Evaluation, key: Key) -> Row:
-    systems = task.tables["metrics"]["system"].unique()
-    paths = {name: task.image_folder(key) / f"{name}.png" for name in ("LR", *systems, "HR")}
+def _sheet_row(key: Key, folder: Path, systems: Sequence[str]) -> Row:
+    paths = {name: folder / f"{name}.png" for name in ("LR", *systems, "HR")}
     images = {
         name: torch.from_numpy(read_image(path)).permute(2, 0, 1) / 255
         for name, path in paths.items()

@@ -42,9 +42,8 @@ STYLE: dict[Any, Any] = {
 
 
 def series_style(run: int, scale: int, alone: bool) -> dict[str, Any]:
-    """Line style of a run at a scale.
-
-    Dashes distinguish runs and markers distinguish scales. Colours distinguish runs, or scales where one run is drawn.
+    """Line style of a run at a scale. Dashes distinguish runs and markers distinguish scales. Colours distinguish runs,
+    or scales where one run is drawn.
 
     Args:
         run: its index among those that are drawn.

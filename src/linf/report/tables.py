@@ -51,19 +51,15 @@ def published_results() -> pd.DataFrame:
 
 
 def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
-    """Every table by its name, with numbers as numbers.
-
-    ``results_<data set>`` has a line for each system and a column for each scale and metric; ``metrics`` holds all
-    means, with a line for each data set, scale and system.
+    """Every table by its name, with numbers as numbers. ``results_<data set>`` has a line for each system and a column
+    for each scale and metric; ``metrics`` holds all means, with a line for each data set, scale and system.
     """
     runs = with_distinct_labels(runs)
     tables = {f"results_{safe_name(dataset)}": results_table(runs, dataset) for dataset in datasets(runs)}
-    distributions = [run for run in runs if len(run.distribution)]
-    if distributions:
-        tables["distribution"] = _stacked(distributions, [_distribution(run) for run in distributions])
-    calibrated = [run for run in runs if len(run.calibration)]
-    if calibrated:
-        tables["calibration"] = _stacked(calibrated, [_calibration(run) for run in calibrated])
+    for name, summary in {"distribution": _distribution, "calibration": _calibration}.items():
+        holders = [run for run in runs if len(getattr(run, name))]
+        if holders:
+            tables[name] = _stacked(holders, [summary(run) for run in holders])
     published = published_for(runs)
     if len(published):
         tables["published"] = published.dropna(axis="columns", how="all")
@@ -72,10 +68,9 @@ def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
 
 
 def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
-    """Results on one data set: systems down, scales and metrics across.
-
-    Bicubic, which is the same in all runs, has one line, the first. The column ``nonfinite`` is left out where all
-    values were finite, and so is the PSNR that is not the headline.
+    """Results on one data set: systems down, scales and metrics across. Bicubic, which is the same in all runs, has one
+    line, the first. The column ``nonfinite`` is left out where all values were finite, and so is the PSNR that is not
+    the headline.
     """
     headline = common_headline(runs)
     names = [
@@ -84,23 +79,15 @@ def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
         if (name == headline or not name.startswith("psnr_"))
         and (name != "nonfinite" or any(run.metrics[name].any() for run in runs if name in run.metrics))
     ]
-    columns = {
-        (scale, name): f"×{scale:g} {COLUMNS.get(name, Column(name)).title}"
-        for scale in scales(runs, dataset)
-        for name in names
-    }
-    lines = {}
-    for run in runs:
-        for system in run.metrics.loc[run.metrics["dataset"] == dataset, "system"].unique():
-            label, holders = ("", runs) if system == "bicubic" else (run.label, [run])
-            values = {
-                title: first_value(holders, dataset, scale, system, name)
-                for (scale, name), title in columns.items()
-            }
-            lines[label, system] = {"run": label, "system": system} | values
-    # The sort is stable: it moves nothing but bicubic.
-    table = [lines[key] for key in sorted(lines, key=lambda key: key[0] != "")]
-    return pd.DataFrame(table).dropna(axis="columns", how="all")
+    of = _stacked(runs, [run.metrics for run in runs])
+    of = of[of["dataset"] == dataset].assign(run=of["run"].mask(of["system"] == "bicubic", ""))
+    means = of.groupby(["run", "system", "scale"], sort=False)[names].first().unstack("scale", sort=False)
+    columns = [(name, scale) for scale in scales(runs, dataset) for name in names]
+    table = means[columns].set_axis(
+        [f"×{scale:g} {COLUMNS.get(name, Column(name)).title}" for name, scale in columns], axis="columns"
+    )
+    table = table.dropna(axis="columns", how="all").reset_index()
+    return table.sort_values("run", key=lambda run: run != "", kind="stable", ignore_index=True)
 
 
 def _stacked(runs: Sequence[EvaluationRun], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -41,8 +41,10 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_temperatures(table: pd.DataFrame) -> pd.DataFrame:
-    """True where a run's best temperature stands, to the printed digits; of a table of `results_table`."""
+    """True where a run's best temperature stands, to the printed digits; only in a table of `results_table`."""
     best = pd.DataFrame(False, index=table.index, columns=table.columns)
+    if table.columns[:2].tolist() != ["run", "system"]:
+        return best
     text = formatted(table)
     for name in table.columns.difference(["run", "system"]):
         better = _column(name).better
@@ -52,16 +54,6 @@ def best_temperatures(table: pd.DataFrame) -> pd.DataFrame:
                 first = (values * better).idxmax()
                 best.loc[of.index, name] = text.loc[of.index, name] == text.loc[first, name]
     return best
-
-
-def _bold(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    if name.startswith("results_"):
-        return best_temperatures(table)
-    return pd.DataFrame(False, index=table.index, columns=table.columns)
-
-
-def _numeric(table: pd.DataFrame) -> list[bool]:
-    return [pd.api.types.is_numeric_dtype(table[name]) for name in table]
 
 
 def _groups(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -96,17 +88,17 @@ def html_tables(name: str, table: pd.DataFrame) -> str:
         name: of the table, as in `all_tables`.
         table: numbers as numbers.
     """
-    return "\n".join(_html(f"{name}_{n}", _bold(name, of), of) for n, of in enumerate(_pieces(table)))
+    return "\n".join(_html(f"{name}_{n}", of) for n, of in enumerate(_pieces(table)))
 
 
-def _html(name: str, bold: pd.DataFrame, table: pd.DataFrame) -> str:
-    numeric = _numeric(table)
+def _html(name: str, table: pd.DataFrame) -> str:
+    numeric = [*map(pd.api.types.is_numeric_dtype, table.dtypes)]
     text, first = formatted(table), table.columns[0]
     repeated = text[first] == text[first].shift()
     text[first] = text[first].mask(repeated, "")
     classes = pd.DataFrame("", index=text.index, columns=text.columns)
     classes.loc[:, numeric] += "number "
-    classes += bold.replace({True: "best ", False: ""})
+    classes += best_temperatures(table).replace({True: "best ", False: ""})
     classes.loc[~repeated, :] += "first"
     styler = _styler(text, html.escape)
     classes.columns = styler.columns
@@ -116,11 +108,11 @@ def _html(name: str, bold: pd.DataFrame, table: pd.DataFrame) -> str:
     return f'<div class="wide">{styler.to_html()}</div>'
 
 
-def markdown(name: str, table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
     """A pipe table with the best temperatures in bold."""
     text = formatted(table).map(lambda cell: re.sub(r"([|*_`<\\])", r"\\\1", cell))
-    text = text.mask(_bold(name, table), "**" + text + "**")
-    sides = ["right" if numeric else "left" for numeric in _numeric(table)]
+    text = text.mask(best_temperatures(table), "**" + text + "**")
+    sides = ["right" if numeric else "left" for numeric in map(pd.api.types.is_numeric_dtype, table.dtypes)]
     return text.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=sides) + "\n"
 
 
@@ -146,18 +138,18 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def latex(name: str, table: pd.DataFrame) -> str:
+def latex(table: pd.DataFrame) -> str:
     """Tabulars for booktabs, with the columns of a scale under its name and the best temperatures in bold."""
-    tabulars = "\n\n\\bigskip\n".join(_tabular(_bold(name, piece), piece) for piece in _pieces(table))
+    tabulars = "\n\n\\bigskip\n".join(map(_tabular, _pieces(table)))
     return f"% \\usepackage{{booktabs,graphicx}}\n{tabulars}\n"
 
 
-def _tabular(bold: pd.DataFrame, table: pd.DataFrame) -> str:
+def _tabular(table: pd.DataFrame) -> str:
     styler = _styler(formatted(table), escape_latex)
-    bold.columns = styler.columns
+    bold = best_temperatures(table).set_axis(styler.columns, axis="columns")
     # Styler's name for a command and how it holds the cell.
     styler.apply(lambda _: bold.replace({True: "textbf: --rwrap;", False: ""}), axis=None)
-    sides = "".join("r" if numeric else "l" for numeric in _numeric(table))
+    sides = "".join("r" if numeric else "l" for numeric in map(pd.api.types.is_numeric_dtype, table.dtypes))
     tabular = styler.to_latex(column_format=sides, hrules=True, multicol_align="c").rstrip("\n")
     if styler.columns.nlevels > 1:  # Styler draws no rules under groups of columns.
         groups = _groups(table)
