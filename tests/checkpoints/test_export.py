@@ -19,7 +19,7 @@ from linf.checkpoints.published import to_published
 from linf.coordinates import grid
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
-from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR, swinir
+from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 
@@ -156,14 +156,6 @@ def test_traceable_ensemble_equals_the_ensemble() -> None:
         expected = conditioner(features, coord, cell)
         patch.setattr(torch.compiler, "is_exporting", lambda: True)
         torch.testing.assert_close(conditioner(features, coord, cell), expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (4, 5), (3, 8), (5, 16), (13, 2)])
-def test_traceable_padding_equals_the_padding(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
-    image = torch.rand(2, 3, *size)
-    expected = swinir.padded(image, 8)
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    assert torch.equal(swinir.padded(image, 8), expected)
 
 
 @pytest.fixture
