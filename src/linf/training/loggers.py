@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,28 @@ class Wandb(WandbLogger):
     Args:
         save_dir: Folder of the run; the id of the W&B run is kept in ``wandb/id`` there.
         project: W&B project.
-        settings: Those of `WandbLogger` and of ``wandb.init``: ``name``, ``group``, ``entity`` (a user or team) and
-            ``tags`` of the run, and ``offline`` to write to the folder only, for a later ``wandb sync``.
+        name: Name of the run.
+        group: Group of runs.
+        entity: User or team; None for that of the account.
+        tags: Tags of the run.
+        offline: Write to the folder only, for a later ``wandb sync``.
     """
 
-    def __init__(self, save_dir: str, project: str = "linf", **settings: Any) -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        project: str = "linf",
+        *,
+        name: str | None = None,
+        group: str | None = None,
+        entity: str | None = None,
+        tags: Sequence[str] | None = None,
+        offline: bool = False,
+    ) -> None:
         self.id_file = Path(save_dir) / "wandb" / "id"
         run_id = self.id_file.read_text() if self.id_file.is_file() else uuid.uuid4().hex[:8]
-        super().__init__(save_dir=save_dir, id=run_id, project=project, **settings)
+        run: dict[str, Any] = {"group": group, "entity": entity, "tags": tags}
+        super().__init__(name, save_dir, id=run_id, project=project, offline=offline, **run)
 
     @property
     @rank_zero_experiment

@@ -1,8 +1,10 @@
 """The LightningModule that trains the learned prior."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from linf.errors import UsageError
 from linf.models.linf import LINF
@@ -15,7 +17,8 @@ class PriorTraining(Training):
 
     Args:
         model: Trained LINF with a prior.
-        training: See `Training`; the optimizer is called with the prior's parameters.
+        loss: See `Training`, also for scheduler, scheduler_interval and val_scales.
+        optimizer: Called with the prior's parameters.
 
     Raises:
         UsageError: If the model has no prior, or, when the training starts, if the LINF is untrained.
@@ -23,14 +26,31 @@ class PriorTraining(Training):
 
     model: LINF
 
-    def __init__(self, model: LINF, **training: Any) -> None:
+    def __init__(
+        self,
+        model: LINF,
+        loss: Callable[..., dict[str, Tensor]],
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        *,
+        scheduler_interval: str = "epoch",
+        val_scales: Sequence[float] = (2, 3, 4),
+    ) -> None:
         if model.prior is None:
             raise UsageError(
                 f"{type(model).__name__} has no prior to train: give a LINF that has model.prior"
             )
         model.requires_grad_(False)
         model.prior.requires_grad_(True)
-        super().__init__(model, whitening_batches=0, **training)
+        super().__init__(
+            model,
+            loss,
+            optimizer,
+            scheduler,
+            scheduler_interval=scheduler_interval,
+            val_scales=val_scales,
+            whitening_batches=0,
+        )
         self.train()
 
     def train(self, mode: bool = True) -> "PriorTraining":

@@ -1,14 +1,14 @@
 """The LightningModule of stage 2: one or several optimizer steps per batch."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from linf.data.pairs import SRBatch
 from linf.errors import UsageError
@@ -31,7 +31,7 @@ class Finetuning(Training):
         loss: Loss whose parts the steps name.
         steps: Groups of part names. Each part with a weight is in exactly one group; parts without one are skipped.
         seed: Seed of the latents; every sample of the run has latents of its own.
-        training: See `Training`; whitening_batches is 0 by default.
+        optimizer: See `Training`, also for what follows.
 
     Raises:
         UsageError: If the steps do not name each weighted part once, or, when the training starts, if the perceptual
@@ -45,12 +45,24 @@ class Finetuning(Training):
         self,
         model: LINF,
         loss: Finetune,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
         *,
         steps: Sequence[Sequence[str]] = (("nll",), ("l1", "perceptual")),
         seed: int = 0,
-        **training: Any,
+        scheduler_interval: str = "epoch",
+        val_scales: Sequence[float] = (2, 3, 4),
+        whitening_batches: int = 0,
     ) -> None:
-        super().__init__(model, loss, **{"whitening_batches": 0, **training})
+        super().__init__(
+            model,
+            loss,
+            optimizer,
+            scheduler,
+            scheduler_interval=scheduler_interval,
+            val_scales=val_scales,
+            whitening_batches=whitening_batches,
+        )
         weighted = {name for name, weight in loss.weights.items() if weight}
         named = [name for step in steps for name in step]
         if len(set(named)) < len(named) or not weighted <= set(named) <= loss.weights.keys():
