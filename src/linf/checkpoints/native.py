@@ -77,8 +77,6 @@ def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = No
             f"{path} holds a prior without its LINF: give the LINF's file, and this one as the prior"
         )
     if prior is not None:
-        if not isinstance(model, LINF):
-            raise UsageError(f"{path} holds a {type(model).__name__}, which takes no prior")
         model.set_prior(load_prior(prior))
     return model
 

@@ -11,7 +11,6 @@ from linf.checkpoints.native import Model, check_same, load, load_any, resolve_p
 from linf.checkpoints.pretrained import KNOWN, weights_file
 from linf.errors import UsageError
 from linf.models.encoders import Encoder
-from linf.models.linf import LINF
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def start_from(path: str | os.PathLike[str], model: Model) -> None:
         UsageError: the checkpoint cannot be loaded, or is of another model.
     """
     other = load(path)
-    if isinstance(other, LINF) and isinstance(model, LINF) and other.prior is None:
+    if other.dim and other.prior is None:
         other.set_prior(model.prior)
     check_same(path, other, model)
     model.load_state_dict(other.state_dict())

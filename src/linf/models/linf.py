@@ -47,11 +47,7 @@ class LINF(SuperResolver):
         self.set_prior(prior)
 
     def set_prior(self, prior: UNet | None) -> None:
-        """Give the model a prior, or take it away.
-
-        Raises:
-            ValueError: it is for another patch size.
-        """
+        """Give the model a prior, or take it away; ValueError where it is for another patch size."""
         if prior is not None and prior.patch_size != self.patch_size:
             raise ValueError(
                 f"the prior is for patches of {prior.patch_size}, the flow for patches of {self.patch_size}: "

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,14 @@ class SuperResolver(nn.Module, ABC):
             size: (H, W) of the output.
             request: what is wanted beside the mean; a model whose output is not random leaves it out.
         """
+
+    def set_prior(self, prior: UNet | None) -> None:
+        """Give the model a prior, or take it away; ValueError where it has no latents, or others than the prior's."""
+        if prior is not None:
+            raise ValueError(f"{type(self).__name__} takes no prior: it has no latents")
+
+    def initialise(self, batches: Iterable[Any]) -> None:
+        """Start from the data, where the model knows how; see `LINF.initialise`."""
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
         """The features of LR images (B,3,h,w) in [0, 1], for several calls."""

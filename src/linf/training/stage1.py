@@ -12,7 +12,6 @@ from torchmetrics import Metric, MetricCollection
 from linf.data.pairs import ImagePair, SRBatch
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR
-from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 
 
@@ -59,7 +58,7 @@ class Training(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Initialise an untrained flow from the data; restored weights stay as they are."""
-        if self.whitening_batches and isinstance(self.model, LINF):
+        if self.whitening_batches:
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
             self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
 
