@@ -58,7 +58,7 @@ class Training(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Initialise an untrained flow from the data; restored weights stay as they are."""
-        if self.whitening_batches:
+        if self.whitening_batches and self.model.dim:
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
             self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
 
