@@ -418,7 +418,7 @@ def test_a_command_ends_in_one_line(command: Command, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_all_ranks_stop_together(tmp_path: Path) -> None:
     poison = (
-        "+callbacks.poison._target_=test_finetune.Poison",
+        "+callbacks.poison._target_=training.test_stage2.Poison",
         "+callbacks.poison.step=4",
         "+callbacks.poison.rank=1",
     )
