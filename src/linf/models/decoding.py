@@ -147,8 +147,9 @@ def stream(
         patch_centres(n, patch_size) for n in size
     ]  # On the CPU, where looking at one waits for no device.
     of_cell = conditioner.of_cell(torch.tensor([[2 / size[0], 2 / size[1]]], device=device), (height, width))
-    # At ×4 a block's rows use a few LR rows, which stay in the processor's cache.
-    chunk = request.chunk or (2048 if device.type == "cpu" else 65536)
+    patches = len(centres[0]) * len(centres[1])
+    # On a CPU enough chunks that threads end together, and few enough rows that what they use stays in its cache.
+    chunk = request.chunk or (min(max(patches // 32, 512), 2048) if device.type == "cpu" else 65536)
     decoders: SimpleQueue[Decode] = SimpleQueue()
     for _ in range(workers(device)):
         decoders.put(conditioner.decoder(chunk))
@@ -176,18 +177,17 @@ def stream(
 def _maps(conditioner: Conditioner, features: Tensor) -> Tensor:
     """`Conditioner.maps` of one tile, in bands of `BAND` rows, each by one thread."""
     height, width = features.shape[-2:]
-    maps: list[Tensor] = []
+    one = conditioner.maps(features[..., :1, :1])  # Of one pixel, for its width and type.
+    maps = one.new_empty(height, width, one.shape[-1])
 
-    def band(top: int) -> tuple[int, Tensor]:
+    def band(top: int) -> None:
         start, stop = with_margin((top, min(top + BAND, height)), 1, height)
         rows = conditioner.maps(features[:, :, start:stop]).view(stop - start, width, -1)
-        return top, rows[top - start :][:BAND]
+        maps[top : top + BAND] = rows[top - start :][:BAND]
 
-    for top, rows in parallel([partial(band, top) for top in range(0, height, BAND)], features.device):
-        if not maps:
-            maps.append(rows.new_empty(height, *rows.shape[1:]))
-        maps[0][top : top + BAND] = rows
-    return maps[0].flatten(0, 1)
+    for _ in parallel((partial(band, top) for top in range(0, height, BAND)), features.device):
+        pass
+    return maps.flatten(0, 1)
 
 
 def _inside(centres: Tensor, start: int, stop: int, n: int) -> range:
