@@ -161,6 +161,18 @@ def test_a_task_has_one_thread_and_the_modes_of_its_caller(threads: Callable[[in
         assert list(parallel([modes] * 4, CPU)) == [(1, False, True)] * 4
 
 
+def test_a_sample_is_the_same_in_inference_mode(threads: Callable[[int], None]) -> None:
+    """In which Lightning validates and tests."""
+    threads(2)
+    model, lr, _ = (part.float() for part in case(3, (40, 25), (101, 55)))
+    expected = model.sample(lr, (101, 55), temperature=0.8, seed=0, chunk=40)
+    with torch.inference_mode():
+        image = model.sample(lr, (101, 55), temperature=0.8, seed=0, chunk=40)
+        tiled = model.sample(lr, (101, 55), temperature=0.8, seed=0, tile=8)
+    assert torch.equal(image, expected)
+    torch.testing.assert_close(tiled, expected, rtol=0, atol=1e-5)
+
+
 def test_an_abandoned_decode_leaves_no_task_behind(threads: Callable[[int], None]) -> None:
     threads(2)
     model, lr, _ = (part.float() for part in case(1, (28, 25), (71, 55)))

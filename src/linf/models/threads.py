@@ -33,7 +33,8 @@ def parallel(tasks: Iterable[Callable[[], T]], device: torch.device) -> Iterator
             yield task()
         return
     pool, running = _pool(os.getpid(), threads), deque[Future[T]]()
-    modes = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+    modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), *autocast
     try:
         for task in tasks:
             running.append(pool.submit(_in_modes, task, modes))
@@ -46,10 +47,14 @@ def parallel(tasks: Iterable[Callable[[], T]], device: torch.device) -> Iterator
         wait([future for future in running if not future.cancel()])
 
 
-def _in_modes(task: Callable[[], T], modes: tuple[bool, bool, torch.dtype]) -> T:
+def _in_modes(task: Callable[[], T], modes: tuple[bool, bool, bool, torch.dtype]) -> T:
     """Torch's modes belong to a thread, so each task sets those of the thread that asks for it."""
-    grad, autocast, dtype = modes
-    with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype, enabled=autocast):
+    inference, grad, autocast, dtype = modes
+    with (
+        torch.inference_mode(inference),
+        torch.set_grad_enabled(grad),
+        torch.autocast("cpu", dtype, autocast),
+    ):
         return task()
 
 
