@@ -29,8 +29,7 @@ def parallel(tasks: Iterable[Callable[[], T]], device: torch.device) -> Iterator
     """
     threads = workers(device)
     if threads == 1:
-        for task in tasks:
-            yield task()
+        yield from (task() for task in tasks)
         return
     pool, running = _pool(os.getpid(), threads), deque[Future[T]]()
     autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
@@ -49,12 +48,8 @@ def parallel(tasks: Iterable[Callable[[], T]], device: torch.device) -> Iterator
 
 def _in_modes(task: Callable[[], T], modes: tuple[bool, bool, bool, torch.dtype]) -> T:
     """Torch's modes belong to a thread, so each task sets those of the thread that asks for it."""
-    inference, grad, autocast, dtype = modes
-    with (
-        torch.inference_mode(inference),
-        torch.set_grad_enabled(grad),
-        torch.autocast("cpu", dtype, autocast),
-    ):
+    inference, grad, on, dtype = modes
+    with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", dtype, on):
         return task()
 
 
