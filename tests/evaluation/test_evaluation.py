@@ -23,8 +23,7 @@ from PIL import Image
 from skimage.color import rgb2ycbcr
 
 import linf
-from helpers.commands import Command, Compose
-from helpers.paths import ROOT
+from helpers.commands import Command, Compose, finish, start
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
@@ -48,10 +47,9 @@ def evaluate(composed: Compose, model: Path, images: Path, folder: Path, *overri
     return task
 
 
-def shell(model: Path, images: Path, *overrides: str) -> list[str]:
-    """The command that a process of its own runs."""
-    given = (f"ckpt_path={model}", "data=folder", f"data.root={images}", "data.num_workers=0")
-    return [sys.executable, str(ROOT / "eval.py"), *given, *overrides]
+def given(model: Path, images: Path, *overrides: str) -> list[str]:
+    """The settings of an evaluation in a process of its own."""
+    return [f"ckpt_path={model}", "data=folder", f"data.root={images}", "data.num_workers=0", *overrides]
 
 
 def strict_json(file: Path) -> list[dict[str, Any]]:
@@ -253,7 +251,7 @@ def test_two_ranks_give_the_tables_of_one(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "one", "save_images=true")
-    command = shell(
+    command = given(
         checkpoint,
         photos,
         f"data.test_scales=[{','.join(map(str, SCALES))}]",
@@ -263,8 +261,8 @@ def test_two_ranks_give_the_tables_of_one(
         "trainer.devices=2",
         f"hydra.run.dir={tmp_path / 'two'}",
     )
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    done = finish(*command, cwd=tmp_path, script="eval")
+    assert done.status == 0, done.err
     assert len(list((tmp_path / "two" / "units").iterdir())) == 2
     for table in ("metrics", "images", "distribution", "calibration"):
         one, two = (pd.read_csv(tmp_path / folder / f"{table}.csv") for folder in ("one", "two"))
@@ -278,9 +276,9 @@ def test_two_ranks_give_the_tables_of_one(
     units = tmp_path / "two" / "units" / "rank_1.jsonl"
     lines = units.read_text().splitlines()
     units.write_text("\n".join(lines[:-1]))
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
-    assert done.returncode == 0, done.stderr
-    assert "3 of 4 images, counting each scale, are finished" in done.stdout
+    done = finish(*command, cwd=tmp_path, script="eval")
+    assert done.status == 0, done.err
+    assert "3 of 4 images, counting each scale, are finished" in done.out
     again = pd.read_csv(tmp_path / "two" / "images.csv")
     pd.testing.assert_frame_equal(again, pd.read_csv(tmp_path / "one" / "images.csv"), rtol=0, atol=1e-6)
 
@@ -295,21 +293,22 @@ def test_killed_evaluation_resumes_to_the_same_tables(
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "whole")
     folder = tmp_path / "killed"
-    command = shell(
+    command = given(
         checkpoint, photos, f"data.test_scales=[{','.join(map(str, SCALES))}]", f"hydra.run.dir={folder}"
     )
     units = folder / "units" / "rank_0.jsonl"
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        while run.poll() is None and not (units.exists() and units.stat().st_size):
-            time.sleep(0.001)
-        run.kill()
+    run = start(*command, cwd=tmp_path, script="eval")
+    while run.poll() is None and not (units.exists() and units.stat().st_size):
+        time.sleep(0.001)
+    run.kill()
+    run.wait()
     # However far it came, one image is finished and the next half written.
     first = next(line for line in units.read_text().splitlines() if line)
     units.write_text(f"{first}\n{first[:40]}")
     (folder / "metrics.csv").unlink(missing_ok=True)
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "1 of 4 images, counting each scale, are finished in" in done.stdout
+    done = finish(*command, cwd=tmp_path, script="eval")
+    assert done.status == 0, done.err
+    assert "1 of 4 images, counting each scale, are finished in" in done.out
     assert tables_of(folder) == tables_of(tmp_path / "whole")
     assert (folder / "contact_sheet.png").read_bytes() == (
         tmp_path / "whole" / "contact_sheet.png"
@@ -322,15 +321,13 @@ def test_stopped_evaluation_says_how_to_resume(
 ) -> None:
     folder = tmp_path / "run"
     scales = [1 + i / 50 for i in range(1, 400)]
-    command = shell(checkpoint, photos, f"data.test_scales={scales}", f"hydra.run.dir={folder}")
+    command = given(checkpoint, photos, f"data.test_scales={scales}", f"hydra.run.dir={folder}")
     units = folder / "units" / "rank_0.jsonl"
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as run:
-        while run.poll() is None and not (units.exists() and units.stat().st_size):
-            time.sleep(0.01)
-        run.send_signal(stop)
-        _, err = run.communicate(timeout=120)
+    run = start(*command, cwd=tmp_path, script="eval")
+    while run.poll() is None and not (units.exists() and units.stat().st_size):
+        time.sleep(0.01)
+    run.send_signal(stop)
+    _, err = run.communicate(timeout=120)
     assert run.returncode == 128 + stop
     assert "Traceback" not in err
     assert err.rstrip().endswith(f"the same command with hydra.run.dir={folder} goes on from there")
@@ -556,7 +553,7 @@ def test_run_json_has_label_and_digests(
 
 
 def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    command = shell(
+    command = given(
         checkpoint,
         photos,
         "data.test_scales=[2]",
@@ -565,8 +562,8 @@ def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: P
         f"hydra.run.dir={tmp_path / 'run'}",
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
+    done = finish(*command, cwd=tmp_path, script="eval", env=environment)
+    assert done.status == 0, done.err
     (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     media = [path.name for path in (offline / "files" / "media").rglob("*") if path.is_file()]
     for table in ("metrics", "images", "distribution", "calibration"):

@@ -1,16 +1,14 @@
 """Run the commands as a user does, and check what they print."""
 
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from helpers.paths import ROOT
+from helpers.warm import WarmProcess
 
 
 @dataclass
@@ -44,18 +42,30 @@ def assert_in_words(status: int, out: str, err: str, *words: str) -> None:
     assert len(reasons) == len(set(reasons)), "says it twice"
 
 
-def start(*arguments: str, cwd: Path, script: str = "train") -> subprocess.Popen[str]:
+def start(
+    *arguments: str, cwd: Path, script: str = "train", env: Mapping[str, str] | None = None
+) -> WarmProcess:
     """Start an entry point in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / f"{script}.py"), *arguments],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return WarmProcess(script, *arguments, cwd=cwd, env=env)
 
 
-def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
+def finish(
+    *arguments: str,
+    cwd: Path,
+    script: str = "train",
+    env: Mapping[str, str] | None = None,
+    seconds: float = 300,
+) -> Outcome:
+    """Run an entry point to its end in a process of its own."""
+    process = start(*arguments, cwd=cwd, script=script, env=env)
+    try:
+        out, err = process.communicate(seconds)
+    finally:
+        process.kill()
+    return Outcome(process.wait(), out, err)
+
+
+def wait_for(path: Path, process: WarmProcess, seconds: float = 120) -> None:
     """Wait until a running process has made a file."""
     limit = time.monotonic() + seconds
     while not path.exists():

@@ -25,6 +25,7 @@ from PIL import Image
 
 from helpers.commands import Command, Compose, assert_in_words, start, wait_for
 from helpers.runs import RANKS, SMOKE, TINY, fit, state
+from helpers.warm import WarmProcess
 from hydra_plugins.linf_search import SearchSweeper
 from linf.errors import UsageError
 from linf.metrics.networks import LPIPSNetwork
@@ -450,7 +451,7 @@ def test_a_search_leaves_front_table_and_figure_and_survives_a_failing_trial(
     assert after == began | {"trial_0003": after["trial_0003"]}
 
 
-def process(*settings: str, cwd: Path) -> subprocess.Popen[str]:
+def process(*settings: str, cwd: Path) -> WarmProcess:
     return start(*SEARCH, *settings, cwd=cwd)
 
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,8 +13,7 @@ import pytest
 from PIL import Image
 
 import linf
-from helpers.commands import Command, assert_in_words, start, wait_for
-from helpers.paths import ROOT
+from helpers.commands import Command, assert_in_words, finish, start, wait_for
 from helpers.runs import ONE_EACH, RANKS, SMOKE, TINY, assert_each_job_once, same, state
 from linf.runs.entry import _folder_name
 from linf.runs.record import JobRecord, read_record, write_record
@@ -33,14 +31,8 @@ def began(sweep: Path) -> dict[str, str | None]:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str]:
     """A sweep of two patch sizes that are possible and one that is not: its folder, status and words."""
     folder = tmp_path_factory.mktemp("swept")
-    process = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "-m", *TINY, ONE_EACH, "model.flow.patch_size=1,2,3"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return folder / "sweep", process.returncode, process.stdout, process.stderr
+    done = finish("-m", *TINY, ONE_EACH, "model.flow.patch_size=1,2,3", cwd=folder)
+    return folder / "sweep", done.status, done.out, done.err
 
 
 def test_a_failing_job_is_recorded_and_the_others_go_on(swept: tuple[Path, int, str, str]) -> None:
@@ -203,14 +195,8 @@ LAUNCHERS = {
 def test_every_launcher_runs_each_job_once_on_two_ranks(
     command: Command, tmp_path: Path, launcher: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *LAUNCHERS[launcher], *TINY, *RANKS, ONE_EACH, "seed=0,1,2"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    done = finish(*LAUNCHERS[launcher], *TINY, *RANKS, ONE_EACH, "seed=0,1,2", cwd=tmp_path, seconds=600)
+    assert done.status == 0, done.err
     assert_each_job_once(tmp_path / "sweep", command)
 
 

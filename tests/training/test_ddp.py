@@ -2,13 +2,12 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import linf
-from helpers.commands import Command
+from helpers.commands import Command, finish
 from helpers.paths import ROOT
 from helpers.runs import SMOKE, column
 from linf.runs.record import read_record
@@ -43,10 +42,9 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 
-def train(folder: Path, *arguments: str, launcher: Sequence[str] = (sys.executable,)) -> None:
-    command = [*launcher, str(ROOT / "train.py"), *SMALL, *arguments, f"hydra.run.dir={folder}"]
-    done = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def train(folder: Path, *arguments: str) -> None:
+    done = finish(*SMALL, *arguments, f"hydra.run.dir={folder}", cwd=folder.parent)
+    assert done.status == 0, done.err
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from helpers.commands import Outcome, finish
 from helpers.paths import ROOT
 from helpers.runs import RANKS, TINY, column
 from linf.training.loggers import Wandb
@@ -15,18 +15,14 @@ from linf.training.loggers import Wandb
 OFFLINE = ("logger=wandb", "logger.wandb.offline=true")
 
 
-def train(
-    folder: Path, *arguments: str, before: Sequence[str] = (), **environment: str
-) -> subprocess.CompletedProcess[str]:
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """That of a user without a W&B account."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    return subprocess.run(
-        [*before, sys.executable, str(ROOT / "train.py"), *TINY, *arguments],
-        cwd=folder,
-        env=plain | {"HOME": str(folder / "home"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return plain | {"HOME": str(folder / "home"), **more}
+
+
+def train(folder: Path, *arguments: str, **variables: str) -> Outcome:
+    return finish(*TINY, *arguments, cwd=folder, env=environment(folder, **variables))
 
 
 def ids(folder: Path) -> list[str]:
@@ -38,7 +34,7 @@ def ids(folder: Path) -> list[str]:
 def test_a_restarted_run_is_the_same_one(tmp_path: Path) -> None:
     for epochs in (1, 2):
         done = train(tmp_path, *OFFLINE, f"trainer.max_epochs={epochs}", "hydra.run.dir=run")
-        assert done.returncode == 0, done.stderr
+        assert done.status == 0, done.err
     first, second = ids(tmp_path / "run")
     assert first == second == (tmp_path / "run" / "wandb" / "id").read_text()
 
@@ -46,7 +42,7 @@ def test_a_restarted_run_is_the_same_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_only_the_first_rank_speaks_to_wandb(tmp_path: Path) -> None:
     done = train(tmp_path, *OFFLINE, *RANKS, "hydra.run.dir=run")
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     assert len(ids(tmp_path / "run")) == 1
 
 
@@ -57,7 +53,14 @@ def test_nothing_asks_for_a_network(tmp_path: Path) -> None:
         pytest.skip("a network of one's own needs root, unshare and ip")
     recipe = (ROOT / "docs" / "clusters.md").read_text()
     assert f"python train.py {' '.join(OFFLINE)}" in recipe
-    done = train(tmp_path, *OFFLINE, *RANKS, "hydra.run.dir=run", before=alone)
+    done = subprocess.run(
+        [*alone, sys.executable, str(ROOT / "train.py"), *TINY, *OFFLINE, *RANKS, "hydra.run.dir=run"],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert len(ids(tmp_path / "run")) == 1
 
@@ -65,7 +68,7 @@ def test_nothing_asks_for_a_network(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
     done = train(tmp_path, *OFFLINE, "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep", "seed=0,1")
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     found = [ids(tmp_path / "sweep" / f"seed-{seed}") for seed in (0, 1)]
     assert [len(each) for each in found] == [1, 1]
     assert found[0] != found[1]
@@ -78,8 +81,8 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
 def test_a_run_continues_if_wandb_cannot_be_reached(tmp_path: Path) -> None:
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
     done = train(tmp_path, "logger=wandb", "hydra.run.dir=run", **nowhere)
-    assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("the run continues without it") == 1
+    assert done.status == 0, done.err
+    assert (done.out + done.err).count("the run continues without it") == 1
     assert len(column(tmp_path / "run", "train/loss")) == 2
 
 

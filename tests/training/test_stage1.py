@@ -4,8 +4,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +20,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import linf
-from helpers.commands import Command, Compose
-from helpers.paths import ROOT
+from helpers.commands import Command, Compose, finish, start, wait_for
 from helpers.runs import SMOKE, Interrupt, PowerCut, assert_same_end, column, fit, one_model, same, state
 from linf.data.sources import bundled
 from linf.images.read import read_image
@@ -35,10 +32,9 @@ from linf.images.read import read_image
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a whole smoke run, started as a user would, and what it printed."""
     folder = tmp_path_factory.mktemp("smoke")
-    command = [sys.executable, str(ROOT / "train.py"), *SMOKE, f"hydra.run.dir={folder / 'run'}"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return folder / "run", done.stdout
+    done = finish(*SMOKE, f"hydra.run.dir={folder / 'run'}", cwd=folder)
+    assert done.status == 0, done.err
+    return folder / "run", done.out
 
 
 def test_a_run_leaves_its_record(finished: tuple[Path, str]) -> None:
@@ -302,15 +298,8 @@ def test_a_killed_process_resumes_bit_for_bit(composed: Compose, command: Comman
     arguments = [*SMOKE, "trainer.max_epochs=40", "data.batches_per_epoch=5", *HALVING, FEW_PANELS]
     killed = tmp_path / "killed"
     last = killed / "checkpoints" / "last.ckpt"
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments, f"hydra.run.dir={killed}"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    limit = time.monotonic() + 120
-    while not last.exists() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.01)
+    process = start(*arguments, f"hydra.run.dir={killed}", cwd=tmp_path)
+    wait_for(last, process)
     time.sleep(0.3)
     process.send_signal(signal.SIGKILL)
     _, errors = process.communicate()
@@ -393,16 +382,9 @@ def test_wandb_offline_needs_no_account_and_no_network(tmp_path: Path) -> None:
     nowhere = "http://127.0.0.1:9"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     environment |= {"HOME": str(tmp_path / "home"), "HTTPS_PROXY": nowhere, "HTTP_PROXY": nowhere}
-    command = [sys.executable, str(ROOT / "train.py"), *SMOKE, "logger=wandb", "logger.wandb.offline=true"]
-    done = subprocess.run(
-        [*command, f"hydra.run.dir={tmp_path / 'run'}"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    settings = [*SMOKE, "logger=wandb", "logger.wandb.offline=true", f"hydra.run.dir={tmp_path / 'run'}"]
+    done = finish(*settings, cwd=tmp_path, env=environment)
+    assert done.status == 0, done.err
     (offline,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     (record,) = offline.glob("run-*.wandb")
     assert b"patch_size" in record.read_bytes(), "the config"
