@@ -397,13 +397,14 @@ def test_means_of_a_resumed_evaluation_agree_with_pandas(
     evaluate(composed, checkpoint, photos, tmp_path)
     images, metrics = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("images", "metrics"))
     assert list(images)[:5] == list(TABLES["images"])
-    assert list(metrics)[:5] == list(TABLES["metrics"])
+    assert list(metrics)[:6] == list(TABLES["metrics"])
     for name in ("distribution", "calibration"):
         assert list(pd.read_csv(tmp_path / f"{name}.csv")) == list(TABLES[name])
     groups = images.groupby(["dataset", "scale", "system", "temperature"], sort=False, dropna=False)
     expected = groups.mean(numeric_only=True).reset_index()
     assert (metrics["images"] == 2).all()
-    pd.testing.assert_frame_equal(metrics.drop(columns="images"), expected, rtol=0, atol=1e-9)
+    assert (metrics["lr"] == "Pillow's bicubic").all()
+    pd.testing.assert_frame_equal(metrics.drop(columns=["images", "lr"]), expected, rtol=0, atol=1e-9)
 
 
 def test_table_of_a_single_figure(composed: Compose, photos: Path, tmp_path: Path) -> None:
