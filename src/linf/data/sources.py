@@ -196,8 +196,11 @@ def _dataset(
         path = path.parent
     words = {path.name.lower(), *PASSING, *path.name.lower().split("_")[:-1]}
     for start in (folder / path.parent for folder in roots):
-        if read_marks(start.absolute().name).rest.lower() == path.name.lower():
-            start = start.absolute().parent
+        at = start.absolute()
+        while at.name and not read_marks(at.name).rest:
+            at = at.parent
+        if read_marks(at.name).rest.lower() == path.name.lower():  # The root is a folder of the dataset itself.
+            start = at.parent
         homes = _homes(start, path.name.lower(), words)
         members = [read_member(image, start, words) for image in (_found(*homes) if homes else ())]
         found = arrange(path.name, members, degradation, named=True)
