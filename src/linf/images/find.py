@@ -7,20 +7,10 @@ from pathlib import Path
 
 from linf.images.read import IMAGE_SUFFIXES
 
-SYSTEM_FOLDERS = {
-    *(
-        "@eadir",
-        "@tmp",
-        "@recycle",
-        "@recently-snapshot",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "recycler",
-    ),
-    *("__macosx", "__pycache__", "lost+found", "system volume information"),
-    *("thumbs", "thumb", "thumbnail", "thumbnails"),
-}
+SYSTEM_FOLDERS = set(
+    "@eadir @tmp @recycle @recently-snapshot #recycle #snapshot $recycle.bin recycler __macosx __pycache__ lost+found "
+    "thumb thumbs thumbnail thumbnails".split()
+) | {"system volume information"}
 """Folders, in lower case, that systems and viewers fill with copies, thumbnails and deleted files."""
 
 
@@ -32,7 +22,7 @@ class FoundImages:
         paths: every image once, sorted; its own path rather than that of a link to it, where both are there.
         hidden: names of the hidden and system folders and files that were left out, in order of discovery.
         repeated: the number of links to images, or to folders of them, that are counted already.
-        unreadable: names of folders that may not be read, and of links that lead nowhere.
+        unreadable: names of folders and files that cannot be read: closed ones, links that lead nowhere, pipes.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -46,11 +36,11 @@ class FoundImages:
         parts = []
         for names, what in (
             (self.hidden, "hidden files and folders of copies or thumbnails"),
-            (self.unreadable, "folders that may not be read and links that lead nowhere"),
+            (self.unreadable, "what cannot be read"),
         ):
             if names := list(dict.fromkeys(names)):
-                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                parts.append(f"{what} ({', '.join(names[:5])}{more})")
+                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                parts.append(f"{what} ({', '.join(names[:8])}{more})")
         if self.repeated:
             parts.append(f"{self.repeated} link{'s' * (self.repeated > 1)} to what is counted already")
         return f"left out: {'; '.join(parts)}" if parts else ""
