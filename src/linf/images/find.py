@@ -7,10 +7,11 @@ from pathlib import Path
 
 from linf.images.read import IMAGE_SUFFIXES
 
-SYSTEM_FOLDERS = set(
-    "@eadir @tmp @recycle @recently-snapshot #recycle #snapshot $recycle.bin recycler __macosx __pycache__ lost+found "
-    "thumb thumbs thumbnail thumbnails".split()
-) | {"system volume information"}
+SYSTEM_FOLDERS = {
+    *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
+    *("$recycle.bin", "recycler", "system volume information", "lost+found", "__macosx", "__pycache__"),
+    *("thumb", "thumbs", "thumbnail", "thumbnails"),
+}
 """Folders, in lower case, that systems and viewers fill with copies, thumbnails and deleted files."""
 
 

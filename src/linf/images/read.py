@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM")
 """Pillow's names of the formats that are read. Some of its other formats start external programs."""
 
-IMAGE_SUFFIXES = set(
-    ".png .apng .jpg .jpeg .jpe .jfif .mpo .webp .tif .tiff .bmp .dib .gif .pbm .pgm .ppm .pnm".split()
-)
+IMAGE_SUFFIXES = {
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif"),
+    *(".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm"),
+}
 """Suffixes, in lower case, of the files that count as images where a folder is searched: all that Pillow gives to the
 formats in `READ`, and a JPEG's with several images; except PFM's, whose floats have no white."""
 
