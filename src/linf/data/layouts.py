@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,22 +55,19 @@ def arrange(
         UsageError: there are no given LR images of a degradation that was asked for.
     """
     position = {member.path: n for n, member in enumerate(members)}
-    asymmetric = [member for member in members if member.scale is not None and math.isnan(member.scale)]
-    members, notes = _settled([member for member in members if member not in asymmetric]), []
-    if asymmetric:
-        notes.append(
-            f"{_places(asymmetric)}: passed over, since scales that differ by axis are not supported"
-        )
+    members, notes = _settled(members), list[str]()
+    if asymmetric := [member for member in members if member.scale is not None and math.isnan(member.scale)]:
+        notes.append(f"{_places(asymmetric)}: passed over, for scales that differ by axis are not supported")
+        members = [member for member in members if member.scale is None or not math.isnan(member.scale)]
+    if not named:
+        members, lone = _without_lone_lr(members)
+        notes += [f"{_places(lone)}: counted as HR, for no image beside bears such names"] if lone else []
     hrs, lrs, plain = ([member for member in members if member.role == role] for role in ("HR", "LR", ""))
-    known = {key for member in hrs + plain for key in member.keys}
-    if lrs and not (hrs or named or any(key in known for member in lrs for key in member.keys)):
-        notes.append(f"{_places(lrs)}: counted as HR, for no other image bears such a name")
-        plain, lrs = plain + [_without_role(lr) for lr in lrs], []
     if not lrs and not named:
         everything = sorted((member.path for member in hrs + plain), key=position.__getitem__)
         return ImageSet(name, tuple(everything)), notes
     unmarked = _unmarked_hr(plain, hrs, lrs, named)
-    passed = [member for member in plain if member not in unmarked]
+    passed = sorted(set(plain).difference(unmarked), key=lambda member: position[member.path])
     hrs, others = _one_group_each(hrs + unmarked, _hr_rank)
     passed += others
     ranks = {kind: _lr_rank(kind, degradation) for kind in {member.kind for member in lrs}}
@@ -121,12 +118,20 @@ def _settled(members: Sequence[Member]) -> list[Member]:
                 member = replace(member, role="HR")
             else:
                 member = _without_role(member)
-        elif member.by_file and not (
-            partner is not None if member.role == "LR" else lr_keys & set(member.keys)
-        ):
-            member = _without_role(member)
+        elif member.by_file:
+            paired = partner is not None if member.role == "LR" else not lr_keys.isdisjoint(member.keys)
+            member = member if paired else _without_role(member)
         settled.append(member)
     return settled
+
+
+def _without_lone_lr(members: Sequence[Member]) -> tuple[list[Member], list[Member]]:
+    """Take the role from folders called LR that have nothing to do with HR, and return which images are in them."""
+    known = {key for member in members if member.role != "LR" for key in member.keys}
+    bases = {member.base for member in members if member.role == "HR"}
+    bases |= {member.base for member in members if member.role == "LR" and not known.isdisjoint(member.keys)}
+    lone = {member for member in members if member.role == "LR" and member.base not in bases}
+    return [_without_role(m) if m in lone else m for m in members], [m for m in members if m in lone]
 
 
 def _area(path: Path) -> int:
@@ -208,16 +213,16 @@ def _pair(hrs: Sequence[Member], lrs: Sequence[Member]) -> tuple[Path, ...] | st
                 by_key[key].append(member)
     found = [next((by_key[key][0] for key in hr.keys if key in by_key), None) for hr in hrs]
     lone_hr = [hr.path.name for hr, lr in zip(hrs, found, strict=True) if lr is None]
-    used = [lr.path for lr in found if lr is not None]
-    lone_lr = [lr.path.name for lr in lrs if lr.path not in set(used)]
-    if lone_hr or lone_lr or len(set(used)) < len(used):
-        shared = sorted({path.name for path in used if used.count(path) > 1})
+    used = Counter(lr.path for lr in found if lr is not None)
+    lone_lr = [lr.path.name for lr in lrs if lr.path not in used]
+    shared = [path.name for path, n in used.items() if n > 1]
+    if lone_hr or lone_lr or shared:
         several = f", several HR for {shorten(shared)}" if shared else ""
         return (
             f"LR images in {_places(lrs)} do not match the HR images in {_places(hrs)} one to one: LR missing for "
             f"{shorten(lone_hr)}, no HR for {shorten(lone_lr)}{several}; complete or remove that folder"
         )
-    return tuple(used)
+    return tuple(lr.path for lr in found if lr is not None)
 
 
 def _places(members: Sequence[Member]) -> str:

@@ -5,6 +5,7 @@ The words are those of the field's layouts: ``LR_bicubic/X2`` and ``babyx2`` (ED
 ``_HR`` and ``_LR4`` (RealSR), ``LR1dot5`` (RealArbiSR), ``train_sharp_bicubic`` (REDS).
 """
 
+import functools
 import math
 import re
 from collections.abc import Collection
@@ -18,6 +19,7 @@ _LR = ("lr", "lq", "input", "inputs", "lowres", "lores")
 _FOLDER_WORDS = "|".join((*_LR, "hr", "gt", "groundtruth", "original", "target", "sharp", "highres", "hires"))
 _FILE_WORDS = "hr|gt|lr|lq"
 _SCALE = rf"(?:x{_NUMBER}|(?:srf|scale)_?{_NUMBER})"
+_MARKED = re.compile(rf"{_FILE_WORDS}|x\d|\dx|srf|scale", re.IGNORECASE)  # A file's name that may have marks.
 
 
 def _pattern(text: str) -> re.Pattern[str]:
@@ -54,6 +56,7 @@ class Marks(NamedTuple):
     rest: str
 
 
+@functools.lru_cache(10_000)
 def read_marks(name: str, *, file: bool = False) -> Marks:
     """Read the marks in a folder's name, such as ``LR_bicubic_X2``, or in a file's, such as ``baby_LRBI_x2``.
 
@@ -61,6 +64,8 @@ def read_marks(name: str, *, file: bool = False) -> Marks:
         name: of a folder, or of a file without its suffix.
         file: whether it is a file's, in which a scale needs no separator and fewer words count.
     """
+    if file and not _MARKED.search(name):  # Most names: data sets have many.
+        return Marks("", (), "", name)
     rest, word, scales, kinds = name, "", list[str](), list[str]()
     while rest:
         if not word and (found := (_FILE_ROLE if file else _FOLDER_ROLE).search(rest)):

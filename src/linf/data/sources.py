@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from linf.data.layouts import ImageSet, arrange, shorten
-from linf.data.marks import Member, read_marks, read_member
+from linf.data.marks import read_marks, read_member
 from linf.errors import UsageError
 from linf.images.find import find_images, left_out_by_rule
 from linf.images.read import IMAGE_SUFFIXES
@@ -78,21 +78,29 @@ def image_folder(root: Roots, name: str | None = None, degradation: str = "bicub
     roots = _folders(root)
     if missing := [path for path in roots if not path.is_dir()]:
         raise UsageError(f"no folder {', '.join(map(str, missing))}: set data.root to a folder of images")
-    members: dict[Path, Member] = {}
-    for n, path in enumerate(roots):
+    starts: dict[Path, Path] = {}  # The folders to search, and those that names count from.
+    for path in roots:
         beside = _lr_beside(path)
         start = path.absolute().parent if beside else path
-        found = _found(path.absolute() if beside else path, *beside)
-        for each in (read_member(image, start) for image in found):
-            home = (str(n), *each.home) if len(roots) > 1 else each.home
-            members.setdefault(each.path.resolve(), replace(each, home=home))
+        starts |= dict.fromkeys((path.absolute() if beside else path, *beside), start)
+    members = []
+    for image in _found(*starts):
+        start = next(start for folder, start in starts.items() if image.is_relative_to(folder))
+        member = read_member(image, start)
+        # Homes of the same name in several roots are several.
+        members.append(replace(member, home=(str(start), *member.home)) if len(roots) > 1 else member)
     if not members:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise UsageError(
             f"no image in {', '.join(map(str, roots))}: put {suffixes} files there, at any depth"
         )
     name = name or "+".join(dict.fromkeys(path.resolve().name for path in roots))
-    return _told(arrange(name, list(members.values()), degradation))
+    images = _told(arrange(name, members, degradation))
+    if len(images) < len(members):
+        lr = sum(map(len, images.lr.values()))
+        counts = f"{len(images)} HR images, and {lr} given LR images of {len(images.lr)} scales"
+        _tell(logging.INFO, f"{name}: {counts}")
+    return images
 
 
 def div2k(root: Roots, split: Literal["train", "valid"] = "train", degradation: str = "bicubic") -> ImageSet:
