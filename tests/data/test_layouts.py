@@ -168,12 +168,21 @@ def test_hr_alone_takes_the_lr_beside_it(tmp_path: Path) -> None:
 
 def test_photographs_are_no_pairs(tmp_path: Path) -> None:
     """Names that only look like those of pairs: Lightroom's folder, an app's icons, an enlarged copy."""
-    for path in ("LR/a.jpg", "icon.png", "b_HR.png", "x2/c.png", "lr_e.png"):
+    for path in ("LR/a.jpg", "icon.png", "b_HR.png", "x2/c.png", "lr_e.png", "plot_x2_x4.png", "x1_x2/g.png"):
         write(tmp_path / path, 20, 20)
     for path in ("photos/f.png", "photos_x2/f_x2.png"):
         write(tmp_path / path, 40 if "x2" in path else 20, 40 if "x2" in path else 20)
     found = image_folder(tmp_path)
-    assert (len(found), found.lr, found.faults) == (7, {}, {})
+    assert (len(found), found.lr, found.faults) == (9, {}, {})
+
+
+def test_a_folder_called_lr_beside_pairs_elsewhere_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lay_out(tmp_path, "own pairs", 2)
+    write(tmp_path / "trip" / "LR" / "photo.jpg", 48, 72)
+    assert [path.name for path in image_folder(tmp_path).hr] == ["baby.png", "img_001.png", "photo.jpg"]
+    assert "trip/LR: counted as HR" in caplog.text
 
 
 def test_training_takes_the_hr_of_pairs(tmp_path: Path) -> None:
