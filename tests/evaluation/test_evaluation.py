@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 from skimage.color import rgb2ycbcr
@@ -541,7 +542,8 @@ def test_of_many_temperatures_six_images_are_kept(
 def test_repeated_scale_is_an_error(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="is given twice"):
+    # Before the work begins, where Hydra instantiates the data.
+    with pytest.raises(InstantiationException, match="is given twice"):
         evaluate(composed, checkpoint, photos, tmp_path, "data.test_scales=[2,2.0]")
 
 
