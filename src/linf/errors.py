@@ -5,7 +5,7 @@ import errno
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -32,6 +32,19 @@ class Stopped(SystemExit):
 
 class RankFailed(RuntimeError):
     """A rank ended without finishing, and not through a mistake of the user's."""
+
+
+def check_distinct(name: str, values: Sequence[float]) -> None:
+    """Raise UsageError if two of some numbers are equal or print alike: tables and files are named after them."""
+    printed: dict[str, float] = {}
+    for value in values:
+        text = f"{value:g}" if isinstance(value, int | float) else str(value)
+        if text in printed:
+            same = "is given twice" if printed[text] == value else f"prints as {printed[text]!r} does"
+            raise UsageError(
+                f"{name} is {list(values)}: {value!r} {same}; give each only once, apart in six digits"
+            )
+        printed[text] = value
 
 
 def find_mistake(error: BaseException) -> BaseException | None:

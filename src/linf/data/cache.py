@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from linf.data.sources import shorten
+from linf.data.layouts import shorten
 from linf.errors import UsageError
 from linf.files import atomic_write, clear, lock
 from linf.images.read import read_image

@@ -59,10 +59,10 @@ class Record:
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], rank: int = 0) -> None:
-        self.folder, self.about, self.rank = folder, about, rank
+        self.folder, self.about, self.rank = folder, dict(about), rank
         self.units = self._read()
         if rank == 0:
-            self._write(folder / "run.json", _json(about))
+            self._write(folder / "run.json", _json(self.about))
 
     def _read(self) -> dict[Key, Unit]:
         lines = [
@@ -87,16 +87,25 @@ class Record:
             there = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
-        there, here = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
-        differences = ", ".join(
-            f"{key} is {_short(there[key])} there and {_short(here[key])} here"
+        old, new = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
+        differences = [
+            f"{key} is {_short(old[key])} there and {_short(new[key])} here"
             for key in _DECISIVE
-            if there[key] != here[key]
-        )
+            if old[key] != new[key]
+        ]
+        for dataset, scales in (there.get("lr") or {}).items():
+            here = self.about.get("lr", {}).get(dataset, {})
+            differences += [
+                f"LR of {dataset} at ×{scale} is from {lr['from']} there and {here[scale]['from']} here"
+                for scale, lr in scales.items()
+                if scale in here and here[scale]["from"] != lr["from"]
+            ]
+            # What was evaluated earlier stays on record.
+            self.about.setdefault("lr", {})[dataset] = scales | here
         if differences:
             raise UsageError(
-                f"{self.folder} holds an evaluation with other settings: {differences}; give the same settings, or "
-                "choose another folder with hydra.run.dir=…"
+                f"{self.folder} holds an evaluation with other settings: {', '.join(differences)}; give the "
+                "same settings, or choose another folder with hydra.run.dir=…"
             )
 
     def add(self, key: Key, unit: Unit) -> None:
