@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from linf.errors import UsageError
+from linf.precision import is_exact
 
 
 def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None) -> Tensor:
@@ -70,11 +71,10 @@ def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
 
 
 def product_dtype(image: Tensor) -> torch.dtype:
-    """The dtype in which a matrix product of images is exact to float32 at least. It is double where
-    `torch.set_float32_matmul_precision` trades digits of float32 for speed.
+    """The dtype in which a matrix product of images is exact to float32 at least: double where torch trades digits of
+    float32 for speed.
     """
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return torch.promote_types(image.dtype, torch.float32 if exact else torch.float64)
+    return torch.promote_types(image.dtype, torch.float32 if is_exact() else torch.float64)
 
 
 def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:
