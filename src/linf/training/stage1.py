@@ -1,7 +1,7 @@
 """The LightningModule of stage 1, from which the other trainings derive."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -76,10 +76,16 @@ class Training(pl.LightningModule):
         self.draw(len(batch.lr), self.first_sample(len(batch.lr)))
         parts = self.loss(self.model, batch)
         self.parts = {name: value.detach() for name, value in parts.items()}
-        self.log("train/loss", parts["loss"], prog_bar=True, sync_dist=True)
-        named = {f"train/{name}": value for name, value in parts.items() if name != "loss"}
-        self.log_dict(named, sync_dist=True)
+        self.log_parts(self.parts)
         return parts["loss"]
+
+    def log_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Log the loss and its parts, means over ranks, on the steps that loggers write: on others nothing is sent."""
+        if not self.trainer._logger_connector.should_update_logs:
+            return
+        names = sorted(parts, key=lambda name: (name != "loss", name))
+        means = self.trainer.strategy.reduce(torch.stack([parts[name] for name in names]), reduce_op="mean")
+        self.log_dict({f"train/{name}": mean for name, mean in zip(names, means, strict=True)})
 
     def first_sample(self, batch: int) -> int:
         """The number of a batch's first sample among all samples of the run, over all ranks, as they are dealt out."""

@@ -143,7 +143,5 @@ class Finetuning(Training):
     def on_train_batch_end(self, outputs: Any, batch: SRBatch, batch_idx: int) -> None:
         """Log the loss and its parts, averaged over accumulated batches and ranks, after all steps."""
         if self.means:
-            self.log("train/loss", self.means.pop("loss"), prog_bar=True, sync_dist=True)
-            named = {f"train/{name}": value for name, value in sorted(self.means.items())}
-            self.log_dict(named, sync_dist=True)
+            self.log_parts(self.means)
             self.means = {}

@@ -78,7 +78,7 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
         if mask is not None:
             bias = (bias + mask[:, None]).repeat(n // mask.shape[0], 1, 1, 1)
-        x = attention(q, k, v, bias.to(q.dtype), multiple=8 if x.is_cuda else 1)
+        x = attention(q, k, v, bias.to(q.dtype), multiple=8 if x.device.type == "cuda" else 1)
         if torch.compiler.is_exporting():  # In a graph, the memory layout of the result may differ.
             x = x.clone(memory_format=torch.contiguous_format)
         return self.proj(x.transpose(1, 2).reshape(n, length, channels))
