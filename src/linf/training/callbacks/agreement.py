@@ -16,7 +16,7 @@ class Agreement:
 
     def __init__(self) -> None:
         several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.group = dist.new_group(backend="gloo") if several else None
+        self.group: Any = dist.new_group(backend="gloo") if several else None
         self.pending: tuple[Any, Tensor] | None = None
 
     def __call__(self, *numbers: int) -> list[int]:

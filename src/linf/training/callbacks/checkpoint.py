@@ -81,8 +81,8 @@ class LastCheckpoint(StopOnSignal):
     def _save_or_stop(self, trainer: pl.Trainer, save: bool = False) -> None:
         due = self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes
         # Which ranks know of a step later, and then all at the same one.
-        due, signum = self.agreement(due, self.signum or 0)
-        if (due or signum or save) and trainer.global_step > self.step:
+        wanted, signum = self.agreement(due, self.signum or 0)
+        if (wanted or signum or save) and trainer.global_step > self.step:
             self._save(trainer)
         if signum:
             raise Stopped(signum, f"after step {trainer.global_step}, which is saved", str(self.folder))

@@ -52,7 +52,7 @@ class EMA(WeightAveraging):
         ]
         # Flags and counters cannot be averaged.
         numbers = [pair for pair in pairs if pair[1].is_floating_point()]
-        get_ema_multi_avg_fn(decay)([a for a, _ in numbers], [c for _, c in numbers], n)
+        get_ema_multi_avg_fn(decay)([a for a, _ in numbers], [c.to(a.dtype) for a, c in numbers], n)
         for averaged, current in pairs:
             if not current.is_floating_point():
                 averaged.copy_(current)
