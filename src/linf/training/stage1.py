@@ -29,6 +29,7 @@ class Training(pl.LightningModule):
         seed: Seed of what the training draws at random; every sample of the run has numbers of its own.
 
     Attributes:
+        compute: The loss as the steps call it, which may be compiled.
         parts: The latest loss and its parts, for the report when they are not finite.
 
     Raises:
@@ -51,6 +52,7 @@ class Training(pl.LightningModule):
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"{type(model).__name__} has no parameters to train: evaluate it with eval.py")
         self.model, self.loss = model, loss
+        self.compute: Callable[..., dict[str, Tensor]] = loss
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self.whitening_batches, self.seed = whitening_batches, seed
         self.parts: dict[str, Tensor] = {}
@@ -74,7 +76,7 @@ class Training(pl.LightningModule):
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, and log each of its parts under ``train/``."""
         self.draw(len(batch.lr), self.first_sample(len(batch.lr)))
-        parts = self.loss(self.model, batch)
+        parts = self.compute(self.model, batch)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.log_parts(self.parts)
         return parts["loss"]

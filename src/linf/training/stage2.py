@@ -107,7 +107,7 @@ class Finetuning(Training):
         self.draw(len(batch.lr), first)
         names = self.steps[step]
         z = latents(batch.hr, self.seed, first) if "perceptual" in names else None
-        parts = self.loss(self.model, batch, z, names)
+        parts = self.compute(self.model, batch, z, names)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.losses.append(self.parts)
         return parts["loss"]
