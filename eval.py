@@ -14,11 +14,13 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     """Compose → instantiate → test."""
     # Imported only now, so that a misspelt setting is reported without waiting for torch.
     import pytorch_lightning as pl
+    import torch
     from hydra.utils import instantiate
 
     from linf.runs import launch
 
     pl.seed_everything(cfg.seed, workers=True)
+    torch.backends.cudnn.allow_tf32 = False  # Figures in full precision, on every device.
     trainer = instantiate(cfg.trainer)
     if launch.needs_ranks(trainer):
         return launch.run_in_ranks(trainer, __file__)

@@ -50,7 +50,7 @@ class Neighbourhood(NamedTuple):
 
 def _nearest(coord: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Along one axis: the LR pixel below and above each coordinate, and the way from it, (2, N) each."""
-    side = torch.tensor([[-1.0], [1.0]], device=coord.device, dtype=coord.dtype)
+    side = 2 * torch.arange(2, device=coord.device, dtype=coord.dtype)[:, None] - 1
     shifted = (coord + (side / n + 1e-6)).clamp(-1 + 1e-6, 1 - 1e-6)
     # The rounding of grid_sample(mode="nearest"), half to even included.
     pixel = (((shifted + 1) * n - 1) / 2).round().clamp(0, n - 1)
@@ -71,9 +71,9 @@ def neighbourhood(
     """
     pixel_y, rel_y = _nearest(y, size[0])
     pixel_x, rel_x = _nearest(x, size[1])
-    side_y = [(v + 1) // 2 for v, _ in OFFSETS]
-    side_x = [(v + 1) // 2 for _, v in OFFSETS]
-    index = (pixel_y[side_y] - origin[0]) * (row or size[1]) + pixel_x[side_x] - origin[1]
-    rel_y, rel_x = rel_y[side_y], rel_x[side_x]
+    # In the order of `OFFSETS`. Indices in a list would be copied to a GPU, for which the host waits.
+    pixel_y, rel_y = (of.repeat_interleave(2, dim=0) for of in (pixel_y, rel_y))
+    pixel_x, rel_x = (of.repeat(2, 1) for of in (pixel_x, rel_x))
+    index = (pixel_y - origin[0]) * (row or size[1]) + pixel_x - origin[1]
     area = (rel_y * rel_x).abs() + 1e-9
     return Neighbourhood(index, rel_y, rel_x, area.flip(0) / area.sum(0))

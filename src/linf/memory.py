@@ -11,7 +11,10 @@ import torch
 def free_memory(device: torch.device) -> float:
     """Bytes that can be allocated on a device; infinite where the system does not tell."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return (
+            torch.cuda.mem_get_info(device)[0] + cached
+        )  # What torch keeps for itself is taken, but not in use.
     return min(_machine_free(), _container_free())
 
 

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from helpers.paths import REFERENCE, SHARED
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
-from linf.models.encoders.swinir import padded, shift_mask, unwindows, windows
+from linf.models.encoders.swinir import (
+    SwinLayer,
+    attention,
+    padded,
+    shift_mask,
+    unwindows,
+    windows,
+)
 
 SMALL: dict[str, Callable[..., Encoder]] = {
     "edsr": lambda **kw: EDSR(2, 6, 0.5, **kw),
@@ -184,6 +191,36 @@ def test_stochastic_depth_acts_only_in_training() -> None:
     encoder.train()
     one, other = encoder(image), encoder(image)
     assert not torch.equal(one, other)
+
+
+def test_layers_that_a_sample_skips_do_not_depend_on_its_batch() -> None:
+    torch.manual_seed(0)
+    encoder = SwinIR(12, (2, 2), (2, 2), window=4, out_channels=6, drop_path=0.9).train()
+    images, cpu = torch.rand(4, 3, 8, 8), torch.device("cpu")
+    encoder.draw(7, 20, 4, cpu)
+    whole = encoder(images)
+    parts = []
+    for first, samples in ((20, images[:3]), (23, images[3:])):
+        encoder.draw(7, first, len(samples), cpu)
+        parts.append(encoder(samples))
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=1e-6)
+    encoder.draw(7, 24, 4, cpu)
+    assert not torch.allclose(encoder(images), whole, atol=1e-3)
+
+
+def test_stochastic_depth_keeps_the_mean() -> None:
+    encoder = SwinIR(12, (2, 2), (2, 2), window=4, out_channels=6, drop_path=0.6)
+    encoder.draw(0, 0, 4000, torch.device("cpu"))
+    for layer in (part for part in encoder.modules() if isinstance(part, SwinLayer)):
+        assert layer.kept is not None
+        assert set(layer.kept.unique().tolist()) <= {0.0, torch.tensor(1 / (1 - layer.drop)).item()}
+        torch.testing.assert_close(layer.kept.mean(1), torch.ones(2), rtol=0, atol=0.1)
+
+
+def test_attention_takes_heads_of_any_width() -> None:
+    q, k, v = torch.randn(3, 2, 3, 16, 30)
+    bias = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(attention(q, k, v, bias, 8), attention(q, k, v, bias, 1), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

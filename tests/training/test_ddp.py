@@ -27,6 +27,7 @@ RANKS = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
 TASKS: dict[str, tuple[str, ...]] = {
     "nll": (),
     "mixture": ("task=mixture",),
+    "swinir": ("encoder=swinir_tiny", "encoder.depths=[4]", "encoder.drop_path=0.9"),
     "regression": ("model=liif", "task=regression", "~model.flow", "data.patch_size=1"),
     "finetune": ("task=finetune", "data.crop=24"),
     "finetune_joint": ("task=finetune_joint", "data.crop=24"),

@@ -264,6 +264,16 @@ def test_an_interrupted_run_resumes_bit_for_bit(
         assert column(tmp_path, key)[-rows:] == column(expected, key)[-rows:], key
 
 
+def test_an_interrupted_run_with_stochastic_depth_resumes_bit_for_bit(
+    composed: Compose, tmp_path: Path, whole: Whole
+) -> None:
+    given = ("encoder=swinir_tiny", "encoder.drop_path=0.9", "encoder.depths=[4]", *IN_MID_EPOCH)
+    with pytest.raises(PowerCut):
+        fit(settings(composed, tmp_path, *given), Interrupt(6))
+    fit(settings(composed, tmp_path, *given, f"ckpt_path={tmp_path / 'checkpoints' / 'last.ckpt'}"))
+    assert_same_end(whole(*given), tmp_path)
+
+
 @pytest.mark.parametrize("length", ["trainer.max_epochs=2", "trainer.max_steps=6", "trainer.max_steps=2"])
 def test_a_finished_run_resumes_for_longer(
     composed: Compose, tmp_path: Path, whole: Whole, length: str

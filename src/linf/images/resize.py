@@ -1,6 +1,7 @@
 """The two bicubics of the field: MATLAB's ``imresize`` for benchmarks and Pillow's for training pairs."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,10 +71,11 @@ def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
 
 
 def product_dtype(image: Tensor) -> torch.dtype:
-    """The dtype in which a matrix product of images is exact to float32 at least. It is double where
-    `torch.set_float32_matmul_precision` trades digits of float32 for speed.
+    """The dtype in which a matrix product of images is exact to float32 at least: double where torch trades digits of
+    float32 for speed.
     """
-    exact = torch.get_float32_matmul_precision() == "highest"
+    places: tuple[Any, ...] = (torch.backends.cuda, torch.backends.mkldnn)
+    exact = all(place.matmul.fp32_precision in ("ieee", "none") for place in places)
     return torch.promote_types(image.dtype, torch.float32 if exact else torch.float64)
 
 

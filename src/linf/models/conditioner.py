@@ -136,7 +136,7 @@ class FourierConditioner(Conditioner):
         weight = near.weight
         if self.local:
             near = near._replace(weight=torch.ones_like(weight))
-        if torch.compiler.is_exporting():
+        if torch.compiler.is_compiling():  # `torch.export` does, too.
             basis = ensemble_graph(self.maps(features), phase, near)
         else:
             basis = FourierEnsemble.apply(self.maps(features), phase, *tuple(near))

@@ -7,9 +7,12 @@ Everything here works on columns: ``x`` is (D, N), one residual patch per column
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
+
+from linf.models.precision import exact_product, exact_products, is_exact
 
 SCALE_OFFSET = 2.0
 SCALE_FLOOR = 1e-4
@@ -99,8 +102,8 @@ class ConditionalFlow(nn.Module):
             x = x.to(scale.dtype)
             # Unbound once: indexing step by step would fill a whole gradient with zeros for each.
             for k, (s, t) in enumerate(zip(scale.unbind(), shift.unbind(), strict=True)):
-                x = s * torch.addmm(self.bias[k, :, None], self.weight[k], x) + t
-            z = torch.addmm(self.bias[-1, :, None], self.weight[-1], x)
+                x = s * exact_product(self.weight[k], x, self.bias[k, :, None]) + t
+            z = exact_product(self.weight[-1], x, self.bias[-1, :, None])
             return z, scale.log().sum((0, 1)) + torch.linalg.slogdet(self.weight).logabsdet.sum()
 
     def latents_and_log_prob(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +117,7 @@ class ConditionalFlow(nn.Module):
 
     def inverses(self) -> Tensor:
         """``W_k⁻¹``, (K+1, D, D): they depend on weights alone, and are computed in float64 once per image."""
-        return torch.linalg.inv(self.weight.double()).to(self.weight.dtype)
+        return torch.linalg.inv_ex(self.weight.double()).inverse.to(self.weight.dtype)
 
     def inverse(self, z: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:
         """Latents to residuals: (D, N), (K·2·D, N) → (D, N); ``inverses`` as `inverses` gives them."""
@@ -133,7 +136,7 @@ class ConditionalFlow(nn.Module):
             for k in range(self.steps, -1, -1):
                 if k < self.steps:
                     x = (x - shifts[k] if affine else x) / scales[k]
-                x = inverses[k] @ (x - self.bias[k, :, None] if affine else x)
+                x = exact_product(inverses[k], x - self.bias[k, :, None] if affine else x)
             return x
 
     @torch.no_grad()
@@ -154,7 +157,7 @@ class ConditionalFlow(nn.Module):
         for i, z in enumerate(latents, 1):
             x[:, i] = z
         other = torch.empty_like(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), nullcontext() if is_exact() else exact_products():
             for k in range(self.steps, -1, -1):
                 if k < self.steps:
                     x[:, 0] -= shift[k]

@@ -66,7 +66,7 @@ def ensemble_chunk(maps: Tensor, phase: Tensor, near: Neighbourhood, scratch: Sc
 
 
 def ensemble_graph(maps: Tensor, phase: Tensor, near: Neighbourhood) -> Tensor:
-    """`ensemble_chunk` of all queries for `torch.export`, which takes neither buffers nor a number of chunks."""
+    """`ensemble_chunk` of all queries for `torch.compile` and `torch.export`, which make the buffers by themselves."""
     width, parts = maps.shape[1] // 2, []
     for j in range(4):
         coef, freq_y, freq_x = maps[near.pixel[j]].split((width, width // 2, width // 2), dim=1)

@@ -27,6 +27,12 @@ def gaussian(seed: int, index: int, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.random.Generator(philox).standard_normal(tuple(shape), np.float32))
 
 
+def uniform(seed: int, index: int, shape: Sequence[int]) -> Tensor:
+    """Numbers from 0 up to 1 that (seed, index) decides, independent of those of `gaussian`; see there."""
+    philox = np.random.Philox(key=np.array([seed ^ 2**63, index], np.uint64))
+    return torch.from_numpy(np.random.Generator(philox).random(tuple(shape), np.float32))
+
+
 class LatentField:
     """Standard Gaussian latents of a patch grid, whose rows are made when they are asked for.
 

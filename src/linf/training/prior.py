@@ -17,7 +17,7 @@ class PriorTraining(Training):
 
     Args:
         model: Trained LINF with a prior.
-        loss: See `Training`, also for scheduler, scheduler_interval and val_scales.
+        loss: See `Training`, also for scheduler, scheduler_interval, val_scales and seed.
         optimizer: Called with the prior's parameters.
 
     Raises:
@@ -35,6 +35,7 @@ class PriorTraining(Training):
         *,
         scheduler_interval: str = "epoch",
         val_scales: Sequence[float] = (2, 3, 4),
+        seed: int = 0,
     ) -> None:
         if model.prior is None:
             raise UsageError(
@@ -50,6 +51,7 @@ class PriorTraining(Training):
             scheduler_interval=scheduler_interval,
             val_scales=val_scales,
             whitening_batches=0,
+            seed=seed,
         )
         self.train()
 

@@ -1,7 +1,7 @@
 """The LightningModule of stage 1, from which the other trainings derive."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -26,8 +26,10 @@ class Training(pl.LightningModule):
         scheduler_interval: How often the scheduler steps, ``epoch`` or ``step``.
         val_scales: Scales on which the datamodule validates; each is logged as ``val/psnr_x…``.
         whitening_batches: Number of batches whose residuals initialise an untrained flow (METHOD §4); 0 skips this.
+        seed: Seed of what the training draws at random; every sample of the run has numbers of its own.
 
     Attributes:
+        compute: The loss as the steps call it, which may be compiled.
         parts: The latest loss and its parts, for the report when they are not finite.
 
     Raises:
@@ -44,13 +46,15 @@ class Training(pl.LightningModule):
         scheduler_interval: str = "epoch",
         val_scales: Sequence[float] = (2, 3, 4),
         whitening_batches: int = 4,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"{type(model).__name__} has no parameters to train: evaluate it with eval.py")
         self.model, self.loss = model, loss
+        self.compute: Callable[..., dict[str, Tensor]] = loss
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
-        self.whitening_batches = whitening_batches
+        self.whitening_batches, self.seed = whitening_batches, seed
         self.parts: dict[str, Tensor] = {}
         # A module's name cannot hold the dot of ×3.3.
         psnr: dict[str, Metric | MetricCollection] = {_scale_key(s): PSNR(luma=True) for s in val_scales}
@@ -71,12 +75,29 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, and log each of its parts under ``train/``."""
-        parts = self.loss(self.model, batch)
+        self.draw(len(batch.lr), self.first_sample(len(batch.lr)))
+        parts = self.compute(self.model, batch)
         self.parts = {name: value.detach() for name, value in parts.items()}
-        self.log("train/loss", parts["loss"], prog_bar=True, sync_dist=True)
-        named = {f"train/{name}": value for name, value in parts.items() if name != "loss"}
-        self.log_dict(named, sync_dist=True)
+        self.log_parts(self.parts)
         return parts["loss"]
+
+    def log_parts(self, parts: Mapping[str, Tensor]) -> None:
+        """Log the loss and its parts, means over ranks, on the steps that loggers write: on others nothing is sent."""
+        if not self.trainer._logger_connector.should_update_logs:
+            return
+        names = sorted(parts, key=lambda name: (name != "loss", name))
+        means = self.trainer.strategy.reduce(torch.stack([parts[name] for name in names]), reduce_op="mean")
+        self.log_dict({f"train/{name}": mean for name, mean in zip(names, means, strict=True)})
+
+    def first_sample(self, batch: int) -> int:
+        """The number of a batch's first sample among all samples of the run, over all ranks, as they are dealt out."""
+        processed = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
+        return (processed * self.trainer.world_size + self.trainer.global_rank) * batch
+
+    def draw(self, batch: int, first: int) -> None:
+        """Decide what the encoder draws at random for these samples, so that no resume and no rank changes it."""
+        if (encoder := getattr(self.model, "encoder", None)) is not None:
+            encoder.draw(self.seed, first, batch, self.device)
 
     def validation_step(self, image: ImagePair, batch_idx: int) -> None:
         """Measure PSNR on Y at τ = 0, as `Evaluation` does."""

@@ -30,8 +30,7 @@ class Finetuning(Training):
         model: Model with a flow, from stage 1.
         loss: Loss whose parts the steps name.
         steps: Groups of part names. Each part with a weight is in exactly one group; parts without one are skipped.
-        seed: Seed of the latents; every sample of the run has latents of its own.
-        optimizer: See `Training`, also for what follows.
+        optimizer: See `Training`, also for what follows; the seed decides the latents, too.
 
     Raises:
         UsageError: If the steps do not name each weighted part once, or, when the training starts, if the perceptual
@@ -49,10 +48,10 @@ class Finetuning(Training):
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
         *,
         steps: Sequence[Sequence[str]] = (("nll",), ("l1", "perceptual")),
-        seed: int = 0,
         scheduler_interval: str = "epoch",
         val_scales: Sequence[float] = (2, 3, 4),
         whitening_batches: int = 0,
+        seed: int = 0,
     ) -> None:
         super().__init__(
             model,
@@ -62,6 +61,7 @@ class Finetuning(Training):
             scheduler_interval=scheduler_interval,
             val_scales=val_scales,
             whitening_batches=whitening_batches,
+            seed=seed,
         )
         weighted = {name for name, weight in loss.weights.items() if weight}
         named = [name for step in steps for name in step]
@@ -71,7 +71,6 @@ class Finetuning(Training):
                 "[[nll],[l1,perceptual]] or [[nll,l1,perceptual]]"
             )
         self.steps = [kept for step in steps if (kept := [name for name in step if name in weighted])]
-        self.seed = seed
         # Of the current optimizer step: its batches, which later groups reuse, their losses, and the means to log.
         self.batches: list[tuple[SRBatch, int]] = []
         self.losses: list[dict[str, Tensor]] = []
@@ -101,14 +100,14 @@ class Finetuning(Training):
         """
         if first is None:
             # This counts samples as `EpochSampler` deals them out: two ranks of half the batch get the same latents.
-            processed = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
-            first = (processed * self.trainer.world_size + self.trainer.global_rank) * len(batch.lr)
+            first = self.first_sample(len(batch.lr))
             if batch_idx % self.trainer.accumulate_grad_batches == 0:
                 self.batches, self.losses = [], []
             self.batches.append((batch, first))
+        self.draw(len(batch.lr), first)
         names = self.steps[step]
         z = latents(batch.hr, self.seed, first) if "perceptual" in names else None
-        parts = self.loss(self.model, batch, z, names)
+        parts = self.compute(self.model, batch, z, names)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.losses.append(self.parts)
         return parts["loss"]
@@ -144,7 +143,5 @@ class Finetuning(Training):
     def on_train_batch_end(self, outputs: Any, batch: SRBatch, batch_idx: int) -> None:
         """Log the loss and its parts, averaged over accumulated batches and ranks, after all steps."""
         if self.means:
-            self.log("train/loss", self.means.pop("loss"), prog_bar=True, sync_dist=True)
-            named = {f"train/{name}": value for name, value in sorted(self.means.items())}
-            self.log_dict(named, sync_dist=True)
+            self.log_parts(self.means)
             self.means = {}

@@ -31,6 +31,17 @@ class Encoder(nn.Module, ABC):
     def forward(self, image: Tensor) -> Tensor:
         """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
 
+    def draw(self, seed: int, first: int, batch: int, device: torch.device) -> None:
+        """Decide what is random in the training step to come, if anything is.
+
+        Args:
+            seed: of the run.
+            first: number of the batch's first sample among all samples of the run; what is random for a sample is a
+                function of the seed and its number, in any batch, on any rank and device.
+            batch: samples in the batch.
+            device: that of the batch.
+        """
+
     def through(self, blocks: Iterable[nn.Module], x: Tensor, *others: Tensor) -> Tensor:
         """Pass ``x`` through blocks in turn, each called with ``others`` too, and checkpointed if ``checkpoint``."""
         for block in blocks:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
 from linf.models.encoders.encoder import Encoder, conv3x3
+from linf.models.noise import uniform
 
 
 def windows(x: Tensor, side: int) -> Tensor:
@@ -46,6 +47,16 @@ def relative_positions(side: int) -> Tensor:
     return offset[0] * (2 * side - 1) + offset[1]
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, multiple: int) -> Tensor:
+    """``softmax(QKᵀ/√d + bias) V`` of (n, heads, length, d), computed with zeros up to a multiple of d: torch's fused
+    attention on a GPU takes multiples of 8 only.
+    """
+    d = q.shape[-1]
+    if spare := -d % multiple:
+        q, k, v = (F.pad(part, (0, spare)) for part in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=d**-0.5)[..., :d]
+
+
 class WindowAttention(nn.Module):
     """``softmax(QKᵀ/√d + bias) V`` within windows, with a learned bias per relative position."""
 
@@ -67,14 +78,21 @@ class WindowAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
         if mask is not None:
             bias = (bias + mask[:, None]).repeat(n // mask.shape[0], 1, 1, 1)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        x = attention(q, k, v, bias.to(q.dtype), multiple=8 if x.device.type == "cuda" else 1)
         if torch.compiler.is_exporting():  # In a graph, the memory layout of the result may differ.
             x = x.clone(memory_format=torch.contiguous_format)
         return self.proj(x.transpose(1, 2).reshape(n, length, channels))
 
 
 class SwinLayer(nn.Module):
-    """Window attention and MLP, each normalised first and added to its input (arXiv 2103.14030, equation 3)."""
+    """Window attention and MLP, each normalised first and added to its input (arXiv 2103.14030, equation 3).
+
+    Attributes:
+        kept: (2,B), what stochastic depth multiplies the two additions to each sample with, see `SwinIR.draw`; without
+            it torch's own generator decides.
+    """
+
+    kept: Tensor | None = None
 
     def __init__(self, channels: int, side: int, heads: int, hidden: int, shift: int, drop: float) -> None:
         super().__init__()
@@ -90,8 +108,13 @@ class SwinLayer(nn.Module):
         y = torch.roll(self.norm1(x), (-self.shift, -self.shift), dims=(1, 2))
         y = unwindows(self.attn(windows(y, self.side), mask if self.shift else None), size, self.side)
         y = torch.roll(y, (self.shift, self.shift), dims=(1, 2))
-        x = x + stochastic_depth(y, self.drop, "row", self.training)
-        return x + stochastic_depth(self.mlp(self.norm2(x)), self.drop, "row", self.training)
+        x = x + self._kept(y, 0)
+        return x + self._kept(self.mlp(self.norm2(x)), 1)
+
+    def _kept(self, y: Tensor, addition: int) -> Tensor:
+        if self.kept is None or not self.training:
+            return stochastic_depth(y, self.drop, "row", self.training)
+        return y * self.kept[addition, :, None, None, None].to(y.dtype)
 
 
 class ResidualSwinBlock(nn.Module):
@@ -176,6 +199,16 @@ class SwinIR(Encoder):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def draw(self, seed: int, first: int, batch: int, device: torch.device) -> None:
+        """Decide which layers the training step to come skips for which samples; see `Encoder.draw`."""
+        layers = [layer for layer in self.layers.modules() if isinstance(layer, SwinLayer)]
+        keep = 1 - torch.tensor([layer.drop for layer in layers])[:, None, None]
+        numbers = torch.stack([uniform(seed, first + i, (len(layers), 2)) for i in range(batch)], dim=-1)
+        kept = (numbers < keep) / keep
+        kept = (kept.pin_memory() if device.type == "cuda" else kept).to(device, non_blocking=True)
+        for layer, of_layer in zip(layers, kept, strict=True):
+            layer.kept = of_layer
 
     def forward(self, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]

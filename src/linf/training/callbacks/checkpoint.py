@@ -12,6 +12,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
+from linf.training.callbacks.agreement import Agreement
 from linf.training.callbacks.termination import StopOnSignal
 
 
@@ -35,7 +36,7 @@ class CheckpointFiles(TorchCheckpointIO):
 class LastCheckpoint(StopOnSignal):
     """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run. The
     checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`) all
-    ranks end after the same step; one that arrives during a validation takes effect after the next step.
+    ranks end after the same step, that after the one in which it arrived; during a validation, after the next step.
 
     Args:
         folder: The run's folder.
@@ -55,6 +56,7 @@ class LastCheckpoint(StopOnSignal):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Handle signals from here on, in place of Lightning, and remove files that a killed run left half written."""
         self._handle_signals()
+        self.agreement = Agreement()
         self.saved, self.step = time.monotonic(), trainer.global_step
         given = trainer.ckpt_path
         self.good = given is not None and Path(given).absolute() == self.last.absolute()
@@ -65,22 +67,22 @@ class LastCheckpoint(StopOnSignal):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save if it is time; stop if a signal has reached any rank."""
+        """Save if it is time; stop if a signal has reached any rank, with several ranks one step later."""
         # A checkpoint holds no partly accumulated gradient; and after its last batch an epoch has not yet ended.
         part = (batch_idx + 1) % trainer.accumulate_grad_batches
         if not part and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._save_or_stop(trainer, pl_module)
+            self._save_or_stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Do the same; also save if training ends between two validations, so that it can be resumed for longer."""
         ends = trainer.should_stop or trainer.global_step == trainer.max_steps
-        self._save_or_stop(trainer, pl_module, save=ends or trainer.current_epoch + 1 == trainer.max_epochs)
+        self._save_or_stop(trainer, save=ends or trainer.current_epoch + 1 == trainer.max_epochs)
 
-    def _save_or_stop(self, trainer: pl.Trainer, pl_module: pl.LightningModule, save: bool = False) -> None:
+    def _save_or_stop(self, trainer: pl.Trainer, save: bool = False) -> None:
         due = self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes
-        requests = torch.tensor([due or save, self.signum or 0], device=pl_module.device, dtype=torch.int32)
-        due, signum = trainer.strategy.reduce(requests, reduce_op="max").tolist()
-        if (due or signum) and trainer.global_step > self.step:
+        # Which ranks know of a step later, and then all at the same one.
+        wanted, signum = self.agreement(due, self.signum or 0)
+        if (wanted or signum or save) and trainer.global_step > self.step:
             self._save(trainer)
         if signum:
             raise Stopped(signum, f"after step {trainer.global_step}, which is saved", str(self.folder))

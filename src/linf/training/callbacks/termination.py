@@ -1,6 +1,7 @@
 """Runs that end early: by a signal, at a loss that is not finite, or with an error."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
 
 
 class StopAtNonFinite(Callback):
-    """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it. Each
+    """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it. On a
+    GPU a fused optimizer skips that step by itself, and the run stops one step later, so that no step waits. Each
     rank writes ``nonfinite_batch.pt`` (ranks beyond the first ``nonfinite_batch_rank1.pt``, …) for ``torch.load(…,
     weights_only=True)``: ``what`` is not finite, the ``step``, the ``parts`` of the loss, and the ``batches`` of the
     step, several under gradient accumulation. ``folder`` is the folder of that file.
@@ -63,45 +65,100 @@ class StopAtNonFinite(Callback):
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.batches: list[Any] = []
+        self.losses: list[Tensor] = []
+        self.pending: _Pending | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx % trainer.accumulate_grad_batches == 0:
-            self.batches = []
+            self.batches, self.losses = [], []
         self.batches.append(batch)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        self._check("loss", loss, trainer, pl_module)
+        self.losses.append(loss.detach())
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Check the gradient, unless the loss is scaled (fp16): the scaler skips such steps by itself."""
-        if getattr(trainer.precision_plugin, "scaler", None) is None:
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            self._check("gradient", torch.nn.utils.get_total_norm(gradients), trainer, pl_module)
-
-    def _check(self, what: str, value: Tensor, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # All ranks stop together: a single one would leave the others waiting for its gradients.
-        if trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(value).all())):
+        """Check loss and gradient, unless the loss is scaled (fp16): the scaler skips such steps by itself."""
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
-        parts = {name: float(part) for name, part in getattr(pl_module, "parts", {}).items()}
+        self._stop_if_pending(trainer)
+        value = torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
+        if trainer.world_size == 1:
+            value = value + torch.stack(self.losses).sum()
+        # Otherwise the gradient decides, which is the same on all ranks: a single one that stopped would leave the
+        # others waiting for its gradients.
+        good = torch.isfinite(value)
+        parts = dict(getattr(pl_module, "parts", {}))
+        pending = _Pending(good, trainer.global_step, self.losses, parts, self.batches)
+        if good.device.type == "cuda" and optimizer.defaults.get("fused"):
+            optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]  # As torch's own GradScaler tells it.
+            self.pending = pending.on_its_way()
+        elif not good:
+            self._stop(pending, trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._stop_if_pending(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Let no state be saved of which it is not known yet whether it is the last good one."""
+        self._stop_if_pending(trainer)
+
+    def _stop_if_pending(self, trainer: pl.Trainer) -> None:
+        pending, self.pending = self.pending, None
+        if pending is not None and not pending.is_good():
+            self._stop(pending, trainer)
+
+    def _stop(self, pending: "_Pending", trainer: pl.Trainer) -> None:
+        what = "gradient" if all(loss.isfinite().all() for loss in pending.losses) else "loss"
+        parts = {name: float(part) for name, part in pending.parts.items()}
         rank = f"_rank{trainer.global_rank}" if trainer.global_rank else ""
         path = self.folder / f"nonfinite_batch{rank}.pt"
         self.folder.mkdir(parents=True, exist_ok=True)
-        batches = [{name: part.cpu() for name, part in batch._asdict().items()} for batch in self.batches]
-        torch.save({"what": what, "step": trainer.global_step, "parts": parts, "batches": batches}, path)
+        batches = [{name: part.cpu() for name, part in batch._asdict().items()} for batch in pending.batches]
+        torch.save({"what": what, "step": pending.step, "parts": parts, "batches": batches}, path)
         trainer.strategy.barrier()
         shown = f" ({', '.join(f'{name} {part:g}' for name, part in parts.items())})" if parts else ""
         raise UsageError(
-            f"training stopped before step {trainer.global_step + 1}: its {what} is not finite{shown}; its batch is "
+            f"training stopped before step {pending.step + 1}: its {what} is not finite{shown}; its batch is "
             f"in {path}. Resume from an earlier checkpoint (ckpt_path=…), with a lower task.optimizer.lr if it recurs"
         )
 
 
+@dataclass
+class _Pending:
+    """A step, and whether its loss and gradient are finite, which may still be on its way from the GPU."""
+
+    good: Tensor
+    step: int
+    losses: list[Tensor]
+    parts: dict[str, Tensor]
+    batches: list[Any]
+    arrived: Any = None
+
+    def on_its_way(self) -> "_Pending":
+        self.good = self.good.to("cpu", non_blocking=True)  # Into pinned memory.
+        self.arrived = torch.cuda.Event()
+        self.arrived.record()
+        return self
+
+    def is_good(self) -> bool:
+        self.arrived.synchronize()
+        return bool(self.good)
+
+
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What the bar shows: this rank's loss as it is now, read from the device only when the bar is drawn."""
+        loss = getattr(pl_module, "parts", {}).get("loss")
+        shown = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in shown.items() if loss is None or name != "train/loss"} | (
+            {} if loss is None else {"train/loss": float(loss)}
+        )
 
     def on_exception(self, *_: Any) -> None:
         if self._train_progress_bar is not None:

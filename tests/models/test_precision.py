@@ -1,0 +1,87 @@
+"""TensorFloat-32 costs digits in the encoder and the conditioner, and none in the flow and the metrics."""
+
+import numpy as np
+import pytest
+import torch
+
+import linf
+from helpers.paths import REFERENCE
+from helpers.tf32 import tensor_float_32
+from linf.models.flow import ConditionalFlow
+from linf.models.precision import exact_product, exact_products, is_exact
+
+
+def test_settings_old_and_new_are_understood() -> None:
+    assert is_exact()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert not is_exact()
+        with exact_products():
+            assert is_exact()
+            with exact_products():
+                pass
+            assert is_exact()
+        assert not is_exact()
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.fp32_precision = "tf32"  # type: ignore[attr-defined]
+        assert not is_exact()
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_product_and_its_gradient_keep_their_digits(
+    compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    a, b, c = torch.randn(27, 27), torch.randn(27, 500), torch.randn(27, 1)
+    factors = [t.clone().requires_grad_() for t in (a, b, c)]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiled)
+    with tensor_float_32():
+        rough = a @ b + c
+        product = exact_product(*factors)
+        product.square().sum().backward()
+    whole = [t.double().requires_grad_() for t in (a, b, c)]
+    expected = whole[0] @ whole[1] + whole[2]
+    expected.square().sum().backward()
+    assert (rough - expected).abs().max() > 1e-3
+    torch.testing.assert_close(product.double(), expected, rtol=0, atol=2e-5)
+    for ours, theirs in zip(factors, whole, strict=True):
+        assert theirs.grad is not None
+        worst = (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max()
+        assert worst < (1e-3 if compiled else 1e-6)
+
+
+@pytest.mark.parametrize("name", ["edsr_pixel", "edsr_patch3"])
+def test_reference_cases_hold_in_tensor_float_32(name: str) -> None:
+    model = linf.load(REFERENCE / f"{name}.pth")
+    with np.load(REFERENCE / f"{name}.npz") as arrays:
+        case = {key: torch.from_numpy(value) for key, value in arrays.items()}
+    lr, size = (case["lr"] + 1) / 2, tuple(case["sr_tau0"].shape[-2:])
+    z = case["z"].view(*case["coord"].shape[:3], -1)
+    rows = size[0] // model.patch_size * model.patch_size
+    residual = case["gt"]
+    if model.patch_size == 1:
+        residual = model.residual(lr, (residual + 1) / 2, case["coord"], case["cell"])
+    with tensor_float_32() as emulated:
+        images = model.sample(lr, size, temperature=[0, 0.8], z=z)
+        log_prob = model.log_prob(lr, residual, case["coord"], case["cell"])
+    assert emulated.rounded, "something is rounded"
+    for image, key in zip(images, ("sr_tau0", "sr_tau08"), strict=True):
+        assert (2 * image - 1 - case[key])[..., : rows - model.patch_size, :].abs().max() < 1e-3
+    assert (log_prob.flatten() - case["log_p"]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_the_flow_goes_there_and_back_in_tensor_float_32(patch_size: int) -> None:
+    torch.manual_seed(0)
+    flow = ConditionalFlow(patch_size)
+    flow.whiten(0.1 * torch.randn(flow.dim, 500))
+    x, condition = 0.1 * torch.randn(flow.dim, 200), 0.1 * torch.randn(flow.condition_dim, 200)
+    with tensor_float_32():
+        z, _ = flow(x, condition)
+        back = flow.inverse(z, condition)
+        both = flow.mean_and_noise([z], condition, flow.inverses()).sum(0)
+    torch.testing.assert_close(back, x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(both, x, rtol=0, atol=1e-5)

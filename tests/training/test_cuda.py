@@ -1,0 +1,106 @@
+"""What a GPU would do, where there is none: one device throughout, and no step that waits for it."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from helpers.fake_cuda import GPU, fake_cuda, moved
+from linf.data.pairs import SRBatch
+from linf.losses.flow import Finetune, LikelihoodL1
+from linf.models.conditioner import FourierConditioner
+from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
+from linf.models.flow import ConditionalFlow
+from linf.models.linf import LINF
+from linf.training import Finetuning, Training
+from linf.training.callbacks import EMA, LastCheckpoint, ProgressBar, StopAtNonFinite
+
+LOSSES = {"nll": LikelihoodL1(), "mixture": LikelihoodL1(0.05, 10.0), "finetune": Finetune(perceptual=0.0)}
+STEPS, WARM = 12, 4
+
+
+class Batches(pl.LightningDataModule):
+    window = True
+
+    def __init__(self, patch_size: int) -> None:
+        super().__init__()
+        self.dim = 3 * patch_size**2
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        lr, hr, coord = torch.rand(2, 3, 12, 12), torch.rand(2, self.dim, 4, 4), torch.rand(2, 4, 4, 2)
+        return DataLoader([SRBatch(lr, hr, coord, torch.full((2, 2), 0.05))] * STEPS, batch_size=None)  # type: ignore[arg-type]
+
+
+def steps(
+    task: str, encoder: Encoder, patch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **adam: Any
+) -> tuple[Counter[str], float]:
+    """What the host waited for in steps of a real `Trainer`, and kernels a step, averaged over the last eight."""
+    model = LINF(encoder, partial(FourierConditioner, width=8), ConditionalFlow(patch_size, steps=2))
+    made = Finetuning if task == "finetune" else partial(Training, whitening_batches=0)
+    module = made(model, LOSSES[task], partial(torch.optim.Adam, lr=1e-4, **adam))
+    waits: list[Counter[str]] = []
+    kernels: list[int] = []
+    with fake_cuda() as watch:
+        moved(module)
+
+        class Count(pl.Callback):
+            def on_train_batch_start(self, *_: Any) -> None:
+                waits.append(Counter(watch.found))
+                kernels.append(watch.kernels)
+
+        monkeypatch.setattr(pl.Trainer, "save_checkpoint", lambda *_, **__: None)
+        trainer = pl.Trainer(
+            accelerator="cuda",
+            devices=1,
+            max_steps=STEPS,
+            gradient_clip_val=1.0,
+            logger=False,
+            log_every_n_steps=50,
+            num_sanity_val_steps=0,
+            limit_val_batches=0,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            callbacks=[
+                Count(),
+                EMA(),
+                StopAtNonFinite(str(tmp_path)),
+                LastCheckpoint(str(tmp_path)),
+                ProgressBar(refresh_rate=100),
+            ],
+        )
+        trainer.fit(module, Batches(patch_size))
+    assert len(waits) == STEPS
+    return waits[-1] - waits[WARM - 1], (kernels[-1] - kernels[WARM - 1]) / (STEPS - WARM)
+
+
+@pytest.mark.parametrize("task", LOSSES)
+def test_a_step_with_a_fused_optimizer_never_waits(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, _ = steps(task, EDSR(1, 8), 3, tmp_path, monkeypatch, fused=True)
+    assert not waits, waits
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        EDSR(1, 8),
+        RDN(8, 2, 2, 8),
+        RRDBNet(8, 1, 8),
+        SwinIR(12, (2,), (2,), window=4, out_channels=6, drop_path=0.5),
+    ],
+    ids=lambda encoder: type(encoder).__name__,
+)
+def test_a_step_waits_once_at_most(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, _ = steps("mixture", encoder, 1, tmp_path, monkeypatch)
+    assert waits.total() <= STEPS - WARM, waits
+
+
+def test_mixed_devices_are_found() -> None:
+    with fake_cuda(), pytest.raises(RuntimeError, match="same device"):
+        torch.rand(3, device=GPU) + torch.rand(3)
