@@ -79,6 +79,8 @@ class Evaluation(pl.LightningModule):
         for name, value, least in (("samples", samples, 1), ("shown", shown, 0)):
             if value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
+        if trained_scale is not None and trained_scale < 1:
+            raise UsageError(f"trained_scale is {trained_scale}: give a scale of at least 1, or null")
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
         if len(set(self.temperatures)) < len(self.temperatures):
             raise UsageError(f"temperatures are {self.temperatures}: give each only once")

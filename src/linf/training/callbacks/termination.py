@@ -101,7 +101,14 @@ class StopAtNonFinite(Callback):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own."""
+    """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own. It is drawn at
+    every ``refresh_rate``-th batch; 0 draws none. Raises UsageError if that is negative.
+    """
+
+    def __init__(self, refresh_rate: int = 1) -> None:
+        if refresh_rate < 0:
+            raise UsageError(f"refresh_rate is {refresh_rate}: give at least 0, which draws no bar")
+        super().__init__(refresh_rate)
 
     def on_exception(self, *_: Any) -> None:
         if self._train_progress_bar is not None:
