@@ -33,14 +33,19 @@ def without_null_groups(arguments: Sequence[str], conf: Path) -> list[str]:
     for argument in arguments:
         name, _, value = argument.partition("=")
         group = name.lstrip("+~")
-        off = value.lower() == "null" or (name.startswith("~") and not value)
+        chosen = value.lower().split(",")
+        if len(chosen) > 1 and "null" in chosen and (conf.parent / group).is_dir():
+            raise UsageError(
+                f"{argument} sweeps over a group, whose choices null is not: run {group}=null by itself"
+            )
+        off = chosen == ["null"] or (name.startswith("~") and not value)
         if not (off and group and (conf.parent / group).is_dir()):
             spelt.append(argument)
             continue
         if group not in OPTIONAL:
             choices = ", ".join(sorted(path.stem for path in (conf.parent / group).glob("*.yaml")))
-            chosen = any(line.strip().startswith(f"- {group}:") for line in text)
-            hint = f"give {group}= one of {choices}" if chosen else "leave this out"
+            known = any(line.strip().startswith(f"- {group}:") for line in text)
+            hint = f"give {group}= one of {choices}" if known else "leave this out"
             raise UsageError(f"{argument} leaves out what a run needs: {hint}")
         spelt = [other for other in spelt if other.partition("=")[0].lstrip("+") != group]
         # What is off by default cannot be taken out.
@@ -54,10 +59,9 @@ def switch_off(cfg: DictConfig) -> None:
     with open_dict(cfg):
         for part in MEMBERS:
             if isinstance(members := cfg.get(part), DictConfig):
-                for name in [
-                    name for name in members if OmegaConf.is_missing(members, name) or members[name] is None
-                ]:
-                    del members[name]
+                for name in list(members):
+                    if not OmegaConf.is_missing(members, name) and members[name] is None:
+                        del members[name]
             elif part in cfg:
                 cfg[part] = {}
         trainer: Any = cfg.get("trainer")
