@@ -158,3 +158,16 @@ def test_no_validation_means_no_best(command: Command, tmp_path: Path) -> None:
     assert done.status == 0, done.err
     assert "best by validation" not in done.out
     assert [path.name for path in tmp_path.glob("run/checkpoints/*")] == ["last.ckpt"]
+
+
+def test_two_figures_have_a_best_each(command: Command, tmp_path: Path) -> None:
+    second = (
+        "+callbacks.other={_target_:linf.training.callbacks.BestCheckpoint,dirpath:run/checkpoints,"
+        "filename:other,monitor:train/loss}"
+    )
+    done = command("train", *QUICK, second, "hydra.run.dir=run")
+    psnr, loss = steps(tmp_path / "run"), steps(tmp_path / "run", "train/loss")
+    assert named_best(done)[2] == max(psnr, key=psnr.__getitem__)
+    assert state(tmp_path / "run" / "checkpoints" / "other.ckpt")["global_step"] == min(
+        psnr, key=loss.__getitem__
+    )

@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 LARGER, SMALLER = ("psnr", "ssim", "speed/"), ("lpips", "dists", "train/")
 """Parts of the names of figures of which the larger or the smaller value is better."""
 
+LIGHTNING_KEY = (
+    "ModelCheckpoint{'monitor': 'val/psnr', 'mode': 'max', 'every_n_train_steps': 0, 'every_n_epochs': 1, "
+    "'train_time_interval': None}"
+)
+
 
 class BestCheckpoint(Checkpoint):
     """Keeps the checkpoints with the best values of one figure, each taken right after the validation that measured it
@@ -59,11 +64,8 @@ class BestCheckpoint(Checkpoint):
 
     @property
     def state_key(self) -> str:
-        """The key of the state in checkpoints, which is that of Lightning's callback in the first of them."""
-        return (
-            "ModelCheckpoint{'monitor': 'val/psnr', 'mode': 'max', 'every_n_train_steps': 0, 'every_n_epochs': 1, "
-            "'train_time_interval': None}"
-        )
+        """The key of the state in checkpoints, for ``best`` that of Lightning's callback in the first of them."""
+        return LIGHTNING_KEY if self.name == "best" else f"BestCheckpoint {self.name}"
 
     def state_dict(self) -> dict[str, Any]:
         return self.latest
