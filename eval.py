@@ -17,6 +17,7 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     import torch
     from hydra.utils import instantiate
 
+    from linf.memory import shortage_advice
     from linf.runs import launch
 
     pl.seed_everything(cfg.seed, workers=True)
@@ -27,7 +28,8 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     data, task = instantiate(cfg.data), instantiate(cfg.task)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    trainer.test(task, data, verbose=False)
+    with shortage_advice("give fewer samples or temperatures, or smaller test images"):
+        trainer.test(task, data, verbose=False)
     if not trainer.is_global_zero:
         return None
     print(task.report())

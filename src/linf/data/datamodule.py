@@ -85,6 +85,11 @@ class SRDataModule(pl.LightningDataModule):
         super().__init__()
         for name, value, least in (
             ("batch_size", batch_size, 1),
+            ("crop", crop, 1),
+            ("patch_size", patch_size, 1),
+            ("queries", queries, 1),
+            ("repeat", repeat, 1),
+            ("val_crop", val_crop, 1),
             ("num_workers", num_workers, 0),
             ("batches_per_epoch", batches_per_epoch, 1),
             ("val_limit", val_limit, 1),

@@ -81,6 +81,8 @@ class Evaluation(pl.LightningModule):
         for name, value, least in (("samples", samples, 1), ("shown", shown, 0)):
             if value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
+        if trained_scale is not None and trained_scale < 1:
+            raise UsageError(f"trained_scale is {trained_scale}: give a scale of at least 1, or null")
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
         check_distinct("temperatures", self.temperatures)
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed

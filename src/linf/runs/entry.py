@@ -23,6 +23,7 @@ from linf.files import run_lock
 from linf.runs import ranks
 from linf.runs.messages import check_settings, error_line
 from linf.runs.record import JobRecord, now, read_record, write_record
+from linf.runs.switches import switch_off, without_null_groups
 
 # What is heavy is imported where it is used: a misspelt setting is reported without it.
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def job(entry: EntryPoint) -> EntryPoint:
         if multiprocessing.current_process().name.startswith("Loky"):  # A worker of joblib's launcher.
             ranks.die_with_parent(signal.SIGTERM)
         try:
+            switch_off(cfg)
             check_settings(cfg)
             if ranks.launched():
                 result = entry(cfg)
@@ -137,6 +139,7 @@ def run(entry: Callable[[], object], conf: Path) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") and not ranks.launched()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra itself prints the error and exits.
     try:
+        sys.argv[1:] = without_null_groups(sys.argv[1:], conf)
         entry()
     except Stopped as stop:
         _end_stopped(stop)

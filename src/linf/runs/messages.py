@@ -21,7 +21,8 @@ def check_settings(cfg: DictConfig) -> None:
     if missing:
         raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
     if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
-        raise UsageError(f"seed is {cfg.seed}: give a whole number from 0 to {2**32 - 1}")
+        given = "null" if cfg.seed is None else cfg.seed
+        raise UsageError(f"seed is {given}: give a whole number from 0 to {2**32 - 1}")
     hydra = HydraConfig.get()
     choices = [
         given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
@@ -34,6 +35,11 @@ def check_settings(cfg: DictConfig) -> None:
         # Devices may be "auto" or a list of numbers.
         if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
             raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
+    from linf.runs.arguments import (
+        check_arguments,
+    )  # It imports torch, which what is above need not wait for.
+
+    check_arguments(cfg)
 
 
 def error_line(error: BaseException, conf: Path | None = None) -> str:
@@ -48,6 +54,8 @@ def error_line(error: BaseException, conf: Path | None = None) -> str:
     if conf is not None and (unknown := re.match(r"Could not override '([^']+)'", text)):
         with initialize_config_dir(str(conf.parent), version_base="1.3"):
             known = [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
+        if unknown[1] in known:
+            return f"there is no setting {unknown[1]!r} in what this command chooses: its group is off, or another one"
         close = difflib.get_close_matches(unknown[1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
         return f"there is no setting {unknown[1]!r}; {hint}"

@@ -22,9 +22,14 @@ class Throughput(Callback):
 
     Args:
         every_n_steps: Number of optimizer steps from one log to the next.
+
+    Raises:
+        UsageError: If that number is below 1.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise UsageError(f"every_n_steps is {every_n_steps}: give a whole number of at least 1")
         self.every = every_n_steps
         self.peak: float | None = None
         self.counting = ExitStack()
