@@ -1,7 +1,9 @@
 """Messages about a user's settings: checks before a run, and Hydra's errors in one plain line."""
 
 import difflib
+import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import UsageError, causes, find_mistake, message
+from linf.files import expand_home
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -23,7 +27,8 @@ def check_settings(cfg: DictConfig) -> None:
     if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
         raise UsageError(f"seed is {cfg.seed}: give a whole number from 0 to {2**32 - 1}")
     hydra = HydraConfig.get()
-    choices = [
+    choices = [given for given in hydra.overrides.hydra if given.lstrip("+").startswith("hydra.searchpath=")]
+    choices += [
         given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
     ]
     default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
@@ -36,6 +41,23 @@ def check_settings(cfg: DictConfig) -> None:
             raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
 
 
+def expand_homes(node: Any) -> None:
+    """Replace ``~`` in the paths of a config, or of a list in it, by the home folder.
+
+    Raises:
+        UsageError: There is a ``~``, but the user has no home.
+    """
+    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        value = node[key]
+        if isinstance(value, str) and value.startswith("~"):
+            node[key] = expand_home(value)
+        elif isinstance(value, DictConfig | ListConfig):
+            expand_homes(value)
+
+
 def error_line(error: BaseException, conf: Path | None = None) -> str:
     """Return the message of the user's mistake in an error, or of the error itself, as one line.
 
@@ -44,18 +66,65 @@ def error_line(error: BaseException, conf: Path | None = None) -> str:
     mistake = find_mistake(error) or error
     text = message(mistake) or type(mistake).__name__
     if isinstance(mistake, OverrideParseException):
-        return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
+        return _unreadable(mistake.override)
     if conf is not None and (unknown := re.match(r"Could not override '([^']+)'", text)):
-        with initialize_config_dir(str(conf.parent), version_base="1.3"):
-            known = [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
-        close = difflib.get_close_matches(unknown[1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
-        return f"there is no setting {unknown[1]!r}; {hint}"
+        return f"there is no setting {unknown[1]!r}; {_hint(unknown[1], conf)}"
     if isinstance(mistake, HydraException | OmegaConfBaseException):
         text = _plain(text)
         root = _plain(message([*causes(mistake)][-1]))
         return text if root in text else f"{text}: {root}"
     return text
+
+
+def _unreadable(override: str) -> str:
+    """Say what in an override Hydra's grammar cannot read."""
+    key, equal, value = override.partition("=")
+    text = f"cannot read {override!r} as setting=value"
+    if not equal:
+        return f"{text}: it has no ="
+    for part, remedy in (
+        (key, "the names of settings have none"),
+        (value, "put the value in quotes: \"…='…'\""),
+    ):
+        if strange := re.search(r"[^\w\s/.+$%*@?|:,(){}\[\]='\"~\\-]|[^\x00-\x7f]", part):
+            return f"{text}, for it has {strange[0]!r}; {remedy}"
+    return f"{text}; quote a value with any of = , ( ) [ ] {{ }} in it"
+
+
+def _hint(unknown: str, conf: Path) -> str:
+    """Say which setting was meant by one that there is not."""
+    groups = [
+        given for given in sys.argv[1:] if (conf.parent / re.split("[=@]", given.lstrip("+"))[0]).is_dir()
+    ]
+    with initialize_config_dir(str(conf.parent), version_base="1.3"):
+        try:
+            config = compose(conf.stem, groups)
+        except HydraException:  # Several to sweep over, or from other folders.
+            config = compose(conf.stem)
+    known = [key for key, _ in _settings(OmegaConf.to_container(config))]
+    parent, _, _ = unknown.rpartition(".")
+    # Arguments that the class takes and no config names.
+    more = [
+        f"{parent}.{argument}"
+        for argument in _arguments(OmegaConf.select(config, parent) if parent else None)
+    ]
+    if unknown in more:
+        return f"to set what is not in the config, add a +: '+{unknown}=…'"
+    close = difflib.get_close_matches(unknown, [*known, *more], n=1)
+    if not close:
+        return f"see {conf.name} and the groups beside it"
+    return f"did you mean '{'+' * (close[0] in more)}{close[0]}'?"
+
+
+def _arguments(node: Any) -> list[str]:
+    """Return the names of the arguments that the class or function of a config's node takes."""
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if target is None:
+        return []
+    try:
+        return list(inspect.signature(get_object(target)).parameters)
+    except Exception:  # Whatever an import may raise; then there is no hint.
+        return []
 
 
 def _plain(text: str) -> str:

@@ -30,6 +30,11 @@ def is_slurm_task() -> bool:
     return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
 
 
+def started_by_srun() -> bool:
+    """Tell whether ``srun`` started this process; a batch script itself runs once, whatever its number of tasks."""
+    return any(name in os.environ for name in ("SLURM_STEP_ID", "SLURM_STEPID"))
+
+
 def rank() -> int:
     """Return the number of this process among those of the job, from 0 up."""
     names = ("RANK", "SLURM_PROCID") if is_slurm_task() else ("RANK", "LOCAL_RANK")
