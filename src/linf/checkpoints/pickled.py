@@ -21,8 +21,10 @@ class _DType:
     def read(self, content: bytes | str, shape: tuple[int, ...] = ()) -> np.ndarray:
         """Return an array of this type; NumPy refuses to make Python's objects of bytes."""
         data = content.encode("latin1") if isinstance(content, str) else content
-        dtype = np.dtype(self.letters).newbyteorder({"|": "="}.get(self.order, self.order))
-        return np.frombuffer(data, dtype).reshape(shape)
+        dtype = np.dtype(self.letters)
+        if self.order in ("<", ">"):
+            dtype = dtype.newbyteorder("<" if self.order == "<" else ">")
+        return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 class _Array:
@@ -33,7 +35,7 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, content = state
         array = dtype.read(content, tuple(shape)[:: -1 if fortran else 1])
-        self.value = array.T.copy() if fortran else array.copy()
+        self.value = array.T if fortran else array
 
 
 def _scalar(dtype: _DType, content: bytes | str) -> Any:

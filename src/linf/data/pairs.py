@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from linf.coordinates import pixel_centres
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
+from linf.files import readable_name
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
 
@@ -217,7 +218,7 @@ class ScaledImages(Dataset[ImagePair]):
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
         self.hr, self.scales, self.crop = hr, [float(s) for s in scales], crop
-        self.names, self.name = image_names(hr.paths), name
+        self.names, self.name = list(map(readable_name, image_names(hr.paths))), readable_name(name)
         self.resize = pil_bicubic if resize == "pil" else _matlab
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
         for s in self.scales:

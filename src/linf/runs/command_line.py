@@ -8,6 +8,7 @@ value that is the path of an existing file or folder is that path whatever chara
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
@@ -18,14 +19,21 @@ from linf.files import expand_home
 _PLAIN = re.compile(r"[\w./:@%+|?*-]*", re.ASCII)
 """A value without characters of the grammar's, or unknown to it."""
 
+_PATH = re.compile(r"(dir|folder|root|path|file|weights|_from)$")
+"""The end of a setting's name whose value is a path."""
 
-def readable_settings(arguments: Sequence[str]) -> list[str]:
+
+def readable_settings(arguments: Sequence[str], conf: Path) -> list[str]:
     """Return the arguments of a command with every setting in the form that Hydra reads.
+
+    Args:
+        arguments: As the user gave them.
+        conf: The folder of the config groups.
 
     Raises:
         UsageError: There is a ``~``, but the user has no home.
     """
-    return [setting for argument in arguments for setting in _readable(argument)]
+    return [setting for argument in arguments for setting in _readable(argument, conf)]
 
 
 def quoted(value: str) -> str:
@@ -33,7 +41,7 @@ def quoted(value: str) -> str:
     return QuotedString(text=value, quote=Quote.single).with_quotes()
 
 
-def _readable(argument: str) -> Iterator[str]:
+def _readable(argument: str, conf: Path) -> Iterator[str]:
     key, equal, given = argument.partition("=")
     if not equal or key[:1] in ("-", "~"):
         yield argument
@@ -46,9 +54,16 @@ def _readable(argument: str) -> Iterator[str]:
         value = quoted(value)
     parsed = _parsed(key, value)
     if parsed is None:
-        value = next((other for other in _quotings(value) if _parsed(key, other)), value)
-    elif parsed.type == OverrideType.CHANGE and "_target_" in value and _replaces(parsed):
-        yield f"{key}=null"
+        value = next((other for other in _quotings(key, value) if _parsed(key, other)), value)
+        parsed = _parsed(key, value)
+    if (
+        "_target_" in value
+        and parsed is not None
+        and parsed.type == OverrideType.CHANGE
+        and _is_whole(parsed)
+    ):
+        # First it is taken away: a choice of a group from the list of these, anything else by its value.
+        yield f"~{key}" if (conf / key).is_dir() else f"{key}=null"
         key = f"++{key}"
     yield f"{key}={value}"
 
@@ -60,13 +75,13 @@ def _parsed(key: str, value: str) -> Override | None:
         return None
 
 
-def _replaces(override: Override) -> bool:
+def _is_whole(override: Override) -> bool:
     """Tell whether a value, or each of those to sweep over, is a dict with a ``_target_``."""
     values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
     return all(isinstance(value, dict) and "_target_" in value for value in values)
 
 
-def _quotings(value: str) -> Iterator[str]:
+def _quotings(key: str, value: str) -> Iterator[str]:
     """Yield what a value may have been meant as that the grammar cannot read, the likeliest first."""
     # Paths to sweep over: commas within brackets are in a folder's name.
     parts = re.split(r",(?![^\[({]*[\])}])", value)
@@ -78,7 +93,7 @@ def _quotings(value: str) -> Iterator[str]:
         if listed or not re.search(r"[\[\]{}]", value):
             yield re.sub(r"[^\[\]{},:]+" if listed else "[^,]+", _quote_item, value)
     # A path, also one that is only to be made; a list is none.
-    if "/" in value and value[0] not in "[{('\"":
+    if ("/" in value or _PATH.search(key)) and value[0] not in "[{('\"":
         several = len(parts) > 1 and all("/" in part for part in parts)
         yield ",".join(map(quoted, parts)) if several else quoted(value)
 

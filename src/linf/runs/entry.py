@@ -53,6 +53,7 @@ def job(entry: EntryPoint) -> EntryPoint:
         try:
             expand_homes(cfg)
             check_settings(cfg)
+            ranks.check_srun()
             if ranks.launched():
                 result = entry(cfg)
                 ranks.report("result", result=result)
@@ -136,7 +137,7 @@ def run(entry: Callable[[], object], conf: Path) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") and not ranks.launched()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra itself prints the error and exits.
     try:
-        sys.argv[1:] = readable_settings(sys.argv[1:])
+        sys.argv[1:] = readable_settings(sys.argv[1:], conf.parent)
         entry()
     except Stopped as stop:
         _end_stopped(stop)

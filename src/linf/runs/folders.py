@@ -3,14 +3,13 @@
 import errno
 import os
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import Mistake, UsageError
@@ -64,23 +63,26 @@ def _make(config: DictConfig, setting: str) -> None:
     except UsageError as error:
         raise Mistake(error) from error
     if folder != given:
-        OmegaConf.update(config, setting, folder)
-        # The jobs of a sweep are composed anew.
-        config.hydra.overrides.hydra.append(f"{setting}={quoted(folder)}")
+        with read_write(config.hydra):
+            OmegaConf.update(config, setting, folder)
+            # The jobs of a sweep are composed anew.
+            config.hydra.overrides.hydra.append(f"{setting}={quoted(folder)}")
 
 
 def _check_tasks(config: DictConfig) -> None:
     """Raise Mistake if Slurm is to start a number of ranks that is no number, such as ``auto``."""
-    tasks: Any = 1
-    with suppress(OmegaConfBaseException):
-        tasks = OmegaConf.select(config, "hydra.launcher.tasks_per_node", default=1)
-    if not (isinstance(tasks, int) and tasks > 0 and not isinstance(tasks, bool)):
-        raise Mistake(
-            UsageError(
-                f"launcher=slurm starts as many ranks as trainer.devices, and that is {tasks}: give the number of "
-                "devices of a node, for instance trainer.devices=4"
+    for key, setting in (("tasks_per_node", "trainer.devices"), ("nodes", "trainer.num_nodes")):
+        try:
+            count = OmegaConf.select(config, f"hydra.launcher.{key}", default=1)
+        except OmegaConfBaseException:
+            count = 0
+        if not (isinstance(count, int) and count > 0):
+            given = OmegaConf.select(config, setting)
+            raise Mistake(
+                UsageError(
+                    f"{setting} is {given}, and Slurm starts as many ranks: give their number, for instance {setting}=2"
+                )
             )
-        )
 
 
 def _folder_name(overrides: str) -> str:

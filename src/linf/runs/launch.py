@@ -33,11 +33,6 @@ def needs_ranks(trainer: Any) -> bool:
     """
     needed, tasks = trainer.num_devices * trainer.num_nodes, int(os.environ.get("SLURM_NTASKS", 1))
     by_slurm = ranks.is_slurm_task() and not ranks.launched() and not ranks.started_by_torchrun()
-    if by_slurm and tasks > 1 and not ranks.started_by_srun():
-        raise UsageError(
-            f"Slurm has room for {tasks} processes, but the command was started without srun, once: write `srun python "
-            "…` in the script, or ask Slurm for --ntasks=1, see docs/clusters.md"
-        )
     if by_slurm and tasks != needed:
         raise UsageError(
             f"trainer.devices and trainer.num_nodes ask for {needed} processes, but Slurm started {tasks}: give srun "

@@ -5,6 +5,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ def check_settings(cfg: DictConfig) -> None:
     choices += [
         given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
     ]
-    default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
+    with chdir(hydra.runtime.cwd):  # A search path may be relative.
+        default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
     for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
         usual = default.get(key)
         if isinstance(usual, list) and isinstance(value, str | int | float):
@@ -68,7 +70,10 @@ def error_line(error: BaseException, conf: Path | None = None) -> str:
     if isinstance(mistake, OverrideParseException):
         return _unreadable(mistake.override)
     if conf is not None and (unknown := re.match(r"Could not override '([^']+)'", text)):
-        return f"there is no setting {unknown[1]!r}; {_hint(unknown[1], conf)}"
+        # In a dict of several it is one that is unknown.
+        keys = [getattr(cause, "full_key", None) for cause in causes(mistake)]
+        key = next((key for key in keys if key and key.startswith(f"{unknown[1]}.")), unknown[1])
+        return f"there is no setting {key!r}; {_hint(key, conf)}"
     if isinstance(mistake, HydraException | OmegaConfBaseException):
         text = _plain(text)
         root = _plain(message([*causes(mistake)][-1]))
@@ -93,16 +98,24 @@ def _unreadable(override: str) -> str:
 
 def _hint(unknown: str, conf: Path) -> str:
     """Say which setting was meant by one that there is not."""
-    groups = [
+    chosen = [
         given for given in sys.argv[1:] if (conf.parent / re.split("[=@]", given.lstrip("+"))[0]).is_dir()
     ]
     with initialize_config_dir(str(conf.parent), version_base="1.3"):
         try:
-            config = compose(conf.stem, groups)
+            config = compose(conf.stem, chosen)
         except HydraException:  # Several to sweep over, or from other folders.
             config = compose(conf.stem)
-    known = [key for key, _ in _settings(OmegaConf.to_container(config))]
-    parent, _, _ = unknown.rpartition(".")
+    group, _, inner = unknown.partition(".")
+    options = [file for file in sorted((conf.parent / group).glob("*.yaml")) if file.stem != "default"]
+    having = [
+        file.stem
+        for file in options
+        if inner in _keys(OmegaConf.load(file)) or unknown in _keys(OmegaConf.load(file))
+    ]
+    if having:
+        return f"it comes with {' or '.join(f'{group}={option}' for option in having)}"
+    parent = unknown.rpartition(".")[0]
     # Arguments that the class takes and no config names.
     more = [
         f"{parent}.{argument}"
@@ -110,10 +123,15 @@ def _hint(unknown: str, conf: Path) -> str:
     ]
     if unknown in more:
         return f"to set what is not in the config, add a +: '+{unknown}=…'"
+    known = [key for key in _keys(config) if not unknown.startswith(f"{key}.")]
     close = difflib.get_close_matches(unknown, [*known, *more], n=1)
     if not close:
         return f"see {conf.name} and the groups beside it"
-    return f"did you mean '{'+' * (close[0] in more)}{close[0]}'?"
+    return f"did you mean {'+' * (close[0] not in known) + close[0]!r}?"
+
+
+def _keys(config: Any) -> list[str]:
+    return [key for key, _ in _settings(OmegaConf.to_container(config))]
 
 
 def _arguments(node: Any) -> list[str]:
