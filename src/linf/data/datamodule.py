@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from linf.data.cache import ImageCache
@@ -159,6 +158,10 @@ class SRDataModule(pl.LightningDataModule):
         """This rank and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _on_gpu(self) -> bool:
+        """Whether batches go to a GPU; to pin the memory of others would open a CUDA context in a run on the CPU."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def _batches_trained(self) -> int:
         """The number of batches trained on since the run began, over all resumes. Of the counters that Lightning
         restores, only `total.processed` is exact wherever the checkpoint was taken: in mid-epoch, after validation, at
@@ -195,7 +198,7 @@ class SRDataModule(pl.LightningDataModule):
             sampler=self._sampler(),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_gpu(),
         )
 
     def val_dataloader(self) -> list[DataLoader[ImagePair]]:
@@ -235,7 +238,7 @@ class SRDataModule(pl.LightningDataModule):
             batch_size=1,
             collate_fn=collate_pair,
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_gpu(),
         )
 
     def initial_batches(self, n: int) -> list[SRBatch]:

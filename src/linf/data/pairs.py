@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from linf.coordinates import pixel_centres
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
+from linf.files import readable_name
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
 
@@ -221,11 +222,11 @@ class ScaledImages(Dataset[ImagePair]):
             raise UsageError(f"scales are {list(scales)}: give one or more numbers, each at least 1")
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
-        self.scales, self.crop, self.name = [float(s) for s in scales], crop, name
+        self.scales, self.crop, self.name = [float(s) for s in scales], crop, readable_name(name)
         self.resize = pil_bicubic if resize == "pil" else _matlab
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
         self.hr, self.hr_at = hr, {s: hr if crop else (hr_at or {}).get(s, hr) for s in self.scales}
-        self.names = {s: image_names(of.paths) for s, of in self.hr_at.items()}
+        self.names = {s: [readable_name(n) for n in image_names(of.paths)] for s, of in self.hr_at.items()}
         made = "Pillow's bicubic" if resize == "pil" else "MATLAB's bicubic"
         self.lr_from = {s: "given" if s in self.lr else made for s in self.scales}
         self._pairs = [(s, i) for s in self.scales for i in range(len(self.hr_at[s]))]

@@ -166,7 +166,7 @@ class Evaluation(pl.LightningModule):
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
-            seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode()),
+            seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode(errors="surrogateescape")),
             shown=kept,
         )
         if kept is not None:

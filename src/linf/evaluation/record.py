@@ -68,7 +68,7 @@ class Record:
         lines = [
             line
             for file in sorted(self.folder.glob("units/*.jsonl"))
-            for line in file.read_text(errors="replace").splitlines()
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
         ]
         if lines:
             self._check_same()
@@ -84,7 +84,7 @@ class Record:
     def _check_same(self) -> None:
         path = self.folder / "run.json"
         try:
-            there = json.loads(path.read_text())
+            there = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
         old, new = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
@@ -114,7 +114,7 @@ class Record:
         line = json.dumps([*key, *unit], ensure_ascii=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a") as file:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"\n{line}\n")  # On a line of its own, even after one that a kill cut short.
         except OSError as error:
             raise self._unwritable(error) from error
@@ -163,7 +163,9 @@ class Record:
     def write_tables(self, tables: Mapping[str, pd.DataFrame]) -> None:
         """Write each table as CSV, and the metrics as ``metrics.json`` too."""
         for name, table in tables.items():
-            self._write(self.folder / f"{name}.csv", table.to_csv(index=False).encode())
+            self._write(
+                self.folder / f"{name}.csv", table.to_csv(index=False).encode(errors="backslashreplace")
+            )
         for former in FORMER_NAMES:
             (self.folder / f"{former}.csv").unlink(missing_ok=True)  # Superseded.
         # JSON knows no infinity (a perfect image) and no NaN (an image too small for SSIM).
@@ -173,7 +175,8 @@ class Record:
 
 
 def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    # Half a character, of a file's name in another encoding, is written as JSON's own escape.
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def _decisive(about: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class ValidationLPIPS(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
     ) -> None:
         # As `Evaluation` seeds them.
-        seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode())
+        seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode(errors="surrogateescape"))
         sr = pl_module.model.sample(  # type: ignore[operator, union-attr]
             batch.lr,
             (batch.hr.shape[-2], batch.hr.shape[-1]),
