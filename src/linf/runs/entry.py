@@ -20,6 +20,7 @@ from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mist
 from linf.files import run_lock
 from linf.runs import folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
 from linf.runs.command_line import readable_settings
+from linf.runs.gpus import free_gpus
 from linf.runs.messages import check_settings, error_line, expand_homes
 from linf.runs.output import protect_output
 from linf.runs.record import JobRecord, now, read_record, write_record
@@ -95,7 +96,10 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
         record = JobRecord("running", list(hydra.overrides.task), settings, began=now())
         write_record(folder, record)
         try:
-            record.result = entry(cfg) or {}
+            trainer: Any = settings.get("trainer") or {}
+            with free_gpus(trainer.get("accelerator"), trainer.get("devices")) as record.gpus:
+                write_record(folder, record)
+                record.result = entry(cfg) or {}
             record.state = "finished"
         except SystemExit:
             record.state = "stopped"

@@ -6,14 +6,14 @@ Lightning would start them by running the same command again, which repeats a sw
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -62,13 +62,15 @@ def run_in_ranks(trainer: Any, script: str) -> dict[str, float] | None:
     last = [*(f"{key}={quoted(str(path))}" for key, path in folders.items()), "hydra.mode=RUN"]
     overrides = [*hydra.overrides.hydra, *hydra.overrides.task, *last]
     # Where the command began, for with hydra.job.chdir=true this process is elsewhere by now.
-    return launch([sys.executable, script, *config, *overrides], trainer.num_devices, hydra.runtime.cwd)
+    command, logs = [sys.executable, script, *config, *overrides], Path(hydra.runtime.output_dir) / "ranks"
+    return launch(command, trainer.num_devices, hydra.runtime.cwd, logs)
 
 
-def launch(command: Sequence[str], count: int, folder: str | None = None) -> Any:
+def launch(command: Sequence[str], count: int, folder: str | None = None, logs: Path | None = None) -> Any:
     """Run a command in ``count`` ranks on this machine, wait until all have ended, and return what rank 0 reported.
 
-    They begin in ``folder``, by default that of this process, and each with its share of the cores.
+    They begin in ``folder``, by default that of this process, and each with its share of the cores. What ranks other
+    than the first print goes to ``rank_1.log``, … in the folder ``logs``, if one is given.
 
     The first rank that fails ends the others. Signals are passed on to the ranks, and if this process dies they die
     too.
@@ -78,10 +80,16 @@ def launch(command: Sequence[str], count: int, folder: str | None = None) -> Any
         UsageError: A rank found a mistake of the user's.
         RankFailed: A rank failed.
     """
+    from torch.distributed import TCPStore
+
+    # Held here, its port cannot be taken by another program before the first rank listens.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory(prefix="linf-") as reports_folder:
         shared = {
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
+            "MASTER_PORT": str(store.port),
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "TORCHELASTIC_RESTART_COUNT": "0",
             "NODE_RANK": "0",
             ranks.REPORTS: reports_folder,
         }
@@ -101,7 +109,9 @@ def launch(command: Sequence[str], count: int, folder: str | None = None) -> Any
         with stop_signals_to(pass_on):
             for number in range(count):
                 environment = os.environ | threads | shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
-                processes.append(subprocess.Popen(command, env=environment, cwd=folder))
+                with _log_file(logs, number) as file:
+                    streams: Any = {} if file is None else {"stdout": file, "stderr": subprocess.STDOUT}
+                    processes.append(subprocess.Popen(command, env=environment, cwd=folder, **streams))
             failed = _first_failed(processes)
         reports = {
             int(path.stem): json.loads(path.read_text()) for path in Path(reports_folder).glob("*.json")
@@ -111,10 +121,21 @@ def launch(command: Sequence[str], count: int, folder: str | None = None) -> Any
     # Other ranks may report errors that are only consequences of the first failure.
     status = processes[failed].returncode
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    first = reports.get(failed) or {"kind": "error", "message": f"rank {failed} {how}"}
+    seen = f"; what it printed is in {logs}/rank_{failed}.log" if logs is not None and failed else ""
+    first = reports.get(failed) or {"kind": "error", "message": f"rank {failed} {how}{seen}"}
     if first["kind"] == "stopped":
         raise Stopped(first["signal"], first["where"], first["folder"])
     raise (UsageError if first["kind"] == "mistake" else RankFailed)(first["message"])
+
+
+@contextmanager
+def _log_file(logs: Path | None, rank: int) -> Iterator[IO[str] | None]:
+    if logs is None or rank == 0:
+        yield None
+        return
+    logs.mkdir(parents=True, exist_ok=True)
+    with open(logs / f"rank_{rank}.log", "a") as file:
+        yield file
 
 
 def _first_failed(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
@@ -130,9 +151,3 @@ def _first_failed(processes: Sequence[subprocess.Popen[bytes]]) -> int | None:
         process.kill()
         process.wait()
     return failed[0]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

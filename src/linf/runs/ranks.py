@@ -60,7 +60,7 @@ def run_name() -> str:
     if is_slurm_task():  # Several commands in one job each have their own folder.
         return f"slurm-{os.environ['SLURM_JOB_ID']}-{zlib.crc32(repr(sys.argv[1:]).encode()):08x}"
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")[:-3]
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not launched():
         from torch.distributed import TCPStore
 
         # torchrun keeps a store for the ranks of all nodes, which outlives their restarts.

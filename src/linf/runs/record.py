@@ -25,6 +25,7 @@ class JobRecord:
         error: The message of what made it fail.
         began: The local time of the start, ISO 8601.
         ended: The local time of the end.
+        gpus: The GPUs that were chosen for it, by UUID.
     """
 
     state: str = "new"
@@ -34,6 +35,7 @@ class JobRecord:
     error: str | None = None
     began: str | None = None
     ended: str | None = None
+    gpus: list[str] = field(default_factory=list)
 
 
 def read_record(folder: Path) -> JobRecord:

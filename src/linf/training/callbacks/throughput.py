@@ -102,7 +102,7 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 """What `torch.compile` knows."""
 
 
-PRECISIONS = ("highest", "high", "medium")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
 """What `torch.set_float32_matmul_precision` knows."""
 
 
@@ -130,9 +130,9 @@ class Acceleration(Callback):
     ) -> None:
         if mode not in MODES:
             raise UsageError(f"the mode of the compiler is {mode!r}: choose one of {', '.join(MODES)}")
-        if matmul_precision not in (None, *PRECISIONS):
+        if matmul_precision not in (None, *MATMUL_PRECISIONS):
             raise UsageError(
-                f"matmul_precision is {matmul_precision!r}: choose one of {', '.join(PRECISIONS)}, or null"
+                f"matmul_precision is {matmul_precision!r}: choose one of {', '.join(MATMUL_PRECISIONS)}, or null"
             )
         self.compile, self.mode, self.channels_last = compile, mode, channels_last
         self.matmul_precision = matmul_precision

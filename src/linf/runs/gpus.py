@@ -1,0 +1,111 @@
+"""Which GPUs of this machine a job uses: free ones, a lock held on each before CUDA starts.
+
+Without it every job of one device, of a sweep or of several commands, would use the first GPU.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from linf.runs import ranks
+
+log = logging.getLogger(__name__)
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_held: dict[str, IO[str]] = {}
+"""Of this process: GPUs that CUDA has started on stay its own until its end, for it cannot change them."""
+
+
+@contextmanager
+def free_gpus(accelerator: Any, devices: Any) -> Iterator[list[str]]:
+    """Let this process, and those that it starts, see as many free GPUs as it needs, during the block.
+
+    It waits until there are enough. Slurm and torchrun choose GPUs by themselves, and who names devices or asks for all
+    has chosen, too. Locks end with the process.
+
+    Args:
+        accelerator: Of the trainer; none but a GPU needs any.
+        devices: Of the trainer; their number.
+
+    Yields:
+        The GPUs, by UUID, or by number where the driver does not tell; none where nothing was chosen here.
+    """
+    count = int(devices) if str(devices).isdigit() else 0
+    by_others = ranks.is_slurm_task() or ranks.started_by_torchrun() or ranks.launched()
+    known = [] if accelerator not in ("gpu", "cuda", "auto") or by_others or not count else visible_gpus()
+    if not 0 < count <= len(known):  # Lightning says what there is.
+        yield []
+        return
+    chosen, before = _take(known, count), os.environ.get(VISIBLE)
+    os.environ[VISIBLE] = ",".join(chosen)
+    log.info("on GPU %s", ", ".join(chosen))
+    try:
+        yield chosen
+    finally:
+        if not _cuda_started():
+            for gpu in chosen:
+                _held.pop(gpu).close()
+            os.environ.pop(VISIBLE) if before is None else os.environ.update({VISIBLE: before})
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, by UUID if the driver tells; asking does not start CUDA."""
+    listed: list[str] = []
+    if shutil.which("nvidia-smi"):
+        with suppress(OSError, subprocess.TimeoutExpired):
+            told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
+            listed = re.findall(r"^GPU \d+:.*\(UUID: ([\w-]+)\)", told, re.MULTILINE)
+    given = os.environ.get(VISIBLE)
+    if given is None or _held:
+        return listed
+    names = [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
+    return [listed[int(n)] if n.isdigit() and int(n) < len(listed) else n for n in names]
+
+
+def _take(known: list[str], count: int) -> list[str]:
+    """Lock ``count`` of these GPUs, all or none at a time, as soon as they are free."""
+    if _held:  # CUDA has started on them.
+        return list(_held)[:count]
+    folder, told = Path(tempfile.gettempdir()) / "linf-gpus", False
+    folder.mkdir(exist_ok=True)
+    with suppress(PermissionError):  # Another user has made it.
+        folder.chmod(0o1777)
+    while True:
+        locked: dict[str, IO[str]] = {}
+        for gpu in known:
+            if len(locked) < count and (file := _lock(folder / gpu)) is not None:
+                locked[gpu] = file
+        if len(locked) == count:
+            _held.update(locked)
+            return list(locked)
+        for file in locked.values():
+            file.close()
+        if not told:
+            told = True
+            log.warning("waiting for %d of %d GPUs: the others are in use by other runs", count, len(known))
+        time.sleep(1)
+
+
+def _lock(path: Path) -> IO[str] | None:
+    # Opened for reading, which another user's file allows; a lock needs no more.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o644))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _cuda_started() -> bool:
+    return "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
