@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -348,6 +349,7 @@ def test_a_second_resume_is_exact_too(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
+from unittest import mock
 sys.path.insert(0, sys.argv[1])
 import test_datamodule as t
 class Doomed(t.Recorder):
@@ -380,3 +382,15 @@ def test_resuming_with_another_order_warns(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         fit(datamodule(tmp_path, seed=5), tmp_path / "2-batch.ckpt", max_epochs=1)
     assert "another order of samples than the interrupted one: seed 0 → 5" in caplog.text
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])
+def test_memory_is_pinned_for_a_gpu_that_the_run_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, pinned: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # A GPU is there, used or not.
+    data = datamodule(tmp_path)
+    data.setup("fit")
+    data.trainer = mock.MagicMock(global_rank=0, world_size=1)
+    data.trainer.strategy.root_device = torch.device(device)
+    assert [loader.pin_memory for loader in (data.train_dataloader(), *data.val_dataloader())] == [pinned] * 2

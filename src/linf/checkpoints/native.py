@@ -122,8 +122,8 @@ def _built(config: dict[str, Any]) -> Model | UNet:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"{error.strerror}"
+    if isinstance(error, PermissionError) and error.strerror:
+        return error.strerror
     if code := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it holds {code[1]}, and no file's code is ever run"
     # Text that happens to be valid pickle raises a KeyError too, but of a number.
