@@ -232,12 +232,19 @@ def test_an_encoder_without_a_halo_sees_the_whole_where_it_fits(monkeypatch: pyt
     assert np.abs(tiled.astype(int) - whole).max() <= 2
 
 
-def test_autocast_is_near_single_precision() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_near_single_precision(dtype: torch.dtype) -> None:
     model, pixels = small_linf(3), photograph(20, 20)
-    single, half = (
-        enlarge(model, pixels, (50, 50), Ask(dtype=dtype)).images[0] for dtype in (None, torch.bfloat16)
-    )
+    single, half = (enlarge(model, pixels, (50, 50), Ask(dtype=of)).images[0] for of in (None, dtype))
     assert 0 <= np.abs(single.astype(int) - half).mean() < 1
+
+
+def test_a_model_too_wide_for_half_precision_is_told_so() -> None:
+    model = small_linf(3)
+    with torch.no_grad():
+        model.conditioner.mlp[-1].weight.mul_(1e12)
+    with pytest.raises(UsageError, match="too large for float16: give --dtype float32"):
+        enlarge(model, photograph(20, 20), (50, 50), Ask(dtype=torch.float16))
 
 
 # Files

@@ -64,9 +64,9 @@ def add_upscale(commands: Any) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument(
         "--dtype",
-        choices=("auto", "float32", "bfloat16"),
+        choices=("auto", "float32", "float16", "bfloat16"),
         default="auto",
-        help="default: auto, bfloat16 on a GPU that supports it",
+        help="default: auto, float16 on a GPU and float32 elsewhere",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
 
@@ -133,8 +133,6 @@ def _ask(given: Namespace, device: torch.device) -> Ask:
         if not re.fullmatch(r"\d{1,9}", given.tile) or int(given.tile) < 16:
             raise UsageError(f"--tile {given.tile} is neither auto nor a whole number from 16 up")
         tile = int(given.tile)
-    half = given.dtype == "bfloat16"
-    if given.dtype == "auto" and device.type == "cuda":
-        half = torch.cuda.is_bf16_supported(including_emulation=False)
-    dtype = torch.bfloat16 if half else None
+    types = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    dtype = types.get(given.dtype, torch.float16 if device.type == "cuda" else None)
     return Ask(tau, given.samples, given.seed, given.uncertainty, tile, device, dtype)

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +14,7 @@ from torchmetrics import Metric, MetricCollection
 from linf.data.pairs import ImagePair, SRBatch
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR
+from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.training.resume import apply_settings, check_length, make_optimizer, make_scheduler, step_schedule
 
@@ -72,9 +73,15 @@ class Training(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Initialise an untrained flow from the data; restored weights stay as they are."""
-        if self.whitening_batches and self.model.dim:
+        if not self.whitening_batches or not self.model.dim:
+            return
+        flow = cast(LINF, self.model).flow
+        if self.trainer.is_global_zero:
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
             self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
+        if self.trainer.world_size > 1:  # What each rank worked out for itself could differ in its last bits.
+            state = {name: value.cpu() for name, value in flow.state_dict().items()}
+            flow.load_state_dict(self.trainer.strategy.broadcast(state))
 
     def on_train_start(self) -> None:
         """Check that the schedule is as long as the run."""

@@ -3,6 +3,7 @@
 from linf.training.callbacks.best import BestCheckpoint
 from linf.training.callbacks.checkpoint import CheckpointFiles, LastCheckpoint
 from linf.training.callbacks.ema import EMA
+from linf.training.callbacks.forecast import Forecast
 from linf.training.callbacks.termination import ProgressBar, StopAtNonFinite, StopOnSignal
 from linf.training.callbacks.throughput import Acceleration, Throughput
 from linf.training.callbacks.validation import ImagePanels, ValidationLPIPS
@@ -12,6 +13,7 @@ __all__ = [
     "Acceleration",
     "BestCheckpoint",
     "CheckpointFiles",
+    "Forecast",
     "ImagePanels",
     "LastCheckpoint",
     "ProgressBar",
