@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linf.errors import UsageError
 from linf.images.luma import PILLOW_GREY
 from linf.memory import free_memory
 from linf.models.decoding import Request, check_size
@@ -63,7 +62,7 @@ def enlarge(
         advance: A function that is called with the number of output pixels made since its last call.
 
     Raises:
-        UsageError: Memory is too small for the output, or for a tile; or float16 is too narrow for the model.
+        UsageError: Memory is too small for the output, or for a tile.
     """
     peak = int(np.iinfo(pixels.dtype).max)
     # Encoders of files hold one more copy of what they write.
@@ -87,8 +86,6 @@ def enlarge(
     with torch.no_grad(), autocast:
         for region in model.regions(lr, size, request):
             where = region.rows, region.cols
-            if ask.dtype is torch.float16 and not bool(region.mean.isfinite().all()):
-                raise UsageError("the model's numbers are too large for float16: give --dtype float32")
             samples = [region.mean.add(noise, alpha=ask.temperature) for noise in region.noise]
             for image, values in zip(out, samples or [region.mean] * ask.samples, strict=True):
                 image[where] = levels(grey(values) if pixels.shape[2] == 1 else values, peak)
