@@ -7,6 +7,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from linf.runs import entry
 
+SHORTAGE = (
+    "lower data.batch_size (and raise trainer.accumulate_grad_batches), or add encoder.checkpoint=true, or on a GPU "
+    "trainer.precision=bf16-mixed"
+)
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @entry.job
@@ -18,7 +23,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
 
     import linf
     from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, to_resume
-    from linf.memory import keep_freed_memory
+    from linf.memory import keep_freed_memory, shortage_advice
     from linf.runs import launch
 
     keep_freed_memory()
@@ -36,11 +41,12 @@ def train(cfg: DictConfig) -> entry.Result | None:
         start_encoder_from(cfg.encoder_from, task.model.encoder)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    trainer.fit(task, data, ckpt_path=checkpoint)
+    with shortage_advice(SHORTAGE):
+        trainer.fit(task, data, ckpt_path=checkpoint)
     if trainer.is_global_zero:
         weights = Path(cfg.run_dir) / "model.safetensors"
         linf.save(task.model, weights)
-        best = getattr(trainer.checkpoint_callback, "best_model_path", None)
+        best = getattr(trainer.checkpoint_callback, "best", None)
         print(f"trained model: {weights}" + (f"\nbest by validation: {best}" if best else ""))
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 

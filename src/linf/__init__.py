@@ -17,8 +17,7 @@ A module imports from its own storey and from lower ones:
     3  training, evaluation, upscale         the LightningModules; measuring systems; users' files
     2  data, losses, metrics, checkpoints    batches; what is minimised; what is measured; weights in files
     1  models, images                        the paper, torch only; reading, writing and resizing images
-    0  errors, files, memory, coordinates,   how programs end; whole files and locks; free memory; pixel centres;
-       precision                             exact matrix products
+    0  errors, files, memory, coordinates    how programs end; whole files and locks; free memory; pixel centres
 """
 
 from importlib import import_module

@@ -2,17 +2,29 @@
 
 import dis
 import errno
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """The signals that end a run after its current step, with a checkpoint."""
 
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+DENIED = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
+"""The errors of a file or folder that is another user's, read-only, or not what its place asks for."""
 
 
 class UsageError(ValueError):
@@ -30,15 +42,37 @@ class Stopped(SystemExit):
         self.signum, self.where, self.folder = signal.Signals(signum), where, folder
 
 
+class Mistake(SystemExit):
+    """A user's mistake on its way past Hydra, which would report an ordinary exception as an error of the job."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(2)
+        self.error = error
+
+
 class RankFailed(RuntimeError):
     """A rank ended without finishing, and not through a mistake of the user's."""
+
+
+def check_distinct(name: str, values: Sequence[float]) -> None:
+    """Raise UsageError if two of some numbers are equal or print alike: tables and files are named after them."""
+    printed: dict[str, float] = {}
+    for value in values:
+        text = f"{value:g}" if isinstance(value, int | float) else str(value)
+        if text in printed:
+            same = "is given twice" if printed[text] == value else f"prints as {printed[text]!r} does"
+            raise UsageError(
+                f"{name} is {list(values)}: {value!r} {same}; give each only once, apart in six digits"
+            )
+        printed[text] = value
 
 
 def find_mistake(error: BaseException) -> BaseException | None:
     """Return the user's mistake in an error's chain of causes, or None if there is none.
 
-    A `UsageError` is one, and so are a ValueError that the torch core raised, a full disk, and the errors of Hydra,
-    OmegaConf, Lightning and W&B about settings. A ValueError raised inside torch or NumPy is a defect.
+    A `UsageError` is one, and so are a ValueError that the torch core raised, a full disk, a file or folder that
+    is denied, and the errors of Hydra, OmegaConf, Lightning and W&B about settings. A ValueError raised inside torch
+    or NumPy is a defect.
     """
     chain = list(causes(error))
     for found in chain:
@@ -46,16 +80,26 @@ def find_mistake(error: BaseException) -> BaseException | None:
         named = type(found).__name__ in ("UsageError", "MisconfigurationException")
         if named or _raised_by_core(found):
             return found
-    full = (found for found in chain if isinstance(found, OSError) and found.errno in DISK_FULL)
+    # A denied file that is only a context is one that a library went on without.
+    files = [*filter(_is_full, chain), *filter(_is_denied, causes(error, implied=False))]
     library = type(error).__module__.partition(".")[0]
-    return next(full, error if library in ("hydra", "omegaconf") else None)
+    return next(iter(files), error if library in ("hydra", "omegaconf") else None)
 
 
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, its cause, the cause of that, and so on."""
+def causes(error: BaseException | None, implied: bool = True) -> Iterator[BaseException]:
+    """Yield an error, its cause, the cause of that, and so on; ``implied`` are those that no ``from`` names."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (error.__context__ if implied else None)
+
+
+def _is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in DISK_FULL
+
+
+def _is_denied(error: BaseException) -> bool:
+    # Without a file's name it is something else, a signal or a socket for example.
+    return isinstance(error, OSError) and error.errno in DENIED and bool(error.filename)
 
 
 def _raised_by_core(error: BaseException) -> bool:
@@ -74,8 +118,11 @@ def _raised_by_core(error: BaseException) -> bool:
 
 def message(error: BaseException) -> str:
     """Return an error's message as one line."""
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
+    if isinstance(error, OSError) and _is_full(error):
         return f"cannot write {error.filename or 'a file'}: {error.strerror}; files written before are intact"
+    if isinstance(error, OSError) and _is_denied(error):
+        path = error.filename if error.filename2 is None else error.filename2
+        return f"cannot use {os.fsdecode(path)}: {error.strerror}; choose another, or change its permissions"
     return " ".join(str(error).split())
 
 

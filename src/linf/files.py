@@ -1,14 +1,23 @@
-"""Files that are written whole or not at all, and locks: one process at a time, one run per folder."""
+"""Files that are written whole or not at all, caches, and locks: one process at a time, one run a folder."""
 
+import errno
 import fcntl
+import logging
 import os
+import re
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from linf.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+UNSUPPORTED = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""How file systems without locks, or without a flush to the disk, answer the call for one."""
 
 LOCK = ".lock"
 """The name of the file in a run's folder that the run locks while it lives, and that says who it is."""
@@ -30,10 +39,61 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield part
         with open(part, "rb+") as file:
-            os.fsync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def expand_home(text: str) -> str:
+    """Return text with ``~`` and ``~user`` as the home folder wherever a path may begin: ``--out=~/x``, ``[~/x,~/y]``.
+
+    Raises:
+        UsageError: There is a ``~``, but the user has no home.
+    """
+
+    def home(found: re.Match[str]) -> str:
+        path = os.path.expanduser(found[0])
+        if path == found[0] == "~":
+            raise UsageError(f"{text} has a ~, but this user has no home: give the whole path, or set HOME")
+        return path
+
+    return re.sub(r"""(?<![^=\[{,:\s'"])~[\w.-]*(?=/)|(?<=file://)~(?=/)|(?<![^=])~$""", home, text)
+
+
+def readable_name(name: str) -> str:
+    """Return the name of a file with escapes for its bytes that are no text, as those of another encoding may be."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
+    """Return the folder of decoded images and fetched weights: a given one, ``$LINF_CACHE`` or ``~/.cache/linf``.
+
+    A process of no user, as in some containers, has no home; it gets `temporary_cache`.
+    """
+    try:
+        return Path(given or os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser()
+    except RuntimeError:
+        return temporary_cache()
+
+
+def temporary_cache() -> Path:
+    """Return a cache folder for where no other can be used, one for all processes of this user until the next boot.
+
+    Raises:
+        UsageError: Another user has made a folder of its name.
+    """
+    folder = Path(tempfile.gettempdir()) / f"linf-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise UsageError(
+            f"{folder} is another user's: choose a folder with the environment variable LINF_CACHE"
+        )
+    return folder
 
 
 def clear(path: Path) -> None:
@@ -46,38 +106,96 @@ def clear(path: Path) -> None:
 def lock(path: Path) -> Iterator[None]:
     """Hold a lock file during the block, after waiting for any other process or thread that holds it.
 
-    The lock ends with the process, whatever ends that, and holds across machines that share the folder by NFS.
+    The lock ends with the process, whatever ends that, and holds across machines that share the folder by NFS. On a
+    file system without locks there is one warning, and nobody is waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            _warn_without_locks(path.parent, error)
         yield
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Own a run's folder during the block; raise UsageError if another run on any machine owns it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a+") as file:
-        if not _acquire(file, fcntl.LOCK_EX):
-            raise UsageError(
-                f"{folder} is in use by {_holder(file)}: wait for it, or choose another folder with hydra.run.dir=…"
-            )
+    """Own a run's folder during the block.
+
+    On a file system without locks there is one warning, and the folder is taken for free.
+
+    Raises:
+        UsageError: Another run on any machine owns the folder, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / LOCK, "a+")  # noqa: SIM115
+    except OSError as error:
+        raise UsageError(unwritable(folder, error)) from error
+    with file:
+        locks = True
+        try:
+            if not _acquire(file, fcntl.LOCK_EX):
+                raise UsageError(
+                    f"{folder} is in use by {_holder(file)}: wait for it, or choose another folder with hydra.run.dir=…"
+                )
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            locks = False
+            _warn_without_locks(folder, error)
         file.truncate(0)
         job = os.environ.get("SLURM_JOB_ID")
         slurm = f" (Slurm job {job})" if job else ""
         file.write(f"process {os.getpid()} on {socket.gethostname()}{slurm}")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not locks:  # Only its text then tells that the folder is owned.
+                file.truncate(0)
+
+
+def unwritable(folder: Path, error: OSError, setting: str = "hydra.run.dir") -> str:
+    """Return a message about a run's folder that cannot be written to, with the setting that chooses another."""
+    reason = "it is a file" if folder.is_file() else error.strerror or error
+    return f"cannot write to {folder}: {reason}; choose another folder with {setting}=…"
 
 
 def owner(folder: Path) -> str | None:
-    """Return which process owns a run's folder, as `run_lock` describes it, or None if none does."""
+    """Return which process owns a run's folder, as `run_lock` describes it, or None if none does.
+
+    Where that cannot be found out, the process that was last there is taken to run still, unless it was one of this
+    machine and has ended.
+    """
     try:
         with open(folder / LOCK) as file:
-            return None if _acquire(file, fcntl.LOCK_SH) else _holder(file)
+            try:
+                return None if _acquire(file, fcntl.LOCK_SH) else _holder(file)
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                text = file.read()
     except FileNotFoundError:
         return None
+    except PermissionError:
+        return "another user's run"
+    last = re.match(r"process (\d+) on (\S+)", text)
+    if last and last[2] == socket.gethostname() and not _is_alive(int(last[1])):
+        return None
+    return text or None
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # Another user's.
+        return True
+    return True
 
 
 def _acquire(file: IO[str], kind: int) -> bool:
@@ -92,3 +210,18 @@ def _acquire(file: IO[str], kind: int) -> bool:
 def _holder(file: IO[str]) -> str:
     file.seek(0)
     return file.read() or "another run"
+
+
+def _warn_without_locks(folder: Path, error: OSError) -> None:
+    device = os.stat(folder).st_dev
+    if device not in _without_locks:
+        _without_locks.add(device)
+        log.warning(
+            "the file system of %s has no locks (%s): let no other command write there",
+            folder,
+            error.strerror,
+        )
+
+
+_without_locks: set[int] = set()
+# The file systems of which this process has warned.

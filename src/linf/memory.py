@@ -3,9 +3,13 @@
 import ctypes
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from linf.errors import UsageError, causes
 
 
 def free_memory(device: torch.device) -> float:
@@ -34,6 +38,24 @@ def _container_free() -> float:
         return most - used + int(stat["inactive_file"])  # Cached files make room.
     except (OSError, ValueError, KeyError):  # No container, or one without a limit ("max").
         return math.inf
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Tell whether an error says that a device or the machine has too little memory."""
+    # torch has no class of its own for the CPU's allocator.
+    cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+@contextmanager
+def shortage_advice(advice: str) -> Iterator[None]:
+    """Raise UsageError with some advice if memory is too small for the block."""
+    try:
+        yield
+    except Exception as error:
+        if not any(map(is_shortage, causes(error))):
+            raise
+        raise UsageError(f"memory is too small: {advice}") from error
 
 
 def keep_freed_memory() -> None:

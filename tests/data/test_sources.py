@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.images import one_line, write
+from linf.data.datamodule import SRDataModule
 from linf.data.sources import benchmark, bundled, df2k, div2k, image_folder
 from linf.errors import UsageError
 from linf.images.read import read_image
@@ -89,8 +90,10 @@ def test_mismatched_lr_are_named(tmp_path: Path) -> None:
         write(tmp_path / "Set5" / f"{stem}.png")
     for stem in ("babyx2", "strayx2"):
         write(tmp_path / "Set5" / "LR_bicubic" / "X2" / f"{stem}.png")
+    found = benchmark(tmp_path, "Set5")
+    SRDataModule(test=found, test_scales=[3], cache_dir=str(tmp_path)).setup("test")
     with pytest.raises(UsageError, match=r"missing for bird\.png, no HR for strayx2\.png") as error:
-        benchmark(tmp_path, "Set5")
+        SRDataModule(test=found, test_scales=[2, 3], cache_dir=str(tmp_path)).setup("test")
     one_line(error)
 
 

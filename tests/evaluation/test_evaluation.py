@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
 from skimage.color import rgb2ycbcr
@@ -394,13 +395,14 @@ def test_means_of_a_resumed_evaluation_agree_with_pandas(
     evaluate(composed, checkpoint, photos, tmp_path)
     images, metrics = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("images", "metrics"))
     assert list(images)[:5] == list(TABLES["images"])
-    assert list(metrics)[:5] == list(TABLES["metrics"])
+    assert list(metrics)[:6] == list(TABLES["metrics"])
     for name in ("distribution", "calibration"):
         assert list(pd.read_csv(tmp_path / f"{name}.csv")) == list(TABLES[name])
     groups = images.groupby(["dataset", "scale", "system", "temperature"], sort=False, dropna=False)
     expected = groups.mean(numeric_only=True).reset_index()
     assert (metrics["images"] == 2).all()
-    pd.testing.assert_frame_equal(metrics.drop(columns="images"), expected, rtol=0, atol=1e-9)
+    assert (metrics["lr"] == "Pillow's bicubic").all()
+    pd.testing.assert_frame_equal(metrics.drop(columns=["images", "lr"]), expected, rtol=0, atol=1e-9)
 
 
 def test_table_of_a_single_figure(composed: Compose, photos: Path, tmp_path: Path) -> None:
@@ -537,7 +539,8 @@ def test_of_many_temperatures_six_images_are_kept(
 def test_repeated_scale_is_an_error(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="is given twice"):
+    # Before the work begins, where Hydra instantiates the data.
+    with pytest.raises(InstantiationException, match="is given twice"):
         evaluate(composed, checkpoint, photos, tmp_path, "data.test_scales=[2,2.0]")
 
 

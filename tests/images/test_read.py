@@ -136,3 +136,47 @@ def test_unreadable_files_are_named_with_a_reason(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UsageError, match="claims more than 0 megapixels"):
         read_image(tmp_path / "whole.jpg")
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
+def test_small_integers_without_a_white_count_as_8_bits(
+    tmp_path: Path, dtype: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.array([[0, 3, 255], [7, 128, 254]], dtype)
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.pixels.dtype == np.uint8
+    assert photo.notes == ["its values go up to 255 and are read as 8 bits, with white at 255"]
+    with caplog.at_level("INFO"):
+        assert np.array_equal(read_image(tmp_path / "a.tif")[..., 1], values)
+    assert "read as 8 bits" in caplog.text
+    tifffile.imwrite(tmp_path / "b.tif", values.astype(np.int64).astype(dtype) * 100)
+    assert np.array_equal(read_photo(tmp_path / "b.tif").pixels[..., 0], values.astype(np.uint16) * 100)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_dark_images_of_16_bits_stay_dark(tmp_path: Path, byteorder: str) -> None:
+    values = np.array([[0, 3, 255]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, byteorder=byteorder)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    (tmp_path / "a.pgm").write_bytes(b"P5 3 1 65535\n" + values.astype(">u2").tobytes())
+    for suffix in ("tif", "png", "pgm"):
+        assert read_photo(tmp_path / f"a.{suffix}").pixels[..., 0].tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"shape": [4, 4]}',
+        "shape=(4, 4)",
+        "ImageJ=1.53\nimages=1\n",
+        '<?xml version="1.0"?><OME xmlns="x"></OME>',
+    ],
+)
+def test_a_description_of_the_pixels_is_left_out(tmp_path: Path, text: str) -> None:
+    for description, kept in ((text, False), ("A cat of good shape", True)):
+        tifffile.imwrite(
+            tmp_path / "a.tif", noise(4, 4), photometric="rgb", description=description, metadata=None
+        )
+        exif = read_photo(tmp_path / "a.tif").exif
+        assert (exif is not None and exif.get(0x010E) == description) == kept

@@ -135,3 +135,47 @@ def test_nodes_that_nobody_started_are_told_in_words(command: Command) -> None:
     nodes = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2")
     done = command("train", *SMOKE, *nodes)
     assert_in_words(done.status, done.out, done.err, "num_nodes is 2", "torchrun", "docs/clusters.md")
+
+
+SLURM_BATCH = {"PROCID": 0, "LOCALID": 0, "NODEID": 0, "JOB_ID": 1, "NTASKS": 2, "JOB_NAME": "train"}
+"""What Slurm gives to a batch script; a step by srun also has a STEP_ID."""
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_batch_script_without_srun_is_told(
+    command: Command, monkeypatch: pytest.MonkeyPatch, devices: int
+) -> None:
+    for name, value in SLURM_BATCH.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    done = command("train", *SMOKE, "trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={devices}")
+    assert_in_words(
+        done.status, done.out, done.err, "room for 2 processes", "without srun", "docs/clusters.md"
+    )
+
+
+def test_a_step_by_srun_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (SLURM_BATCH | {"STEP_ID": 0}).items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    ranks.check_srun()
+    assert not launching.needs_ranks(mock.MagicMock(num_devices=2, num_nodes=1))
+
+
+@pytest.mark.parametrize("devices", ["auto", "[0,1]", "-1"])
+def test_slurms_launcher_needs_a_number_of_devices(command: Command, devices: str) -> None:
+    done = command("train", "-m", *SMOKE, "launcher=slurm", f"trainer.devices={devices}", "seed=0,1")
+    given = devices.replace(",", ", ")
+    assert_in_words(done.status, done.out, done.err, f"trainer.devices is {given}", "trainer.devices=2")
+
+
+def test_ranks_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "report('result', result=os.environ['OMP_NUM_THREADS'])"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(7))
+    assert [launch(code, count) for count in (1, 2, 8)] == ["7", "3", "1"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert launch(code) == "5"
+
+
+def test_ranks_begin_where_the_command_did(tmp_path: Path) -> None:
+    code = SAY + "report('result', result=os.getcwd())"
+    assert launching.launch([sys.executable, "-c", code], 1, str(tmp_path)) == str(tmp_path)

@@ -15,7 +15,7 @@ from PIL import Image
 import linf
 from helpers.commands import Command, assert_in_words, finish, start, wait_for
 from helpers.runs import ONE_EACH, RANKS, SMOKE, TINY, assert_each_job_once, same, state
-from linf.runs.entry import _folder_name
+from linf.runs.folders import _folder_name
 from linf.runs.record import JobRecord, read_record, write_record
 from linf.runs.sweep import summarise, sweep_jobs
 

@@ -10,7 +10,8 @@ from torch.utils._python_dispatch import _len_torch_dispatch_stack
 import linf
 from helpers.commands import Command
 from helpers.runs import SMOKE, column
-from linf.training.callbacks.throughput import accelerate, measure_peak
+from linf.errors import UsageError
+from linf.training.callbacks.throughput import Acceleration, measure_peak
 
 RUN = (
     *SMOKE,
@@ -105,12 +106,6 @@ def test_a_compiled_model_trains_alike(command: Command, tmp_path: Path) -> None
     assert names[0] == names[1]
 
 
-def test_only_encoder_and_conditioner_are_compiled(checkpoint: Path) -> None:
-    model = linf.load(checkpoint)
-    accelerate(model, compile=True, channels_last=True)
-    assert [name for name, m in model.named_modules() if m._compiled_call_impl is not None] == [
-        "encoder",
-        "conditioner",
-    ]
-    convolutions = [m.weight for m in model.encoder.modules() if isinstance(m, nn.Conv2d)]
-    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in convolutions)
+def test_an_unknown_mode_of_the_compiler_is_refused() -> None:
+    with pytest.raises(UsageError, match="'fast': choose one of default, reduce-overhead"):
+        Acceleration(compile=True, mode="fast")

@@ -296,6 +296,8 @@ def openable(path: Path) -> tuple[int, int]:
 def lines_by_file(err: str) -> Iterator[tuple[str, str]]:
     """Number of the file, and the line; the last line counts."""
     for line in err.splitlines()[:-1]:
+        if line.startswith("note: in: left out: what cannot be read ("):
+            continue
         match = re.match(r"(?:note: )?(?:in/)(\d{3})", line)
         assert match, f"a line that is no line of ours: {line!r}"
         yield match[1], line

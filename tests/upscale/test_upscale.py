@@ -277,7 +277,8 @@ def test_a_folder_is_mirrored_and_one_bad_file_does_not_stop_it(upscale: Linf, t
     (tmp_path / "in" / "notes.txt").write_text("no image, but not called one either")
     done = upscale("in", "--scale", "2")
     assert done.status == 1
-    bad, total = done.err.splitlines()
+    note, bad, total = done.err.splitlines()
+    assert note == "note: in: left out: hidden files and folders of copies or thumbnails (.hidden.png)"
     assert bad.startswith("in/bad.png: it is no PNG, JPEG")
     assert total == "1 of 3 images failed"
     found = sorted(
@@ -768,3 +769,13 @@ def test_three_megapixels_are_made_in_bounded_memory(tmp_path: Path) -> None:
         check=True,
     )
     assert int(done.stderr) < 1.6e6
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "jpg"])
+def test_the_shape_of_the_input_is_not_that_of_the_output(upscale: Linf, tmp_path: Path, suffix: str) -> None:
+    for dtype in (np.uint8, np.uint16):
+        tifffile.imwrite(tmp_path / "a.tif", photograph(8, 8, 3, dtype), photometric="rgb")
+        done = upscale("a.tif", "--scale", "2", "--out", f"b.{suffix}", "--force", model="bicubic")
+        assert done.status == 0, done.err
+        assert b'"shape"' in (tmp_path / "a.tif").read_bytes()
+        assert b'"shape"' not in (tmp_path / f"b.{suffix}").read_bytes()

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from linf.checkpoints.pickled import plain_state, read_pickle
 from linf.checkpoints.published import from_published
 from linf.errors import UsageError
-from linf.files import atomic_write
+from linf.files import atomic_write, expand_home
 from linf.models.baselines import LIIF, LTE, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
@@ -92,7 +92,7 @@ def load_prior(path: str | os.PathLike[str]) -> UNet:
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
     """The file of a checkpoint; ``default`` stands for that of the default model."""
-    return DEFAULT_MODEL if os.fspath(path) == "default" else Path(path)
+    return DEFAULT_MODEL if os.fspath(path) == "default" else Path(expand_home(os.fspath(path)))
 
 
 def load_any(path: str | os.PathLike[str]) -> Model | UNet:
@@ -103,6 +103,7 @@ def load_any(path: str | os.PathLike[str]) -> Model | UNet:
             f"no checkpoint at {path}: give a .ckpt, .safetensors or published .pth file, or default"
         )
     try:
+        open(path, "rb").close()  # Of one that may not be read, safetensors says that it is not there.
         config, weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
         model = _built(config)
         _fill(model, weights)
@@ -121,6 +122,8 @@ def _built(config: dict[str, Any]) -> Model | UNet:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.strerror}"
     if code := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it holds {code[1]}, and no file's code is ever run"
     # Text that happens to be valid pickle raises a KeyError too, but of a number.
@@ -185,9 +188,9 @@ def _safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _pickled(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_pickle(path)
     if isinstance(content, dict) and "linf" in content:
-        state, prefix = content["state_dict"], "model."
+        state, prefix = plain_state(content["state_dict"]), "model."
         weights = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
         return content["linf"], weights
     if isinstance(content, dict) and any(isinstance(content.get(k), dict) for k in ("prior_model", "model")):

@@ -4,7 +4,6 @@ Nothing is downloaded here (see `linf.checkpoints.fetch`), and no file's code is
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from linf.checkpoints.pickled import plain_state, read_pickle
 from linf.errors import UsageError
+from linf.files import cache_folder
 
 
 class Package(NamedTuple):
@@ -87,7 +88,7 @@ def known_weights(name: str) -> Weights:
 
 def weights_folder() -> Path:
     """Where fetched weights are kept: ``weights`` in ``$LINF_CACHE``, by default in ``~/.cache/linf``."""
-    return Path(os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser() / "weights"
+    return cache_folder() / "weights"
 
 
 def weights_file(name: str) -> Path:
@@ -168,7 +169,7 @@ def read_tensors(file: Path, use: str) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
+        return plain_state(read_pickle(file))
     except Exception as error:  # Readers answer a broken file with any exception.
         raise UsageError(
             f"{file} holds no weights for {use}: it is damaged or of another kind ({type(error).__name__})"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from linf.checkpoints.pickled import plain_state
 from linf.checkpoints.published_encoders import State, encoder_from_published, encoder_to_published
 from linf.errors import UsageError
 from linf.models.baselines import LIIF, LTE, Regression
@@ -67,14 +68,14 @@ def published_prior(content: dict[str, Any]) -> tuple[dict[str, Any], State]:
         settings = ", ".join(f"{key}={value!r}" for key, value in given["args"].items())
         raise UsageError(f"a published prior {given['name']!r} with {settings} is not known here")
     config = {"name": "UNet", "patch_size": patch_size, "width": width, "depth": depth}
-    return config, dict(given["sd"])
+    return config, plain_state(given["sd"])
 
 
 def _weights(published: State, mlp: str, unused: set[str], steps: int | None = None) -> State:
     """The tensors in our names; ``mlp`` matches the prefix of the MLP's keys, and ``steps`` are those of a flow."""
     weights: State = {}
     linears: dict[str, State] = {}
-    for key, value in published.items():
+    for key, value in plain_state(published).items():
         if key.removeprefix("encoder.") in unused:
             continue
         flow = re.fullmatch(r"imnet\.(?:linears\.(\d+)|last)\.(_weight|bias)", key) if steps else None

@@ -5,9 +5,8 @@ import os
 import zipfile
 from pathlib import Path
 
-import torch
-
 from linf.checkpoints.native import Model, check_same, load, load_any, resolve_path
+from linf.checkpoints.pickled import read_pickle
 from linf.checkpoints.pretrained import KNOWN, weights_file
 from linf.errors import UsageError
 from linf.models.encoders import Encoder
@@ -24,7 +23,7 @@ def newest(folder: Path) -> Path | None:
         try:
             if not _is_intact(path):
                 raise zipfile.BadZipFile
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = read_pickle(path, mmap=True)
             found.append((content["global_step"], path))
         except Exception as error:  # Readers answer a broken file with any exception.
             log.warning("%s is damaged (%s): it is skipped", path, type(error).__name__)

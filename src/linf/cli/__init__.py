@@ -19,6 +19,8 @@ from linf.cli.sweep import add_sweep
 from linf.cli.upscale import add_upscale
 from linf.cli.weights import add_weights
 from linf.errors import Stopped, UsageError, end, find_mistake
+from linf.files import expand_home
+from linf.runs.output import lost_output, protect_output
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,7 +31,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``linf …``; a user's mistake ends it with one line and status 2, a defect of ours with its traceback."""
+    """Run ``linf …``; a user's mistake ends it with one line and status 2, a defect of ours with its traceback.
+
+    What cannot be printed ends it with status 1, but only after all of its work.
+    """
+    protect_output()
     parser = _Parser(
         "linf",
         description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, report.",
@@ -38,12 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for add in (add_upscale, add_demo, add_info, add_convert, add_export, add_report, add_sweep, add_weights):
         add(commands)
     try:
-        given = parser.parse_args(arguments)
+        # A shell leaves the ~ in --out=~/images, and in quotes, as it is.
+        given = parser.parse_args(list(map(expand_home, sys.argv[1:] if arguments is None else arguments)))
         given.run(given)
-        sys.stdout.flush()
+        if lost_output():
+            raise SystemExit(1)
     except KeyboardInterrupt:
         raise Stopped(signal.SIGINT) from None
-    except BrokenPipeError:  # The reader, for instance `head`, has closed the pipe.
+    except BrokenPipeError:  # Who reads an image from stdout has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
         if (mistake := find_mistake(error)) is None:

@@ -43,12 +43,12 @@ def _count(module: Any) -> str:
 
 def _kind(file: Path) -> tuple[str, dict[str, Any]]:
     """Return which program wrote a checkpoint, and what it holds beside the model."""
-    import torch
+    from linf.checkpoints.pickled import read_pickle
 
     if file.suffix == ".safetensors":
         return "weights saved by this project (safetensors)", {}
     # Where the format allows, the weights stay on the disk.
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    content = read_pickle(file, mmap=zipfile.is_zipfile(file))
     if "state_dict" in content:
         facts = {"epoch": content.get("epoch"), "step": content.get("global_step")}
         if "current_model_state" in content:

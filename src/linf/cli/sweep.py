@@ -18,9 +18,7 @@ def add_sweep(commands: Any) -> None:
 
 def _status(given: Namespace) -> None:
     """Show the state of a sweep's jobs, running or not; write DIR/sweep.csv and DIR/sweep.png."""
-    from linf.runs.sweep import summarise, table_text
+    from linf.runs.sweep import print_summary
 
-    table = summarise(given.folder)
-    print(table_text(table))
-    finished = (table["state"] == "finished").sum()
-    print(f"{finished} of {len(table)} finished; {given.folder}/sweep.csv, sweep.png")
+    table = print_summary(given.folder)
+    print(f"{(table['state'] == 'finished').sum()} of {len(table)} finished")

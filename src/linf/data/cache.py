@@ -1,5 +1,6 @@
 """Data box of the figure: one decoded copy of all images, shared by every worker and rank."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -11,9 +12,9 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from linf.data.sources import shorten
+from linf.data.layouts import shorten
 from linf.errors import UsageError
-from linf.files import atomic_write, clear, lock
+from linf.files import atomic_write, cache_folder, clear, lock, temporary_cache
 from linf.images.read import read_image
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class ImageCache:
         paths: image files.
         min_side: images with a shorter side are dropped, with a warning that names each.
         on_error: ``skip`` drops unreadable images, with a warning that names each; ``raise`` fails on them.
-        cache_dir: by default ``$LINF_CACHE``, or else ``~/.cache/linf``.
+        cache_dir: by default ``$LINF_CACHE``, or else ``~/.cache/linf``. Where it is read-only or another user's, a
+            folder among the temporary ones takes its place, with a warning.
 
     Attributes:
         paths: the images kept.
@@ -50,10 +52,9 @@ class ImageCache:
         if on_error not in ("skip", "raise"):
             raise UsageError(f"on_error is {on_error!r}: choose 'skip' or 'raise'")
         sources = [Path(os.path.abspath(path)) for path in paths]
-        home = Path(cache_dir or os.environ.get("LINF_CACHE") or "~/.cache/linf").expanduser() / "images"
-        self.file = home / f"{_key(sources)}.pixels"
+        self.file, index = _load_or_build(sources, cache_folder(cache_dir) / "images")
         kept: list[tuple[Path, int, int, int]] = []
-        for path, entry in zip(sources, _load_or_build_index(sources, self.file), strict=True):
+        for path, entry in zip(sources, index, strict=True):
             if isinstance(entry, str):
                 if on_error == "raise":
                     raise UsageError(entry)
@@ -105,6 +106,20 @@ def _key(sources: Sequence[Path]) -> str:
             state = (-1, -1, False)
         digest.update(repr((os.fspath(path), *state)).encode())
     return digest.hexdigest()[:32]
+
+
+def _load_or_build(sources: Sequence[Path], home: Path) -> tuple[Path, list[Entry]]:
+    """Return the cache file of some images and its index."""
+    name = f"{_key(sources)}.pixels"
+    try:
+        return home / name, _load_or_build_index(sources, home / name)
+    except UsageError as error:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        file = temporary_cache() / "images" / name
+        log.warning("the image cache %s is not used (%s) but %s", home, cause.strerror, file.parent)
+        return file, _load_or_build_index(sources, file)
 
 
 def _load_or_build_index(sources: Sequence[Path], file: Path) -> list[Entry]:

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from linf.data.cache import ImageCache
+from linf.data.given import given_pairs
+from linf.data.layouts import ImageSet
 from linf.data.pairs import (
     ImagePair,
     RandomScaleCrops,
@@ -20,8 +21,7 @@ from linf.data.pairs import (
     smallest_crop,
 )
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader
-from linf.data.sources import ImageSet
-from linf.errors import UsageError
+from linf.errors import UsageError, check_distinct
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class SRDataModule(pl.LightningDataModule):
         train: images to crop from, or None. Unreadable and too small ones are dropped with a warning each.
         val: images to validate on, or None. Here and in ``test`` an unreadable image is an error.
         test: images to test on: one dataset, several, or None.
-        root: the folder that the images above came from, for the run's record; nothing is read from it.
+        root: the folder or folders that the images above came from, for the run's record; nothing is read from it.
         batch_size: the number of samples per rank and batch.
         num_workers: the number of loading processes per rank and loader, which does not change the samples.
         seed: decides order, crops, scales and queries.
@@ -53,7 +53,7 @@ class SRDataModule(pl.LightningDataModule):
         tested: keys of the test pairs to leave out, see `ScaledImages.key`.
 
     Raises:
-        UsageError: a number is out of range. `setup` raises those of the datasets.
+        UsageError: a number is out of range, or two scales print alike. `setup` raises those of the datasets.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SRDataModule(pl.LightningDataModule):
         val: ImageSet | None = None,
         test: ImageSet | Sequence[ImageSet] | None = None,
         *,
-        root: str | None = None,
+        root: str | Sequence[str] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
         seed: int = 0,
@@ -84,6 +84,11 @@ class SRDataModule(pl.LightningDataModule):
         super().__init__()
         for name, value, least in (
             ("batch_size", batch_size, 1),
+            ("crop", crop, 1),
+            ("patch_size", patch_size, 1),
+            ("queries", queries, 1),
+            ("repeat", repeat, 1),
+            ("val_crop", val_crop, 1),
             ("num_workers", num_workers, 0),
             ("batches_per_epoch", batches_per_epoch, 1),
             ("val_limit", val_limit, 1),
@@ -91,6 +96,8 @@ class SRDataModule(pl.LightningDataModule):
         ):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
+        for name, values in (("val_scales", val_scales), ("test_scales", test_scales)):
+            check_distinct(name, values)
         self.root = root
         # One of several test sets may have fewer images than there are ranks.
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -143,12 +150,17 @@ class SRDataModule(pl.LightningDataModule):
         def cached(paths: Sequence[Any]) -> ImageCache:
             return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir)
 
-        given = {} if crop else {s: cached(paths) for s, paths in images.lr.items() if s in scales}
-        return ScaledImages(cached(images.hr), scales, given, crop, images.name, resize)
+        pairs = {} if crop else given_pairs(images, scales, cached)
+        lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
+        return ScaledImages(cached(images.hr), scales, lr, crop, images.name, resize, hr_at)
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _on_gpu(self) -> bool:
+        """Whether batches go to a GPU; to pin the memory of others would open a CUDA context in a run on the CPU."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _batches_trained(self) -> int:
         """The number of batches trained on since the run began, over all resumes. Of the counters that Lightning
@@ -186,7 +198,7 @@ class SRDataModule(pl.LightningDataModule):
             sampler=self._sampler(),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_gpu(),
         )
 
     def val_dataloader(self) -> list[DataLoader[ImagePair]]:
@@ -226,7 +238,7 @@ class SRDataModule(pl.LightningDataModule):
             batch_size=1,
             collate_fn=collate_pair,
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_gpu(),
         )
 
     def initial_batches(self, n: int) -> list[SRBatch]:

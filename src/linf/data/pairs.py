@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from linf.coordinates import pixel_centres
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
+from linf.files import readable_name
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
 
@@ -192,10 +193,14 @@ class ScaledImages(Dataset[ImagePair]):
     Args:
         hr: HR images.
         scales: each at least 1, whole or not.
-        lr: given LR images by scale, in the order of ``hr``.
+        lr: given LR images by scale, in the order of the HR images.
         crop: HR pixels a side of a central crop taken first, for a quick look; ``lr`` is then not used.
         name: the dataset's name.
         resize: the bicubic that makes LR images: ``pil``, Pillow's, or ``matlab``, that of the benchmarks.
+        hr_at: the HR images of scales that have their own, as RealSR has.
+
+    Attributes:
+        lr_from: by scale, where LR images come from: ``given``, or whose bicubic makes them.
 
     Raises:
         UsageError: a scale is out of range or leaves no LR pixel, or a given LR image does not fit its HR image.
@@ -209,6 +214,7 @@ class ScaledImages(Dataset[ImagePair]):
         crop: int | None = None,
         name: str = "",
         resize: Literal["pil", "matlab"] = "pil",
+        hr_at: Mapping[float, ImageCache] | None = None,
     ) -> None:
         if resize not in ("pil", "matlab"):
             raise UsageError(f"the bicubic that makes LR is {resize!r}: choose 'pil' or 'matlab'")
@@ -216,12 +222,16 @@ class ScaledImages(Dataset[ImagePair]):
             raise UsageError(f"scales are {list(scales)}: give one or more numbers, each at least 1")
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
-        self.hr, self.scales, self.crop = hr, [float(s) for s in scales], crop
-        self.names, self.name = image_names(hr.paths), name
+        self.scales, self.crop, self.name = [float(s) for s in scales], crop, readable_name(name)
         self.resize = pil_bicubic if resize == "pil" else _matlab
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
+        self.hr, self.hr_at = hr, {s: hr if crop else (hr_at or {}).get(s, hr) for s in self.scales}
+        self.names = {s: [readable_name(n) for n in image_names(of.paths)] for s, of in self.hr_at.items()}
+        made = "Pillow's bicubic" if resize == "pil" else "MATLAB's bicubic"
+        self.lr_from = {s: "given" if s in self.lr else made for s in self.scales}
+        self._pairs = [(s, i) for s in self.scales for i in range(len(self.hr_at[s]))]
         for s in self.scales:
-            for i, (path, shape) in enumerate(zip(hr.paths, hr.shapes, strict=True)):
+            for i, (path, shape) in enumerate(zip(self.hr_at[s].paths, self.hr_at[s].shapes, strict=True)):
                 shortest = min(*shape, crop or shape[0])
                 if s in self.lr:
                     _check_given(path, shape, self.lr[s], i, s)
@@ -232,11 +242,11 @@ class ScaledImages(Dataset[ImagePair]):
                     )
 
     def __len__(self) -> int:
-        return len(self.hr) * len(self.scales)
+        return len(self._pairs)
 
     def __getitem__(self, i: int) -> ImagePair:
-        which, index = divmod(i, len(self.hr))
-        s, hr, name = self.scales[which], self.hr[index], self.names[index]
+        s, index = self._pairs[i]
+        hr, name = self.hr_at[s][index], self.names[s][index]
         if self.crop:
             top, left = (max(n - self.crop, 0) // 2 for n in hr.shape[:2])
             hr = hr[top : top + self.crop, left : left + self.crop]
@@ -246,10 +256,18 @@ class ScaledImages(Dataset[ImagePair]):
         lr = self.resize(np.ascontiguousarray(hr), (h, w)) if given is None else given
         return ImagePair(_unit(lr.transpose(2, 0, 1)), _unit(hr.transpose(2, 0, 1)), s, name, self.name)
 
+    def describe_lr(self) -> dict[str, dict[str, str]]:
+        """Where the LR images of each scale come from, and their folder where they are given, for the record."""
+        return {
+            f"{s:g}": {"from": made}
+            | ({"folder": os.path.dirname(self.lr[s].paths[0])} if s in self.lr else {})
+            for s, made in self.lr_from.items()
+        }
+
     def key(self, i: int) -> tuple[str, str, float]:
         """Dataset, image and scale of pair ``i``, without reading its pixels."""
-        which, index = divmod(i, len(self.hr))
-        return self.name, self.names[index], self.scales[which]
+        s, index = self._pairs[i]
+        return self.name, self.names[s][index], s
 
 
 def _matlab(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,14 +1,21 @@
 """Data box of the figure: the files of each dataset, found by its usual layout and not yet read."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
+from linf.data.layouts import ImageSet, arrange, shorten
+from linf.data.marks import read_marks, read_member
 from linf.errors import UsageError
+from linf.images.find import find_images, left_out_by_rule
 from linf.images.read import IMAGE_SUFFIXES
+
+log = logging.getLogger(__name__)
 
 BUNDLED = {
     # The two motorcycles are a stereo pair and stay on one side of the split.
@@ -16,23 +23,19 @@ BUNDLED = {
     "heldout": ("astronaut.png", "coffee.png"),
 }
 
-
-@dataclass(frozen=True)
-class ImageSet:
-    """A dataset's files, not yet read.
-
-    Attributes:
-        name: the dataset's name in tables.
-        hr: the HR images.
-        lr: the given LR images of some scales, in the order of ``hr``.
-    """
-
-    name: str
-    hr: tuple[Path, ...]
-    lr: Mapping[float, tuple[Path, ...]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.hr)
+PASSING = {
+    "benchmark",
+    "benchmarks",
+    "srbenchmark",
+    "data",
+    "dataset",
+    "datasets",
+    "test",
+    "testset",
+    "testsets",
+    "val",
+}
+"""Folders, in lower case, that lie between a root and the datasets known by their names."""
 
 
 def bundled(split: Literal["train", "heldout"]) -> ImageSet:
@@ -55,24 +58,52 @@ def bundled(split: Literal["train", "heldout"]) -> ImageSet:
     return ImageSet(f"bundled-{split}", paths)
 
 
-def image_folder(root: str | Path, name: str | None = None) -> ImageSet:
-    """All PNG, JPEG, WebP, BMP and TIFF files under ``root``, at any depth, sorted by path; named as the folder if not
-    by ``name``.
+Roots = str | Path | Sequence[str | Path]
+"""A dataset's folder, or several; ``~`` is the user's home."""
+
+
+def image_folder(root: Roots, name: str | None = None, degradation: str = "bicubic") -> ImageSet:
+    """All images under ``root`` at any depth, sorted by path, or all HR images where given LR images are among them or
+    in folders beside ``root``: see `linf.data.marks` for the names by which they are told apart. Links are followed;
+    an image is counted once.
+
+    Args:
+        root: a folder, or several.
+        name: the dataset's name, by default the folder's.
+        degradation: of the given LR images to use.
 
     Raises:
-        UsageError: there is no such folder, or no image in it.
+        UsageError: there is no such folder, no image in it, or no given LR image of another degradation than bicubic.
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise UsageError(f"no folder {root}: set data.root to a folder of images")
-    files = _images_in(root.rglob("*"), root)
-    if not files:
+    roots = _folders(root)
+    if missing := [path for path in roots if not path.is_dir()]:
+        raise UsageError(f"no folder {', '.join(map(str, missing))}: set data.root to a folder of images")
+    starts: dict[Path, Path] = {}  # The folders to search, and those that names count from.
+    for path in roots:
+        beside = _lr_beside(path)
+        start = path.absolute().parent if beside else path
+        starts |= dict.fromkeys((path.absolute() if beside else path, *beside), start)
+    members = []
+    for image in _found(*starts):
+        start = next(start for folder, start in starts.items() if image.is_relative_to(folder))
+        member = read_member(image, start)
+        # Homes of the same name in several roots are several.
+        members.append(replace(member, home=(str(start), *member.home)) if len(roots) > 1 else member)
+    if not members:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise UsageError(f"no image in {root}: put {suffixes} files there, at any depth")
-    return ImageSet(name or root.resolve().name, files)
+        raise UsageError(
+            f"no image in {', '.join(map(str, roots))}: put {suffixes} files there, at any depth"
+        )
+    name = name or "+".join(dict.fromkeys(path.resolve().name for path in roots))
+    images = _told(arrange(name, members, degradation))
+    if len(images) < len(members):
+        lr = sum(map(len, images.lr.values()))
+        counts = f"{len(images)} HR images, and {lr} given LR images of {len(images.lr)} scales"
+        _tell(logging.INFO, f"{name}: {counts}")
+    return images
 
 
-def div2k(root: str | Path, split: Literal["train", "valid"] = "train") -> ImageSet:
+def div2k(root: Roots, split: Literal["train", "valid"] = "train", degradation: str = "bicubic") -> ImageSet:
     """DIV2K as its archives unpack under ``root`` or ``root/DIV2K``; only ``valid`` has its given LR images.
 
     Raises:
@@ -80,101 +111,122 @@ def div2k(root: str | Path, split: Literal["train", "valid"] = "train") -> Image
     """
     if split not in ("train", "valid"):
         raise UsageError(f"split {split!r} of DIV2K is unknown: choose 'train' or 'valid'")
-    root = Path(root).expanduser()
     stem = f"DIV2K_{split}"
-    homes = (root, root / "DIV2K")
-    hr = _first_with_images(
-        "DIV2K",
-        [home / f"{stem}_HR" for home in homes],
-        f"unpack {stem}_HR.zip to {root}/{stem}_HR/*.png",
-    )
-    bases = [home / f"{stem}_LR_bicubic" for home in homes]
-    return ImageSet(f"div2k-{split}", hr, _given_lr(hr, bases) if split == "valid" else {})
+    layout = f"unpack {stem}_HR.zip to {_folders(root)[0]}/{stem}_HR/*.png"
+    found, notes = _dataset(root, stem, f"DIV2K: no images in any {stem}_HR", layout, degradation)
+    if split == "train":  # Training makes its own LR.
+        return ImageSet(f"div2k-{split}", found.hr)
+    return _told((replace(found, name=f"div2k-{split}"), notes))
 
 
-def df2k(root: str | Path) -> ImageSet:
+def df2k(root: Roots) -> ImageSet:
     """DF2K: the training images of DIV2K and all of Flickr2K, both under ``root``.
 
     Raises:
         UsageError: the images of either are not there.
     """
-    root = Path(root).expanduser()
-    flickr = _first_with_images(
-        "Flickr2K",
-        [root / "Flickr2K" / "Flickr2K_HR", root / "Flickr2K_HR"],
-        f"unpack Flickr2K.tar to {root}/Flickr2K/Flickr2K_HR/*.png",
-    )
-    return ImageSet("df2k", div2k(root, "train").hr + flickr)
+    layout = f"unpack Flickr2K.tar to {_folders(root)[0]}/Flickr2K/Flickr2K_HR/*.png"
+    flickr, _ = _dataset(root, "Flickr2K", "Flickr2K: no images in any Flickr2K_HR", layout)
+    return ImageSet("df2k", div2k(root, "train").hr + flickr.hr)
 
 
-def benchmark(root: str | Path, name: str) -> ImageSet:
-    """One of the benchmarks, such as Set5, Set14, B100, Urban100 or Manga109. HR images are looked for in
-    ``root/name/HR``, ``root/name/GTmod12``, ``root/name/original`` and ``root/name`` itself (or the same under
-    ``root/benchmark``), LR images of ×2 in ``root/name/LR_bicubic/X2``, ``root/name/LRbicx2``,
-    ``root/name_LR_bicubic/X2`` and ``root/name_LR_matlab/X2``, under the name of the HR image with or without ``x2``.
+def benchmark(root: Roots, name: str, degradation: str = "bicubic") -> ImageSet:
+    """One of the benchmarks, such as Set5, Set14, B100, Urban100 or Manga109, in any of the field's layouts: HR images
+    in ``root/name/HR``, ``root/name/GTmod12``, ``root/name/original``, ``root/name``, ``root/HR/name/x2`` …, LR images
+    of ×2 in ``root/name/LR_bicubic/X2``, ``root/name/LRbicx2``, ``root/name_LR/x2``, ``root/LR/LRBI/name/x2`` …, under
+    the name of the HR image with or without ``x2``; all this in ``root`` or in ``root/benchmark``.
+
+    Args:
+        root: a folder, or several, of which the first that holds the benchmark counts.
+        name: its name, or its path below ``root``, such as ``sr/Set5``.
+        degradation: of the given LR images to use.
 
     Raises:
-        UsageError: there are no HR images, or LR and HR images do not match one to one.
+        UsageError: there are no HR images.
     """
-    root = Path(root).expanduser()
-    homes = (root / name, root / "benchmark" / name)
-    hr = _first_with_images(
-        f"benchmark {name}",
-        [home / inside for home in homes for inside in ("HR", "GTmod12", "original", "")],
-        f"put them in {root}/{name}/HR/*.png, and given LR (if any) in {root}/{name}/LR_bicubic/X2/*x2.png",
-    )
-    bases = [home / inside for home in homes for inside in ("LR_bicubic", "LRbic")]
-    bases += [home.with_name(f"{name}_LR_{kind}") for home in homes for kind in ("bicubic", "matlab")]
-    return ImageSet(name, hr, _given_lr(hr, bases))
+    at = _folders(root)[0]
+    layout = f"put them in {at}/{name}/HR/*.png, and given LR (if any) in {at}/{name}/LR_bicubic/X2/*x2.png"
+    return _told(_dataset(root, name, f"benchmark {name}: no images", layout, degradation))
 
 
-def benchmarks(root: str | Path, names: Sequence[str]) -> tuple[ImageSet, ...]:
-    """Several benchmarks under one root, each found as by `benchmark`."""
-    return tuple(benchmark(root, name) for name in names)
+def benchmarks(root: Roots, names: Sequence[str], degradation: str = "bicubic") -> tuple[ImageSet, ...]:
+    """Several benchmarks, each found as by `benchmark`."""
+    return tuple(benchmark(root, name, degradation) for name in names)
 
 
-def _images_in(paths: Iterable[Path], root: Path) -> tuple[Path, ...]:
-    # macOS leaves a '._name.jpg' beside each file it copies to a foreign volume.
-    found = [
-        p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
-    ]
-    return tuple(sorted(found, key=lambda p: p.relative_to(root).as_posix()))
+def _folders(root: Roots) -> list[Path]:
+    roots = [root] if isinstance(root, str | Path) else list(root)
+    if not roots or not all(isinstance(each, str | Path) for each in roots):
+        raise UsageError(f"data.root is {root}: give a folder, or several as in 'data.root=[A,B]'")
+    return [Path(os.path.expanduser(each)) for each in roots]
 
 
-def _first_with_images(what: str, places: list[Path], layout: str) -> tuple[Path, ...]:
-    for place in places:
-        if place.is_dir() and (files := _images_in(place.iterdir(), place)):
-            return files
-    raise UsageError(f"{what}: no images in any of {', '.join(map(str, places))}: {layout}")
+def _found(folder: Path, *others: Path) -> list[Path]:
+    found = find_images(folder, *others)
+    if found.note:
+        _tell(logging.INFO, f"{folder}: {found.note}")
+    return found.paths
 
 
-def _given_lr(hr: tuple[Path, ...], bases: list[Path]) -> dict[float, tuple[Path, ...]]:
-    """Given LR images by scale, from ``base/X2``, ``base_X2`` or ``basex2``; the first base wins."""
-    given: dict[float, tuple[Path, ...]] = {}
-    for base in bases:
-        siblings = base.parent.glob(f"{base.name}*") if base.parent.is_dir() else []
-        for place in sorted([*(base.iterdir() if base.is_dir() else ()), *siblings]):
-            prefix = "" if place.parent == base else re.escape(base.name) + "_?"
-            match = re.fullmatch(rf"{prefix}[xX](\d+)", place.name)
-            if not match or float(match[1]) in given:
-                continue
-            files = _images_in(place.iterdir(), place)
-            by_name = {re.sub(rf"[xX]{match[1]}$", "", file.stem): file for file in files}
-            unpaired_hr = [path.name for path in hr if path.stem not in by_name]
-            unpaired_lr = [
-                file.name for stem, file in by_name.items() if stem not in {path.stem for path in hr}
-            ]
-            if unpaired_hr or unpaired_lr:
-                raise UsageError(
-                    f"LR images in {place} do not match the HR images in {hr[0].parent} one to one: "
-                    f"LR missing for {shorten(unpaired_hr)}, no HR for {shorten(unpaired_lr)}; complete or remove "
-                    "that folder"
-                )
-            given[float(match[1])] = tuple(by_name[path.stem] for path in hr)
-    return given
+def _told(arranged: tuple[ImageSet, list[str]]) -> ImageSet:
+    for note in arranged[1]:
+        _tell(logging.WARNING, note)
+    return arranged[0]
 
 
-def shorten(names: Sequence[object], most: int = 5) -> str:
-    """The first ``most`` names separated by commas, and the number of the others."""
-    shown = ", ".join(map(str, names[:most])) or "none"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+@functools.cache
+def _tell(level: int, text: str) -> None:
+    """Log a message once: several datasets of a run often share a folder."""
+    log.log(level, "%s", text)
+
+
+def _lr_beside(folder: Path) -> list[Path]:
+    """Folders of given LR images beside a folder of HR images, such as ``LR_bicubic`` beside ``HR``."""
+    folder = folder.absolute()
+    own = read_marks(folder.name)
+    marks = {} if own.role == "LR" else {path: read_marks(path.name) for path in _subfolders(folder.parent)}
+    return [path for path, mark in marks.items() if mark.role == "LR" and mark.rest == own.rest]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not left_out_by_rule(path.name) and path.is_dir())
+    except OSError:
+        return []
+
+
+def _dataset(
+    root: Roots, name: str, missing: str, layout: str, degradation: str = "bicubic"
+) -> tuple[ImageSet, list[str]]:
+    """A dataset that is known by its name, in the first root that holds HR images of it."""
+    roots, path = _folders(root), PurePath(name)
+    while len(path.parts) > 1 and not read_marks(path.name).rest:  # Set5/HR is Set5.
+        path = path.parent
+    words = {path.name.lower(), *PASSING, *path.name.lower().split("_")[:-1]}
+    for start in (folder / path.parent for folder in roots):
+        at = start.absolute()
+        while at.name and not read_marks(at.name).rest:
+            at = at.parent
+        if (
+            read_marks(at.name).rest.lower() == path.name.lower()
+        ):  # The root is a folder of the dataset itself.
+            start = at.parent
+        homes = _homes(start, path.name.lower(), words)
+        members = [read_member(image, start, words) for image in (_found(*homes) if homes else ())]
+        found = arrange(path.name, members, degradation, named=True)
+        if found[0].hr:
+            return found
+    there = sorted({each.name for folder in roots for each in _subfolders(folder)})
+    places = ", ".join(map(str, roots))
+    raise UsageError(f"{missing} under {places}, where there are {shorten(there, 10)}: {layout}")
+
+
+def _homes(start: Path, name: str, words: set[str]) -> list[Path]:
+    """The folders at or near ``start`` that hold parts of a dataset: ``Set5``, ``benchmark/Set5_LR``, ``HR/Set5`` …"""
+    homes, level = list[Path](), [start]
+    for _ in range(4):
+        below = [path for folder in level for path in _subfolders(folder)]
+        rests = {path: read_marks(path.name).rest.lower() for path in below}
+        homes += [path for path in below if rests[path] == name]
+        level = [path for path in below if rests[path] != name and (not rests[path] or rests[path] in words)]
+    return homes

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from linf.checkpoints.native import resolve_path
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
-from linf.errors import UsageError
+from linf.errors import UsageError, check_distinct
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, measure
+from linf.evaluation.notes import lr_sentences, partial_means
 from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import system_temperatures
@@ -55,7 +56,8 @@ class Evaluation(pl.LightningModule):
         tables: by name, after `teardown`; on rank 0 only.
 
     Raises:
-        UsageError: an argument is out of its range, a data set or a scale is repeated, or the folder cannot be used.
+        UsageError: an argument is out of its range, a temperature or a data set is repeated, or the
+            folder cannot be used.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class Evaluation(pl.LightningModule):
         for name, value, least in (("samples", samples, 1), ("shown", shown, 0)):
             if value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
+        if trained_scale is not None and trained_scale < 1:
+            raise UsageError(f"trained_scale is {trained_scale}: give a scale of at least 1, or null")
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
-        if len(set(self.temperatures)) < len(self.temperatures):
-            raise UsageError(f"temperatures are {self.temperatures}: give each only once")
+        check_distinct("temperatures", self.temperatures)
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
         self.save_images, self.shown = save_images, shown
         self.label = label or model_label(model)
@@ -99,8 +102,9 @@ class Evaluation(pl.LightningModule):
         if not isinstance(data, SRDataModule):
             raise UsageError("an evaluation needs the images of an SRDataModule: give one to trainer.test")
         self.keys: list[Key] = [pairs.key(i) for pairs in data.test_pairs for i in range(len(pairs))]
-        if len(set(self.keys)) < len(self.keys):
-            raise UsageError("a data set or a scale is given twice: give each only once")
+        names = [pairs.name for pairs in data.test_pairs]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"several data sets are called {', '.join(twice)}: give each only once")
         scale = min(map(float, data.test_scales), key=lambda s: abs(s - 4))
         at_scale = [[key for key in self.keys if key[::2] == (of.name, scale)] for of in data.test_pairs]
         self.shown_keys = [key for keys in at_scale for key in keys[: self.shown]]
@@ -111,6 +115,9 @@ class Evaluation(pl.LightningModule):
         self.systems = system_temperatures(self.model, self.temperatures)
         places = dict.fromkeys((dataset, scale) for dataset, _, scale in self.keys)
         self.cells = {(*place, system): n for n, (place, system) in enumerate(product(places, self.systems))}
+        self.lr_from = {
+            (of.name, scale): made for of in data.test_pairs for scale, made in of.lr_from.items()
+        }
         self.means = TableMeans(len(self.cells), len(self.metrics))
         finished = [key for key in self.keys if key in self.record.units]
         if finished and self.global_rank == 0:  # Only one rank counts what an earlier evaluation finished.
@@ -141,6 +148,7 @@ class Evaluation(pl.LightningModule):
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
             "resize": data.test_resize,
+            "lr": {pairs.name: pairs.describe_lr() for pairs in data.test_pairs},
             "git": git_commit(),
             "versions": {"linf": version("linf"), "torch": torch.__version__},
             "device": str(self.trainer.strategy.root_device),
@@ -158,7 +166,7 @@ class Evaluation(pl.LightningModule):
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
-            seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode()),
+            seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode(errors="surrogateescape")),
             shown=kept,
         )
         if kept is not None:
@@ -189,7 +197,7 @@ class Evaluation(pl.LightningModule):
         images, means = (part.reshape(len(self.cells), -1).tolist() for part in self.means.compute())
         if self.trainer.is_global_zero:
             lines = [
-                (*cell, self.systems[cell[-1]], *images[n], *means[n])
+                (*cell, self.systems[cell[-1]], *images[n], self.lr_from[cell[:2]], *means[n])
                 for cell, n in self.cells.items()
                 if any(images[n])
             ]
@@ -213,15 +221,20 @@ class Evaluation(pl.LightningModule):
         }
 
     def report(self) -> str:
-        """The table as text, the model's gain over bicubic, which metrics were skipped, and where the files are."""
+        """The table as text, the model's gain over bicubic, where LR came from, which metrics or images of them are
+        missing, and where the files are.
+        """
         unit = "dB on Y" if self.protocol.headline == "psnr_y" else "dB on RGB"
         with pd.option_context("display.width", 200):
-            table = self.tables["metrics"].drop(columns=["temperature", "images"])
+            table = self.tables["metrics"].drop(columns=["temperature", "images", "lr"])
             lines = [table.round(3).to_string(index=False)]
         for dataset, scale, of in self._headlines():
             first, value = of.index[:2][-1], of.iloc[:2].iloc[-1]
             gain = f"{value - of['bicubic']:+.2f} dB against bicubic"
             lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}, {gain}")
+        lines += lr_sentences(self.tables["metrics"]) + partial_means(
+            self.tables["images"], list(self.metrics)
+        )
         lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])
 

@@ -59,16 +59,16 @@ class Record:
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], rank: int = 0) -> None:
-        self.folder, self.about, self.rank = folder, about, rank
+        self.folder, self.about, self.rank = folder, dict(about), rank
         self.units = self._read()
         if rank == 0:
-            self._write(folder / "run.json", _json(about))
+            self._write(folder / "run.json", _json(self.about))
 
     def _read(self) -> dict[Key, Unit]:
         lines = [
             line
             for file in sorted(self.folder.glob("units/*.jsonl"))
-            for line in file.read_text(errors="replace").splitlines()
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
         ]
         if lines:
             self._check_same()
@@ -84,19 +84,28 @@ class Record:
     def _check_same(self) -> None:
         path = self.folder / "run.json"
         try:
-            there = json.loads(path.read_text())
+            there = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
-        there, here = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
-        differences = ", ".join(
-            f"{key} is {_short(there[key])} there and {_short(here[key])} here"
+        old, new = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
+        differences = [
+            f"{key} is {_short(old[key])} there and {_short(new[key])} here"
             for key in _DECISIVE
-            if there[key] != here[key]
-        )
+            if old[key] != new[key]
+        ]
+        for dataset, scales in (there.get("lr") or {}).items():
+            here = self.about.get("lr", {}).get(dataset, {})
+            differences += [
+                f"LR of {dataset} at ×{scale} is from {lr['from']} there and {here[scale]['from']} here"
+                for scale, lr in scales.items()
+                if scale in here and here[scale]["from"] != lr["from"]
+            ]
+            # What was evaluated earlier stays on record.
+            self.about.setdefault("lr", {})[dataset] = scales | here
         if differences:
             raise UsageError(
-                f"{self.folder} holds an evaluation with other settings: {differences}; give the same settings, or "
-                "choose another folder with hydra.run.dir=…"
+                f"{self.folder} holds an evaluation with other settings: {', '.join(differences)}; give the "
+                "same settings, or choose another folder with hydra.run.dir=…"
             )
 
     def add(self, key: Key, unit: Unit) -> None:
@@ -105,7 +114,7 @@ class Record:
         line = json.dumps([*key, *unit], ensure_ascii=False)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "a") as file:
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"\n{line}\n")  # On a line of its own, even after one that a kill cut short.
         except OSError as error:
             raise self._unwritable(error) from error
@@ -154,7 +163,9 @@ class Record:
     def write_tables(self, tables: Mapping[str, pd.DataFrame]) -> None:
         """Write each table as CSV, and the metrics as ``metrics.json`` too."""
         for name, table in tables.items():
-            self._write(self.folder / f"{name}.csv", table.to_csv(index=False).encode())
+            self._write(
+                self.folder / f"{name}.csv", table.to_csv(index=False).encode(errors="backslashreplace")
+            )
         for former in FORMER_NAMES:
             (self.folder / f"{former}.csv").unlink(missing_ok=True)  # Superseded.
         # JSON knows no infinity (a perfect image) and no NaN (an image too small for SSIM).
@@ -164,7 +175,8 @@ class Record:
 
 
 def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    # Half a character, of a file's name in another encoding, is written as JSON's own escape.
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def _decisive(about: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ COLUMNS = METRICS | {
     "system": Column("system", text=True),
     "temperature": Column("temperature", None),
     "images": Column("images", 0),
+    "lr": Column("LR", text=True),
     "bits_per_dim": Column("bits/dim"),
     "whitened_mean": Column("mean of z"),
     "whitened_var": Column("variance of z"),
@@ -91,7 +92,7 @@ CELL = ("dataset", "scale", "system")
 """The key of a mean over images."""
 
 TABLES = {
-    "metrics": (*CELL, "temperature", "images"),
+    "metrics": (*CELL, "temperature", "images", "lr"),
     "images": (*UNIT, "system", "temperature"),
     "distribution": (
         *UNIT,
@@ -101,6 +102,9 @@ TABLES = {
     "calibration": (*UNIT, "kind", "nominal", "covered"),
 }
 """Columns of each table, which is a CSV file; in `metrics` and `images` a column for each metric follows."""
+
+ADDED = {"lr": "not recorded"}
+"""Columns that earlier versions did not write, and what stands for their values."""
 
 FORMER_NAMES = {"pictures": "images", "picture": "image"}
 """Columns, tables and folders by the names that they had in earlier versions."""

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import logging
+import re
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -14,13 +16,23 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from linf.errors import UsageError
 from linf.memory import free_memory
 
-READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+log = logging.getLogger(__name__)
+
+READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM")
 """Pillow's names of the formats that are read. Some of its other formats start external programs."""
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-"""Suffixes, in lower case, of the files that count as images where a folder is searched."""
+IMAGE_SUFFIXES = {
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif"),
+    *(".tif", ".tiff", ".bmp", ".dib", ".pbm", ".pgm", ".ppm", ".pnm"),
+}
+"""Suffixes, in lower case, of the files that count as images where a folder is searched: all that Pillow gives to the
+formats in `READ`, and a JPEG's with several images; except PFM's, whose floats have no white."""
 
-EXIF, GPS = 0x8769, 0x8825
+EXIF, GPS, DESCRIPTION = 0x8769, 0x8825, 0x010E
+
+_OF_THE_PIXELS = re.compile(r"^\s*\{.*\"shape\"|^\s*shape\s*=|^ImageJ=|<OME\b", re.DOTALL)
+# A description by tifffile, ImageJ or OME of the pixels' layout, which does not hold for an enlarged image.
+
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 """EXIF tags that describe the image rather than its file: description, make, model, software, date, artist, host,
 copyright."""
@@ -70,6 +82,8 @@ def read_image(path: str | Path) -> np.ndarray:
         photo = read_photo(Path(path))
     except UsageError as error:
         raise UsageError(f"{path}: {error}; replace or remove the file") from error
+    for note in photo.notes:
+        log.info("%s: %s", path, note)
     pixels = eight_bits(photo.pixels)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
@@ -158,7 +172,7 @@ def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:
     try:
         found, kept = file.getexif(), Image.Exif()
         for tag in DESCRIPTIVE:
-            if tag in found:
+            if tag in found and not (tag == DESCRIPTION and _OF_THE_PIXELS.search(str(found[tag]))):
                 kept[tag] = found[tag]
         for tag in (EXIF, GPS):
             # The interoperability tag, 0xA005, is an offset within the old file.
@@ -215,6 +229,10 @@ def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image
             raise UsageError(
                 f"its values go from {values.min()} to {values.max()}; save it with 8 or 16 bits, 0 to 65535"
             )
+        if mode == "I" and image.format == "TIFF" and values.max() <= 255:
+            # These are signed integers, or of 32 bits, which say nothing of white; as 16 bits they would be black.
+            notes.append(f"its values go up to {values.max()} and are read as 8 bits, with white at 255")
+            return Image.fromarray(values.astype(np.uint8))
         return Image.fromarray(values.astype(np.uint16))
     if mode == "P" and not image.has_transparency_data:
         colours = np.reshape(image.getpalette("RGB") or [0, 0, 0], (-1, 3))

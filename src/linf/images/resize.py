@@ -1,6 +1,7 @@
 """The two bicubics of the field: MATLAB's ``imresize`` for benchmarks and Pillow's for training pairs."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +9,6 @@ from PIL import Image
 from torch import Tensor
 
 from linf.errors import UsageError
-from linf.precision import is_exact
 
 
 def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None) -> Tensor:
@@ -74,7 +74,9 @@ def product_dtype(image: Tensor) -> torch.dtype:
     """The dtype in which a matrix product of images is exact to float32 at least: double where torch trades digits of
     float32 for speed.
     """
-    return torch.promote_types(image.dtype, torch.float32 if is_exact() else torch.float64)
+    places: tuple[Any, ...] = (torch.backends.cuda, torch.backends.mkldnn)
+    exact = all(place.matmul.fp32_precision in ("ieee", "none") for place in places)
+    return torch.promote_types(image.dtype, torch.float32 if exact else torch.float64)
 
 
 def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:

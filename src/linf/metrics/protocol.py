@@ -19,6 +19,10 @@ class Protocol:
     headline: Literal["psnr_y", "psnr_rgb"]
     extra: int = 0
 
+    def __post_init__(self) -> None:
+        if self.extra < 0:
+            raise ValueError(f"the protocol's extra is {self.extra}: give a whole number of at least 0")
+
     def border(self, scale: float) -> int:
         """The number of pixels left out on each side at a scale, ``ceil(s) + extra``."""
         return math.ceil(scale) + self.extra

@@ -12,7 +12,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from linf.precision import exact_product, exact_products, is_exact
+from linf.models.precision import exact_product, exact_products, is_exact
 
 SCALE_OFFSET = 2.0
 SCALE_FLOOR = 1e-4

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from linf.errors import UsageError
-from linf.evaluation.schema import CELL, COLUMNS, FORMER_NAMES, HEADLINES, TABLES, Column, stored_path
+from linf.evaluation.schema import ADDED, CELL, COLUMNS, FORMER_NAMES, HEADLINES, TABLES, Column, stored_path
 
 _TYPES: dict[str, Any] = {
     "label": str,
@@ -194,7 +194,7 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     except (csv.Error, ValueError) as error:
         raise UsageError(f"{path} is empty or damaged ({error}); run eval.py there again") from error
     header = [FORMER_NAMES.get(column, column) for column in header]
-    missing = [column for column in columns if column not in header]
+    missing = [column for column in columns if column not in (*header, *ADDED)]
     if missing:
         raise UsageError(f"{path} was not written by this version's eval.py: it lacks {', '.join(missing)}")
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
@@ -210,4 +210,4 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
                 table[column] = [float(value or "nan") for value in table[column]]
             except ValueError as error:
                 raise UsageError(f"{path}: column {column} is not numeric ({error})") from error
-    return table
+    return table.assign(**{name: ADDED[name] for name in columns if name in ADDED and name not in header})

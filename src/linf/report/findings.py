@@ -3,13 +3,33 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
+from linf.evaluation.notes import lr_sentences, partial_means
 from linf.evaluation.schema import METRICS
 from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
 from linf.report.figures import curve_scales
 from linf.report.plane import perceptual_metric, plane_scales, regression_runs, sampling_runs
 from linf.report.tables import common_headline, datasets, first_value, published_points, scales
+
+
+def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
+    """Where the LR images came from, and which means leave images out; a run is named where the runs differ."""
+    said: dict[str, list[str]] = {}
+    of = [run for run in runs if dataset in set(run.metrics["dataset"])]
+    for run in of:
+        means, images = (table[table["dataset"] == dataset] for table in (run.metrics, run.images))
+        names = [name for name in METRICS if name in images]
+        for sentence in lr_sentences(means) + partial_means(images, names):
+            said.setdefault(sentence, []).append(run.label)
+    findings = [f"{text}{f' ({_and(who)})' if len(who) < len(of) else ''}." for text, who in said.items()]
+    sources = pd.concat([run.metrics[run.metrics["dataset"] == dataset] for run in of])
+    if (sources.groupby("scale")["lr"].nunique() > 1).any():
+        findings.append(
+            "The runs differ in LR and cannot be compared there; bicubic's line is the first run's."
+        )
+    return findings
 
 
 def temperature_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:

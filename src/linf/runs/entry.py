@@ -7,22 +7,23 @@ import os
 import signal
 import sys
 import warnings
-import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from linf.errors import RankFailed, Stopped, UsageError, end, find_mistake
+from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake
 from linf.files import run_lock
-from linf.runs import ranks
-from linf.runs.messages import check_settings, error_line
+from linf.runs import folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
+from linf.runs.command_line import readable_settings
+from linf.runs.messages import check_settings, error_line, expand_homes
+from linf.runs.output import protect_output
 from linf.runs.record import JobRecord, now, read_record, write_record
+from linf.runs.switches import switch_off, without_null_groups
 
 # What is heavy is imported where it is used: a misspelt setting is reported without it.
 log = logging.getLogger(__name__)
@@ -32,14 +33,6 @@ Result = dict[str, float]
 
 EntryPoint = Callable[[DictConfig], Result | None]
 """An entry point: from a composed config to the run's result."""
-
-
-class _Mistake(SystemExit):
-    """A user's mistake on its way past Hydra, which would report an ordinary exception as an error of the job."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(2)
-        self.error = error
 
 
 # One job
@@ -55,10 +48,14 @@ def job(entry: EntryPoint) -> EntryPoint:
     @functools.wraps(entry)
     def checked(cfg: DictConfig) -> Result | None:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
+        protect_output()  # Some launchers start a process for each job.
         if multiprocessing.current_process().name.startswith("Loky"):  # A worker of joblib's launcher.
             ranks.die_with_parent(signal.SIGTERM)
         try:
+            expand_homes(cfg)
+            switch_off(cfg)
             check_settings(cfg)
+            ranks.check_srun()
             if ranks.launched():
                 result = entry(cfg)
                 ranks.report("result", result=result)
@@ -74,11 +71,12 @@ def job(entry: EntryPoint) -> EntryPoint:
                     log.error("the job failed: %s", error_line(error))
                 folder, overrides = Path(cfg.run_dir), list(HydraConfig.get().overrides.task)
                 if not ranks.rank() and read_record(folder).state == "new":  # Its settings are wrong.
-                    write_record(folder, JobRecord("failed", overrides, error=error_line(error)))
+                    with suppress(UsageError):  # If the folder is the mistake.
+                        write_record(folder, JobRecord("failed", overrides, error=error_line(error)))
                 return None
             if find_mistake(error) is None:
                 raise
-            raise _Mistake(error) from None
+            raise Mistake(error) from None
 
     return checked
 
@@ -111,7 +109,10 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
             if sweeping:
                 from linf.runs.sweep import summarise
 
-                summarise(Path(hydra.sweep.dir))
+                try:
+                    summarise(Path(hydra.sweep.dir))
+                except UsageError as error:
+                    log.warning("no table of the sweep: %s", error)
     return record.result
 
 
@@ -127,6 +128,7 @@ def run(entry: Callable[[], object], conf: Path) -> None:
     file.
     """
     HydraConfig.instance().cfg = None
+    protect_output()
     _silence_warnings()
     if ranks.launched():
         ranks.die_with_parent()
@@ -137,13 +139,14 @@ def run(entry: Callable[[], object], conf: Path) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") and not ranks.launched()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra itself prints the error and exits.
     try:
+        sys.argv[1:] = readable_settings(without_null_groups(sys.argv[1:], conf), conf.parent)
         entry()
     except Stopped as stop:
         _end_stopped(stop)
     except KeyboardInterrupt:
         _end_stopped(Stopped(signal.SIGINT))
-    except (Exception, _Mistake) as caught:
-        error = caught.error if isinstance(caught, _Mistake) else caught
+    except (Exception, Mistake) as caught:
+        error = caught.error if isinstance(caught, Mistake) else caught
         if full:
             raise error from None
         mistake = find_mistake(error)
@@ -180,18 +183,17 @@ def _end_stopped(stop: Stopped) -> None:
 
 
 def _sweep_folder() -> Path | None:
-    """Return the sweep's folder once `Sweep` has set it; Hydra restores it whenever a job has ended."""
+    """Return the sweep's folder once `Folders` has set it; Hydra restores it whenever a job has ended."""
     return Path(HydraConfig.get().sweep.dir).absolute() if HydraConfig.initialized() else None
 
 
 def _end_sweep(folder: Path) -> None:
-    from linf.runs.sweep import summarise, table_text
+    from linf.runs.sweep import print_summary
 
     try:
-        table = summarise(folder)
+        table = print_summary(folder)
     except UsageError:  # It was cut short before its first job began.
         raise SystemExit(1) from None
-    print(f"{table_text(table)}\ntable and figure: {folder}/sweep.csv, sweep.png")
     searched = (folder / "pareto.csv").is_file()  # Other processes may take part in the same search.
     unfinished = table.loc[~table["state"].isin(["finished", "running"] if searched else ["finished"]), "job"]
     if len(unfinished):
@@ -201,33 +203,6 @@ def _end_sweep(folder: Path) -> None:
             f"hydra.sweep.dir={folder} {then}",
             1,
         )
-
-
-class Sweep(Callback):
-    """Hydra's callback at the start of a sweep: it names the jobs' folders by the settings in which they differ."""
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Exclude the constant settings from the names, and make the sweep's folder known to `run`."""
-        if ranks.started_by_torchrun():
-            # Hydra turns an ordinary exception of a callback into a warning.
-            raise _Mistake(
-                UsageError("a sweep starts the ranks of its jobs by itself: run it without torchrun")
-            )
-        given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-        constant = {override.key_or_group for override in given if not override.is_sweep_override()}
-        excluded = ",".join(sorted(constant | {"name", "sweep"}))
-        config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
-        HydraConfig.instance().set_config(config)
-
-
-def _folder_name(overrides: str) -> str:
-    """Return overrides as the name of one folder, without slashes and no longer than file systems allow."""
-    name = overrides.replace("/", "_") or "job"
-    return name if len(name) <= 200 else f"{name[:190]}-{zlib.crc32(name.encode()):08x}"
-
-
-OmegaConf.register_new_resolver("started", ranks.run_name, use_cache=True, replace=True)
-OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 
 
 def _silence_warnings() -> None:

@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from linf.errors import RankFailed, Stopped, UsageError, stop_signals_to
 from linf.runs import ranks
+from linf.runs.command_line import quoted
 
 GRACE = 30.0
 """Seconds that ranks have to end by themselves after another one failed."""
@@ -52,15 +53,22 @@ def needs_ranks(trainer: Any) -> bool:
 def run_in_ranks(trainer: Any, script: str) -> dict[str, float] | None:
     """Run the current Hydra job again by its script in one process per device of a Lightning trainer; see `launch`."""
     hydra = HydraConfig.get()
-    folders = {"hydra.run.dir": hydra.runtime.output_dir, "hydra.sweep.dir": hydra.sweep.dir}
-    quoted = [f"{key}='{str(path).replace(chr(39), chr(92) + chr(39))}'" for key, path in folders.items()]
     config = ["--config-name", str(hydra.job.config_name)]
-    overrides = [*hydra.overrides.task, *quoted, "hydra.mode=RUN"]
-    return launch([sys.executable, script, *config, *overrides], trainer.num_devices)
+    for source in hydra.runtime.config_sources:
+        option = {"main": "--config-path", "command-line": "--config-dir"}.get(source.provider)
+        if option and source.schema == "file":
+            config += [option, os.path.join(hydra.runtime.cwd, source.path)]
+    folders = {"hydra.run.dir": hydra.runtime.output_dir, "hydra.sweep.dir": hydra.sweep.dir}
+    last = [*(f"{key}={quoted(str(path))}" for key, path in folders.items()), "hydra.mode=RUN"]
+    overrides = [*hydra.overrides.hydra, *hydra.overrides.task, *last]
+    # Where the command began, for with hydra.job.chdir=true this process is elsewhere by now.
+    return launch([sys.executable, script, *config, *overrides], trainer.num_devices, hydra.runtime.cwd)
 
 
-def launch(command: Sequence[str], count: int) -> Any:
+def launch(command: Sequence[str], count: int, folder: str | None = None) -> Any:
     """Run a command in ``count`` ranks on this machine, wait until all have ended, and return what rank 0 reported.
+
+    They begin in ``folder``, by default that of this process, and each with its share of the cores.
 
     The first rank that fails ends the others. Signals are passed on to the ranks, and if this process dies they die
     too.
@@ -70,13 +78,16 @@ def launch(command: Sequence[str], count: int) -> Any:
         UsageError: A rank found a mistake of the user's.
         RankFailed: A rank failed.
     """
-    with tempfile.TemporaryDirectory(prefix="linf-") as folder:
+    with tempfile.TemporaryDirectory(prefix="linf-") as reports_folder:
         shared = {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
             "NODE_RANK": "0",
-            ranks.REPORTS: folder,
+            ranks.REPORTS: reports_folder,
         }
+        # Else each rank would start a thread for every core, as torch does.
+        cores = str(max(1, len(os.sched_getaffinity(0)) // count))
+        threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": cores}
         processes: list[subprocess.Popen[bytes]] = []
 
         def pass_on(signum: int, _: object) -> None:
@@ -89,10 +100,12 @@ def launch(command: Sequence[str], count: int) -> Any:
 
         with stop_signals_to(pass_on):
             for number in range(count):
-                environment = os.environ | shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
-                processes.append(subprocess.Popen(command, env=environment))
+                environment = os.environ | threads | shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
+                processes.append(subprocess.Popen(command, env=environment, cwd=folder))
             failed = _first_failed(processes)
-        reports = {int(path.stem): json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
+        reports = {
+            int(path.stem): json.loads(path.read_text()) for path in Path(reports_folder).glob("*.json")
+        }
     if failed is None:
         return reports.get(0, {}).get("result")
     # Other ranks may report errors that are only consequences of the first failure.

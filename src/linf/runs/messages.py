@@ -1,18 +1,24 @@
 """Messages about a user's settings: checks before a run, and Hydra's errors in one plain line."""
 
+import contextlib
 import difflib
+import inspect
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import UsageError, causes, find_mistake, message
+from linf.files import expand_home
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -21,12 +27,15 @@ def check_settings(cfg: DictConfig) -> None:
     if missing:
         raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
     if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
-        raise UsageError(f"seed is {cfg.seed}: give a whole number from 0 to {2**32 - 1}")
+        given = "null" if cfg.seed is None else cfg.seed
+        raise UsageError(f"seed is {given}: give a whole number from 0 to {2**32 - 1}")
     hydra = HydraConfig.get()
-    choices = [
+    choices = [given for given in hydra.overrides.hydra if given.lstrip("+").startswith("hydra.searchpath=")]
+    choices += [
         given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
     ]
-    default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
+    with chdir(hydra.runtime.cwd):  # A search path may be relative.
+        default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
     for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
         usual = default.get(key)
         if isinstance(usual, list) and isinstance(value, str | int | float):
@@ -34,6 +43,28 @@ def check_settings(cfg: DictConfig) -> None:
         # Devices may be "auto" or a list of numbers.
         if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
             raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
+    from linf.runs.arguments import (
+        check_arguments,
+    )  # It imports torch, which what is above need not wait for.
+
+    check_arguments(cfg)
+
+
+def expand_homes(node: Any) -> None:
+    """Replace ``~`` in the paths of a config, or of a list in it, by the home folder.
+
+    Raises:
+        UsageError: There is a ``~``, but the user has no home.
+    """
+    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        value = node[key]
+        if isinstance(value, str) and value.startswith("~"):
+            node[key] = expand_home(value)
+        elif isinstance(value, DictConfig | ListConfig):
+            expand_homes(value)
 
 
 def error_line(error: BaseException, conf: Path | None = None) -> str:
@@ -44,18 +75,83 @@ def error_line(error: BaseException, conf: Path | None = None) -> str:
     mistake = find_mistake(error) or error
     text = message(mistake) or type(mistake).__name__
     if isinstance(mistake, OverrideParseException):
-        return f"cannot read {mistake.override!r} as setting=value; quote a value with any of = , ( ) [ ] {{ }} in it"
+        return _unreadable(mistake.override)
     if conf is not None and (unknown := re.match(r"Could not override '([^']+)'", text)):
-        with initialize_config_dir(str(conf.parent), version_base="1.3"):
-            known = [key for key, _ in _settings(OmegaConf.to_container(compose(conf.stem)))]
-        close = difflib.get_close_matches(unknown[1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"see {conf.name} and the groups beside it"
-        return f"there is no setting {unknown[1]!r}; {hint}"
+        # In a dict of several it is one that is unknown.
+        keys = [getattr(cause, "full_key", None) for cause in causes(mistake)]
+        key = next((key for key in keys if key and key.startswith(f"{unknown[1]}.")), unknown[1])
+        return f"there is no setting {key!r}; {_hint(key, conf)}"
     if isinstance(mistake, HydraException | OmegaConfBaseException):
         text = _plain(text)
         root = _plain(message([*causes(mistake)][-1]))
         return text if root in text else f"{text}: {root}"
     return text
+
+
+def _unreadable(override: str) -> str:
+    """Say what in an override Hydra's grammar cannot read."""
+    key, equal, value = override.partition("=")
+    text = f"cannot read {override!r} as setting=value"
+    if not equal:
+        return f"{text}: it has no ="
+    for part, remedy in (
+        (key, "the names of settings have none"),
+        (value, "put the value in quotes: \"…='…'\""),
+    ):
+        if strange := re.search(r"[^\w\s/.+$%*@?|:,(){}\[\]='\"~\\-]|[^\x00-\x7f]", part):
+            return f"{text}, for it has {strange[0]!r}; {remedy}"
+    return f"{text}; quote a value with any of = , ( ) [ ] {{ }} in it"
+
+
+def _hint(unknown: str, conf: Path) -> str:
+    """Say which setting was meant by one that there is not."""
+    chosen = [
+        given for given in sys.argv[1:] if (conf.parent / re.split("[=@]", given.lstrip("+"))[0]).is_dir()
+    ]
+    with initialize_config_dir(str(conf.parent), version_base="1.3"):
+        config = usual = compose(conf.stem)
+        # Several to sweep over, or from other folders, do not compose.
+        with contextlib.suppress(HydraException):
+            config = compose(conf.stem, chosen)
+    if unknown in _keys(usual):
+        return "its group is off, or another one is chosen"
+    group, _, inner = unknown.partition(".")
+    options = [file for file in sorted((conf.parent / group).glob("*.yaml")) if file.stem != "default"]
+    having = [
+        file.stem
+        for file in options
+        if inner in _keys(OmegaConf.load(file)) or unknown in _keys(OmegaConf.load(file))
+    ]
+    if having:
+        return f"it comes with {' or '.join(f'{group}={option}' for option in having)}"
+    parent = unknown.rpartition(".")[0]
+    # Arguments that the class takes and no config names.
+    more = [
+        f"{parent}.{argument}"
+        for argument in _arguments(OmegaConf.select(config, parent) if parent else None)
+    ]
+    if unknown in more:
+        return f"to set what is not in the config, add a +: '+{unknown}=…'"
+    known = [key for key in _keys(config) if not unknown.startswith(f"{key}.")]
+    close = difflib.get_close_matches(unknown, [*known, *more], n=1)
+    if not close:
+        return f"see {conf.name} and the groups beside it"
+    return f"did you mean {'+' * (close[0] not in known) + close[0]!r}?"
+
+
+def _keys(config: Any) -> list[str]:
+    return [key for key, _ in _settings(OmegaConf.to_container(config))]
+
+
+def _arguments(node: Any) -> list[str]:
+    """Return the names of the arguments that the class or function of a config's node takes."""
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    if target is None:
+        return []
+    try:
+        return list(inspect.signature(get_object(target)).parameters)
+    except Exception:  # Whatever an import may raise; then there is no hint.
+        return []
 
 
 def _plain(text: str) -> str:

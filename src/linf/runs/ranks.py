@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from linf.errors import UsageError
+
 REPORTS = "LINF_REPORTS"
 """Names the environment variable that holds the folder for `report`; `linf.runs.launch` sets it for its ranks."""
 
@@ -28,6 +30,20 @@ def started_by_torchrun() -> bool:
 def is_slurm_task() -> bool:
     """Tell whether this process is a task of a Slurm job; a shell in an allocation is not."""
     return "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def check_srun() -> None:
+    """Raise UsageError if Slurm has room for several processes, and this one stands in for all of them.
+
+    A batch script runs once, whatever its number of tasks, so that the first rank would wait for the others for ever.
+    """
+    tasks = int(os.environ.get("SLURM_NTASKS", 1))
+    by_srun = "SLURM_STEP_ID" in os.environ or "SLURM_STEPID" in os.environ
+    if is_slurm_task() and tasks > 1 and not (by_srun or launched() or started_by_torchrun()):
+        raise UsageError(
+            f"Slurm has room for {tasks} processes, but the command was started once, without srun: write `srun python "
+            "…` in the script, or ask Slurm for one task, see docs/clusters.md"
+        )
 
 
 def rank() -> int:

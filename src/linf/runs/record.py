@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from linf.errors import UsageError
-from linf.files import atomic_write, owner
+from linf.files import atomic_write, owner, unwritable
 
 RECORD_FILE = "job.json"
 
@@ -18,7 +18,7 @@ class JobRecord:
 
     Attributes:
         state: ``new``, ``running``, ``finished``, ``failed``, ``stopped`` by a signal, or ``killed``, which left no
-            time to write down another state.
+            time to write down another state; or ``unreadable``, for it is another user's.
         overrides: The settings of the command.
         settings: All settings.
         result: The run's figures of merit by name, once it has finished.
@@ -40,9 +40,11 @@ def read_record(folder: Path) -> JobRecord:
     """Return the record in a run's folder; ``running`` becomes ``killed`` if no process holds the folder."""
     path = folder / RECORD_FILE
     try:
-        record = JobRecord(**json.loads(path.read_text()))
+        record = JobRecord(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return JobRecord()
+    except PermissionError as error:
+        return JobRecord("unreadable", error=f"{path} cannot be read: {error.strerror}")
     except (OSError, ValueError, TypeError) as error:
         return JobRecord("killed", error=f"{path} cannot be read: {error}")
     if record.state == "running" and owner(folder) is None:
@@ -54,9 +56,11 @@ def write_record(folder: Path, record: JobRecord) -> None:
     """Write a record to a run's folder; raise UsageError if it cannot be written."""
     try:
         with atomic_write(folder / RECORD_FILE) as part:
-            part.write_text(json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n")
+            text = json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n"
+            # Half a character, of a file's name in another encoding, is written as JSON's own escape.
+            part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from error
+        raise UsageError(unwritable(folder, error)) from error
 
 
 def now() -> str:

@@ -1,5 +1,6 @@
 """A sweep's jobs side by side, while they run and after: one table and one figure."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.report.style import STYLE, draw_curve, legend_below, panel_grid, series_style
 from linf.runs.record import RECORD_FILE, JobRecord, now, read_record
+
+log = logging.getLogger(__name__)
 
 
 def sweep_jobs(sweep: Path) -> dict[str, JobRecord]:
@@ -28,14 +31,45 @@ def summarise(sweep: Path) -> pd.DataFrame:
     """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return the table.
 
     It has one row per job: name, state, step, minutes, latest figures of merit, error.
+
+    Raises:
+        UsageError: There is no sweep in the folder, or it cannot be written to.
     """
+    return _write(sweep, *_read(sweep))
+
+
+def print_summary(sweep: Path) -> pd.DataFrame:
+    """Print the table of `summarise`, also of a sweep whose folder cannot be written to, and return it.
+
+    Raises:
+        UsageError: There is no sweep in the folder.
+    """
+    jobs, logged, table = _read(sweep)
+    print(table_text(table))
+    try:
+        _write(sweep, jobs, logged, table)
+        print(f"table and figure: {sweep}/sweep.csv, sweep.png")
+    except UsageError as error:
+        print(f"no sweep.csv and sweep.png: {error}")
+    return table
+
+
+def _read(sweep: Path) -> tuple[dict[str, JobRecord], dict[str, pd.DataFrame], pd.DataFrame]:
     jobs = sweep_jobs(sweep)
     logged = {name: _logged(sweep / name) for name in jobs}
-    table = _table(jobs, logged)
-    with atomic_write(sweep / "sweep.csv") as part:
-        table.to_csv(part, index=False)
-    with atomic_write(sweep / "sweep.png") as part:
-        _figure(jobs, logged, table.set_index("job")).savefig(part, format="png")
+    return jobs, logged, _table(jobs, logged)
+
+
+def _write(
+    sweep: Path, jobs: Mapping[str, JobRecord], logged: Mapping[str, pd.DataFrame], table: pd.DataFrame
+) -> pd.DataFrame:
+    try:
+        with atomic_write(sweep / "sweep.csv") as part:
+            table.to_csv(part, index=False, errors="backslashreplace")
+        with atomic_write(sweep / "sweep.png") as part:
+            _figure(jobs, logged, table.set_index("job")).savefig(part, format="png")
+    except OSError as error:
+        raise UsageError(f"cannot write to {sweep}: {error.strerror or error}") from error
     return table
 
 
@@ -43,7 +77,13 @@ def _logged(run: Path) -> pd.DataFrame:
     """Return the rows of a run's CSV files, over all its starts."""
     files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
     # A file is empty for a moment after it was created.
-    frames = [pd.read_csv(file) for file in files if file.stat().st_size]
+    frames = []
+    for file in files:
+        try:
+            if file.stat().st_size:
+                frames.append(pd.read_csv(file))
+        except OSError as error:
+            log.warning("%s is left out: %s", file, error.strerror)
     return pd.concat(frames) if frames else pd.DataFrame({"step": []})
 
 

@@ -1,11 +1,13 @@
 """The LightningModule of stage 1, from which the other trainings derive."""
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer, WeightAveraging
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
@@ -13,6 +15,9 @@ from linf.data.pairs import ImagePair, SRBatch
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR
 from linf.models.super_resolver import SuperResolver
+from linf.training.resume import apply_settings, check_length, make_optimizer, make_scheduler, step_schedule
+
+log = logging.getLogger(__name__)
 
 
 class Training(pl.LightningModule):
@@ -29,10 +34,12 @@ class Training(pl.LightningModule):
         seed: Seed of what the training draws at random; every sample of the run has numbers of its own.
 
     Attributes:
+        compute: The loss as the steps call it, which may be compiled.
+        validated: The figures that validation logs.
         parts: The latest loss and its parts, for the report when they are not finite.
 
     Raises:
-        UsageError: If the model has no trainable parameters.
+        UsageError: If the model has no trainable parameters, or whitening_batches is negative.
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class Training(pl.LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
         *,
-        scheduler_interval: str = "epoch",
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
         val_scales: Sequence[float] = (2, 3, 4),
         whitening_batches: int = 4,
         seed: int = 0,
@@ -50,19 +57,32 @@ class Training(pl.LightningModule):
         super().__init__()
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"{type(model).__name__} has no parameters to train: evaluate it with eval.py")
+        if whitening_batches < 0:
+            raise UsageError(f"whitening_batches is {whitening_batches}: give a whole number of at least 0")
         self.model, self.loss = model, loss
+        self.compute: Callable[..., dict[str, Tensor]] = loss
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self.whitening_batches, self.seed = whitening_batches, seed
         self.parts: dict[str, Tensor] = {}
         # A module's name cannot hold the dot of ×3.3.
         psnr: dict[str, Metric | MetricCollection] = {_scale_key(s): PSNR(luma=True) for s in val_scales}
         self.val_psnr = MetricCollection(psnr, compute_groups=False)
+        self.validated = ["val/psnr", *(f"val/psnr_x{s:g}" for s in val_scales)]
+        self.unseen: list[str] = []
 
     def on_fit_start(self) -> None:
         """Initialise an untrained flow from the data; restored weights stay as they are."""
         if self.whitening_batches and self.model.dim:
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
             self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
+
+    def on_train_start(self) -> None:
+        """Check that the schedule is as long as the run."""
+        for config in self.trainer.lr_scheduler_configs:
+            steps = self.trainer.estimated_stepping_batches if config.interval == "step" else None
+            epochs = math.inf if (self.trainer.max_epochs or -1) < 0 else self.trainer.max_epochs
+            limited = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+            check_length(config.scheduler, epochs if steps is None else steps, limited)  # type: ignore[arg-type]
 
     def record_perceptual(self) -> None:
         """Log the network and the weights of the perceptual loss, if there is one, with the hyperparameters."""
@@ -74,7 +94,7 @@ class Training(pl.LightningModule):
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, and log each of its parts under ``train/``."""
         self.draw(len(batch.lr), self.first_sample(len(batch.lr)))
-        parts = self.loss(self.model, batch)
+        parts = self.compute(self.model, batch)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.log_parts(self.parts)
         return parts["loss"]
@@ -107,19 +127,57 @@ class Training(pl.LightningModule):
         return self.model.sample(lr, size)
 
     def on_validation_epoch_end(self) -> None:
-        """Log PSNR for each scale as ``val/psnr_x…``, and their mean as ``val/psnr``."""
-        found = self.val_psnr.compute()
+        """Log PSNR for each scale that was seen as ``val/psnr_x…``, and their mean as ``val/psnr``."""
+        found, metrics = self.val_psnr.compute(), self.val_psnr.values()
+        local = torch.stack([metric.count for metric in metrics if isinstance(metric, PSNR)])
+        counts = self.trainer.strategy.reduce(
+            local, reduce_op="sum"
+        )  # Other ranks may have seen other scales.
+        seen = [bool(count) for count in torch.as_tensor(counts).tolist()]
         self.val_psnr.reset()
-        values = {f"val/psnr_{key.replace('_', '.')}": value for key, value in found.items()}
-        self.log_dict(values)
-        self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
+        named = {f"val/psnr_{key.replace('_', '.')}": value for key, value in found.items()}
+        values = {
+            name: value for (name, value), any_image in zip(named.items(), seen, strict=True) if any_image
+        }
+        self._tell_unseen([name for name in named if name not in values])
+        if values:
+            self.log_dict(values)
+            self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
+
+    def _tell_unseen(self, unseen: list[str]) -> None:
+        if unseen and unseen != self.unseen and not self.trainer.sanity_checking:
+            log.warning(
+                "validation sees no image for %s: val/psnr is the mean over the other scales, and does not compare "
+                "with that of a run that sees all",
+                ", ".join(unseen),
+            )
+        self.unseen = unseen
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer(p for p in self.parameters() if p.requires_grad)
+        optimizer = make_optimizer(self.optimizer, self._trained())
         if self.scheduler is None:
             return optimizer
-        schedule = {"scheduler": self.scheduler(optimizer), "interval": self.scheduler_interval}
+        schedule = {
+            "scheduler": make_scheduler(self.scheduler, optimizer),
+            "interval": self.scheduler_interval,
+        }
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.parameters() if p.requires_grad]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        step_schedule(scheduler)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the settings of the command hold in place of those that the checkpoint stores."""
+        apply_settings(checkpoint, self._trained(), self.optimizer, self.scheduler, self.scheduler_interval)
+        if "current_model_state" in checkpoint and not any(
+            isinstance(callback, WeightAveraging)
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+        ):
+            log.warning("callbacks.ema is off: training goes on from its own weights, not from their average")
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model's config beside its weights, so that `linf.load` needs no other file."""

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
@@ -48,7 +48,7 @@ class Finetuning(Training):
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
         *,
         steps: Sequence[Sequence[str]] = (("nll",), ("l1", "perceptual")),
-        scheduler_interval: str = "epoch",
+        scheduler_interval: Literal["epoch", "step"] = "epoch",
         val_scales: Sequence[float] = (2, 3, 4),
         whitening_batches: int = 0,
         seed: int = 0,
@@ -107,7 +107,7 @@ class Finetuning(Training):
         self.draw(len(batch.lr), first)
         names = self.steps[step]
         z = latents(batch.hr, self.seed, first) if "perceptual" in names else None
-        parts = self.loss(self.model, batch, z, names)
+        parts = self.compute(self.model, batch, z, names)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.losses.append(self.parts)
         return parts["loss"]

@@ -2,11 +2,13 @@
 
 import glob
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from linf.errors import UsageError
+from linf.images.find import SYSTEM_FOLDERS, find_images
 from linf.images.read import IMAGE_SUFFIXES
 from linf.images.write import FORMAT_BY_SUFFIX
 
@@ -99,9 +101,12 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
                 ]
                 if not paths:
                     raise UsageError(f"no file matches {word}")
+                if hidden := [match for match in paths if _in_system_folder(match, word)]:
+                    print(f"note: {word}: left out: {len(hidden)} in system folders", file=sys.stderr)
+                    paths = [match for match in paths if match not in hidden]
             images = (Input(path, Path(out) if out is not None else path.parent) for path in paths)
         for image in images:
-            found.setdefault(image.path.absolute(), image)
+            found.setdefault(image.path.resolve(), image)
     if not found:
         raise UsageError(
             f"no image in {', '.join(inputs)}: {', '.join(sorted(IMAGE_SUFFIXES))} are looked for"
@@ -122,9 +127,15 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
 
 def _walk(folder: Path, root: Path) -> Iterator[Input]:
     """Yield all images in a folder and its subfolders, except outputs of an earlier call."""
-    out, home = root.resolve(), folder.resolve()
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        is_output = home in out.parents and out in path.resolve().parents
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not is_output and path.is_file():
+    out, home, found = root.resolve(), folder.resolve(), find_images(folder)
+    if found.note:
+        print(f"note: {folder}: {found.note}", file=sys.stderr)
+    for path in found.paths:
+        if not (home in out.parents and out in path.resolve().parents):
             yield Input(path, root / path.relative_to(folder).parent)
+
+
+def _in_system_folder(path: Path, pattern: str) -> bool:
+    """Whether a match of a pattern lies in one of `SYSTEM_FOLDERS` that the pattern does not name."""
+    named = set(Path(pattern).parts)
+    return any(part.lower() in SYSTEM_FOLDERS and part not in named for part in path.parts)

@@ -17,6 +17,7 @@ from linf.errors import UsageError, find_mistake, message
 from linf.files import atomic_write
 from linf.images.read import Photo, header_size, read_photo
 from linf.images.write import FORMAT_BY_SUFFIX, LONGEST, conversion_notes, enlarged_alpha, write_photo
+from linf.memory import is_shortage
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.heat_map import heat_map
@@ -164,7 +165,7 @@ def _reason(error: Exception) -> str | None:
             return f"cannot be written: {error}"
         full = "; what was written before is whole" if error.errno == errno.ENOSPC else ""
         return f"cannot write {error.filename or 'the image'}: {error.strerror}{full}"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):
+    if is_shortage(error):
         return "memory is too small for it; give a smaller --scale or --tile"
     return None if find_mistake(error) is None else message(error)
 

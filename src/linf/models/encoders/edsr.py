@@ -5,7 +5,7 @@ Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*,
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import Encoder, conv3x3
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
 
 
 class ResidualBlock(nn.Module):
@@ -42,6 +42,7 @@ class EDSR(Encoder):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes("EDSR", blocks=blocks, channels=channels)
         self.config = {"blocks": blocks, "channels": channels, "residual_scale": residual_scale}
         self.head = nn.Sequential(conv3x3(3, channels))
         self.body = nn.Sequential(

@@ -49,6 +49,13 @@ class Encoder(nn.Module, ABC):
         return x
 
 
+def check_sizes(encoder: str, **sizes: int) -> None:
+    """Raise ValueError unless each size is 1 or more."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{encoder}'s {name} is {size}: give a whole number of at least 1")
+
+
 class DenseBlock(nn.Module):
     """Five densely connected convolutions (ESRGAN's block, arXiv 1809.00219, without its residual)."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.models.encoders.encoder import Encoder, conv3x3
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
 
 
 class DenseLayer(nn.Module):
@@ -57,6 +57,7 @@ class RDN(Encoder):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes("RDN", blocks=blocks, layers=layers, growth=growth, channels=channels)
         self.config = {"blocks": blocks, "layers": layers, "growth": growth, "channels": channels}
         self.SFENet1 = conv3x3(3, channels)
         self.SFENet2 = conv3x3(channels, channels)

@@ -6,7 +6,7 @@ Modules keep the names of the published code, so that its weights load by name.
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import DenseBlock, Encoder, conv3x3
+from linf.models.encoders.encoder import DenseBlock, Encoder, check_sizes, conv3x3
 
 RESIDUAL_SCALE = 0.2
 
@@ -49,6 +49,7 @@ class RRDBNet(Encoder):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes("RRDBNet", blocks=blocks, channels=channels, growth=growth)
         self.config = {"blocks": blocks, "channels": channels, "growth": growth}
         self.conv_first = conv3x3(3, channels)
         self.RRDB_trunk = nn.Sequential(*(RRDB(channels, growth) for _ in range(blocks)))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
-from linf.models.encoders.encoder import Encoder, conv3x3
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
 from linf.models.noise import uniform
 
 
@@ -165,6 +165,14 @@ class SwinIR(Encoder):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
+        check_sizes("SwinIR", channels=channels, out_channels=out_channels)
+        for depth, n in zip(depths, heads, strict=False):
+            check_sizes("SwinIR", depths=depth, heads=n)
+        if not 0 <= drop_path < 1 or int(channels * mlp_ratio) < 1:
+            raise ValueError(
+                f"SwinIR's drop_path and mlp_ratio are {drop_path} and {mlp_ratio}: give from 0 up to but below 1, and "
+                "more than 0"
+            )
         if len(depths) != len(heads) or any(channels % n for n in heads):
             raise ValueError(
                 f"SwinIR heads {list(heads)} must be one per depth {list(depths)} and divide {channels} channels"

@@ -1,5 +1,6 @@
 """Lightning callbacks of training and evaluation."""
 
+from linf.training.callbacks.best import BestCheckpoint
 from linf.training.callbacks.checkpoint import CheckpointFiles, LastCheckpoint
 from linf.training.callbacks.ema import EMA
 from linf.training.callbacks.termination import ProgressBar, StopAtNonFinite, StopOnSignal
@@ -9,6 +10,7 @@ from linf.training.callbacks.validation import ImagePanels, ValidationLPIPS
 __all__ = [
     "EMA",
     "Acceleration",
+    "BestCheckpoint",
     "CheckpointFiles",
     "ImagePanels",
     "LastCheckpoint",

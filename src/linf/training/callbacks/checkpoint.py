@@ -15,6 +15,9 @@ from linf.files import atomic_write, clear
 from linf.training.callbacks.agreement import Agreement
 from linf.training.callbacks.termination import StopOnSignal
 
+TORCH_WRITER = ("PytorchStreamWriter", "inline_container")
+"""What marks the errors of torch's file writer."""
+
 
 class CheckpointFiles(TorchCheckpointIO):
     """Lightning's checkpoint files, each replaced only once the new one is whole."""
@@ -24,8 +27,10 @@ class CheckpointFiles(TorchCheckpointIO):
         try:
             with atomic_write(path) as part:
                 torch.save(checkpoint, part)
-        # torch's writer reports a full disk as a RuntimeError.
         except (OSError, RuntimeError) as error:
+            # torch's writer reports a full disk as a RuntimeError; any other is not about the disk.
+            if not isinstance(error, OSError) and not any(word in str(error) for word in TORCH_WRITER):
+                raise
             free = shutil.disk_usage(Path(path).parent).free / 2**20
             reason = getattr(error, "strerror", None) or f"writing failed, {free:,.0f} MiB are free"
             raise UsageError(
@@ -92,11 +97,18 @@ class LastCheckpoint(StopOnSignal):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # A rehearsal, from which no run should resume.
+            return
         if trainer.is_global_zero and self.good and self.last.exists():
-            with atomic_write(self.last.with_name("previous.ckpt")) as part:
-                try:
-                    os.link(self.last, part)
-                except OSError:  # The file system has no hard links.
-                    shutil.copyfile(self.last, part)
+            link_file(self.last, self.last.with_name("previous.ckpt"))
         trainer.save_checkpoint(self.last, weights_only=False)
         self.good, self.saved, self.step = True, time.monotonic(), trainer.global_step
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file another name, in place of what had it; by a copy where the file system has no hard links."""
+    with atomic_write(target) as part:
+        try:
+            os.link(source, part)
+        except OSError:
+            shutil.copyfile(source, part)

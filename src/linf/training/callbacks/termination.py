@@ -150,7 +150,14 @@ class _Pending:
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own."""
+    """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own. It is drawn at
+    every ``refresh_rate``-th batch; 0 draws none. Raises UsageError if that is negative.
+    """
+
+    def __init__(self, refresh_rate: int = 1) -> None:
+        if refresh_rate < 0:
+            raise UsageError(f"refresh_rate is {refresh_rate}: give at least 0, which draws no bar")
+        super().__init__(refresh_rate)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What the bar shows: this rank's loss as it is now, read from the device only when the bar is drawn."""

@@ -12,6 +12,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
 
+from linf.errors import UsageError
+
 
 class Throughput(Callback):
     """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time. The
@@ -20,9 +22,14 @@ class Throughput(Callback):
 
     Args:
         every_n_steps: Number of optimizer steps from one log to the next.
+
+    Raises:
+        UsageError: If that number is below 1.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise UsageError(f"every_n_steps is {every_n_steps}: give a whole number of at least 1")
         self.every = every_n_steps
         self.peak: float | None = None
         self.counting = ExitStack()
@@ -91,34 +98,50 @@ def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2)
     return 2 * side**3 / min(times)
 
 
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""What `torch.compile` knows."""
+
+
+PRECISIONS = ("highest", "high", "medium")
+"""What `torch.set_float32_matmul_precision` knows."""
+
+
 class Acceleration(Callback):
     """Switches that change the speed of a training, and its results by rounding only.
 
     Args:
-        compile: Whether to `torch.compile` the encoder and the conditioner. Validation stays eager, since its images
-            differ in size.
+        compile: Whether to `torch.compile` the loss as one graph, with the encoder, the conditioner and the flow in it.
+            Validation stays eager, since its images differ in size.
+        mode: What the compiler goes for, one of `MODES`.
         channels_last: Whether to store the encoder's weights in channels-last format.
+        matmul_precision: Of products in float32, see `torch.set_float32_matmul_precision`; the flow's products stay
+            exact. None leaves it as it is.
+
+    Raises:
+        UsageError: If there is no such mode or precision.
     """
 
-    def __init__(self, compile: bool = False, channels_last: bool = False) -> None:
-        self.compile, self.channels_last = compile, channels_last
+    def __init__(
+        self,
+        compile: bool = False,
+        mode: str = "default",
+        channels_last: bool = False,
+        matmul_precision: str | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise UsageError(f"the mode of the compiler is {mode!r}: choose one of {', '.join(MODES)}")
+        if matmul_precision not in (None, *PRECISIONS):
+            raise UsageError(
+                f"matmul_precision is {matmul_precision!r}: choose one of {', '.join(PRECISIONS)}, or null"
+            )
+        self.compile, self.mode, self.channels_last = compile, mode, channels_last
+        self.matmul_precision = matmul_precision
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        accelerate(pl_module.model, self.compile, self.channels_last)
-
-    def on_validation_start(self, *_: Any) -> None:
+        module: Any = pl_module
+        if self.matmul_precision is not None:
+            torch.set_float32_matmul_precision(self.matmul_precision)
+        if self.channels_last:
+            module.model.encoder.to(memory_format=torch.channels_last)
         if self.compile:
-            torch.compiler.set_stance("force_eager")
-
-    def on_validation_end(self, *_: Any) -> None:
-        if self.compile:
-            torch.compiler.set_stance("default")
-
-
-def accelerate(model: Any, compile: bool, channels_last: bool) -> None:
-    """Apply the switches of `Acceleration` to a model."""
-    if channels_last:
-        model.encoder.to(memory_format=torch.channels_last)
-    if compile:
-        model.encoder.compile()
-        model.conditioner.compile()
+            module.compute = torch.compile(module.loss.__call__, mode=self.mode)

@@ -11,9 +11,11 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from linf.data.pairs import ImagePair
+from linf.errors import UsageError
 from linf.evaluation.panels import detail_row, panel
 from linf.evaluation.systems import systems
 from linf.metrics.metric import LPIPS
+from linf.models.super_resolver import check_temperatures
 
 
 class ValidationLPIPS(Callback):
@@ -37,7 +39,7 @@ class ValidationLPIPS(Callback):
         weights: str | os.PathLike[str] | None = None,
         seed: int = 0,
     ) -> None:
-        self.temperature, self.seed = temperature, seed
+        (self.temperature,), self.seed = check_temperatures([temperature]), seed
         self.metric = LPIPS(backbone, weights)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -49,7 +51,7 @@ class ValidationLPIPS(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
     ) -> None:
         # As `Evaluation` seeds them.
-        seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode())
+        seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode(errors="surrogateescape"))
         sr = pl_module.model.sample(  # type: ignore[operator, union-attr]
             batch.lr,
             (batch.hr.shape[-2], batch.hr.shape[-1]),
@@ -67,10 +69,13 @@ class ImagePanels(Callback):
 
     Args:
         folder: Folder for the files ``step_….png``.
-        images: Number of images.
+        images: Number of images; 0 for no panels.
         every_n_validations: Number of validations from one panel to the next.
         temperatures: Temperatures of the samples.
         seed: Seed of their latents, which are the same in every panel.
+
+    Raises:
+        UsageError: If a number is out of its range.
     """
 
     def __init__(
@@ -82,6 +87,12 @@ class ImagePanels(Callback):
         temperatures: tuple[float, ...] = (0.0, 0.8),
         seed: int = 0,
     ) -> None:
+        if images < 0 or every_n_validations < 1:
+            raise UsageError(
+                f"images and every_n_validations are {images} and {every_n_validations}: give at least 0, which draws "
+                "none, and at least 1"
+            )
+        check_temperatures(list(temperatures))
         self.folder, self.images, self.temperatures = Path(folder), images, list(temperatures)
         self.every, self.seed = every_n_validations, seed
         self.validations = 0
@@ -98,7 +109,7 @@ class ImagePanels(Callback):
         self.validations = state_dict["validations"]
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not self.images:
             return
         self.validations += 1
         pairs = trainer.datamodule.val_pairs  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ _entered = 0
 _before: list[str] = []
 
 
+@torch.compiler.assume_constant_result  # A graph is made for the setting at that time.
 def is_exact() -> bool:
     """Whether torch makes float32 matrix products in IEEE single precision, on GPUs and CPUs."""
     return all(place.fp32_precision in ("ieee", "none") for place in _PLACES)

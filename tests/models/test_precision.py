@@ -8,7 +8,7 @@ import linf
 from helpers.paths import REFERENCE
 from helpers.tf32 import tensor_float_32
 from linf.models.flow import ConditionalFlow
-from linf.precision import exact_product, exact_products, is_exact
+from linf.models.precision import exact_product, exact_products, is_exact
 
 
 def test_settings_old_and_new_are_understood() -> None:

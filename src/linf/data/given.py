@@ -1,0 +1,67 @@
+"""Data box of the figure: the given LR images of the scales that are evaluated."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from linf.data.cache import ImageCache
+from linf.data.layouts import ImageSet
+from linf.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+def given_pairs(
+    images: ImageSet, scales: Sequence[float], cached: Callable[[Sequence[Path]], ImageCache]
+) -> dict[float, tuple[ImageCache, ImageCache]]:
+    """The HR and the given LR images of each scale that has LR given, those included whose scale only sizes tell.
+
+    Args:
+        images: a dataset.
+        scales: those that are evaluated.
+        cached: opens images.
+
+    Raises:
+        UsageError: the given LR images of one of the scales do not match the HR images one to one.
+    """
+    for scale in scales:
+        if scale in images.faults:
+            raise UsageError(images.faults[scale])
+
+    def pair(scale: float | None) -> tuple[ImageCache, ImageCache]:
+        return cached(images.hr_at.get(scale, images.hr)), cached(images.lr[scale])
+
+    given = {float(scale): pair(scale) for scale in scales if scale in images.lr}
+    said = [scale for scale in images.lr if scale is not None]
+    if None in images.faults:
+        log.warning("not used: %s", images.faults[None])
+    if None in images.lr:
+        hr, lr = pair(None)
+        fitting = scale_by_size(hr.shapes, lr.shapes, [s for s in scales if s not in given])
+        if fitting is not None:
+            return given | {fitting: (hr, lr)}
+        said.append(math.sqrt(math.prod(hr.shapes[0]) / math.prod(lr.shapes[0])))
+    if said and not given:
+        log.warning(
+            "%s: LR is made, for the given LR in %s is of %s and not of the scales %s; add its scale to use it",
+            images.name,
+            next(iter(images.lr.values()))[0].parent,
+            " and ".join(f"×{scale:.3g}" for scale in said),
+            list(scales),
+        )
+    return given
+
+
+def scale_by_size(
+    hr: Sequence[tuple[int, int]], lr: Sequence[tuple[int, int]], scales: Sequence[float]
+) -> float | None:
+    """The scale at which all LR images fit their HR images to a pixel; the best of several, None if there is none."""
+
+    def error(scale: float) -> float:
+        """The largest misfit, in LR pixels."""
+        pairs = zip(hr, lr, strict=True)
+        return max(abs(large / scale - small) for of in pairs for large, small in zip(*of, strict=True))
+
+    fitting = [float(scale) for scale in scales if error(scale) < 1]
+    return min(fitting, key=error, default=None)

@@ -1,0 +1,58 @@
+"""Notes below a table: where LR came from, and over which images a mean was taken."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from linf.evaluation.schema import ADDED, COLUMNS, Column
+
+
+def lr_sentences(metrics: pd.DataFrame) -> list[str]:
+    """Where the LR images of each data set came from at each scale, a sentence for each data set.
+
+    Args:
+        metrics: the table of that name.
+    """
+    sentences = []
+    for dataset, of in metrics.groupby("dataset", sort=False):
+        parts = [
+            ("" if made in ("given", *ADDED.values()) else "made by ")
+            + f"{made} at "
+            + ", ".join(f"×{scale:g}" for scale in dict.fromkeys(group["scale"]))
+            for made, group in of.groupby("lr", sort=False)
+        ]
+        sentences.append(f"LR of {dataset}: {'; '.join(parts)}")
+    return sentences
+
+
+def partial_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Which means leave images out, and how many they are of, a sentence for each metric, data set and scale.
+
+    Args:
+        images: the table of that name.
+        metrics: its columns of figures.
+    """
+    sentences = []
+    for name in metrics:
+        for (dataset, scale), of in images.groupby(["dataset", "scale"], sort=False):
+            counts = (
+                of.assign(known=of[name].notna()).groupby("system", sort=False)["known"].agg(["sum", "size"])
+            )
+            # Diversity needs two samples, and so has no values at all where there is one.
+            short = counts[(counts["sum"] < counts["size"]) & ((counts["sum"] > 0) | (name != "diversity"))]
+            for (known, total), systems in short.groupby(["sum", "size"], sort=False).groups.items():
+                who = "" if len(systems) == len(counts) else f" of {', '.join(systems)}"
+                title = COLUMNS.get(name, Column(name)).title
+                small = (
+                    ", the others being too small for it"
+                    if not who
+                    else ", it being no number for the others"
+                )
+                what = (
+                    f"is a mean over {known} of {total} images"
+                    if known
+                    else f"is known of none of {total} images"
+                )
+                small = small if known else ", all being too small for it" if not who else ""
+                sentences.append(f"{title}{who} on {dataset} at ×{scale:g} {what}{small}")
+    return sentences

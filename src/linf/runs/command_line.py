@@ -1,0 +1,103 @@
+"""The settings in a command, as a user writes them, in the form that Hydra's grammar reads.
+
+What the grammar reads already stays as it is, letter for letter, but for three things: ``~`` is the home folder, a
+value that is the path of an existing file or folder is that path whatever characters it has, and a dict with a
+``_target_`` replaces what it names, where Hydra would merge the two.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.errors import HydraException
+
+from linf.files import expand_home
+
+_PLAIN = re.compile(r"[\w./:@%+|?*-]*", re.ASCII)
+"""A value without characters of the grammar's, or unknown to it."""
+
+_PATH = re.compile(r"(dir|folder|root|path|file|weights|_from)$")
+"""The end of a setting's name whose value is a path."""
+
+
+def readable_settings(arguments: Sequence[str], conf: Path) -> list[str]:
+    """Return the arguments of a command with every setting in the form that Hydra reads.
+
+    Args:
+        arguments: As the user gave them.
+        conf: The folder of the config groups.
+
+    Raises:
+        UsageError: There is a ``~``, but the user has no home.
+    """
+    return [setting for argument in arguments for setting in _readable(argument, conf)]
+
+
+def quoted(value: str) -> str:
+    """Return text as a value in Hydra's grammar, in quotes."""
+    return QuotedString(text=value, quote=Quote.single).with_quotes()
+
+
+def _readable(argument: str, conf: Path) -> Iterator[str]:
+    key, equal, given = argument.partition("=")
+    if not equal or key[:1] in ("-", "~"):
+        yield argument
+        return
+    value = given if os.path.exists(given) and given[0] != "~" else expand_home(given)
+    if _PLAIN.fullmatch(value):
+        yield f"{key}={value}"
+        return
+    if os.path.exists(value):
+        value = quoted(value)
+    parsed = _parsed(key, value)
+    if parsed is None:
+        value = next((other for other in _quotings(key, value) if _parsed(key, other)), value)
+        parsed = _parsed(key, value)
+    if (
+        "_target_" in value
+        and parsed is not None
+        and parsed.type == OverrideType.CHANGE
+        and _is_whole(parsed)
+    ):
+        # First it is taken away: a choice of a group from the list of these, anything else by its value.
+        yield f"~{key}" if (conf / key).is_dir() else f"{key}=null"
+        key = f"++{key}"
+    yield f"{key}={value}"
+
+
+def _parsed(key: str, value: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return None
+
+
+def _is_whole(override: Override) -> bool:
+    """Tell whether a value, or each of those to sweep over, is a dict with a ``_target_``."""
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    return all(isinstance(value, dict) and "_target_" in value for value in values)
+
+
+def _quotings(key: str, value: str) -> Iterator[str]:
+    """Yield what a value may have been meant as that the grammar cannot read, the likeliest first."""
+    # Paths to sweep over: commas within brackets are in a folder's name.
+    parts = re.split(r",(?![^\[({]*[\])}])", value)
+    if all(map(os.path.exists, parts)):
+        yield ",".join(map(quoted, parts))
+    if not re.search(r"""['"()=]""", value):
+        # Text of other characters, alone or in the items of a list or dict.
+        listed = value[0] in "[{"
+        if listed or not re.search(r"[\[\]{}]", value):
+            yield re.sub(r"[^\[\]{},:]+" if listed else "[^,]+", _quote_item, value)
+    # A path, also one that is only to be made; a list is none.
+    if ("/" in value or _PATH.search(key)) and value[0] not in "[{('\"":
+        several = len(parts) > 1 and all("/" in part for part in parts)
+        yield ",".join(map(quoted, parts)) if several else quoted(value)
+
+
+def _quote_item(found: re.Match[str]) -> str:
+    text = found[0].strip()
+    return found[0] if _PLAIN.fullmatch(text.replace(" ", "")) else quoted(text)

@@ -1,0 +1,96 @@
+"""The folders of runs and sweeps: their names, and whether they can be written to, before anything is done."""
+
+import errno
+import os
+import zlib
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from linf.errors import Mistake, UsageError
+from linf.files import expand_home, unwritable
+from linf.runs import ranks
+from linf.runs.command_line import quoted
+
+
+class Folders(Callback):
+    """Hydra's callback at the start of a run or sweep.
+
+    Hydra turns an ordinary exception of a callback into a warning, so a user's mistake is raised as `Mistake`.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Make the run's folder."""
+        _make(config, "hydra.run.dir")
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Make the sweep's folder, which `linf.runs.entry` then knows; name its jobs' by the settings that differ."""
+        if ranks.started_by_torchrun():
+            raise Mistake(
+                UsageError("a sweep starts the ranks of its jobs by itself: run it without torchrun")
+            )
+        _check_tasks(config)
+        given = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        swept = {override.key_or_group for override in given if override.is_sweep_override()}
+        constant = {override.key_or_group for override in given} - swept
+        excluded = ",".join(sorted(constant | {"name", "sweep"}))
+        config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
+        _make(config, "hydra.sweep.dir")
+        HydraConfig.instance().set_config(config)
+
+
+def _make(config: DictConfig, setting: str) -> None:
+    before = HydraConfig.instance().cfg
+    try:
+        HydraConfig.instance().set_config(config)  # The folder's name may ask for Hydra's settings.
+        given = str(OmegaConf.select(config, setting))
+    except OmegaConfBaseException:  # Hydra comes upon the same error, and is heard with it.
+        return
+    finally:
+        HydraConfig.instance().cfg = before
+    try:
+        folder = expand_home(given)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+    except OSError as error:
+        raise Mistake(UsageError(unwritable(Path(folder), error, setting))) from error
+    except UsageError as error:
+        raise Mistake(error) from error
+    if folder != given:
+        with read_write(config.hydra):
+            OmegaConf.update(config, setting, folder)
+            # The jobs of a sweep are composed anew.
+            config.hydra.overrides.hydra.append(f"{setting}={quoted(folder)}")
+
+
+def _check_tasks(config: DictConfig) -> None:
+    """Raise Mistake if Slurm is to start a number of ranks that is no number, such as ``auto``."""
+    for key, setting in (("tasks_per_node", "trainer.devices"), ("nodes", "trainer.num_nodes")):
+        try:
+            count = OmegaConf.select(config, f"hydra.launcher.{key}", default=1)
+        except OmegaConfBaseException:
+            count = 0
+        if not (isinstance(count, int) and count > 0):
+            given = OmegaConf.select(config, setting)
+            raise Mistake(
+                UsageError(
+                    f"{setting} is {given}, and Slurm starts as many ranks: give their number, for instance {setting}=2"
+                )
+            )
+
+
+def _folder_name(overrides: str) -> str:
+    """Return overrides as the name of one folder, without slashes and no longer than file systems allow."""
+    name = overrides.replace("/", "_").replace("'", "").replace('"', "") or "job"
+    fits = len(name.encode(errors="surrogateescape")) <= 200
+    return name if fits else f"{name[:190]}-{zlib.crc32(name.encode(errors='surrogateescape')):08x}"
+
+
+OmegaConf.register_new_resolver("started", ranks.run_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)

@@ -1,0 +1,205 @@
+"""A resumed run's optimizer and schedule: the progress of the checkpoint, the settings of the command.
+
+A checkpoint stores an optimizer's settings beside its state, and a schedule's beside its position. Lightning restores
+all of it, so that a new rate, decay or schedule would be passed over. Here the settings are made anew: a twin of the
+optimizer goes through the schedule as the command has it, as many steps as the run has taken. Where no setting changed
+this gives what the checkpoint holds, to the last bit.
+"""
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from linf.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+MakeScheduler = Callable[[torch.optim.Optimizer], Any]
+
+ANEW = "or start anew from its weights: init_from=… in place of ckpt_path, in a new folder"
+"""What to do where a checkpoint cannot be resumed with the settings of the command."""
+
+
+def make_optimizer(make: MakeOptimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Make an optimizer; raise UsageError for settings that it refuses."""
+    try:
+        return make(parameters)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"task.optimizer: {error}") from error
+
+
+def make_scheduler(make: MakeScheduler, optimizer: torch.optim.Optimizer) -> Any:
+    """Make a schedule; raise UsageError for settings that it refuses."""
+    try:
+        return make(optimizer)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        hint = "; give trainer.max_steps=…" if "total_steps" in str(error) else ""
+        raise UsageError(f"task.scheduler: {error}{hint}") from error
+
+
+def step_schedule(scheduler: Any) -> None:
+    """Take one step of a schedule; raise UsageError where it has ended."""
+    try:
+        scheduler.step()
+    except ValueError as error:  # OneCycleLR's, the one schedule with an end.
+        raise UsageError(
+            f"the schedule {type(scheduler).__name__} ends after {getattr(scheduler, 'total_steps', 'fewer')} steps, "
+            "and the run goes on: give it more (scheduler.total_steps=…, or trainer.max_steps=… with "
+            "task.scheduler_interval=step)"
+        ) from error
+
+
+def check_length(scheduler: Any, planned: float, limited: bool) -> None:
+    """Compare the length of a schedule, if it has one, with the steps that a run plans to take with it.
+
+    Args:
+        scheduler: The schedule.
+        planned: The number of its steps in the whole run.
+        limited: Whether the run may end earlier, after some time.
+
+    Raises:
+        UsageError: If the schedule ends before the run does.
+    """
+    total = getattr(scheduler, "total_steps", None)
+    if total is None or math.isinf(planned):
+        return
+    name = type(scheduler).__name__
+    if planned > total and not limited:
+        raise UsageError(
+            f"the schedule {name} has {total} steps and the run {planned:g}: give scheduler.total_steps={planned:g}"
+        )
+    if planned < total:
+        log.warning(
+            "the schedule %s has %d steps, of which the run takes %d: see scheduler.total_steps and "
+            "task.scheduler_interval",
+            name,
+            total,
+            planned,
+        )
+
+
+def apply_settings(
+    checkpoint: dict[str, Any],
+    parameters: Sequence[nn.Parameter],
+    optimizer: MakeOptimizer,
+    scheduler: MakeScheduler | None,
+    interval: str,
+) -> None:
+    """Put the settings of the command in place of those in a Lightning checkpoint, and log what changed.
+
+    Args:
+        checkpoint: What Lightning is about to restore; changed in place.
+        parameters: What the run trains.
+        optimizer: See `linf.training.Training`.
+        scheduler: See `linf.training.Training`.
+        interval: How often the schedule steps, ``epoch`` or ``step``.
+
+    Raises:
+        UsageError: If the checkpoint holds the state of another optimizer or of other parameters, or if the schedule
+            ends before the step that the checkpoint has reached.
+    """
+    if not checkpoint.get("optimizer_states"):
+        raise UsageError(f"the checkpoint holds no state of an optimizer: choose another, {ANEW}")
+    stored = checkpoint["optimizer_states"][0]
+    twin = _twin(optimizer, parameters)
+    _check_state(stored, twin, parameters)
+    twin = _twin(optimizer, parameters)  # Anew, since `_check_state` has taken a step with it.
+    position = _position(checkpoint, interval)
+    schedule = None
+    if scheduler is not None:
+        schedule = make_scheduler(scheduler, twin)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # About steps of the schedule without steps of the optimizer.
+            for _ in range(position):
+                step_schedule(schedule)
+    changed = list(_changes(stored, checkpoint["lr_schedulers"], twin, schedule))
+    for group, new in zip(stored["param_groups"], twin.param_groups, strict=True):
+        kept = {"params": group["params"]}
+        group.clear()
+        group.update({key: value for key, value in new.items() if key != "params"} | kept)
+    checkpoint["lr_schedulers"] = [] if schedule is None else [schedule.state_dict()]
+    if changed:
+        log.warning("resuming with other settings than the checkpoint's: %s", ", ".join(changed))
+
+
+def _twin(optimizer: MakeOptimizer, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return an optimizer like the run's, of one small parameter for each number of dimensions."""
+    dimensions = sorted({p.ndim for p in parameters})
+    small = [nn.Parameter(torch.zeros((1,) * n, dtype=parameters[0].dtype)) for n in dimensions]
+    return make_optimizer(optimizer, small)
+
+
+def _check_state(
+    stored: Mapping[str, Any], twin: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> None:
+    count = sum(len(group["params"]) for group in stored["param_groups"])
+    if count != len(parameters) or len(stored["param_groups"]) != len(twin.param_groups):
+        raise UsageError(
+            f"the checkpoint trained {count} tensors, and this run trains {len(parameters)}: give the task and the "
+            f"optimizer that it was trained with, {ANEW}"
+        )
+    for group in twin.param_groups:
+        for p in group["params"]:
+            p.grad = torch.zeros_like(p)
+    twin.step(lambda: 0.0)
+    here, there = ({key for of in state.values() for key in of} for state in (twin.state, stored["state"]))
+    if stored["state"] and here != there:
+        raise UsageError(
+            f"the checkpoint holds the state of another optimizer ({_words(there)}) than this run's "
+            f"{type(twin).__name__} ({_words(here)}): keep the optimizer that it was trained with, {ANEW}"
+        )
+
+
+def _words(keys: Iterable[str]) -> str:
+    return ", ".join(sorted(keys)) or "none"
+
+
+def _position(checkpoint: Mapping[str, Any], interval: str) -> int:
+    """Return how many steps of a schedule the run has taken."""
+    if interval == "step":
+        return checkpoint["global_step"]
+    epoch = checkpoint["epoch"]
+    stepped = [state["last_epoch"] for state in checkpoint["lr_schedulers"] if "last_epoch" in state]
+    # Lightning takes the step after an epoch's last batch, and counts the epoch after its validation.
+    if stepped and stepped[0] in (epoch, epoch + 1):
+        return stepped[0]
+    loop = checkpoint["loops"]["fit_loop"]
+    validating = loop["epoch_progress"]["current"]["ready"] > epoch
+    return epoch + int(validating and loop["epoch_loop.batch_progress"]["is_last_batch"])
+
+
+def _changes(
+    stored: Mapping[str, Any],
+    schedules: Sequence[Mapping[str, Any]],
+    twin: torch.optim.Optimizer,
+    schedule: Any,
+) -> Iterator[str]:
+    """Yield in words each setting in which the command differs from the checkpoint."""
+    for old, new in zip(stored["param_groups"], twin.param_groups, strict=True):
+        for key in sorted(new.keys() - {"params", "initial_lr"}):
+            if key in old and _plain(old[key]) != _plain(new[key]):
+                yield f"{key} {_plain(old[key])} → {_plain(new[key])}"
+    before, now = (dict(schedules[0]) if schedules else {}), (schedule.state_dict() if schedule else {})
+    if bool(before) != bool(now):
+        yield "a schedule" if now else "no schedule"
+    for key in sorted(before.keys() & now.keys()):
+        if not (key.startswith("_") or key in ("last_epoch", "base_lrs")) and _plain(before[key]) != _plain(
+            now[key]
+        ):
+            yield f"{key} {_plain(before[key])} → {_plain(now[key])}"
+    if (total := now.get("total_steps")) != (less := before.get("total_steps")) and total and less:
+        yield f"so the schedule is stretched from {less} to {total} steps"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Mapping):  # MultiStepLR counts its milestones.
+        return sorted(value)
+    return value

@@ -1,0 +1,107 @@
+"""Printing that fails costs no work: the run goes on, and its record says finished."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.paths import ROOT
+from linf.runs.record import read_record
+
+EVALUATION = (
+    "model=bicubic",
+    "data=folder",
+    "data.test_scales=[2]",
+    "metrics=fidelity",
+    "temperatures=[0]",
+    "hydra.run.dir=run",
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, photos: Path) -> Path:
+    (tmp_path / "photos").symlink_to(photos)
+    return tmp_path
+
+
+def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which ``$python`` is this Python; its status is that of the first command in a pipe."""
+    return subprocess.run(
+        ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}"],
+        cwd=cwd,
+        env=os.environ | {"python": sys.executable} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("where", ["| cat", "| true", ">/dev/full", ">/dev/full 2>&1", ">&- 2>&- <&-"])
+def test_an_evaluation_is_finished_wherever_it_prints(here: Path, where: str) -> None:
+    line = f"$python {ROOT}/eval.py {' '.join(EVALUATION)} data.root=photos {where}"
+    done = shell(line, here, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert read_record(here / "run").state == "finished"
+    assert (here / "run" / "metrics.json").is_file()
+    if where == "| cat":
+        assert "bicubic" in done.stdout
+    if where == ">/dev/full":
+        assert done.stderr.count("cannot print to stdout: No space left on device") == 1
+
+
+def test_a_file_named_in_another_encoding(here: Path) -> None:
+    (here / "other").mkdir()
+    (here / "other" / os.fsdecode(b"\xff.png")).write_bytes(next((here / "photos").iterdir()).read_bytes())
+    done = shell(f"$python {ROOT}/eval.py {' '.join(EVALUATION)} data.root=other", here)
+    assert done.returncode == 0, done.stderr
+    assert "\\xff" in (here / "run" / "images.csv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where", "status", "words"),
+    [
+        ("info {model}", ">/dev/full", 1, "cannot print to stdout: No space left on device"),
+        ("info {model}", "| true", 0, ""),
+        ("info {model}", ">&-", 0, ""),
+        ("info {model} {model}", "2>/dev/full", 2, ""),
+        ("weights list", "| true", 0, ""),
+    ],
+)
+def test_linf_ends_in_good_order(
+    here: Path, checkpoint: Path, arguments: str, where: str, status: int, words: str
+) -> None:
+    done = shell(f"$python -m linf {arguments.format(model=checkpoint)} {where}", here)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False)
+    assert words in done.stderr
+
+
+def test_upscale_goes_on_without_stdout(here: Path) -> None:
+    done = shell("$python -m linf upscale photos --scale 2 --model bicubic --out out >/dev/full", here)
+    assert done.returncode == 1
+    assert len(list((here / "out").iterdir())) == 2
+
+
+CODE = """
+import sys
+from linf.runs.output import lost_output, protect_output
+protect_output()
+protect_output()
+print("τ=0.8 \\udcff 写", "é")
+print("to stderr: τ", file=sys.stderr)
+sys.stdout.writelines(["a", "×\\n"])
+assert lost_output() is None
+assert sys.stdout.encoding and sys.stdout.fileno() == 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "out"),
+    [("ascii", "\\u03c4=0.8 \\udcff \\u5199 \\xe9\na\\xd7\n"), ("utf-8", "τ=0.8 \\udcff 写 é\na×\n")],
+)
+def test_characters_that_an_encoding_lacks_are_escaped(tmp_path: Path, encoding: str, out: str) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout.decode()) == (0, out)

@@ -1,0 +1,81 @@
+"""The loss as one graph: no break, and none made anew for other scales."""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import _dynamo
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from linf.data.pairs import SRBatch
+from linf.losses.flow import Finetune, LikelihoodL1
+from linf.losses.regression import RegressionL1
+from linf.models.baselines import LIIF, LTE
+from linf.models.conditioner import FourierConditioner
+from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
+from linf.models.flow import ConditionalFlow
+from linf.models.linf import LINF
+
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    "edsr": lambda: EDSR(1, 8),
+    "rdn": lambda: RDN(1, 2, 8, 8),
+    "rrdb": lambda: RRDBNet(blocks=1, channels=8, growth=8),
+    "swinir": lambda: SwinIR(12, (2,), (2,), window=4, out_channels=6, drop_path=0.5),
+}
+LOSSES = {
+    "nll": LikelihoodL1(),
+    "mixture": LikelihoodL1(0.05, 10.0),
+    "finetune": Finetune(perceptual=0.0),
+}
+FAST = {("edsr", 3, "mixture"), ("swinir", 1, "nll")}
+CASES = [
+    pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
+    for case in product(ENCODERS, (1, 3), LOSSES)
+]
+
+
+def batch(patch_size: int, size: int) -> SRBatch:
+    """Samples of an HR image with this many pixels a side."""
+    lr, hr = torch.rand(2, 3, 12, 12), torch.rand(2, 3 * patch_size**2, 4, 4)
+    return SRBatch(lr, hr, torch.rand(2, 4, 4, 2) * 2 - 1, torch.full((2, 2), 2 / size))
+
+
+def graphs(loss: Any, model: Any, patch_size: int) -> int:
+    """Graphs that twenty steps at other scales make; a break is an error."""
+    _dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(loss.__call__, backend=counter, fullgraph=True)
+    for step in range(20):
+        model.encoder.draw(0, 2 * step, 2, torch.device("cpu"))
+        compiled(model, batch(patch_size, 12 + 2 * step))["loss"].backward()
+    return counter.frame_count
+
+
+@pytest.mark.parametrize(("encoder", "patch_size", "loss"), CASES)
+def test_a_step_is_one_graph_at_all_scales(encoder: str, patch_size: int, loss: str) -> None:
+    model = LINF(
+        ENCODERS[encoder](), partial(FourierConditioner, width=8), ConditionalFlow(patch_size, steps=2)
+    )
+    assert graphs(LOSSES[loss], model.train(), patch_size) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [LIIF, LTE])
+def test_regression_is_one_graph(model: Any) -> None:
+    assert graphs(RegressionL1(), model(EDSR(1, 8)).train(), 1) == 1
+
+
+def test_the_gradient_of_a_graph_is_that_of_the_step() -> None:
+    torch.manual_seed(0)
+    model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(3, steps=2)).train()
+    samples, gradients = batch(3, 30), []
+    _dynamo.reset()
+    for compute in (LOSSES["mixture"], torch.compile(LOSSES["mixture"].__call__, backend="aot_eager")):
+        model.zero_grad()
+        compute(model, samples)["loss"].backward()  # type: ignore[operator]
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    for eager, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-4, atol=1e-6)
