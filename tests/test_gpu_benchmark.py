@@ -1,4 +1,4 @@
-"""`make gpu` where there is no GPU: it says so and runs nothing, its bars are those that are documented, and it rehearses."""
+"""`make gpu` where there is no GPU: it says so and runs nothing, its bars are those documented, and it rehearses."""
 
 import json
 import os
@@ -54,6 +54,12 @@ def test_sections_and_bars_are_those_of_the_documentation() -> None:
         section, what, bar = (cell.strip() for cell in line.strip("|").split("|")[:3])
         found.setdefault(section.strip("`"), {})[what] = bar
     assert found == bars()
+
+
+def test_what_bounds_more_gpus_is_as_documented() -> None:
+    command = [sys.executable, "-m", "benchmarks.gpu.scaling"]
+    table = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert table in DOCUMENT.read_text()
 
 
 @pytest.mark.slow

@@ -41,13 +41,11 @@ TINY = {"edsr_baseline": "edsr_tiny", "edsr": "edsr_tiny"}
 """The tiny size of an encoder, where it is not its name and ``_tiny``."""
 BF16 = ("trainer.precision=bf16-mixed",)
 FAST = (
-    *BF16,
+    "speed=gpu",
     "callbacks.acceleration.compile=true",
-    "callbacks.acceleration.channels_last=true",
-    "++task.optimizer.fused=true",
     "trainer.gradient_clip_val=null",  # Lightning refuses to clip for a fused optimizer under autocast.
 )
-"""What users of a GPU would choose."""
+"""What users of a GPU have by default, and the compiler."""
 
 
 class InMemory(pl.LightningDataModule):
@@ -141,7 +139,7 @@ def fit(
         f"trainer.max_steps={watch.steps}",
         f"data.batches_per_epoch={watch.steps}",
     ]
-    config = composed("train", folder, run.trainer, *given, *overrides)
+    config = composed("train", folder, *run.plain, *given, *overrides)
     pl.seed_everything(config.seed, workers=True)
     task = instantiate(config.task) if task is None else task
     trainer = instantiate(config.trainer)

@@ -43,7 +43,7 @@ def resume(run: Run) -> None:
     env = DETERMINISTIC | {"LINF_CACHE": str(run.folder / "cache")}
 
     def start(name: str, place: str) -> Command:
-        given = [*QUIET, *length, run.trainer, *kinds[name], f"hydra.run.dir={folder[name]}-{place}"]
+        given = [*QUIET, *length, *run.plain, *kinds[name], f"hydra.run.dir={folder[name]}-{place}"]
         return Command("train", *given, folder=run.folder, env=env)
 
     whole = {name: start(name, "whole") for name in kinds}
@@ -118,11 +118,11 @@ def ranks(run: Run) -> None:
 
     exact = (*QUIET, *steps, "+trainer.deterministic=true")
     commands = [
-        start("none", *exact, run.trainer),
+        start("none", *exact, *run.plain),
         start("one", *exact, "trainer=ddp", "trainer.devices=1", accelerator),
     ]
     commands += pair("two", *bare, "data.batch_size=2")
-    commands += [start("twice", *bare, run.trainer, "data.batch_size=4")]
+    commands += [start("twice", *bare, *run.plain, "data.batch_size=4")]
     for command in commands:
         command.wait()
     run.tell(
@@ -224,7 +224,7 @@ def _collectives(run: Run) -> tuple[float, str, str]:
 
 def shortage(run: Run) -> None:
     """What is said where memory is too small; and two jobs of a sweep at a time on one card."""
-    sweep = ["-m", *QUIET, run.trainer, "seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=2"]
+    sweep = ["-m", *QUIET, *run.plain, "seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=2"]
     sweep += ["trainer.max_epochs=1", f"hydra.sweep.dir={run.folder / 'sweep'}"]
     # Not as a fork: joblib's workers end with an interpreter of their own.
     started = [sys.executable, str(ROOT / "train.py"), *sweep]
@@ -241,7 +241,7 @@ def shortage(run: Run) -> None:
             "data.crop=12",
             "data.queries=64",
         ]
-    given = [*large, *size, run.trainer, f"hydra.run.dir={run.folder / 'large'}"]
+    given = [*large, *size, *run.plain, f"hydra.run.dir={run.folder / 'large'}"]
     training = Command("train", *given, folder=run.folder, before=_no_memory if run.tiny else None)
     _tell_lines(run, "lines about a batch too large", training, 2)
     photo = run.folder / "photo.png"

@@ -67,7 +67,11 @@ def table() -> str:
         rate = 1e3 * row.batch / times[bound]
         cells = [f"{times[what]:.1f}" for what in ("launches", "memory", "arithmetic")]
         cells += [bound, f"{all_reduce(row, 8, NVLINK):.2f} / {all_reduce(row, 8, PCIE):.1f}"]
-        cells += [f"{all_reduce(row, 8, NETWORK):.1f}", f"{rate:,.0f}", f"{rate / LOADED[row.patch_size]:.1f}"]
+        cells += [
+            f"{all_reduce(row, 8, NETWORK):.1f}",
+            f"{rate:,.0f}",
+            f"{rate / LOADED[row.patch_size]:.1f}",
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -47,6 +47,11 @@ class Run(NamedTuple):
     def trainer(self) -> str:
         return "trainer=cpu" if self.tiny else "trainer=gpu"
 
+    @property
+    def plain(self) -> tuple[str, str]:
+        """The overrides that train in fp32 without what makes it fast."""
+        return self.trainer, "speed=none"
+
     def tell(self, what: str, value: float, unit: str = "", detail: str = "") -> None:
         """Report a figure; the unit is that of its bar where it has one."""
         self.send(Figure(what, float(value), unit, detail))
