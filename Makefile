@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all test-slurm lint format type notebooks bench clean
+.PHONY: help setup demo test test-all test-slurm lint format type notebooks bench gpu gpu-bundle clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -59,6 +59,14 @@ notebooks: $(READY)  ## Execute the notebooks into outputs/notebooks/
 
 bench: $(READY)  ## Measure speed and memory, as ratios within one run
 	$(BIN)/python benchmarks/run.py
+
+# Status 2 says that there is no GPU and that nothing was run.
+gpu: $(READY)  ## Measure all that this project does on a GPU, against bars; needs one, and six minutes
+	mkdir -p outputs
+	$(BIN)/python -m benchmarks.gpu --json outputs/gpu.json || [ $$? -eq 2 ]
+
+gpu-bundle: $(READY)  ## Write what `make gpu` needs on a machine without a network into dist/gpu-bundle
+	$(BIN)/python -m benchmarks.gpu.bundle
 
 clean:  ## Remove the environment, caches and outputs
 	rm -rf $(VENV) build dist outputs multirun .mypy_cache .ruff_cache .pytest_cache
