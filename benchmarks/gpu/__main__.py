@@ -82,6 +82,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
     parser.add_argument("--tiny", action="store_true", help="rehearse on a CPU")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append a line for each section")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=TOTAL_SECONDS,
+        help="for all sections together (default: %(default)g)",
+    )
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.sections if name not in SECTIONS]:
         parser.error(f"there is no section {unknown[0]!r}; choose from {', '.join(SECTIONS)}")
@@ -98,7 +104,7 @@ def main(arguments: Sequence[str]) -> int:
     began, met, bars, failed = time.monotonic(), 0, 0, False
     for section in given.sections or SECTIONS:
         start = time.monotonic()
-        left = TOTAL_SECONDS - (start - began)
+        left = given.seconds - (start - began)
         # A rehearsal may have to share its cores.
         limit = 600.0 if given.tiny else min(SECTIONS[section].seconds, left)
         rows, failure = measure(section, given.tiny, limit) if limit > 5 else ([], "no time is left for it")

@@ -109,9 +109,9 @@ def evaluation(run: Run) -> None:
     scales = "[2]" if run.tiny else "[2,3.3,4]"
     given = ["ckpt_path=default", "data=folder", f"data.root={folder}", f"data.test_scales={scales}"]
     given += ["temperatures=[0,0.4]", "~callbacks.publish", "data.num_workers=0"]
-    places = {"gpu": run.trainer, "cpu": "trainer=cpu"}
+    places = {"gpu": run.trainer, "cpu": ("trainer=cpu",)}
     commands = {
-        name: Command("eval", *given, trainer, f"hydra.run.dir={run.folder / name}", folder=run.folder)
+        name: Command("eval", *given, *trainer, f"hydra.run.dir={run.folder / name}", folder=run.folder)
         for name, trainer in places.items()
     }
     began = os.times().elapsed

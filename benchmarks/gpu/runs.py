@@ -103,10 +103,9 @@ def _losses(folder: Path) -> list[float]:
 
 def ranks(run: Run) -> None:
     """One rank under DDP against none; two ranks on one GPU against one of twice the batch; and a rank killed."""
-    accelerator = "trainer.accelerator=cpu" if run.tiny else "trainer.accelerator=gpu"
     steps = ("trainer.max_steps=20", "trainer.max_epochs=-1", "data.batches_per_epoch=20", "data.val_limit=1")
     bare = (*QUIET, *steps, "+trainer.limit_val_batches=0")
-    two_nodes = ("trainer=ddp", "trainer.num_nodes=2", "trainer.devices=1", accelerator, _gloo())
+    two_nodes = (*run.ddp, "trainer.num_nodes=2", _gloo())
 
     def start(place: str, *given: str, env: dict[str, str] | None = None) -> Command:
         arguments = [*given, f"hydra.run.dir={run.folder / place}"]
@@ -119,7 +118,7 @@ def ranks(run: Run) -> None:
     exact = (*QUIET, *steps, "+trainer.deterministic=true")
     commands = [
         start("none", *exact, *run.plain),
-        start("one", *exact, "trainer=ddp", "trainer.devices=1", accelerator),
+        start("one", *exact, *run.ddp),
     ]
     commands += pair("two", *bare, "data.batch_size=2")
     commands += [start("twice", *bare, *run.plain, "data.batch_size=4")]
@@ -210,8 +209,7 @@ def _collectives(run: Run) -> tuple[float, str, str]:
     count, watch = Collectives(), Watch(0, 16, 0, run.folder)
     patches = [mock.patch(f"torch.distributed.{name}", count.counted(name)) for name in Collectives.NAMES]
     data = batch(run.device, 1, 2, 12, 8)
-    accelerator = "trainer.accelerator=cpu" if run.tiny else "trainer.accelerator=gpu"
-    given = ["encoder=edsr_tiny", "trainer=ddp", "trainer.devices=1", accelerator]
+    given = ["encoder=edsr_tiny", *run.ddp]
     with mock.patch.dict(os.environ, environment):
         for patch in patches:
             patch.start()
@@ -224,7 +222,8 @@ def _collectives(run: Run) -> tuple[float, str, str]:
 
 def shortage(run: Run) -> None:
     """What is said where memory is too small; and two jobs of a sweep at a time on one card."""
-    sweep = ["-m", *QUIET, *run.plain, "seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=2"]
+    device = "trainer=cpu" if run.tiny else "trainer=gpu"  # Not named: each job takes a free one, or waits.
+    sweep = ["-m", *QUIET, device, "speed=none", "seed=0,1", "launcher=joblib", "hydra.launcher.n_jobs=2"]
     sweep += ["trainer.max_epochs=1", f"hydra.sweep.dir={run.folder / 'sweep'}"]
     # Not as a fork: joblib's workers end with an interpreter of their own.
     started = [sys.executable, str(ROOT / "train.py"), *sweep]

@@ -44,13 +44,20 @@ class Run(NamedTuple):
         return torch.device("cpu" if self.tiny else "cuda")
 
     @property
-    def trainer(self) -> str:
-        return "trainer=cpu" if self.tiny else "trainer=gpu"
+    def trainer(self) -> tuple[str, ...]:
+        """The overrides for the device. Named, a GPU may be shared: commands would wait for one that is free."""
+        return ("trainer=cpu",) if self.tiny else ("trainer=gpu", "trainer.devices=[0]")
 
     @property
-    def plain(self) -> tuple[str, str]:
+    def ddp(self) -> tuple[str, ...]:
+        """The overrides for one rank under DDP."""
+        place = ("cpu", "1") if self.tiny else ("gpu", "[0]")
+        return ("trainer=ddp", f"trainer.accelerator={place[0]}", f"trainer.devices={place[1]}")
+
+    @property
+    def plain(self) -> tuple[str, ...]:
         """The overrides that train in fp32 without what makes it fast."""
-        return self.trainer, "speed=none"
+        return *self.trainer, "speed=none"
 
     def tell(self, what: str, value: float, unit: str = "", detail: str = "") -> None:
         """Report a figure; the unit is that of its bar where it has one."""
