@@ -43,7 +43,6 @@ BF16 = ("trainer.precision=bf16-mixed",)
 FAST = (
     "speed=gpu",
     "callbacks.acceleration.compile=true",
-    "trainer.gradient_clip_val=null",  # Lightning refuses to clip for a fused optimizer under autocast.
 )
 """What users of a GPU have by default, and the compiler."""
 

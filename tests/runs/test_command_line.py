@@ -205,8 +205,9 @@ def test_ranks_get_the_command_whole(
     own = ("hydra.job.chdir=true", "hydra.searchpath=[file://mine]", "hydra.run.dir=a-[1,4]/it's")
     done = command("train", "--config-dir=mine", "encoder=my", *SMOKE, *own)
     assert done.status == 0, done.err
-    ((given, _, folder),) = commands
+    ((given, _, folder, logs),) = commands
     assert folder == str(tmp_path)
+    assert logs == tmp_path / "a-[1,4]" / "it's" / "ranks"
     options = dict(itertools.pairwise(given))
     assert options["--config-path"] == str(CONF)
     assert options["--config-dir"] == f"{tmp_path}/mine"

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import _len_torch_dispatch_stack
 
 import linf
 from helpers.commands import Command
-from helpers.runs import SMOKE, column
+from helpers.runs import SMOKE, TINY, column
 from linf.errors import UsageError
 from linf.training.callbacks.throughput import Acceleration, measure_peak
 
@@ -109,3 +109,11 @@ def test_a_compiled_model_trains_alike(command: Command, tmp_path: Path) -> None
 def test_an_unknown_mode_of_the_compiler_is_refused() -> None:
     with pytest.raises(UsageError, match="'fast': choose one of default, reduce-overhead"):
         Acceleration(compile=True, mode="fast")
+
+
+def test_the_presets_of_a_gpu_train(command: Command, tmp_path: Path) -> None:
+    done = command("train", *TINY, "speed=gpu", "trainer.log_every_n_steps=1", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert len(column(tmp_path / "run", "train/loss")) == 2
+    assert torch.get_float32_matmul_precision() == "high"
+    torch.set_float32_matmul_precision("highest")

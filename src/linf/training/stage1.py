@@ -160,6 +160,22 @@ class Training(pl.LightningModule):
             )
         self.unseen = unseen
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer is set to. Under autocast Lightning refuses to with a fused optimizer, which matters to a
+        loss that is scaled (fp16) and to no other.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        else:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.optimizer, self._trained())
         if self.scheduler is None:

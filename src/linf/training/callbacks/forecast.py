@@ -9,6 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Timer
 
+from linf.errors import UsageError
+
 log = logging.getLogger(__name__)
 
 MANY = 100_000
@@ -21,10 +23,15 @@ class Forecast(Callback):
     Args:
         folder: The run's folder.
         after: Number of steps, whose time is measured without that of the first.
+
+    Raises:
+        UsageError: If that number is below 2.
     """
 
     def __init__(self, folder: str, after: int = 20) -> None:
-        self.folder, self.after = folder, max(after, 2)
+        if after < 2:
+            raise UsageError(f"after is {after}: give a whole number of at least 2")
+        self.folder, self.after = folder, after
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.steps, self.taken = trainer.estimated_stepping_batches, 0
