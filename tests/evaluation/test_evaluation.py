@@ -424,6 +424,7 @@ def test_table_of_a_single_figure(composed: Compose, photos: Path, tmp_path: Pat
     assert list(task.merits().values()) == [line["psnr_y"]]
 
 
+@pytest.mark.slow
 def test_evaluation_imports_neither_report_nor_wandb() -> None:
     code = (
         "import sys, pytorch_lightning; before = set(sys.modules); import linf.evaluation.evaluation;"
@@ -555,6 +556,7 @@ def test_run_json_has_label_and_digests(
     assert about[0]["model"]["parameters"] == sum(p.numel() for p in linf.load(checkpoint).parameters())
 
 
+@pytest.mark.slow
 def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
     command = given(
         checkpoint,

@@ -69,7 +69,9 @@ def stranger(place: Path) -> Run:
     return run
 
 
-@pytest.mark.parametrize("home", [None, "/nowhere", "/"])
+@pytest.mark.parametrize(
+    "home", [None, *(pytest.param(home, marks=pytest.mark.slow) for home in ("/nowhere", "/"))]
+)
 def test_a_user_without_name_and_home_evaluates(place: Path, stranger: Run, home: str | None) -> None:
     given = {} if home is None else {"HOME": home}
     done = stranger("eval", *EVALUATION, "data.root=photos", "hydra.run.dir=run", **given)
@@ -120,6 +122,7 @@ def test_a_job_whose_folder_refuses_does_not_stop_the_others(command: Command, t
     assert read_record(tmp_path / "sweep" / "seed-1").state == "finished"
 
 
+@pytest.mark.slow
 def test_other_files_that_refuse_are_one_line(stranger: Run, place: Path, checkpoint: Path) -> None:
     secret = place / "secret.safetensors"
     shutil.copy(checkpoint, secret)

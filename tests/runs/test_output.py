@@ -38,7 +38,16 @@ def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("where", ["| cat", "| true", ">/dev/full", ">/dev/full 2>&1", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "| cat",
+        *(
+            pytest.param(p, marks=pytest.mark.slow)
+            for p in ("| true", ">/dev/full", ">/dev/full 2>&1", ">&- 2>&- <&-")
+        ),
+    ],
+)
 def test_an_evaluation_is_finished_wherever_it_prints(here: Path, where: str) -> None:
     line = f"$python {ROOT}/eval.py {' '.join(EVALUATION)} data.root=photos {where}"
     done = shell(line, here, PYTHONIOENCODING="ascii")

@@ -388,6 +388,7 @@ def test_tensorboard_gets_scalars_and_images(composed: Compose, tmp_path: Path) 
     assert [event.step for event in events.Images("val/images")] == [3, 6]
 
 
+@pytest.mark.slow
 def test_wandb_offline_needs_no_account_and_no_network(tmp_path: Path) -> None:
     nowhere = "http://127.0.0.1:9"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
