@@ -106,6 +106,7 @@ def test_graph_computes_the_models_sample(encoder: str, ensemble: str, patch_siz
     assert furthest(model, export.Graph(model)) < 2e-6
 
 
+@pytest.mark.slow
 def test_onnx_computes_the_models_sample_and_describes_itself(run: Linf, checkpoint: Path) -> None:
     done = run("export", checkpoint, "new/model.onnx")
     assert (done.status, done.err) == (0, "")

@@ -127,6 +127,7 @@ def build(root: Path, delay: float) -> subprocess.Popen[str]:
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_concurrent_starters_decode_once(tmp_path: Path) -> None:
     for i in range(6):
         write(tmp_path / f"{i}.png")

@@ -362,6 +362,7 @@ t.fit(t.datamodule(root, num_workers=2), callbacks=(t.SaveEverywhere(root),), ma
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_exactly(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path)]
     assert subprocess.run(arguments, timeout=120).returncode == -signal.SIGKILL

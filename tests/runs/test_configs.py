@@ -330,7 +330,25 @@ def test_smoke_trains_swinir(command: Command) -> None:
     assert "trained model: " in done.out
 
 
-@pytest.mark.parametrize("option", [option for group, option in CHOICES if group == "experiment"])
+FAST = {
+    "claims_patch",
+    "default_finetune",
+    "linf_rdn",
+    "linf_patch_rrdb_finetune",
+    "linf_swinir_lp",
+    "lte_edsr_baseline",
+}
+"""Experiments of each kind; the others differ from them in an encoder or in numbers."""
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(option, marks=() if option in FAST else pytest.mark.slow)
+        for group, option in CHOICES
+        if group == "experiment"
+    ],
+)
 def test_every_experiment_trains(composed: Compose, photos: Path, tmp_path: Path, option: str) -> None:
     given = [f"experiment={option}", f"run_dir={tmp_path}", "trainer.max_steps=2", "trainer.max_epochs=-1"]
     if root("experiment", option):

@@ -223,7 +223,9 @@ def test_nothing_else_is_said(here: Path, command: Command) -> None:
     ("script", "arguments", "words"),
     [
         ("train", ("task.optimzer.lr=1",), ("did you mean 'task.optimizer.lr'?",)),
-        ("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)),
+        pytest.param(
+            *("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_mistake_is_one_line_in_a_shell(

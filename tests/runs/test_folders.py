@@ -133,6 +133,7 @@ def test_other_files_that_refuse_are_one_line(stranger: Run, place: Path, checkp
     assert_in_words(done.returncode, done.stdout, done.stderr, "readonly", "Permission denied")
 
 
+@pytest.mark.slow
 def test_the_status_of_a_colleagues_sweep(stranger: Run, place: Path) -> None:
     for seed, job in enumerate((JobRecord("finished", result={"val/psnr": 30.5}), JobRecord("running"))):
         job.began = "2026-01-01T00:00:00"

@@ -241,6 +241,7 @@ def test_bfloat16_changes_little(settings: Settings, tmp_path: Path, task: str) 
         assert rough == pytest.approx(exact, rel=0.05, abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_scaled_loss_takes_the_same_steps(settings: Settings) -> None:
     """What fp16 does, but for its rounding."""
 
