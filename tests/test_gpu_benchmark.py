@@ -65,7 +65,7 @@ def test_what_bounds_more_gpus_is_as_documented() -> None:
     assert all(table in DOCUMENT.read_text() for table in printed.split("\n\n"))
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a rehearsal is for machines without a GPU")
 def test_every_section_is_rehearsed_on_a_cpu(tmp_path: Path, fetched: Callable[[str], Path]) -> None:
     fetched("alexnet")

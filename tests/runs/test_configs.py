@@ -344,7 +344,7 @@ FAST = {
 @pytest.mark.parametrize(
     "option",
     [
-        pytest.param(option, marks=() if option in FAST else pytest.mark.slow)
+        pytest.param(option, marks=() if option in FAST else pytest.mark.thorough)
         for group, option in CHOICES
         if group == "experiment"
     ],

@@ -224,7 +224,8 @@ def test_nothing_else_is_said(here: Path, command: Command) -> None:
     [
         ("train", ("task.optimzer.lr=1",), ("did you mean 'task.optimizer.lr'?",)),
         pytest.param(
-            *("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)), marks=pytest.mark.slow
+            *("eval", ("ckpt_path=text.ckpt",), ("text.ckpt is not a checkpoint",)),
+            marks=pytest.mark.thorough,
         ),
     ],
 )

@@ -70,7 +70,7 @@ def stranger(place: Path) -> Run:
 
 
 @pytest.mark.parametrize(
-    "home", [None, *(pytest.param(home, marks=pytest.mark.slow) for home in ("/nowhere", "/"))]
+    "home", [None, *(pytest.param(home, marks=pytest.mark.thorough) for home in ("/nowhere", "/"))]
 )
 def test_a_user_without_name_and_home_evaluates(place: Path, stranger: Run, home: str | None) -> None:
     given = {} if home is None else {"HOME": home}

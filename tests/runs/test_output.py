@@ -43,7 +43,7 @@ def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedPr
     [
         "| cat",
         *(
-            pytest.param(p, marks=pytest.mark.slow)
+            pytest.param(p, marks=pytest.mark.thorough)
             for p in ("| true", ">/dev/full", ">/dev/full 2>&1", ">&- 2>&- <&-")
         ),
     ],
@@ -61,7 +61,7 @@ def test_an_evaluation_is_finished_wherever_it_prints(here: Path, where: str) ->
         assert done.stderr.count("cannot print to stdout: No space left on device") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_file_named_in_another_encoding(here: Path) -> None:
     (here / "other").mkdir()
     (here / "other" / os.fsdecode(b"\xff.png")).write_bytes(next((here / "photos").iterdir()).read_bytes())
@@ -74,8 +74,8 @@ def test_a_file_named_in_another_encoding(here: Path) -> None:
     ("arguments", "where", "status", "words"),
     [
         ("info {model}", ">/dev/full", 1, "cannot print to stdout: No space left on device"),
-        pytest.param("info {model}", "| true", 0, "", marks=pytest.mark.slow),
-        pytest.param("info {model}", ">&-", 0, "", marks=pytest.mark.slow),
+        pytest.param("info {model}", "| true", 0, "", marks=pytest.mark.thorough),
+        pytest.param("info {model}", ">&-", 0, "", marks=pytest.mark.thorough),
         ("info {model} {model}", "2>/dev/full", 2, ""),
         ("weights list", "| true", 0, ""),
     ],
@@ -88,7 +88,7 @@ def test_linf_ends_in_good_order(
     assert words in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_upscale_goes_on_without_stdout(here: Path) -> None:
     done = shell("$python -m linf upscale photos --scale 2 --model bicubic --out out >/dev/full", here)
     assert done.returncode == 1

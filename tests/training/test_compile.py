@@ -32,7 +32,7 @@ LOSSES = {
 }
 FAST = {("edsr", 3, "mixture"), ("swinir", 1, "nll")}
 CASES = [
-    pytest.param(*case, marks=() if case in FAST else pytest.mark.slow)
+    pytest.param(*case, marks=() if case in FAST else pytest.mark.thorough)
     for case in product(ENCODERS, (1, 3), LOSSES)
 ]
 
@@ -62,7 +62,7 @@ def test_a_step_is_one_graph_at_all_scales(encoder: str, patch_size: int, loss: 
     assert graphs(LOSSES[loss], model.train(), patch_size) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", [LIIF, LTE])
 def test_regression_is_one_graph(model: Any) -> None:
     assert graphs(RegressionL1(), model(EDSR(1, 8)).train(), 1) == 1

@@ -90,8 +90,8 @@ def test_a_step_with_a_fused_optimizer_never_waits(
     "encoder",
     [
         EDSR(1, 8),
-        pytest.param(RDN(8, 2, 2, 8), marks=pytest.mark.slow),
-        pytest.param(RRDBNet(8, 1, 8), marks=pytest.mark.slow),
+        pytest.param(RDN(8, 2, 2, 8), marks=pytest.mark.thorough),
+        pytest.param(RRDBNet(8, 1, 8), marks=pytest.mark.thorough),
         SwinIR(12, (2,), (2,), window=4, out_channels=6, drop_path=0.5),
     ],
     ids=lambda encoder: type(encoder).__name__,

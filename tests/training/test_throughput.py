@@ -89,7 +89,7 @@ def test_channels_last_trains_alike(command: Command, tmp_path: Path) -> None:
     assert one == pytest.approx(other, abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_compiled_model_trains_alike(command: Command, tmp_path: Path) -> None:
     for choice in ("false", "true"):
         done = command(

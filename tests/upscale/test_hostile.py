@@ -304,7 +304,7 @@ def lines_by_file(err: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+    "seed", [0, pytest.param(1, marks=pytest.mark.thorough), pytest.param(2, marks=pytest.mark.thorough)]
 )
 def test_hostile_files_give_an_image_or_a_one_line_message(
     tmp_path: Path,

@@ -75,13 +75,14 @@ class Training(pl.LightningModule):
         """Initialise an untrained flow from the data; restored weights stay as they are."""
         if not self.whitening_batches or not self.model.dim:
             return
-        flow = cast(LINF, self.model).flow
+        model = cast(LINF, self.model)
         if self.trainer.is_global_zero:
             batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
-            self.model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
+            model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
         if self.trainer.world_size > 1:  # What each rank worked out for itself could differ in its last bits.
-            state = {name: value.cpu() for name, value in flow.state_dict().items()}
-            flow.load_state_dict(self.trainer.strategy.broadcast(state))
+            for part in (model.flow, model.conditioner):
+                state = {name: value.cpu() for name, value in part.state_dict().items()}
+                part.load_state_dict(self.trainer.strategy.broadcast(state))
 
     def on_train_start(self) -> None:
         """Check that the schedule is as long as the run."""
