@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from linf.errors import UsageError
 from linf.files import atomic_write, lock, owner, run_lock
 from linf.report.style import COLOURS, GREY, STYLE, label_points, legend_below, panel_grid
+from linf.runs.command_line import quoted
 from linf.runs.search.space import Space, overrides
 from linf.runs.search.trial import PRUNED, latest, open_storage
 
@@ -137,9 +138,8 @@ class Search:
 
     def job(self, number: int, params: Mapping[str, Any]) -> list[str]:
         """Return a trial as overrides of a command: its parameters, its place in the study, its folder."""
-        study = {"storage": self.url, "study": self.name, "trial": str(number)}
-        quoted = {key: "'" + value.replace("'", "\\'") + "'" for key, value in study.items()}
-        pruning = [f"callbacks.pruning.{key}={value}" for key, value in quoted.items()]
+        study = {"storage": quoted(self.url), "study": quoted(self.name), "trial": number}
+        pruning = [f"callbacks.pruning.{key}={value}" for key, value in study.items()]
         return [*overrides(params), *pruning, f"hydra.sweep.subdir={self.place(number).name}"]
 
     def tell(self, number: int, result: Mapping[str, float] | None) -> None:
