@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from helpers.commands import start
+from helpers.paths import ROOT
 from helpers.runs import TINY
 from linf.runs.gpus import free_gpus, visible_gpus
 
@@ -115,10 +118,10 @@ def test_two_commands_beside_each_other_use_two_gpus(eight: None, tmp_path: Path
 @pytest.mark.parametrize("launcher", ["joblib", "local"])
 def test_jobs_of_a_sweep_use_a_gpu_each(eight: None, tmp_path: Path, launcher: str) -> None:
     jobs = {"joblib": ["hydra.launcher.n_jobs=2"], "local": []}[launcher]
-    settings = ["-m", f"launcher={launcher}", *jobs, *TINY, "trainer.max_epochs=30", "seed=0,1"]
+    settings = ["-m", f"launcher={launcher}", *jobs, *TINY, "trainer.max_epochs=4", "seed=0,1"]
     settings += ["trainer.accelerator=auto", "hydra.sweep.dir=sweep"]
-    process = start(*settings, cwd=tmp_path)
-    _, errors = process.communicate(300)
-    assert process.returncode == 0, errors
+    command = [sys.executable, str(ROOT / "train.py"), *settings]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     records = [json.loads((tmp_path / "sweep" / f"seed-{n}" / "job.json").read_text()) for n in (0, 1)]
     assert records[0]["gpus"] != records[1]["gpus"]
