@@ -40,6 +40,8 @@ def free_gpus(accelerator: Any, devices: Any) -> Iterator[list[str]]:
     Yields:
         The GPUs, by UUID, or by number where the driver does not tell; none where nothing was chosen here.
     """
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local" and not os.environ.get(VISIBLE):
+        os.environ.pop(VISIBLE, None)  # Submitit hides all GPUs unless it was told of some.
     count = int(devices) if str(devices).isdigit() else 0
     by_others = ranks.is_slurm_task() or ranks.started_by_torchrun() or ranks.launched()
     known = [] if accelerator not in ("gpu", "cuda", "auto") or by_others or not count else visible_gpus()
