@@ -15,10 +15,9 @@ from linf.errors import UsageError, causes
 def free_memory(device: torch.device) -> float:
     """Bytes that can be allocated on a device; infinite where the system does not tell."""
     if device.type == "cuda":
+        # What torch has reserved and does not use counts as taken on the device.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return (
-            torch.cuda.mem_get_info(device)[0] + cached
-        )  # What torch keeps for itself is taken, but not in use.
+        return torch.cuda.mem_get_info(device)[0] + cached
     return min(_machine_free(), _container_free())
 
 

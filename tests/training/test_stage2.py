@@ -373,6 +373,31 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_anything(
     assert all(torch.isfinite(value).all() for value in linf.load(last).state_dict().values())
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_a_fused_optimizer_skips_a_loss_that_is_not_finite(
+    settings: Settings, tmp_path: Path, task: str
+) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Keep(Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+            state = pl_module.model.state_dict()  # type: ignore[operator, union-attr]
+            seen.append({name: value.clone() for name, value in state.items()})
+
+    config = settings(task, "+task.optimizer.fused=true", "callbacks.last.minutes=1e-9")
+    with pytest.raises(UsageError, match=r"before step 5: its loss is not finite .*nll nan"):
+        fit(config, Poison(4), Keep())
+    assert all(torch.isfinite(value).all() for value in seen[-1].values())
+    if task == "finetune_joint":  # Of two steps, the second one's loss may be finite.
+        assert same(seen[4], seen[-1])
+    saved = state(tmp_path / "run" / "nonfinite_batch.pt")
+    assert (saved["what"], saved["step"]) == ("loss", 4)
+    assert torch.isnan(saved["batches"][0]["hr"]).sum() == 1
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert state(last)["global_step"] == 4
+    assert all(torch.isfinite(value).all() for value in linf.load(last).state_dict().values())
+
+
 def test_a_gradient_that_is_not_finite_stops_too(settings: Settings, tmp_path: Path) -> None:
     model: list[LINF] = []
 

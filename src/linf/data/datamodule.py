@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Container, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from linf.data.pairs import (
     collate_pair,
     smallest_crop,
 )
-from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader
+from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
 from linf.errors import UsageError, check_distinct
 
 log = logging.getLogger(__name__)
@@ -162,15 +163,6 @@ class SRDataModule(pl.LightningDataModule):
         """Whether batches go to a GPU; to pin the memory of others would open a CUDA context in a run on the CPU."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
-    def _batches_trained(self) -> int:
-        """The number of batches trained on since the run began, over all resumes. Of the counters that Lightning
-        restores, only `total.processed` is exact wherever the checkpoint was taken: in mid-epoch, after validation, at
-        an epoch's end, on an exception.
-        """
-        if self.trainer is None:
-            return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
-
     def _sampler(self) -> EpochSampler:
         assert self.train_crops is not None
         rank, world_size = self._ranks()
@@ -181,7 +173,7 @@ class SRDataModule(pl.LightningDataModule):
             rank=rank,
             world_size=world_size,
             batches=self.batches_per_epoch,
-            position=self._batches_trained,
+            position=partial(batches_trained, self.trainer),
         )
 
     def train_dataloader(self) -> DataLoader[SRBatch]:

@@ -81,3 +81,14 @@ class ResumableLoader(DataLoader[SRBatch]):
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+def batches_trained(trainer: Any) -> int:
+    """The number of batches that a rank has trained on since the run began, over all resumes; 0 without a trainer.
+
+    Of the counters that Lightning restores, only `total.processed` is exact wherever the checkpoint was taken: in
+    mid-epoch, after validation, at an epoch's end, on an exception.
+    """
+    if trainer is None:
+        return 0
+    return trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]

@@ -207,9 +207,7 @@ def _dataset(
         at = start.absolute()
         while at.name and not read_marks(at.name).rest:
             at = at.parent
-        if (
-            read_marks(at.name).rest.lower() == path.name.lower()
-        ):  # The root is a folder of the dataset itself.
+        if read_marks(at.name).rest.lower() == path.name.lower():  # The root is a folder of the dataset.
             start = at.parent
         homes = _homes(start, path.name.lower(), words)
         members = [read_member(image, start, words) for image in (_found(*homes) if homes else ())]

@@ -143,9 +143,8 @@ def stream(
     """
     height, width = lr.shape[-2:]
     device = lr.device
-    centres = [
-        patch_centres(n, patch_size) for n in size
-    ]  # On the CPU, where looking at one waits for no device.
+    # On the CPU, where looking at one waits for no device.
+    centres = [patch_centres(n, patch_size) for n in size]
     of_cell = conditioner.of_cell(torch.tensor([[2 / size[0], 2 / size[1]]], device=device), (height, width))
     patches = len(centres[0]) * len(centres[1])
     # On a CPU enough chunks that threads end together, and few enough rows that what they use stays in its cache.

@@ -43,9 +43,8 @@ def check_settings(cfg: DictConfig) -> None:
         # Devices may be "auto" or a list of numbers.
         if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
             raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
-    from linf.runs.arguments import (
-        check_arguments,
-    )  # It imports torch, which what is above need not wait for.
+    # This imports torch, for which the checks above need not wait.
+    from linf.runs.arguments import check_arguments
 
     check_arguments(cfg)
 

@@ -58,9 +58,7 @@ def protect_output() -> None:
     not take is lost; a full disk is told on stderr, once.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if (
-            getattr(sys, name) is None
-        ):  # Closed by the caller: else the next file opened would be in its place.
+        if getattr(sys, name) is None:  # Closed by the caller; the next file opened would take its place.
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

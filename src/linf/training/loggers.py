@@ -88,9 +88,8 @@ class Wandb(WandbLogger):
     def _disable(self, error: Exception) -> None:
         if type(error).__name__ == "UsageError":  # There is no account, which the user can fix.
             raise error
-        if isinstance(
-            self._experiment, DummyExperiment
-        ):  # The failure is known, and this error is the dummy's.
+        # Then the failure is known, and this error is the dummy's.
+        if isinstance(self._experiment, DummyExperiment):
             return
         message = " ".join(str(error).split()) or type(error).__name__
         log.warning("W&B failed (%s): the run continues without it, and its other logs are complete", message)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from linf.data.pairs import ImagePair, SRBatch
+from linf.data.samplers import batches_trained
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR
 from linf.models.linf import LINF
@@ -117,8 +118,7 @@ class Training(pl.LightningModule):
 
     def first_sample(self, batch: int) -> int:
         """The number of a batch's first sample among all samples of the run, over all ranks, as they are dealt out."""
-        processed = self.trainer.fit_loop.epoch_loop.batch_progress.state_dict()["total"]["processed"]
-        return (processed * self.trainer.world_size + self.trainer.global_rank) * batch
+        return (batches_trained(self.trainer) * self.trainer.world_size + self.trainer.global_rank) * batch
 
     def draw(self, batch: int, first: int) -> None:
         """Decide what the encoder draws at random for these samples, so that no resume and no rank changes it."""
@@ -138,9 +138,8 @@ class Training(pl.LightningModule):
         """Log PSNR for each scale that was seen as ``val/psnr_x…``, and their mean as ``val/psnr``."""
         found, metrics = self.val_psnr.compute(), self.val_psnr.values()
         local = torch.stack([metric.count for metric in metrics if isinstance(metric, PSNR)])
-        counts = self.trainer.strategy.reduce(
-            local, reduce_op="sum"
-        )  # Other ranks may have seen other scales.
+        # Other ranks may have seen other scales.
+        counts = self.trainer.strategy.reduce(local, reduce_op="sum")
         seen = [bool(count) for count in torch.as_tensor(counts).tolist()]
         self.val_psnr.reset()
         named = {f"val/psnr_{key.replace('_', '.')}": value for key, value in found.items()}

@@ -55,11 +55,12 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
 
 
 class StopAtNonFinite(Callback):
-    """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it. On a
-    GPU a fused optimizer skips that step by itself, and the run stops one step later, so that no step waits. Each
-    rank writes ``nonfinite_batch.pt`` (ranks beyond the first ``nonfinite_batch_rank1.pt``, …) for ``torch.load(…,
-    weights_only=True)``: ``what`` is not finite, the ``step``, the ``parts`` of the loss, and the ``batches`` of the
-    step, several under gradient accumulation. ``folder`` is the folder of that file.
+    """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it. A
+    fused optimizer skips that step by itself, and the run stops one step later, when what a GPU has found has long
+    arrived: no step waits for it. Each rank writes ``nonfinite_batch.pt`` (ranks beyond the first
+    ``nonfinite_batch_rank1.pt``, …) for ``torch.load(…, weights_only=True)``: ``what`` is not finite, the ``step``, the
+    ``parts`` of the loss, and the ``batches`` of the step, several under gradient accumulation. ``folder`` is that
+    of the file.
     """
 
     def __init__(self, folder: str) -> None:
@@ -93,7 +94,7 @@ class StopAtNonFinite(Callback):
         good = torch.isfinite(value)
         parts = dict(getattr(pl_module, "parts", {}))
         pending = _Pending(good, trainer.global_step, self.losses, parts, self.batches)
-        if good.device.type == "cuda" and optimizer.defaults.get("fused"):
+        if optimizer.defaults.get("fused"):
             optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]  # As torch's own GradScaler tells it.
             self.pending = pending.on_its_way()
         elif not good:
@@ -139,13 +140,15 @@ class _Pending:
     arrived: Any = None
 
     def on_its_way(self) -> "_Pending":
-        self.good = self.good.to("cpu", non_blocking=True)  # Into pinned memory.
-        self.arrived = torch.cuda.Event()
-        self.arrived.record()
+        if self.good.device.type == "cuda":
+            self.good = self.good.to("cpu", non_blocking=True)  # Into pinned memory.
+            self.arrived = torch.cuda.Event()
+            self.arrived.record()
         return self
 
     def is_good(self) -> bool:
-        self.arrived.synchronize()
+        if self.arrived is not None:
+            self.arrived.synchronize()
         return bool(self.good)
 
 
@@ -163,9 +166,7 @@ class ProgressBar(TQDMProgressBar):
         """What the bar shows: this rank's loss as it is now, read from the device only when the bar is drawn."""
         loss = getattr(pl_module, "parts", {}).get("loss")
         shown = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in shown.items() if loss is None or name != "train/loss"} | (
-            {} if loss is None else {"train/loss": float(loss)}
-        )
+        return shown if loss is None else shown | {"train/loss": float(loss)}
 
     def on_exception(self, *_: Any) -> None:
         if self._train_progress_bar is not None:
