@@ -209,6 +209,11 @@ def test_what_an_evaluation_can_do_without_is_off(
         ("eval", "trainer.strategy=deepspeed", ("trainer.strategy is deepspeed", "ddp")),
         ("train", "trainer.accelerator=mps", ("trainer.accelerator is mps", "float64")),
         ("eval", "trainer.accelerator=tpu", ("trainer.accelerator is tpu", "cpu")),
+        ("train", "speed=gpuu", ("there is no speed=gpuu", "gpu, gpus, none")),
+        pytest.param(
+            *("train", "trainer=gpu", ("asks for a GPU", "trainer=cpu")),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         ("eval", "samples=2.5", ("samples is 2.5", "a whole number")),
         ("eval", "temperatures=[nan]", ("temperatures", "nan")),
     ],

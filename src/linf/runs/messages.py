@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.utils import get_object
@@ -35,6 +36,12 @@ def check_settings(cfg: DictConfig) -> None:
         given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
     ]
     with chdir(hydra.runtime.cwd):  # A search path may be relative.
+        for given in choices:
+            group, _, choice = given.partition("=")
+            options = GlobalHydra.instance().config_loader().get_group_options(group)
+            # Hydra passes over what is not there if the group is an optional one.
+            if options and re.fullmatch(r"[\w.-]+", choice) and choice not in options:
+                raise UsageError(f"there is no {given}: choose {group}= one of {', '.join(options)}")
         default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
     for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
         usual = default.get(key)
@@ -73,6 +80,8 @@ def error_line(error: BaseException, conf: Path | None = None) -> str:
     """
     mistake = find_mistake(error) or error
     text = message(mistake) or type(mistake).__name__
+    if "No supported gpu backend found" in text:  # Lightning's.
+        return "the trainer asks for a GPU, and torch finds none here: see nvidia-smi, or give trainer=cpu"
     if isinstance(mistake, OverrideParseException):
         return _unreadable(mistake.override)
     if conf is not None and (unknown := re.match(r"Could not override '([^']+)'", text)):
