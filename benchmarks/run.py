@@ -26,8 +26,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from linf.data.crops import SRBatch
 from linf.data.datamodule import SRDataModule
-from linf.data.pairs import ImagePair, SRBatch
+from linf.data.pairs import ImagePair
 from linf.data.sources import bundled
 from linf.evaluation.measure import measure
 from linf.images.resize import matlab_bicubic

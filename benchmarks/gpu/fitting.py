@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.gpu.work import Run, batch, composed, release, sync
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 
 
 class Row(NamedTuple):

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 
 from benchmarks.gpu.fitting import BF16, FAST, ROWS, InMemory, Watch, compiler, fit, made, sized
 from benchmarks.gpu.work import Run, batch, composed, milliseconds, peak_bytes
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.errors import UsageError
 from linf.training.callbacks.throughput import Throughput
 

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import linf.runs.entry  # noqa: F401  # Registers the resolvers of conf.
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow

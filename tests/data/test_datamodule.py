@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
+from linf.data.crops import SRBatch
 from linf.data.datamodule import SRDataModule
-from linf.data.pairs import SRBatch
 from linf.data.samplers import EpochSampler
 from linf.data.sources import ImageSet
 from linf.errors import UsageError

@@ -11,14 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from linf.data.cache import ImageCache
-from linf.data.pairs import (
-    RandomScaleCrops,
-    ScaledImages,
-    SRBatch,
-    augment,
-    collate_pair,
-    smallest_crop,
-)
+from linf.data.crops import RandomScaleCrops, SRBatch, augment, smallest_crop
+from linf.data.pairs import ScaledImages, collate_pair
 from linf.errors import UsageError
 from linf.images.resize import matlab_bicubic, pil_bicubic
 

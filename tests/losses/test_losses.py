@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from helpers.networks import write_network
 from linf.coordinates import patch_centres
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1, l1, latents, nll
 from linf.losses.perceptual import Perceptual
 from linf.models.conditioner import FourierConditioner

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import linf
 from linf.coordinates import OFFSETS, pixel_centres
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.evaluation.systems import systems
 from linf.images.resize import bicubic
 from linf.losses.flow import LikelihoodL1

@@ -25,7 +25,7 @@ from linf.checkpoints.native import build, load_prior
 from linf.checkpoints.published import published_prior, to_published
 from linf.checkpoints.start import start_from
 from linf.coordinates import patch_centres
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.errors import UsageError
 from linf.losses.prior import LearnedPrior
 from linf.models.conditioner import FourierConditioner

@@ -10,7 +10,7 @@ import torch
 from torch import _dynamo
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1
 from linf.losses.regression import RegressionL1
 from linf.models.baselines import LIIF, LTE

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from helpers.fake_cuda import GPU, fake_cuda, moved
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR

@@ -25,7 +25,7 @@ from helpers.paths import REFERENCE, ROOT
 from helpers.runs import Interrupt, PowerCut, assert_same_end, column, fit, logged, same, state
 from linf.checkpoints.start import start_from
 from linf.data.cache import ImageCache
-from linf.data.pairs import RandomScaleCrops, SRBatch
+from linf.data.crops import RandomScaleCrops, SRBatch
 from linf.data.sources import bundled
 from linf.errors import UsageError
 from linf.losses.flow import latents

@@ -11,16 +11,10 @@ import pytorch_lightning as pl
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from linf.data.cache import ImageCache
+from linf.data.crops import RandomScaleCrops, SRBatch, smallest_crop
 from linf.data.given import given_pairs
 from linf.data.layouts import ImageSet
-from linf.data.pairs import (
-    ImagePair,
-    RandomScaleCrops,
-    ScaledImages,
-    SRBatch,
-    collate_pair,
-    smallest_crop,
-)
+from linf.data.pairs import ImagePair, ScaledImages, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
 from linf.errors import UsageError, check_distinct
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.errors import UsageError
 
 INITIAL_EPOCH = 2**32

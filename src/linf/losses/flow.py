@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.losses.perceptual import Perceptual
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.losses.flow import check_weights, to_columns, to_patches, weighted_sum
 from linf.losses.perceptual import Perceptual
 from linf.models.linf import LINF

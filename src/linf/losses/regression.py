@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.models.baselines import Regression
 
 

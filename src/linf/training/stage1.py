@@ -11,7 +11,8 @@ from pytorch_lightning.callbacks import Timer, WeightAveraging
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from linf.data.pairs import ImagePair, SRBatch
+from linf.data.crops import SRBatch
+from linf.data.pairs import ImagePair
 from linf.data.samplers import batches_trained
 from linf.errors import UsageError
 from linf.metrics.metric import PSNR

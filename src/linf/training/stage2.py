@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from linf.data.pairs import SRBatch
+from linf.data.crops import SRBatch
 from linf.errors import UsageError
 from linf.losses.flow import Finetune, latents
 from linf.models.linf import LINF
