@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 
 from linf.coordinates import pixel_centres
 from linf.data.cache import ImageCache
+from linf.data.degradation import Degradation, Draw
 from linf.errors import UsageError
+from linf.images.degrade import pad_to
 from linf.images.resize import pil_bicubic
 
 
@@ -31,7 +33,29 @@ class SRBatch(NamedTuple):
     cell: Tensor
 
 
-class RandomScaleCrops(Dataset[SRBatch]):
+class UndegradedBatch(NamedTuple):
+    """A batch whose LR crops are still to be degraded, on its device; a single sample has the same shapes without B.
+
+    Attributes:
+        batch: whose LR crops are clean.
+        hr: (B,3,n,n) uint8 HR crops, at the top left; n is the side of the largest.
+        size: (B,2) heights and widths of the HR crops.
+        draw: how each is degraded.
+    """
+
+    batch: SRBatch
+    hr: Tensor
+    size: Tensor
+    draw: Draw
+
+    def degraded(self, degradation: Degradation) -> SRBatch:
+        """The batch with its LR crops degraded, but for those that stay clean."""
+        lr = self.batch.lr
+        bad = degradation(self.hr.to(lr.dtype) / 255, self.size, (lr.shape[-2], lr.shape[-1]), self.draw)
+        return self.batch._replace(lr=torch.where(self.draw.clean[:, None, None, None], lr, bad))
+
+
+class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
     """HR crops of ``round(crop · s)`` a side, ``s ~ U(scale)``, with their LR by Pillow's bicubic and queries. Sample
     ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever the number of
     workers and ranks. An image too small for the largest scale is cropped at scales up to the one it allows.
@@ -46,7 +70,8 @@ class RandomScaleCrops(Dataset[SRBatch]):
         window: False for patches at random pixels, all distinct if the crop has enough of them; True for a contiguous
             square of ``floor(√q)`` whole patches a side.
         repeat: the number of samples that each image gives per epoch.
-        seed: decides scale, position, orientation and queries.
+        seed: decides scale, position, orientation, queries and degradation.
+        degradation: how LR crops differ from clean ones; samples are then an `UndegradedBatch`.
 
     Raises:
         UsageError: a number is out of range, the patches do not fit in the smallest crop, or an image is smaller.
@@ -63,6 +88,7 @@ class RandomScaleCrops(Dataset[SRBatch]):
         window: bool = False,
         repeat: int = 1,
         seed: int = 0,
+        degradation: Degradation | None = None,
     ) -> None:
         smallest = smallest_crop(crop, scale)
         if patch_size < 1 or patch_size % 2 == 0:
@@ -87,11 +113,12 @@ class RandomScaleCrops(Dataset[SRBatch]):
             )
         self.cache, self.crop, self.scale, self.patch_size = cache, crop, scale, patch_size
         self.queries, self.window, self.repeat, self.seed = queries, window, repeat, seed
+        self.degradation = degradation
 
     def __len__(self) -> int:
         return len(self.cache) * self.repeat
 
-    def __getitem__(self, i: int) -> SRBatch:
+    def __getitem__(self, i: int) -> SRBatch | UndegradedBatch:
         epoch, index = divmod(i, len(self))
         rng = np.random.default_rng((self.seed, epoch, index))
         hr = self._hr_crop(self.cache[index % len(self.cache)], rng)
@@ -100,11 +127,21 @@ class RandomScaleCrops(Dataset[SRBatch]):
         offset = np.arange(self.patch_size) - self.patch_size // 2
         patches = hr[(y[..., None] + offset)[..., :, None], (x[..., None] + offset)[..., None, :]]
         centres = pixel_centres(len(hr))
-        return SRBatch(
+        sample = SRBatch(
             lr=unit(lr.transpose(2, 0, 1)),
             hr=unit(patches.transpose(4, 2, 3, 0, 1).reshape(-1, *y.shape)),
             coord=torch.stack((centres[torch.from_numpy(y)], centres[torch.from_numpy(x)]), dim=-1),
             cell=torch.full((2,), 2 / len(hr)),
+        )
+        if self.degradation is None:
+            return sample
+        # Of its own, so that a degradation changes no crop.
+        rng = np.random.default_rng((self.seed, epoch, index, 1))
+        return UndegradedBatch(
+            sample,
+            pad_to(torch.from_numpy(hr).permute(2, 0, 1), round(self.crop * self.scale[1])),
+            torch.tensor(hr.shape[:2]),
+            self.degradation.draw(rng, (self.crop, self.crop), hr.shape[2]),
         )
 
     def _hr_crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

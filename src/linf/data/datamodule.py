@@ -11,7 +11,8 @@ import pytorch_lightning as pl
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from linf.data.cache import ImageCache
-from linf.data.crops import RandomScaleCrops, SRBatch, smallest_crop
+from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch, smallest_crop
+from linf.data.degradation import Degradation
 from linf.data.given import given_pairs
 from linf.data.layouts import ImageSet
 from linf.data.pairs import ImagePair, ScaledImages, collate_pair
@@ -42,6 +43,8 @@ class SRDataModule(pl.LightningDataModule):
         test_scales: see `ScaledImages`.
         test_limit: test on only the first so many images of each dataset.
         test_resize: see `ScaledImages`; used where no LR image is given.
+        degradation: how LR crops of training differ from clean ones, on the training's device; None for not at all.
+        test_degradation: the same of the test images whose LR is made.
         cache_dir: see `ImageCache`.
 
     Attributes:
@@ -74,6 +77,8 @@ class SRDataModule(pl.LightningDataModule):
         test_scales: Sequence[float] = (2, 3, 4),
         test_limit: int | None = None,
         test_resize: Literal["pil", "matlab"] = "pil",
+        degradation: Degradation | None = None,
+        test_degradation: Degradation | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
@@ -100,6 +105,9 @@ class SRDataModule(pl.LightningDataModule):
         self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.cache_dir = cache_dir
+        self.degradation, self.test_degradation = (
+            each if each and each.clean < 1 else None for each in (degradation, test_degradation)
+        )
         self.crop, self.scale, self.patch_size, self.queries = crop, scale, patch_size, queries
         self.window, self.repeat, self.batches_per_epoch = window, repeat, batches_per_epoch
         self.val_scales, self.val_crop, self.val_limit = val_scales, val_crop, val_limit
@@ -117,7 +125,12 @@ class SRDataModule(pl.LightningDataModule):
             self.val_pairs = self._pairs(self.val, self.val_scales, self.val_limit, self.val_crop)
         if stage in (None, "test") and not self.test_pairs:
             self.test_pairs = [
-                self._pairs(p, self.test_scales, self.test_limit, resize=self.test_resize) for p in self.test
+                self._pairs(
+                    *(p, self.test_scales, self.test_limit),
+                    resize=self.test_resize,
+                    degradation=self.test_degradation,
+                )
+                for p in self.test
             ]
 
     def _crops(self, images: ImageSet) -> RandomScaleCrops:
@@ -132,6 +145,7 @@ class SRDataModule(pl.LightningDataModule):
             window=self.window,
             repeat=max(self.repeat, -(-samples // len(cache))),
             seed=self.seed,
+            degradation=self.degradation,
         )
 
     def _pairs(
@@ -141,13 +155,14 @@ class SRDataModule(pl.LightningDataModule):
         limit: int | None,
         crop: int | None = None,
         resize: Literal["pil", "matlab"] = "pil",
+        degradation: Degradation | None = None,
     ) -> ScaledImages:
         def cached(paths: Sequence[Any]) -> ImageCache:
             return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir)
 
         pairs = {} if crop else given_pairs(images, scales, cached)
         lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
-        return ScaledImages(cached(images.hr), scales, lr, crop, images.name, resize, hr_at)
+        return ScaledImages(cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed)
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""
@@ -227,6 +242,12 @@ class SRDataModule(pl.LightningDataModule):
             pin_memory=self._on_gpu(),
         )
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Degrade the LR crops of a training batch, on its device."""
+        if self.degradation is None or not isinstance(batch, UndegradedBatch):
+            return batch
+        return batch.degraded(self.degradation)
+
     def initial_batches(self, n: int) -> list[SRBatch]:
         """``n`` global batches that training does not see, the same on every rank, to initialise weights from.
 
@@ -241,7 +262,9 @@ class SRDataModule(pl.LightningDataModule):
         order = np.random.default_rng((self.seed, INITIAL_EPOCH)).permutation(len(crops))
         chosen = iter(itertools.cycle(order.tolist()))
         return [
-            default_collate([crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)])
+            self.on_after_batch_transfer(
+                default_collate([crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)]), 0
+            )
             for _ in range(n)
         ]
 

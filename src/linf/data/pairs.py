@@ -2,6 +2,7 @@
 
 import math
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ from torch.utils.data import Dataset
 
 from linf.data.cache import ImageCache
 from linf.data.crops import unit
+from linf.data.degradation import Degradation
 from linf.errors import UsageError
 from linf.files import readable_name
 from linf.images.resize import matlab_bicubic, pil_bicubic
@@ -49,6 +51,8 @@ class ScaledImages(Dataset[ImagePair]):
         name: the dataset's name.
         resize: the bicubic that makes LR images: ``pil``, Pillow's, or ``matlab``, that of the benchmarks.
         hr_at: the HR images of scales that have their own, as RealSR has.
+        degradation: how LR images that are made differ from clean ones, in place of ``resize``.
+        seed: decides how each image is degraded, with its name and scale.
 
     Attributes:
         lr_from: by scale, where LR images come from: ``given``, or whose bicubic makes them.
@@ -66,6 +70,8 @@ class ScaledImages(Dataset[ImagePair]):
         name: str = "",
         resize: Literal["pil", "matlab"] = "pil",
         hr_at: Mapping[float, ImageCache] | None = None,
+        degradation: Degradation | None = None,
+        seed: int = 0,
     ) -> None:
         if resize not in ("pil", "matlab"):
             raise UsageError(f"the bicubic that makes LR is {resize!r}: choose 'pil' or 'matlab'")
@@ -75,10 +81,11 @@ class ScaledImages(Dataset[ImagePair]):
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
         self.scales, self.crop, self.name = [float(s) for s in scales], crop, readable_name(name)
         self.resize = pil_bicubic if resize == "pil" else _matlab
+        self.degradation, self.seed = degradation, seed
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
         self.hr, self.hr_at = hr, {s: hr if crop else (hr_at or {}).get(s, hr) for s in self.scales}
         self.names = {s: [readable_name(n) for n in image_names(of.paths)] for s, of in self.hr_at.items()}
-        made = "Pillow's bicubic" if resize == "pil" else "MATLAB's bicubic"
+        made = f"{'Pillow' if resize == 'pil' else 'MATLAB'}'s bicubic" if degradation is None else "degraded"
         self.lr_from = {s: "given" if s in self.lr else made for s in self.scales}
         self._pairs = [(s, i) for s in self.scales for i in range(len(self.hr_at[s]))]
         for s in self.scales:
@@ -104,8 +111,14 @@ class ScaledImages(Dataset[ImagePair]):
         given = self.lr[s][index] if s in self.lr else None
         h, w = (_lr_pixels(n, s) for n in hr.shape[:2]) if given is None else given.shape[:2]
         hr = hr[: round(h * s), : round(w * s)]
-        lr = self.resize(np.ascontiguousarray(hr), (h, w)) if given is None else given
+        lr = given if given is not None else self._make_lr(np.ascontiguousarray(hr), (h, w), name, s)
         return ImagePair(unit(lr.transpose(2, 0, 1)), unit(hr.transpose(2, 0, 1)), s, name, self.name)
+
+    def _make_lr(self, hr: np.ndarray, size: tuple[int, int], name: str, s: float) -> np.ndarray:
+        if self.degradation is None:
+            return self.resize(hr, size)
+        key = (self.seed, zlib.crc32(f"{self.name}/{name}".encode()), round(1000 * s))
+        return self.degradation.degrade(hr, size, np.random.default_rng(key))
 
     def describe_lr(self) -> dict[str, dict[str, str]]:
         """Where the LR images of each scale come from, and their folder where they are given, for the record."""
