@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from linf.errors import UsageError
 
@@ -14,6 +15,14 @@ RNG = np.random.default_rng(0)
 def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
     """Random pixels, (height, width, channels) uint8."""
     return RNG.integers(0, 256, (height, width, channels), np.uint8)
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """An image that is as smooth as a photograph, and whose channels differ little, (height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    fields = gaussian_filter(rng.standard_normal((4, height, width)), (0, 1.5, 1.5))
+    image = np.stack([fields[0] + 0.2 * fields[n] for n in (1, 2, 3)], axis=-1)
+    return np.rint(255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
 
 
 def write(path: Path, height: int = 12, width: int = 16) -> Path:

@@ -39,7 +39,9 @@ def test_resample_is_that_of_pillow_or_matlab(kernel: str, n_out: tuple[int, int
             truth = matlab_bicubic(inside.double(), (y, x)).float()
         else:
             way = {"bicubic": "BICUBIC", "bilinear": "BILINEAR", "area": "BOX"}[kernel]
-            planes = [Image.fromarray(plane.numpy()).resize((x, y), Image.Resampling[way]) for plane in inside]
+            planes = [
+                Image.fromarray(plane.numpy()).resize((x, y), Image.Resampling[way]) for plane in inside
+            ]
             truth = torch.from_numpy(np.stack([np.array(plane) for plane in planes]))
         assert torch.allclose(resized[b, :, :y, :x], truth, atol=2e-6)
         assert torch.equal(resized[b, :, y:], resized[b, :, y - 1 : y].expand(-1, size[0] - y, -1))

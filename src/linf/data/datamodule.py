@@ -162,7 +162,9 @@ class SRDataModule(pl.LightningDataModule):
 
         pairs = {} if crop else given_pairs(images, scales, cached)
         lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
-        return ScaledImages(cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed)
+        return ScaledImages(
+            cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed
+        )
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""
@@ -185,8 +187,8 @@ class SRDataModule(pl.LightningDataModule):
             position=partial(batches_trained, self.trainer),
         )
 
-    def train_dataloader(self) -> DataLoader[SRBatch]:
-        """This rank's share of each global batch: `SRBatch` of ``batch_size`` samples.
+    def train_dataloader(self) -> DataLoader[SRBatch | UndegradedBatch]:
+        """This rank's share of each global batch: ``batch_size`` samples, whose LR may still be to be degraded.
 
         Raises:
             UsageError: there are no training images, or fewer samples than one global batch takes.
@@ -263,7 +265,10 @@ class SRDataModule(pl.LightningDataModule):
         chosen = iter(itertools.cycle(order.tolist()))
         return [
             self.on_after_batch_transfer(
-                default_collate([crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)]), 0
+                default_collate(
+                    [crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)]
+                ),
+                0,
             )
             for _ in range(n)
         ]

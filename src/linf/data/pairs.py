@@ -85,7 +85,11 @@ class ScaledImages(Dataset[ImagePair]):
         self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
         self.hr, self.hr_at = hr, {s: hr if crop else (hr_at or {}).get(s, hr) for s in self.scales}
         self.names = {s: [readable_name(n) for n in image_names(of.paths)] for s, of in self.hr_at.items()}
-        made = f"{'Pillow' if resize == 'pil' else 'MATLAB'}'s bicubic" if degradation is None else "degraded"
+        made = (
+            f"{'Pillow' if resize == 'pil' else 'MATLAB'}'s bicubic"
+            if degradation is None
+            else str(degradation)
+        )
         self.lr_from = {s: "given" if s in self.lr else made for s in self.scales}
         self._pairs = [(s, i) for s in self.scales for i in range(len(self.hr_at[s]))]
         for s in self.scales:

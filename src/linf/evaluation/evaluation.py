@@ -148,6 +148,7 @@ class Evaluation(pl.LightningModule):
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
             "resize": data.test_resize,
+            "severity": data.test_degradation.severity() if data.test_degradation else {},
             "lr": {pairs.name: pairs.describe_lr() for pairs in data.test_pairs},
             "git": git_commit(),
             "versions": {"linf": version("linf"), "torch": torch.__version__},

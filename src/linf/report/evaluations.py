@@ -58,6 +58,11 @@ class EvaluationRun:
         return self.about["protocol"]["headline"]
 
     @property
+    def severity(self) -> dict[str, float]:
+        """How its LR images were degraded, by setting; empty where they were not, or by chance."""
+        return self.about.get("severity") or {}
+
+    @property
     def system(self) -> str:
         """The name, in its tables, of a model without temperatures: LIIF, LTE or bicubic."""
         name = self.about["model"]["name"]
@@ -124,7 +129,8 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
 
 
 def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
-    """Number the labels that several runs share; the other runs stay as they are."""
+    """Tell apart the runs that share a label, by the degradation of their LR images or else by number."""
+    runs = [_with_severity(run, runs) for run in runs]
     labels, apart = [run.label for run in runs], []
     for run in runs:
         if labels.count(run.label) > 1:
@@ -133,6 +139,14 @@ def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
             labels.append(run.label)
         apart.append(run)
     return apart
+
+
+def _with_severity(run: EvaluationRun, runs: Sequence[EvaluationRun]) -> EvaluationRun:
+    others = [other.severity for other in runs if other.label == run.label and other is not run]
+    differ = [name for name, value in run.severity.items() if any(of.get(name) != value for of in others)]
+    if not differ:
+        return run
+    return replace(run, label=", ".join([run.label, *(f"{name} {run.severity[name]:g}" for name in differ)]))
 
 
 def read_run(folder: str | Path) -> EvaluationRun:

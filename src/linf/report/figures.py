@@ -16,6 +16,7 @@ from linf.evaluation.schema import METRICS
 from linf.report.crops import detail_figures
 from linf.report.evaluations import EvaluationRun, with_distinct_labels
 from linf.report.plane import perceptual_metric, plane_figure, regression_runs, sampling_runs
+from linf.report.severity import severity_figure
 from linf.report.style import DOTTED, GREY, MARKERS, STYLE, draw_curve, legend_below, panel_grid, series_style
 from linf.report.tables import common_headline, datasets, first_value, measured_metrics, safe_name, scales
 
@@ -27,6 +28,7 @@ def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
         "temperature": temperature_figure,
         "plane": plane_figure,
         "scale": scale_figure,
+        "severity": severity_figure,
         "calibration": calibration_figure,
     }
     figures: dict[str, Figure | None] = {}

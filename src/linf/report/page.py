@@ -19,6 +19,7 @@ from linf.evaluation.schema import METRICS
 from linf.report.crops import shown_images
 from linf.report.evaluations import EvaluationRun, with_distinct_labels
 from linf.report.figures import all_figures
+from linf.report.severity import severity_findings
 from linf.report.style import STYLE
 from linf.report.tables import all_tables, common_headline, datasets, safe_name
 from linf.report.typesetting import html_tables, latex, markdown
@@ -123,6 +124,7 @@ def render_page(
         images=images,
         tables={name: partial(html_tables, name, table) for name, table in tables.items()},
         findings=findings,
+        severity_findings=severity_findings,
         metrics=METRICS,
         headline=common_headline(runs),
         datasets=datasets(runs),

@@ -68,9 +68,9 @@ def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
 
 
 def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
-    """Results on one data set: systems down, scales and metrics across. Bicubic, which is the same in all runs, has one
-    line, the first. The column ``nonfinite`` is left out where all values were finite, and so is the PSNR that is not
-    the headline.
+    """Results on one data set: systems down, scales and metrics across. Bicubic, which is the same in all runs of the
+    same LR images, has one line for these, the first. The column ``nonfinite`` is left out where all values were
+    finite, and so is the PSNR that is not the headline.
     """
     headline = common_headline(runs)
     names = [
@@ -80,7 +80,9 @@ def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
         and (name != "nonfinite" or any(run.metrics[name].any() for run in runs if name in run.metrics))
     ]
     of = _stacked(runs, [run.metrics for run in runs])
-    of = of[of["dataset"] == dataset].assign(run=of["run"].mask(of["system"] == "bicubic", ""))
+    of = of[of["dataset"] == dataset]
+    if of.groupby("scale")["lr"].nunique().max() <= 1:
+        of = of.assign(run=of["run"].mask(of["system"] == "bicubic", ""))
     means = of.groupby(["run", "system", "scale"], sort=False)[names].first().unstack("scale", sort=False)
     columns = [(name, scale) for scale in scales(runs, dataset) for name in names]
     table = means[columns].set_axis(
