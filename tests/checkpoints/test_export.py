@@ -231,10 +231,23 @@ def test_a_model_without_a_flow_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 @pytest.mark.parametrize(
-    ("encoder", "ensemble", "patch_size"),
-    [("edsr", "feature", 1), ("rdn", "feature", 3), ("rrdb", "local", 3), ("swinir", "local", 1)],
+    ("encoder", "ensemble", "patch_size", "suffix"),
+    [
+        ("edsr", "feature", 1, ".onnx"),
+        ("rdn", "feature", 3, ".pt2"),
+        ("swinir", "local", 1, ".onnx"),
+        *(
+            pytest.param(*case, marks=pytest.mark.thorough)
+            for case in (
+                ("edsr", "feature", 1, ".pt2"),
+                ("rdn", "feature", 3, ".onnx"),
+                ("rrdb", "local", 3, ".onnx"),
+                ("rrdb", "local", 3, ".pt2"),
+                ("swinir", "local", 1, ".pt2"),
+            )
+        ),
+    ],
 )
 def test_every_encoder_is_exported(
     tmp_path: Path, encoder: str, ensemble: str, patch_size: int, suffix: str

@@ -581,3 +581,25 @@ def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: P
     assert f"{photos.name}/x2/psnr_y/bicubic".encode() in said
     assert b"outputs/eval/" in said, "the group"
     assert b"test_scales" in said, "the config"
+
+
+def test_degraded_lr_is_evaluated_recorded_and_told(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    severity = "data/degradation@data.test_degradation=severity"
+    noise = "data.test_degradation.first.noise.sigma="
+    evaluate(composed, checkpoint, photos, tmp_path / "noisy", severity, noise + "10", "save_images=true")
+    evaluate(composed, checkpoint, photos, tmp_path / "clean", severity, "save_images=true")
+    noisy, clean = (read_run(tmp_path / name) for name in ("noisy", "clean"))
+    assert noisy.severity == {"blur σ": 0, "noise σ": 10}
+    assert set(noisy.metrics["lr"]) == {"bicubic, noise σ 10"}
+    folders = [tmp_path / name / "images" / photos.name / "x2" for name in ("noisy", "clean")]
+    for path in photos.iterdir():
+        a, b = (np.array(Image.open(of / path.stem / "LR.png"), float) for of in folders)
+        inside = (b > 40) & (b < 215)
+        assert (a - b)[inside].std() == pytest.approx(10, rel=0.1)
+    for scale in SCALES:
+        values = [run.value(photos.name, scale, "bicubic", "psnr_y") for run in (noisy, clean)]
+        assert values[0] < values[1] - 0.5
+    with pytest.raises(UsageError, match=r"noise σ 10 there and .*bicubic, noise σ 3 here"):
+        evaluate(composed, checkpoint, photos, tmp_path / "noisy", severity, noise + "3")

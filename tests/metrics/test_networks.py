@@ -53,7 +53,7 @@ def by_package(backbone: str, state: dict[str, Tensor], *, spatial: bool = False
     return measure
 
 
-@pytest.mark.parametrize("backbone", ["alex", pytest.param("vgg", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backbone", ["alex", pytest.param("vgg", marks=pytest.mark.thorough)])
 @torch.no_grad()
 def test_lpips_is_that_of_its_package(files: dict[str, Path], backbone: str) -> None:
     file = files[LPIPS_BACKBONES[backbone][0]]
@@ -108,7 +108,7 @@ def test_dists_is_that_of_torchmetrics(files: dict[str, Path], monkeypatch: pyte
     torch.testing.assert_close(DISTSNetwork(files["vgg16"]).double()(sr, hr), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_dists_of_vgg16_is_that_of_torchmetrics(
     fetched: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

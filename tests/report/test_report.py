@@ -386,6 +386,39 @@ def test_scales_beyond_training_are_shaded(tmp_path: Path) -> None:
     assert curve.get_ydata() == pytest.approx(expected)
 
 
+def noisy(folder: Path, sigma: float, **given: Any) -> Path:
+    """An evaluation whose LR images have noise, each level of which costs 0.2 dB."""
+    evaluation(folder, severity={"blur σ": 0.0, "noise σ": sigma}, shift=-0.2 * sigma, **given)
+    table = pd.read_csv(folder / "metrics.csv").assign(lr=f"bicubic, noise σ {sigma:g}")
+    table.to_csv(folder / "metrics.csv", index=False)
+    return folder
+
+
+def test_metrics_are_drawn_against_the_severity(tmp_path: Path) -> None:
+    runs = find_runs([noisy(tmp_path / f"{sigma}", sigma) for sigma in (10, 0, 5)])
+    assert [run.label for run in runs] == ["LINF, noise σ 10", "LINF, noise σ 0", "LINF, noise σ 5"]
+    axes = all_figures(runs)["severity_Set5"].axes
+    assert [axis.get_xlabel() for axis in axes] == ["noise σ"] * 4
+    assert axes[0].get_title(loc="left") == "PSNR (Y), dB ↑, ×2"
+    drawn = {tuple(line.get_xdata()): line.get_ydata() for line in axes[0].lines[:1]}
+    ordered = sorted(runs, key=lambda run: run.severity["noise σ"])
+    assert list(drawn) == [(0, 5, 10)]
+    assert list(drawn[0, 5, 10]) == [run.value("Set5", 2, "τ=0", "psnr_y") for run in ordered]
+    # Bicubic has other LR images in each run, and a line of its own.
+    table = all_tables(runs)["results_Set5"]
+    assert (table["system"] == "bicubic").sum() == 3
+    page = write_report(runs, tmp_path / "report").read_text()
+    assert "over noise σ: " in page
+    assert 'alt="Set5: Degraded LR"' in page
+
+
+def test_only_one_setting_is_an_axis(tmp_path: Path) -> None:
+    other = evaluation(tmp_path / "jpeg", severity={"JPEG quality": 30})
+    runs = find_runs([noisy(tmp_path / "0", 0), noisy(tmp_path / "5", 5), other])
+    assert "severity_Set5" not in all_figures(runs)
+    assert "severity_Set5" not in all_figures(find_runs([tmp_path / "5", evaluation(tmp_path / "clean")]))
+
+
 def test_detail_shows_where_systems_differ(tmp_path: Path) -> None:
     folder = evaluation(tmp_path, shown=True)
     figure = all_figures([read_run(folder)])["details_Set5_x4_one"]

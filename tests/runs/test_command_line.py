@@ -216,7 +216,7 @@ def test_ranks_get_the_command_whole(
     assert f"hydra.run.dir='{tmp_path}/a-[1,4]/it\\'s'" in given
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_ranks_run_with_hydras_own_options(tmp_path: Path) -> None:
     (tmp_path / "mine" / "encoder").mkdir(parents=True)
     (tmp_path / "mine" / "encoder" / "my.yaml").write_text((CONF / "encoder/edsr_tiny.yaml").read_text())

@@ -192,7 +192,9 @@ LAUNCHERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher", ["basic", pytest.param("joblib", marks=pytest.mark.thorough), "submitit_local"]
+)
 def test_every_launcher_runs_each_job_once_on_two_ranks(
     command: Command, tmp_path: Path, launcher: str
 ) -> None:
@@ -225,7 +227,10 @@ def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "signum",
+    [*(pytest.param(n, marks=pytest.mark.thorough) for n in (signal.SIGTERM, signal.SIGINT)), signal.SIGUSR1],
+)
 def test_a_signal_stops_all_ranks_at_one_step(tmp_path: Path, signum: signal.Signals) -> None:
     process = start(*SMOKE, *RANKS, "trainer.max_epochs=1000", "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)

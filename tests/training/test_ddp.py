@@ -43,12 +43,18 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 
+REPEATED = ("mixture", "regression", "finetune_joint")
+
+
 def train(folder: Path, *arguments: str) -> None:
     done = finish(*SMALL, *arguments, f"hydra.run.dir={folder}", cwd=folder.parent)
     assert done.status == 0, done.err
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task",
+    ["nll", "finetune", "swinir", "prior", *(pytest.param(t, marks=pytest.mark.thorough) for t in REPEATED)],
+)
 def test_two_ranks_take_the_steps_of_one_process(
     command: Command, checkpoint: Path, tmp_path: Path, task: str
 ) -> None:
