@@ -18,12 +18,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from linf.data.crops import SRBatch
@@ -344,6 +347,37 @@ def step() -> list[Figure]:
     return [Figure("training step / its FLOPs at GEMM speed", ratio * share, 1.5, detail=detail)]
 
 
+def degradation() -> list[Figure]:
+    """What degrading the LR crops of a batch adds to a training step, in time here and in kernels on a GPU."""
+    figures = []
+    for name in ("mild", "photo", "second_order"):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            degrade = instantiate(compose("train", [f"data/degradation={name}"]).data.degradation)
+        with tempfile.TemporaryDirectory() as cache:
+            data = SRDataModule(
+                bundled("train"), crop=CROP, queries=QUERIES, repeat=8, degradation=degrade, cache_dir=cache
+            )
+            data.setup("fit")
+            batch = next(iter(data.train_dataloader()))
+        _, one_step = training(data.on_after_batch_transfer(batch, 0))
+        with Operations() as counted:
+            data.on_after_batch_transfer(batch, 0)
+        ratio, added, whole = side_by_side(partial(data.on_after_batch_transfer, batch, 0), one_step, 5)
+        detail = f"{added:.2f} / {whole:.2f} s; {counted.number} kernels"
+        figures.append(Figure(f"degradation={name} / training step", ratio, 0.15, detail=detail))
+    return figures
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that are a kernel on a GPU."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
 def bf16() -> list[Figure]:
     """A training step in fp32 against the same step with `trainer.precision=bf16-mixed`."""
     (lr, hr), coord = torch.rand(2, BATCH, 3, CROP, CROP), torch.rand(BATCH, CROP, CROP, 2) * 2 - 1
@@ -429,6 +463,7 @@ FIGURES = {
         loader,
         step,
         bf16,
+        degradation,
         compiled,
         ddp,
     )

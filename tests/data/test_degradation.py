@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import default_collate
 
+from helpers.fake_cuda import GPU, fake_cuda
 from helpers.images import photograph
 from helpers.paths import ROOT
 from linf.data.cache import ImageCache
@@ -210,3 +211,20 @@ def test_jpeg_refuses_channels_that_it_cannot_hold() -> None:
         Degradation(Round(jpeg={"probability": 1})).degrade(
             np.zeros((20, 20, 5), np.uint8), (10, 10), np.random.default_rng(0)
         )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_gpu_waits_for_nothing(images: ImageCache, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WebP apart, which the host codes."""
+    second = ["data.degradation.second.webp.probability=0"] * (name == "second_order")
+    degradation = preset(name, *second)
+    crops = RandomScaleCrops(images, crop=16, queries=9, repeat=8, degradation=degradation)
+    data = SRDataModule(degradation=degradation)
+    for cache in ("_DEFAULT_QT_CACHE", "_DCT8_CACHE"):  # No fake tensor stays there.
+        monkeypatch.setattr(f"kornia.enhance.jpeg.{cache}", {})
+    batch = batch_of(crops, range(4))
+    with fake_cuda() as watch:
+        here = data.transfer_batch_to_device(batch, GPU, 0)
+        assert isinstance(data.on_after_batch_transfer(here, 0), SRBatch)
+        assert watch.found == {}
+        assert watch.kernels > 100

@@ -6,6 +6,7 @@ import math
 import resource
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,23 +106,25 @@ def test_damaged_run_json_is_an_error(tmp_path: Path) -> None:
         Record(tmp_path, ABOUT)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk() -> Iterator[None]:
+    """No longer than a test needs it: the log of the tests may be a file."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (700, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_full_disk_is_an_error_and_keeps_units(tmp_path: Path, full_disk: None) -> None:
+def test_full_disk_is_an_error_and_keeps_units(tmp_path: Path) -> None:
     record = Record(tmp_path, ABOUT)
     record.add(KEYS[0], unit(30.0))
-    with pytest.raises(
-        UsageError, match=f"cannot write to {tmp_path}: .*File too large.*hydra.run.dir={tmp_path}"
-    ):
+    wrong = f"cannot write to {tmp_path}: .*File too large.*hydra.run.dir={tmp_path}"
+    with full_disk(), pytest.raises(UsageError, match=wrong):
         [record.add(("Set5", str(i), 2.0), unit(30.0)) for i in range(9)]
     assert Record(tmp_path, ABOUT).units[KEYS[0]] == unit(30.0)
-    with pytest.raises(UsageError, match="File too large"):
+    with full_disk(), pytest.raises(UsageError, match="File too large"):
         record.keep(tmp_path / "noise", torch.rand(3, 40, 40))
     assert not list(tmp_path.glob("*noise*"))
 

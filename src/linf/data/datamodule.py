@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
 from linf.data.cache import ImageCache
@@ -243,6 +244,13 @@ class SRDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self._on_gpu(),
         )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch, but not the settings of a degradation, by which the host decides."""
+        moved = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if isinstance(batch, UndegradedBatch):
+            return moved._replace(draw=moved.draw._replace(settings=batch.draw.settings))
+        return moved
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Degrade the LR crops of a training batch, on its device."""

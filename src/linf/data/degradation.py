@@ -1,7 +1,7 @@
 """Data box of the figure: how LR images differ from clean bicubic ones, drawn at random for each sample."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +91,7 @@ class Degradation:
             hr: (B,C,H,W) in [0, 1], of which (n_in[b,0], n_in[b,1]) pixels at the top left are image b.
             n_in: (B,2) heights and widths.
             size: (h, w) of the LR images.
-            draw: what was drawn for each sample, collated.
+            draw: what was drawn for each sample, collated; its settings best on the host, which decides by them.
             exact: True for the JPEG that a file holds, on the host; False for kornia's, on the images' device.
 
         Returns:
@@ -100,13 +100,15 @@ class Degradation:
         Raises:
             UsageError: images to compress have neither one channel nor three.
         """
-        images, wanted = hr, n_in.new_tensor(size).expand_as(n_in)
+        # Filled on the device: a copy of what the host holds would wait for it.
+        images, wanted = hr, torch.stack([torch.full_like(n_in[:, 0], n) for n in size], 1)
         for each, numbers, noise in zip(self.rounds, draw.settings.unbind(1), draw.noise, strict=True):
             if (each.jpeg.probability or each.webp.probability) and hr.shape[1] not in (1, 3):
                 raise UsageError(
                     f"JPEG and WebP hold 1 or 3 channels, not {hr.shape[1]}: set their probability to 0"
                 )
-            settings = Settings(*numbers.unbind(1))
+            settings = Settings(*numbers.to(hr.device, non_blocking=True).unbind(1))
+            qualities = Settings(*numbers.unbind(1))
             if each.blur.probability:
                 ratio = n_in / wanted
                 long = settings.sigma * settings.elongation.sqrt()
@@ -116,7 +118,11 @@ class Degradation:
                 images = blur(images, sigma, settings.angle, _side(each, images.shape[-2:], size))
             n_out = (wanted * settings.size[:, None]).round().clamp(min=1).to(n_in.dtype)
             images = resample(images, n_in, n_out, _larger(each, size), settings.kernel)
-            images, n_in = _record(each, images, noise, settings, pillow_jpeg if exact else jpeg), n_out
+            images, n_in = _add_noise(each, images, noise, settings), n_out
+            if each.jpeg.probability:
+                images = eight_bits((pillow_jpeg if exact else jpeg)(images, qualities.jpeg))
+            if each.webp.probability:
+                images = eight_bits(webp(images, qualities.webp))
         return images
 
     def degrade(self, hr: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -139,11 +145,7 @@ class Degradation:
         return lr[0].mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
-def _record(
-    each: Round, images: Tensor, noise: Tensor, settings: Settings, jpeg: Callable[[Tensor, Tensor], Tensor]
-) -> Tensor:
-    """What a sensor and a file add: noise, and compression."""
-
+def _add_noise(each: Round, images: Tensor, noise: Tensor, settings: Settings) -> Tensor:
     def field(n: int, grey: Tensor) -> Tensor:
         return torch.where(grey[:, None, None, None] > 0, noise[:, n, :1], noise[:, n])
 
@@ -151,13 +153,11 @@ def _record(
         images = shot_noise(images, field(1, settings.grey_photons), settings.photons)
     if each.noise.probability:
         images = images + settings.noise[:, None, None, None] * field(0, settings.grey_noise)
-    images = _eight_bits(images)
-    if each.jpeg.probability:
-        images = _eight_bits(jpeg(images, settings.jpeg))
-    return _eight_bits(webp(images, settings.webp)) if each.webp.probability else images
+    return eight_bits(images)
 
 
-def _eight_bits(images: Tensor) -> Tensor:
+def eight_bits(images: Tensor) -> Tensor:
+    """Images as files of 8 bits hold them."""
     return images.clamp(0, 1).mul(255).round().div(255)
 
 

@@ -99,14 +99,15 @@ def jpeg(images: Tensor, quality: Tensor) -> Tensor:
 
     Args:
         images: (B,3,H,W) in [0, 1]; also (B,1,H,W).
-        quality: (B,) from 1 to 100; 0 leaves an image as it is.
+        quality: (B,) from 1 to 100, on the host, where kornia checks it; 0 leaves an image as it is.
     """
     coded, some = images.expand(-1, 3, -1, -1), quality.clamp(min=1)
     for _ in range(2):
         coded = jpeg_codec_differentiable(coded, some)
     if images.shape[1] == 1:
         coded = coded.mean(1, keepdim=True)
-    return torch.where(quality[:, None, None, None] > 0, coded, images)
+    chosen = (quality > 0).to(images.device, non_blocking=True)
+    return torch.where(chosen[:, None, None, None], coded, images)
 
 
 def pillow_jpeg(images: Tensor, quality: Tensor) -> Tensor:
