@@ -25,6 +25,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, to_resume
     from linf.memory import keep_freed_memory, shortage_advice
     from linf.runs import launch
+    from linf.training.usual import learn_usual_deviation
 
     keep_freed_memory()
     pl.seed_everything(cfg.seed, workers=True)
@@ -44,6 +45,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     with shortage_advice(SHORTAGE):
         trainer.fit(task, data, ckpt_path=checkpoint)
     if trainer.is_global_zero:
+        learn_usual_deviation(task.model, data, trainer.global_step)
         weights = Path(cfg.run_dir) / "model.safetensors"
         linf.save(task.model, weights)
         best = getattr(trainer.checkpoint_callback, "best", None)

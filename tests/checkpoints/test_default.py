@@ -11,7 +11,7 @@ import pytest
 import linf
 from helpers.commands import Command
 from helpers.paths import DATA, ROOT
-from linf.checkpoints.native import DEFAULT_MODEL
+from linf.checkpoints.shipped import ShippedModel
 
 CARD = ROOT / "docs" / "model-card.md"
 
@@ -21,7 +21,7 @@ def test_default_model_loads_by_name() -> None:
     assert model.patch_size == 3
     assert model.flow.initialised
     assert {value.dtype.itemsize for value in model.state_dict().values() if value.is_floating_point()} == {4}
-    assert DEFAULT_MODEL.stat().st_size < 6e6
+    assert ShippedModel.file("default").stat().st_size < 6e6
 
 
 def test_commands_take_the_default_model_by_name(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_broken_file_gives_a_message(events: Any, photos: Path, tmp_path: Path
     bad.write_bytes(BROKEN[how](good.read_bytes()))
     gradio = pytest.importorskip("gradio")
     taken, *rest = events.open_image({"path": str(bad)}, 2, asking(), silent)
-    assert (taken, rest) == (None, [gradio.skip()] * 3)
+    assert (taken, rest) == (None, [gradio.skip()] * 4)
     assert re.match(r"holiday\.png: (the file is empty|it is no PNG|cannot be read: )", events.warned[0])
     assert not events.sessions
     events.open_image({"path": str(good)}, 2, asking(), silent)
@@ -158,8 +158,8 @@ def test_an_image_reported_twice_is_enlarged_once(events: Any, photos: Path) -> 
     upload = {"path": str(next(photos.iterdir()))}
     events.open_image(upload, 2, asking(), silent)
     before = events.sessions["tab"]
-    assert events.open_image(upload, 2, asking(), silent) == (gradio.skip(),) * 4
-    assert events.open_image(None, 2, asking(), silent) == (gradio.skip(),) * 4
+    assert events.open_image(upload, 2, asking(), silent) == (gradio.skip(),) * 5
+    assert events.open_image(None, 2, asking(), silent) == (gradio.skip(),) * 5
     assert events.sessions["tab"] is before
 
 

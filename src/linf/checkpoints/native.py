@@ -14,6 +14,7 @@ from torch import Tensor
 
 from linf.checkpoints.pickled import plain_state, read_pickle
 from linf.checkpoints.published import from_published
+from linf.checkpoints.shipped import SHIPPED, shipped_file
 from linf.errors import UsageError
 from linf.files import atomic_write, expand_home
 from linf.models.baselines import LIIF, LTE, LIIFConditioner
@@ -35,9 +36,6 @@ BUILDABLE: dict[str, tuple[type, ...]] = {
 }
 """The classes that each part of a config may name; nothing else is ever built from a file."""
 
-DEFAULT_MODEL = Path(__file__).with_name("zoo") / "default.safetensors"
-"""The file of the default model, ``default`` for short (docs/model-card.md)."""
-
 
 def build(config: dict[str, Any]) -> Model:
     """Build a model from its ``config``, with fresh weights.
@@ -49,7 +47,9 @@ def build(config: dict[str, Any]) -> Model:
     if "model" in config:
         return _part("model", config)(encoder, conditioner)
     flow = _part("flow", config)()
-    return LINF(encoder, conditioner, flow, _part("prior", config)() if "prior" in config else None)
+    model = LINF(encoder, conditioner, flow, _part("prior", config)() if "prior" in config else None)
+    model.usual_deviation = {float(s): limit for s, limit in config.get("usual_deviation", {}).items()}
+    return model
 
 
 def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
@@ -64,8 +64,8 @@ def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = No
     """Load the model in a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: a Lightning ``.ckpt`` or ``.safetensors`` of this project, a published ``.pth``, or ``default`` for the
-            default model. A run that averages its weights (EMA) is loaded with the average.
+        path: a Lightning ``.ckpt`` or ``.safetensors`` of this project, a published ``.pth``, or the name of a model
+            in the package, ``photo`` or ``default``. A run that averages its weights (EMA) is loaded with the average.
         prior: a published prior, or any checkpoint that has one, from which a LINF takes its prior.
 
     Raises:
@@ -91,8 +91,8 @@ def load_prior(path: str | os.PathLike[str]) -> UNet:
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """The file of a checkpoint; ``default`` stands for that of the default model."""
-    return DEFAULT_MODEL if os.fspath(path) == "default" else Path(expand_home(os.fspath(path)))
+    """The file of a checkpoint; a name of a model in the package stands for its file."""
+    return shipped_file(path) or Path(expand_home(os.fspath(path)))
 
 
 def load_any(path: str | os.PathLike[str]) -> Model | UNet:
@@ -100,7 +100,7 @@ def load_any(path: str | os.PathLike[str]) -> Model | UNet:
     path = resolve_path(path)
     if not path.is_file():
         raise UsageError(
-            f"no checkpoint at {path}: give a .ckpt, .safetensors or published .pth file, or default"
+            f"no checkpoint at {path}: give a .ckpt, .safetensors or published .pth file, or {' or '.join(SHIPPED)}"
         )
     try:
         open(path, "rb").close()  # Of one that may not be read, safetensors says that it is not there.
@@ -135,7 +135,12 @@ def _reason(error: Exception) -> str:
 def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None:
     """Raise UsageError unless the model from a checkpoint has the same config as a model here."""
     there, here = (
-        {f"{part}.{key}": value for part, settings in config.items() for key, value in settings.items()}
+        {
+            f"{part}.{key}": value
+            for part, settings in config.items()
+            for key, value in settings.items()
+            if part != "usual_deviation"  # Of the weights, not of the settings.
+        }
         for config in (other.config, model.config)
     )
     differ = [key for key in there | here if there.get(key) != here.get(key)]

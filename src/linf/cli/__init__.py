@@ -14,6 +14,7 @@ from linf.cli.convert import add_convert
 from linf.cli.demo import add_demo
 from linf.cli.export import add_export
 from linf.cli.info import add_info
+from linf.cli.models import add_models
 from linf.cli.report import add_report
 from linf.cli.sweep import add_sweep
 from linf.cli.upscale import add_upscale
@@ -41,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, report.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_upscale, add_demo, add_info, add_convert, add_export, add_report, add_sweep, add_weights):
+    for add in (
+        *(add_upscale, add_demo, add_models, add_info, add_convert),
+        *(add_export, add_report, add_sweep, add_weights),
+    ):
         add(commands)
     try:
         # A shell leaves the ~ in --out=~/images, and in quotes, as it is.

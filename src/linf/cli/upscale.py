@@ -49,6 +49,11 @@ def add_upscale(commands: Any) -> None:
         help="0 gives the mean, more gives more texture; usually 0 to 1 (default: 0, with --samples 0.8)",
     )
     parser.add_argument(
+        "--keep-temperature",
+        action="store_true",
+        help="also for an image that is noisy as the model's training images were not, which else gets a lower one",
+    )
+    parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="samples of each image, with seeds from --seed up"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
@@ -105,7 +110,16 @@ def _upscale(given: Namespace) -> None:
             f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
         )
     model = model.to(device)
-    failed = Upscaler(model, size, ask, out, given.format, given.quality, given.force).run(images)
+    failed = Upscaler(
+        model,
+        size,
+        ask,
+        out,
+        given.format,
+        given.quality,
+        given.force,
+        keep_temperature=given.keep_temperature,
+    ).run(images)
     if failed:
         if len(images) > 1:
             print(f"{failed} of {len(images)} images failed", file=sys.stderr)

@@ -120,9 +120,9 @@ class Degradation:
             images = resample(images, n_in, n_out, _larger(each, size), settings.kernel)
             images, n_in = _add_noise(each, images, noise, settings), n_out
             if each.jpeg.probability:
-                images = eight_bits((pillow_jpeg if exact else jpeg)(images, qualities.jpeg))
+                images = to_levels((pillow_jpeg if exact else jpeg)(images, qualities.jpeg))
             if each.webp.probability:
-                images = eight_bits(webp(images, qualities.webp))
+                images = to_levels(webp(images, qualities.webp))
         return images
 
     def degrade(self, hr: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -153,10 +153,10 @@ def _add_noise(each: Round, images: Tensor, noise: Tensor, settings: Settings) -
         images = shot_noise(images, field(1, settings.grey_photons), settings.photons)
     if each.noise.probability:
         images = images + settings.noise[:, None, None, None] * field(0, settings.grey_noise)
-    return eight_bits(images)
+    return to_levels(images)
 
 
-def eight_bits(images: Tensor) -> Tensor:
+def to_levels(images: Tensor) -> Tensor:
     """Images as files of 8 bits hold them."""
     return images.clamp(0, 1).mul(255).round().div(255)
 

@@ -42,23 +42,23 @@ class Events:
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> tuple[Any, ...]:
-        """Handle an image that was dropped or removed; return image, caption, canvas and map."""
+        """Handle an image that was dropped or removed; return image, caption, canvas, map and temperature."""
         key, scale, path = str(request.session_hash), _clamp(scale), Path(upload["path"]) if upload else None
         known = self.sessions.get(key)
         # A browser may report an image twice.
         if path is None or (known and (known.source, known.enlargement.scale) == (path, scale)):
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 5
         try:
             session = Session(read_photo(path), path)
         except UsageError as error:
             gr.Warning(f"{path.name}: {error}. Choose another image.", duration=30)
-            return None, *(gr.skip(),) * 3
+            return None, *(gr.skip(),) * 4
         made = self._enlarge(session, progress, scale, (session.size[0] / 2, session.size[1] / 2))
         self.sessions[key] = session
         self.dropped.discard(key)
         while len(self.sessions) > MAX_SESSIONS:
             self.dropped.add(self.sessions.popitem(last=False)[0])
-        return gr.skip(), *made
+        return gr.skip(), *made, session.temperature if session.unlike else gr.skip()
 
     def rescale(
         self, scale: float | None, request: gr.Request, progress: gr.Progress = PROGRESS

@@ -7,6 +7,7 @@ import gradio as gr
 from linf.data.sources import bundled
 from linf.demo.events import CLOSE_UP, SCALES, WHOLE_IMAGE, Events
 from linf.demo.mixture import HIGHEST
+from linf.demo.session import TEMPERATURE
 from linf.models.linf import LINF
 
 ABOUT = """# One small image, many large ones
@@ -65,7 +66,14 @@ def demo_page(model: LINF) -> gr.Blocks:
             with gr.Column(scale=5, min_width=300):
                 with gr.Row():
                     temperature = _slider(
-                        0, HIGHEST, 0.5, "Temperature", "temperature", step=0.01, scale=3, min_width=280
+                        0,
+                        HIGHEST,
+                        TEMPERATURE,
+                        "Temperature",
+                        "temperature",
+                        step=0.01,
+                        scale=3,
+                        min_width=280,
                     )
                     view = gr.Radio(
                         [CLOSE_UP, WHOLE_IMAGE], value=CLOSE_UP, label="View", scale=2, elem_id="view"
@@ -106,7 +114,9 @@ def demo_page(model: LINF) -> gr.Blocks:
         slow: dict[str, Any] = {"show_progress_on": compare, "trigger_mode": "always_last"} | queue
         quick: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
         changes = (
-            upload.change(events.open_image, [upload, scale], [upload, *made], preprocess=False, **slow),
+            upload.change(
+                events.open_image, [upload, scale], [upload, *made, temperature], preprocess=False, **slow
+            ),
             upload.select(events.move, None, [view, *made], **slow),
             scale.release(events.rescale, scale, made, preprocess=False, **slow),
             resample.click(events.resample, None, caption, **slow),

@@ -13,9 +13,14 @@ from linf.demo.mixture import WHOLE, Mixture, Part, around, cut, detail
 from linf.images.read import Photo
 from linf.images.write import write_photo
 from linf.models.linf import LINF
+from linf.upscale.enlarge import Ask
+from linf.upscale.guard import tempered
 
 CLOSE_UP_SIZE = (420, 560)
 """Height and width of a close-up in pixels."""
+
+TEMPERATURE = 0.5
+"""At which an image is shown first, unless it is noisy to the model."""
 
 KEPT_PREVIEWS = 8
 """Number of preview files kept per name, since a browser may still be fetching the last few."""
@@ -51,6 +56,7 @@ class Session:
 
     def __init__(self, image: Photo, source: Path) -> None:
         self.image, self.source, self.previews = image, source, 0
+        self.temperature, self.unlike = TEMPERATURE, list[str]()
         self.size = image.pixels.shape[:2]
         self.folder = tempfile.TemporaryDirectory(dir=os.environ["GRADIO_TEMP_DIR"])
 
@@ -65,6 +71,9 @@ class Session:
         """Enlarge the image, or a part around a point; ``advance`` is called with the share done."""
         part = detail(self.size, scale, point)
         mixture = Mixture(model, cut(self.image, part), scale, seed, advance)
+        first = Ask(TEMPERATURE, device=mixture.mean.device)
+        asked, self.unlike = tempered(model, mixture.lr.pixels, mixture.size, first)
+        self.temperature = asked.temperature
         self.enlargement = Enlargement(mixture, mixture.bicubic(), part, scale, point, seed)
 
     def comparison(self, temperature: float, region_temperature: float, close_up: bool) -> tuple[Path, Path]:
@@ -104,4 +113,4 @@ class Session:
             )
         if height > CLOSE_UP_SIZE[0] or width > CLOSE_UP_SIZE[1]:
             text += " Click on a point of your image to see it close up."
-        return " ".join([text, *(f"Note: {note}." for note in self.image.notes)])
+        return " ".join([text, *(f"Note: {note}." for note in self.image.notes + self.unlike)])

@@ -31,6 +31,9 @@ class LINF(SuperResolver):
         conditioner: called with in_channels and out_channels, gives the conditioner.
         flow: the conditional flow; its patch size is the model's.
         prior: predicts latents, of the same patch size; or None.
+
+    Attributes:
+        usual_deviation: by scale, what `linf.models.deviation` finds of the training's images; empty if unknown.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class LINF(SuperResolver):
         self.encoder = encoder
         self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=flow.condition_dim)
         self.flow = flow
+        self.usual_deviation: dict[float, float] = {}
         self.set_prior(prior)
 
     def set_prior(self, prior: UNet | None) -> None:
@@ -75,7 +79,9 @@ class LINF(SuperResolver):
         }
         if self.prior is not None:
             parts["prior"] = self.prior
-        return {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
+        config = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
+        usual = {f"{scale:g}": limit for scale, limit in self.usual_deviation.items()}
+        return config | ({"usual_deviation": usual} if usual else {})
 
     # Training
 
@@ -168,10 +174,9 @@ class LINF(SuperResolver):
             yield region
         if lost:
             log.warning(
-                "%d of %d patches would lie beyond ±%g and are shown at their mean: the flow's inverse explodes there",
+                "%d of %d patches have a deviation beyond all colours and are shown at their mean",
                 lost,
                 seen,
-                EXPLODED,
             )
 
     @torch.no_grad()

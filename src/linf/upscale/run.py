@@ -20,6 +20,7 @@ from linf.images.write import FORMAT_BY_SUFFIX, LONGEST, conversion_notes, enlar
 from linf.memory import is_shortage
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, enlarge
+from linf.upscale.guard import tempered
 from linf.upscale.heat_map import heat_map
 from linf.upscale.inputs import PIPE, Input, Size
 
@@ -41,6 +42,8 @@ class Upscaler:
     """The quality of JPEG and WebP, 1 to 100."""
     force: bool
     """Whether existing files are overwritten."""
+    keep_temperature: bool = False
+    """Whether the temperature stays as it was asked for, whatever the image."""
     written: set[Path] = field(default_factory=set)
 
     def run(self, images: Sequence[Input]) -> int:
@@ -91,7 +94,10 @@ class Upscaler:
         out, heat = self._outputs(source, size, form)
         for path in (*out, *heat):
             self._check(path, size, image, form)
-        made = enlarge(self.model, image.pixels, size, self.ask, bar.update)
+        ask, unlike = tempered(self.model, image.pixels, size, self.ask, keep=self.keep_temperature)
+        left = " (--keep-temperature leaves it)" if ask != self.ask else ""
+        image.notes += [note + left for note in unlike]
+        made = enlarge(self.model, image.pixels, size, ask, bar.update)
         alpha = None if image.alpha is None else enlarged_alpha(image.alpha, size)
         while made.images:  # Popped, so that a written image frees its memory.
             whole = replace(image, pixels=made.images.pop(0), alpha=alpha)

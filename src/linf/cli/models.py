@@ -1,0 +1,28 @@
+"""The command ``linf models``: the models that come with the package."""
+
+from argparse import Namespace
+from typing import Any
+
+from linf.cli.options import add_command
+
+
+def add_models(commands: Any) -> None:
+    add_command(commands, "models", _models, "the models in the package, and which to take")
+
+
+def _models(given: Namespace) -> None:
+    """List the models that come with the package: when to take which, their size, training and limits."""
+    from linf.checkpoints.native import load
+    from linf.checkpoints.shipped import SHIPPED
+
+    for name, model in SHIPPED.items():
+        loaded, file = load(name), model.file(name)
+        size = sum(p.numel() for p in loaded.parameters())
+        facts = {
+            "for": model.take,
+            "training": model.training,
+            "limits": model.limits,
+            "size": f"{size:,} parameters, {file.stat().st_size / 1e6:.1f} MB",
+        }
+        print(name)
+        print("\n".join(f"  {key:9} {value}" for key, value in facts.items()))

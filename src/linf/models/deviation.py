@@ -1,0 +1,74 @@
+"""How much a model expects an image to vary, against the images that it was trained on.
+
+Noise, dither or grain of a kind that a model has not seen reads as texture to it, and it predicts more of the same. Its
+predicted deviation tells: of a clean image it is small in some parts at least, of a noisy one it is large everywhere.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linf.coordinates import patch_centres
+from linf.images.luma import PILLOW_GREY
+from linf.models.linf import LINF
+
+WINDOW_SIDE, MOST_WINDOWS, QUERIES = 32, 9, 400
+"""LR pixels a side of what is looked at of an image, and how many of these; patches of each."""
+
+QUIET_SHARE, USUAL_SHARE = 0.1, 0.98
+"""The share of an image's patches that count as its quiet ones, and of the training's images that are usual."""
+
+
+@torch.no_grad()
+def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
+    """The standard deviation of luma at τ = 1 that nine in ten patches of an image exceed, in grey levels of 255.
+
+    Args:
+        model: a LINF.
+        lr: (1,3,h,w) in [0, 1].
+        size: (H, W) of the output.
+    """
+    windows = _windows(lr)
+    side = [n * high / low for n, high, low in zip(windows.shape[-2:], size, lr.shape[-2:], strict=True)]
+    y, x = (patch_centres(max(round(n), 1), model.patch_size, device=lr.device) for n in side)
+    y, x = (c[:: max(1, len(c) // math.isqrt(QUERIES))] for c in (y, x))
+    coord = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).expand(len(windows), -1, -1, -1)
+    cell = lr.new_tensor([[2 / n for n in side]]).expand(len(windows), -1)
+    mix = torch.tensor([PILLOW_GREY], device=lr.device)
+    variances = model.flow.variances(model.condition(windows, coord, cell), mix, model.flow.inverses())
+    return float(torch.quantile(variances.mean(0).sqrt().float(), QUIET_SHARE)) * 255 / 2
+
+
+def _windows(lr: Tensor) -> Tensor:
+    """Windows of an image (1,3,h,w), evenly spread: (N,3,WINDOW_SIDE,WINDOW_SIDE), smaller if the image is."""
+    sides = [min(WINDOW_SIDE, n) for n in lr.shape[-2:]]
+    across = [min(math.isqrt(MOST_WINDOWS), -(-n // WINDOW_SIDE)) for n in lr.shape[-2:]]
+    ys, xs = (
+        [round(k * (n - side) / max(count - 1, 1)) for k in range(count)]
+        for n, side, count in zip(lr.shape[-2:], sides, across, strict=True)
+    )
+    return torch.stack([lr[0, :, y : y + sides[0], x : x + sides[1]] for y in ys for x in xs])
+
+
+def usual_deviation(model: LINF, images: Iterable[tuple[Tensor, Sequence[int]]]) -> dict[float, float]:
+    """The limit of `quiet_deviation` that hardly any image of the training exceeds, by scale.
+
+    Args:
+        model: a LINF.
+        images: LR images (1,3,h,w) in [0, 1] as in training, each with the size (H, W) of the output.
+    """
+    found: dict[float, list[float]] = {}
+    for lr, size in images:
+        found.setdefault(round(size[0] / lr.shape[-2], 1), []).append(quiet_deviation(model, lr, size))
+    return {scale: float(np.quantile(found[scale], USUAL_SHARE)) for scale in sorted(found)}
+
+
+def excess_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
+    """How many times what is usual an image's `quiet_deviation` is; 0 where the model does not know what is usual."""
+    if not model.usual_deviation:
+        return 0.0
+    scales, limits = zip(*sorted(model.usual_deviation.items()), strict=True)
+    return quiet_deviation(model, lr, size) / float(np.interp(size[0] / lr.shape[-2], scales, limits))

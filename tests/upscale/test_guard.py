@@ -1,0 +1,118 @@
+"""Noise that the default model has not seen: told by name, and with a lower temperature."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import linf
+from helpers.commands import Linf
+from linf.checkpoints.native import build, check_same, load, save
+from linf.data.sources import bundled
+from linf.models.deviation import excess_deviation, quiet_deviation, usual_deviation
+from linf.models.linf import LINF
+from linf.upscale.enlarge import Ask
+from linf.upscale.guard import tempered
+
+
+@pytest.fixture(scope="module")
+def model() -> LINF:
+    found = linf.load("default")
+    assert isinstance(found, LINF)
+    return found
+
+
+@pytest.fixture(scope="module")
+def clean() -> np.ndarray:
+    """A photograph of 64×64 pixels that no model was trained on, (64,64,3) uint8."""
+    with Image.open(bundled("heldout").hr[0]) as photo:
+        return np.asarray(photo.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC))[:64, 30:94]
+
+
+def noisy(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, sigma, pixels.shape)
+    return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
+
+
+def unit(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
+
+
+def test_noise_raises_the_quiet_deviation(model: LINF, clean: np.ndarray) -> None:
+    excess = [excess_deviation(model, unit(noisy(clean, sigma)), (192, 192)) for sigma in (0, 5, 10)]
+    assert excess[0] < 1.2
+    assert excess[0] < excess[1] < excess[2]
+    assert excess[2] > 1.3
+
+
+def test_the_quiet_deviation_is_that_of_the_whole_image(model: LINF, clean: np.ndarray) -> None:
+    """An image of a single window, all of whose patches are looked at."""
+    lr, size = unit(clean[:32, :32]), (60, 60)
+    mix = torch.tensor([[0.299, 0.587, 0.114]])
+    known = model.distribution(lr, size, mix=mix)
+    assert known is not None
+    assert known.deviation is not None
+    variance = torch.nn.functional.avg_pool2d(known.deviation.square(), 3)
+    assert quiet_deviation(model, lr, size) == pytest.approx(
+        255 * float(torch.quantile(variance.sqrt(), 0.1)), rel=1e-3
+    )
+
+
+def test_an_image_like_the_trainings_is_left_alone(model: LINF, clean: np.ndarray) -> None:
+    ask = Ask(temperature=0.5)
+    assert tempered(model, clean, (192, 192), ask) == (ask, [])
+    model_that_knows_nothing = build(model.config | {"usual_deviation": {}})
+    assert tempered(model_that_knows_nothing, noisy(clean, 20), (192, 192), ask) == (ask, [])
+
+
+def test_a_noisy_image_gets_as_much_noise_as_a_usual_one(model: LINF, clean: np.ndarray) -> None:
+    image, ask = noisy(clean, 10), Ask(temperature=0.5)
+    lowered, (told,) = tempered(model, image, (192, 192), ask)
+    excess = excess_deviation(model, unit(image), (192, 192))
+    assert lowered.temperature == pytest.approx(0.5 / excess, rel=0.05)
+    assert f"temperature {lowered.temperature:g} in place of 0.5" in told
+    kept, (told,) = tempered(model, image, (192, 192), ask, keep=True)
+    assert kept == ask
+    assert "temperature" not in told
+
+
+def test_upscale_names_the_file_and_lowers_the_temperature(
+    run: Linf, tmp_path: Path, clean: np.ndarray
+) -> None:
+    Image.fromarray(noisy(clean, 10)).save(tmp_path / "grainy.png")
+    Image.fromarray(clean).save(tmp_path / "fine.png")
+    given = ("--scale", "2", "--model", "default")
+    done = run("upscale", "grainy.png", "fine.png", *given, "--temperature", "0.5", "--out", "a")
+    assert done.status == 0
+    (note,) = done.err.splitlines()
+    assert note.startswith("note: grainy.png: it is noisy, dithered or grainy")
+    assert "--keep-temperature" in note
+    done = run(
+        "upscale", "grainy.png", *given, "--temperature", "0.5", "--keep-temperature", "--out", "b.png"
+    )
+    assert "in place of" not in done.err
+    mild, wild = (np.asarray(Image.open(tmp_path / name), float) for name in ("a/grainy_x2.png", "b.png"))
+    assert np.abs(np.diff(wild, axis=0)).mean() > np.abs(np.diff(mild, axis=0)).mean()
+
+
+def test_what_is_usual_is_kept_with_the_weights(tmp_path: Path, checkpoint: Path) -> None:
+    model = load(checkpoint)
+    assert isinstance(model, LINF)
+    assert model.usual_deviation == {}
+    images = [(torch.rand(1, 3, 40, 33), (80, 66)), (torch.rand(1, 3, 20, 20), (60, 60))]
+    model.usual_deviation = usual_deviation(model, images)
+    assert list(model.usual_deviation) == [2, 3]
+    save(model, tmp_path / "knows.safetensors")
+    again = load(tmp_path / "knows.safetensors")
+    assert isinstance(again, LINF)
+    assert again.usual_deviation == model.usual_deviation
+    assert excess_deviation(again, *images[0]) == pytest.approx(1, abs=1e-6)
+    check_same(checkpoint, load(checkpoint), again)  # Of the same settings all the same.
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 200), (31, 33), (97, 50)])
+def test_images_of_any_size_are_judged(model: LINF, shape: tuple[int, int]) -> None:
+    size = (round(shape[0] * 2.7), round(shape[1] * 2.7))
+    assert np.isfinite(excess_deviation(model, torch.rand(1, 3, *shape), size))
