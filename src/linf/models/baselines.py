@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood
-from linf.images.resize import matlab_bicubic
+from linf.images.resize import matlab_bicubic, whole_numbers
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import Conditioner, Decode, batch_neighbourhood
 from linf.models.decoding import Block, Region, Request, stream
@@ -22,43 +22,44 @@ STRIP = 256
 
 
 class Bicubic(SuperResolver):
-    """Bicubic enlargement of the 8-bit image (of 16-bit whole numbers too), a model without parameters."""
+    """Bicubic enlargement of the 8-bit image, a model without parameters.
 
-    def __init__(self) -> None:
+    Args:
+        depth: bits that images of floats are rounded to; whole numbers keep theirs.
+    """
+
+    image_channels = 0
+
+    def __init__(self, depth: int = 8) -> None:
         super().__init__()
-        self.config = {}
+        self.config = {} if depth == 8 else {"depth": depth}
+        self.peak = 2**depth - 1
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """MATLAB's bicubic in strips: one axis, then the other, in the order of `matlab_bicubic`."""
-        white = 255.0 if lr.is_floating_point() else request.peak
-        pixels = (
-            lr.mul(255).round().byte()
-            if lr.is_floating_point()
-            else lr
-            if request.peak == 255
-            else lr.float()
-        )
+        white = self.peak if lr.is_floating_point() else int(request.peak)
+        pixels = whole_numbers(lr, white) if lr.is_floating_point() else lr
         first, last = (-2, -1) if size[0] / lr.shape[-2] <= size[1] / lr.shape[-1] else (-1, -2)
         between = [*pixels.shape]
         between[first] = size[first]
         halfway = pixels.new_empty(between)
         for start in range(0, between[last], STRIP):
             part = pixels.narrow(last, start, min(STRIP, between[last] - start))
-            halfway.narrow(last, start, part.shape[last]).copy_(_along(part, first, size[first]))
+            halfway.narrow(last, start, part.shape[last]).copy_(_along(part, first, size[first], white))
         for image in range(len(lr)):
             for start in range(0, size[first], STRIP):
                 part = halfway[image].narrow(first, start, min(STRIP, size[first] - start))
-                values = _along(part, last, size[last]).float().div_(white).expand(3, -1, -1)
+                values = _along(part, last, size[last], white).float().div_(white)
                 strip = slice(start, start + part.shape[first])
                 rows, cols = (strip, slice(0, size[1])) if first == -2 else (slice(0, size[0]), strip)
                 yield Region(image, rows, cols, values)
 
 
-def _along(image: Tensor, dim: int, length: int) -> Tensor:
+def _along(image: Tensor, dim: int, length: int, peak: int) -> Tensor:
     """An image resized along one axis only."""
     size = [*image.shape[-2:]]
     size[dim] = length
-    return matlab_bicubic(image, (size[0], size[1]))
+    return matlab_bicubic(image, (size[0], size[1]), peak=peak)
 
 
 class LIIFConditioner(Conditioner):
@@ -118,7 +119,7 @@ class Regression(SuperResolver):
 
     Args:
         encoder: LR image → features.
-        conditioner: called with in_channels and out_channels = 3, gives the conditioner.
+        conditioner: called with in_channels and out_channels = C, gives the conditioner.
     """
 
     residual: bool
@@ -127,7 +128,8 @@ class Regression(SuperResolver):
     def __init__(self, encoder: Encoder, conditioner: Callable[..., Conditioner]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=3)
+        self.image_channels = encoder.image_channels
+        self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=self.image_channels)
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
@@ -139,7 +141,7 @@ class Regression(SuperResolver):
     def predict(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """Colours: lr (B,3,h,w) in [0, 1], coord (B,gh,gw,2), cell (B,2) → (B,3,gh,gw) in the units of [0, 1]."""
         image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
-        answers = self.conditioner(self.encoder(image), coord, cell).view(3, *coord.shape[:-1])
+        answers = self.conditioner(self.encoder(image), coord, cell).view(-1, *coord.shape[:-1])
         return answers.transpose(0, 1) / 2 + (bilinear_patches(lr, coord, cell, 1) if self.residual else 0.5)
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
@@ -148,7 +150,7 @@ class Regression(SuperResolver):
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; there is nothing random."""
-        base = BilinearBase(lr, size, request.peak) if self.residual else None
+        base = BilinearBase(lr, size, request.peak, self.image_channels) if self.residual else None
 
         def decode(block: Block) -> Region:
             rows, cols = block.pixels

@@ -15,7 +15,7 @@ def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -
         patch_size: P.
 
     Returns:
-        (B,3P²,gh,gw), channel-major.
+        (B,D,gh,gw), channel-major.
     """
     step = torch.arange(patch_size, device=coord.device, dtype=coord.dtype) - patch_size // 2
     offset = torch.cartesian_prod(step, step) if patch_size > 1 else coord.new_zeros(1, 2)
@@ -38,10 +38,11 @@ class BilinearBase:
         lr: (B,3,h,w), or (B,1,h,w) for grey.
         size: (H, W).
         peak: the value of white.
+        channels: C of the bilinear image, for which grey is repeated.
     """
 
-    def __init__(self, lr: Tensor, size: tuple[int, int], peak: float = 1) -> None:
-        self.lr, self.size, self.peak = lr, size, peak
+    def __init__(self, lr: Tensor, size: tuple[int, int], peak: float = 1, channels: int = 3) -> None:
+        self.lr, self.size, self.peak, self.channels = lr, size, peak, channels
         self.dtype = lr.dtype if lr.is_floating_point() else torch.float32
         # On the CPU, where looking at a coordinate waits for no device.
         self.axes = [
@@ -56,7 +57,7 @@ class BilinearBase:
         part = self.lr[image, :, top : int(y[-1]) + 2, left : int(x[-1]) + 2].to(self.dtype)
         if self.peak != 1:
             part = part / self.peak
-        return _lerp(_lerp(part, x - left, 2), y - top, 1).expand(3, -1, -1)
+        return _lerp(_lerp(part, x - left, 2), y - top, 1).expand(self.channels, -1, -1)
 
 
 def _lerp(part: Tensor, at: Tensor, dim: int) -> Tensor:

@@ -67,7 +67,7 @@ class Request(NamedTuple):
     highest: float = 1.0
     """The temperature that the noise will be multiplied by; noise that would explode there is left out."""
     mix: Tensor | None = None
-    """(M,3): weights of red, green and blue in each mixture whose deviation is wanted."""
+    """(M,C): weights of the channels in each mixture whose deviation is wanted."""
     residual: Tensor | None = None
     """(B,3,H,W) in [-1, 1] units, whose latents and log-density are wanted."""
     peak: float = 1

@@ -41,17 +41,27 @@ class LINF(SuperResolver):
         prior: UNet | None = None,
     ) -> None:
         super().__init__()
+        if encoder.image_channels != flow.image_channels:
+            raise ValueError(
+                f"the encoder is for images of {encoder.image_channels} channels, the flow for {flow.image_channels}: "
+                "give both the same image_channels"
+            )
         self.encoder = encoder
         self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=flow.condition_dim)
         self.flow = flow
         self.set_prior(prior)
 
     def set_prior(self, prior: UNet | None) -> None:
-        """Give the model a prior, or take it away; ValueError where it is for another patch size."""
+        """Give the model a prior, or take it away; ValueError where it is for other patches or images."""
         if prior is not None and prior.patch_size != self.patch_size:
             raise ValueError(
                 f"the prior is for patches of {prior.patch_size}, the flow for patches of {self.patch_size}: "
                 "give a prior of the flow's patch size"
+            )
+        if prior is not None and prior.image_channels != self.image_channels:
+            raise ValueError(
+                f"the prior is for images of {prior.image_channels} channels, the flow for {self.image_channels}: "
+                "give a prior of the flow's image_channels"
             )
         self.prior = prior
 
@@ -61,8 +71,13 @@ class LINF(SuperResolver):
         return self.flow.patch_size
 
     @property
+    def image_channels(self) -> int:  # type: ignore[override]
+        """C."""
+        return self.flow.image_channels
+
+    @property
     def dim(self) -> int:  # type: ignore[override]
-        """D = 3P²."""
+        """D = C·P²."""
         return self.flow.dim
 
     @property
@@ -129,7 +144,7 @@ class LINF(SuperResolver):
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; a warning at the end counts the patches whose inverse exploded (METHOD §4)."""
-        flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak)
+        flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak, self.image_channels)
         latents, highest, mix, residual, *_ = request
         inverses = flow.inverses()
 
@@ -188,7 +203,7 @@ class LINF(SuperResolver):
         Returns:
             (B,D,gh,gw) on the patch grid; beyond the edge the residual is taken as 0.
         """
-        size = check_size(size, 36 * lr.shape[0], lr.device)
+        size = check_size(size, 12 * self.image_channels * lr.shape[0], lr.device)
         z = lr.new_empty(len(lr), self.dim, *(-(-n // self.patch_size) for n in size))
         request = Request(residual=lr_residual(lr, size), features=features)
         for region in self.regions(lr, size, request):
@@ -203,7 +218,7 @@ class LINF(SuperResolver):
         """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`."""
         if self.prior is None:
             return super().sample_prior(lr, size)
-        need = 24 + -(-self.prior.bytes_per_patch // self.patch_size**2)
+        need = 8 * self.image_channels + -(-self.prior.bytes_per_patch // self.patch_size**2)
         size = check_size(size, lr.shape[0] * need, lr.device)
         features = self.encode(lr) if features is None else features
         z = self.prior(self.lr_latent(lr, size, features=features), 2 * lr - 1).movedim(1, -1)

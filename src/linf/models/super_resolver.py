@@ -25,12 +25,14 @@ class SuperResolver(nn.Module, ABC):
 
     Attributes:
         patch_size: P, the side of the patches that it answers with.
-        dim: D = 3P², the numbers in the latent of a patch; 0 for a model whose output is not random.
+        image_channels: C, of the images; 0 for a model that takes any number.
+        dim: D = C·P², the numbers in the latent of a patch; 0 for a model whose output is not random.
         config: what builds it again, but for its weights: plain numbers and names.
         prior: predicts latents from the LR image; None for a model without.
     """
 
     patch_size: int = 1
+    image_channels: int = 3
     dim: int = 0
     config: dict[str, Any]
     prior: UNet | None
@@ -38,6 +40,20 @@ class SuperResolver(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.prior = None
+
+    def output_channels(self, lr: Tensor) -> int:
+        """C of the output for LR images, of which grey ones fit a model of RGB too.
+
+        Raises:
+            ValueError: the model is for images of another number of channels.
+        """
+        given, own = lr.shape[1], self.image_channels
+        if own and given != own and (given, own) != (1, 3):
+            raise ValueError(
+                f"the image has {given} channel{'s' * (given > 1)}, and the model is for images of {own}: give a model "
+                f"that was trained with data.channels={given}"
+            )
+        return own or given
 
     @abstractmethod
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
@@ -105,9 +121,10 @@ class SuperResolver(nn.Module, ABC):
         """
         taus = _temperatures(temperature, size)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
-        size = check_size(size, lr.shape[0] * 12 * len(taus), lr.device)
+        channels = self.output_channels(lr)
+        size = check_size(size, lr.shape[0] * 4 * channels * len(taus), lr.device)
         latents = self._latents(lr, size, 1, seed, z) if highest > 0 and self.dim else ()
-        out = lr.new_empty(len(taus), len(lr), 3, *size)
+        out = lr.new_empty(len(taus), len(lr), channels, *size)
         request = Request(latents, highest, tile=tile, chunk=chunk, features=features)
         for region in self.regions(lr, size, request):
             for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
@@ -153,8 +170,10 @@ class SuperResolver(nn.Module, ABC):
             return None
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
         # The samples at a temperature, which are asked for next, are as large as their noise.
-        size = check_size(size, len(lr) * (4 * (3 + 6 * samples + mixtures) + 36 * bool(dim)), lr.device)
-        mean, noise = lr.new_empty(len(lr), 3, *size), lr.new_empty(samples, len(lr), 3, *size)
+        channels = self.output_channels(lr)
+        need = 4 * (channels * (1 + 2 * samples) + mixtures) + 12 * channels * bool(dim)
+        size = check_size(size, len(lr) * need, lr.device)
+        mean, noise = (lr.new_empty(*n, len(lr), channels, *size) for n in ((), (samples,)))
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
         grid = [-(-n // p) for n in size]
         latents, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)

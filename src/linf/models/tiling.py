@@ -79,7 +79,8 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
         part = lr[image : image + 1, :, top:bottom, left:right]
         if not lr.is_floating_point():
             part = part.float()
-        part = (2 / peak * part - 1).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        part = 2 / peak * part - 1
+        part = part.expand(-1, encoder.image_channels, -1, -1).contiguous(memory_format=torch.channels_last)
         inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
         # Named, the features around the tile would be kept while it is decoded.
         features = encoder(part)[inner].contiguous(memory_format=torch.channels_last)

@@ -6,7 +6,7 @@ Modules keep the names of the published code, so that its weights load by name.
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import DenseBlock, Encoder, check_sizes, conv3x3
+from linf.models.encoders.encoder import DenseBlock, Encoder, check_sizes, conv3x3, other_than_rgb
 
 RESIDUAL_SCALE = 0.2
 
@@ -37,6 +37,7 @@ class RRDBNet(Encoder):
         blocks: number of RRDBs.
         channels: width, also of the features.
         growth: channels that each layer of a dense block adds.
+        image_channels: of the images, 3 for RGB.
         checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
@@ -46,15 +47,18 @@ class RRDBNet(Encoder):
         channels: int = 64,
         growth: int = 32,
         *,
+        image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_sizes("RRDBNet", blocks=blocks, channels=channels, growth=growth)
-        self.config = {"blocks": blocks, "channels": channels, "growth": growth}
-        self.conv_first = conv3x3(3, channels)
+        self.config = {"blocks": blocks, "channels": channels, "growth": growth} | other_than_rgb(
+            image_channels
+        )
+        self.conv_first = conv3x3(image_channels, channels)
         self.RRDB_trunk = nn.Sequential(*(RRDB(channels, growth) for _ in range(blocks)))
         self.trunk_conv = conv3x3(channels, channels)
-        self.out_channels, self.checkpoint = channels, checkpoint
+        self.image_channels, self.out_channels, self.checkpoint = image_channels, channels, checkpoint
         self.receptive_field = 2 + 15 * blocks
 
     def forward(self, image: Tensor) -> Tensor:

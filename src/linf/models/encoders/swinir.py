@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
-from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3, other_than_rgb
 from linf.models.noise import uniform
 
 
@@ -147,6 +147,7 @@ class SwinIR(Encoder):
         drop_path: probability that training skips the last layer for a sample; it grows linearly from 0 at the first
             (stochastic depth, arXiv 1603.09382).
         out_channels: number of feature channels.
+        image_channels: of the images, 3 for RGB.
         checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
@@ -162,6 +163,7 @@ class SwinIR(Encoder):
         mlp_ratio: float = 2.0,
         drop_path: float = 0.1,
         out_channels: int = 64,
+        image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -187,11 +189,13 @@ class SwinIR(Encoder):
             "mlp_ratio": mlp_ratio,
             "drop_path": drop_path,
             "out_channels": out_channels,
+            **other_than_rgb(image_channels),
         }
-        self.window, self.out_channels, self.checkpoint = window, out_channels, checkpoint
+        self.image_channels, self.window = image_channels, window
+        self.out_channels, self.checkpoint = out_channels, checkpoint
         rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         hidden = int(channels * mlp_ratio)
-        self.conv_first = conv3x3(3, channels)
+        self.conv_first = conv3x3(image_channels, channels)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})
         self.layers = nn.ModuleList()
         for depth, n in zip(depths, heads, strict=True):
