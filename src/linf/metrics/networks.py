@@ -43,7 +43,14 @@ class FrozenNetwork(nn.Module, ABC):
     def compare(
         self, sr: Tensor, hr: Tensor, figure: Callable[[Iterator[Tensor], Sequence[Tensor]], Tensor]
     ) -> Tensor:
-        """``figure`` of the features of each SR image, clamped to [0, 1], and of its HR image."""
+        """``figure`` of the features of each SR image, clamped to [0, 1], and of its HR image.
+
+        Raises:
+            ValueError: the images are no RGB.
+        """
+        if hr.shape[1] != 3:
+            name = type(self).__name__.removesuffix("Network")
+            raise ValueError(f"{name} compares RGB images, and these have {hr.shape[1]} channels")
         dtype = next(self.buffers()).dtype
         figures = []
         with torch.autocast(sr.device.type, enabled=False):
