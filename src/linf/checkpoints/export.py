@@ -54,10 +54,10 @@ class Graph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, lr: Tensor, size: Tensor, temperature: Tensor, z: Tensor) -> Tensor:
-        """Super-resolve to (B,3,H,W), not clamped; as in `LINF.sample`, a patch beyond ±`EXPLODED` becomes its mean.
+        """Super-resolve to (B,C,H,W), not clamped; as in `LINF.sample`, a patch beyond ±`EXPLODED` becomes its mean.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (2,) int64, the output's H and W.
             temperature: (), τ ≥ 0, which multiplies z.
             z: (B,gh,gw,D) latents, gh = ceil(H/P), gw = ceil(W/P).

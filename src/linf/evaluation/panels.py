@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from linf.images.pixels import shown_channels
 
 Row = tuple[str, dict[str, Tensor]]
-"""One row of a panel: a label, and images (3,H,W) in [0, 1] by the names of the systems that made them."""
+"""One row of a panel: a label, and images (C,H,W) in [0, 1] by the names of the systems that made them."""
 
 
 def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:

@@ -69,7 +69,7 @@ class LIIFConditioner(Conditioner):
     arXiv 2012.09161, with feature unfolding, local ensemble and cell decoding.
 
     Args:
-        in_channels: C, the encoder's `out_channels`.
+        in_channels: F, the encoder's `out_channels`.
         out_channels: numbers per query.
         width: of the MLP's hidden layers.
         depth: how many of them.
@@ -86,7 +86,7 @@ class LIIFConditioner(Conditioner):
         self.mlp.append(nn.Linear(width, out_channels))
 
     def maps(self, features: Tensor) -> Tensor:
-        """(B,C,h,w) → (B·h·w, 9C): the 3×3 neighbourhood of each LR pixel."""
+        """(B,F,h,w) → (B·h·w, 9F): the 3×3 neighbourhood of each LR pixel."""
         return F.unfold(features.contiguous(), 3, padding=1).transpose(1, 2).flatten(0, 1)
 
     def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
@@ -94,7 +94,7 @@ class LIIFConditioner(Conditioner):
         return cell * cell.new_tensor(size)
 
     def answers(self, maps: Tensor, of_cell: Tensor, near: Neighbourhood) -> Tensor:
-        """Maps (M,9C), relative cells (N,2), N neighbourhoods → (out_channels, N)."""
+        """Maps (M,9F), relative cells (N,2), N neighbourhoods → (out_channels, N)."""
         total = 0
         for pixel, rel_y, rel_x, weight in zip(*near, strict=True):
             given = torch.cat((maps[pixel], rel_y[:, None], rel_x[:, None], of_cell), dim=1)
@@ -103,7 +103,7 @@ class LIIFConditioner(Conditioner):
         return total.T
 
     def forward(self, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """(B,C,h,w), (B,...,2), (B,2) → (out_channels, N), as `FourierConditioner` gives them."""
+        """(B,F,h,w), (B,...,2), (B,2) → (out_channels, N), as `FourierConditioner` gives them."""
         size = (features.shape[-2], features.shape[-1])
         near = batch_neighbourhood(coord, size)
         of_cell = self.of_cell(cell, size).repeat_interleave(near.pixel.shape[1] // len(features), dim=0)
@@ -139,13 +139,13 @@ class Regression(SuperResolver):
         return {"model": {"name": type(self).__name__}, **named}
 
     def predict(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """Colours: lr (B,3,h,w) in [0, 1], coord (B,gh,gw,2), cell (B,2) → (B,3,gh,gw) in the units of [0, 1]."""
+        """Colours: lr (B,C,h,w) in [0, 1], coord (B,gh,gw,2), cell (B,2) → (B,C,gh,gw) in the units of [0, 1]."""
         image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
         answers = self.conditioner(self.encoder(image), coord, cell).view(-1, *coord.shape[:-1])
         return answers.transpose(0, 1) / 2 + (bilinear_patches(lr, coord, cell, 1) if self.residual else 0.5)
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
         return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:

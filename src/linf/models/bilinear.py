@@ -9,7 +9,7 @@ def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -
     """Patches of the bilinear image at given centres.
 
     Args:
-        lr: (B,3,h,w).
+        lr: (B,C,h,w).
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
         cell: (B,2) size of one HR pixel.
         patch_size: P.
@@ -25,7 +25,7 @@ def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -
 
 
 def image_residual(lr: Tensor, hr: Tensor) -> Tensor:
-    """What a flow models of whole images: lr (B,3,h,w) and hr (B,3,H,W) in [0, 1] → (B,3,H,W) in [-1, 1] units."""
+    """What a flow models of whole images: lr (B,C,h,w) and hr (B,C,H,W) in [0, 1] → (B,C,H,W) in [-1, 1] units."""
     return 2 * (hr - F.interpolate(lr, hr.shape[-2:], mode="bilinear", align_corners=False))
 
 
@@ -35,7 +35,7 @@ class BilinearBase:
     A rectangle is that of ``F.interpolate(lr, size, mode="bilinear", align_corners=False)``, to rounding.
 
     Args:
-        lr: (B,3,h,w), or (B,1,h,w) for grey.
+        lr: (B,C,h,w), or (B,1,h,w) for grey.
         size: (H, W).
         peak: the value of white.
         channels: C of the bilinear image, for which grey is repeated.
@@ -51,7 +51,7 @@ class BilinearBase:
         ]
 
     def __call__(self, image: int, rows: slice, cols: slice) -> Tensor:
-        """(3,y,x) in [0, 1]: HR rows and columns of one of the images."""
+        """(C,y,x) in [0, 1]: HR rows and columns of one of the images."""
         y, x = self.axes[0][rows], self.axes[1][cols]
         top, left = int(y[0]), int(x[0])
         part = self.lr[image, :, top : int(y[-1]) + 2, left : int(x[-1]) + 2].to(self.dtype)

@@ -95,7 +95,7 @@ class LINF(SuperResolver):
     # Training
 
     def residual(self, lr: Tensor, hr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """What the flow models: lr (B,3,h,w) and HR patches (B,D,gh,gw) in [0, 1] → (B,D,gh,gw) in [-1, 1] units."""
+        """What the flow models: lr (B,C,h,w) and HR patches (B,D,gh,gw) in [0, 1] → (B,D,gh,gw) in [-1, 1] units."""
         return 2 * (hr - bilinear_patches(lr, coord, cell, self.patch_size))
 
     def restore(self, lr: Tensor, residual: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class LINF(SuperResolver):
         return bilinear_patches(lr, coord, cell, self.patch_size) + residual / 2
 
     def condition(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """The flow's condition at each query: lr (B,3,h,w) in [0, 1] → (K·2·D, B·gh·gw)."""
+        """The flow's condition at each query: lr (B,C,h,w) in [0, 1] → (K·2·D, B·gh·gw)."""
         image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
         return self.conditioner(self.encoder(image), coord, cell)
 
@@ -111,7 +111,7 @@ class LINF(SuperResolver):
         """Exact log-density of residual patches.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             residual: (B,D,gh,gw) in [-1, 1] units, as `residual` gives them.
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
             cell: (B,2) size of one HR pixel, (2/H, 2/W).
@@ -139,7 +139,7 @@ class LINF(SuperResolver):
     # Whole images
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
         return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
@@ -196,7 +196,7 @@ class LINF(SuperResolver):
         """``z_lr``: the latents of what the enlarged LR image itself lacks (METHOD §9).
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (H, W).
             features: of ``lr``, from `encode`; by default they are made here.
 

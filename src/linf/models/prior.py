@@ -34,7 +34,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all ranks; torch's own for this, `nn.SyncBatchNorm`, knows no CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         assert self.momentum is not None
@@ -141,7 +141,7 @@ class UNet(nn.Module):
 
         Args:
             z_lr: (B,D,gh,gw), of any size from 1×1.
-            lr: (B,3,h,w) in [-1, 1], of any size from 1×1.
+            lr: (B,C,h,w) in [-1, 1], of any size from 1×1.
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1], at which LR features are taken; by default they are
                 resized to the grid, which for a grid that covers the image in whole patches is the same.
         """
@@ -172,7 +172,7 @@ class UNet(nn.Module):
 def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
     """What enlarging, reducing and enlarging again takes from the enlarged LR image, ``up(lr) − up(down(up(lr)))``.
 
-    (B,3,h,w) in [0, 1] → (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
+    (B,C,h,w) in [0, 1] → (B,C,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
     """
 
     def resized(image: Tensor, to: tuple[int, int]) -> Tensor:
@@ -186,7 +186,7 @@ def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int)
     """The patches of `lr_residual`, (B,D,gh,gw), in one contiguous window of whole patches for each image of a batch.
 
     Args:
-        lr: (B,3,h,w) in [0, 1].
+        lr: (B,C,h,w) in [0, 1].
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
         cell: (B,2), 2 over the HR size; it may differ from image to image.
         patch_size: P.

@@ -60,7 +60,7 @@ class SuperResolver(nn.Module, ABC):
         """Decode rectangle by rectangle, without gradient and in bounded memory.
 
         Args:
-            lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``; floats or whole numbers.
+            lr: (B,C,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``; floats or whole numbers.
             size: (H, W) of the output.
             request: what is wanted beside the mean; a model whose output is not random leaves it out.
         """
@@ -74,7 +74,7 @@ class SuperResolver(nn.Module, ABC):
         """Start from the data, where the model knows how; see `LINF.initialise`."""
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
         return []
 
     def sample_latents(self, size: tuple[int, int], seed: int, *, batch: int = 1) -> Tensor:
@@ -102,7 +102,7 @@ class SuperResolver(nn.Module, ABC):
         the same at all of them.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (H, W) of the output.
             temperature: τ ≥ 0, one, a sequence, or a map (H, W) of one for each pixel; 0 is the mean. A patch that
                 would explode at the highest is shown at its mean, with a warning that counts them.
@@ -114,7 +114,7 @@ class SuperResolver(nn.Module, ABC):
             features: of ``lr``, from `encode`; by default they are made here.
 
         Returns:
-            (B,3,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,3,H,W).
+            (B,C,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,C,H,W).
 
         Raises:
             ValueError: a temperature, the size or the latents' shape is not what is said above.
@@ -153,13 +153,13 @@ class SuperResolver(nn.Module, ABC):
         """All that the model says of images, however many temperatures are then looked at.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (H, W).
             samples: S; the first is that of `sample` with this seed, for a single image the next that of ``seed + 1``.
             seed: see `sample`.
             highest: temperature that will be asked of `Distribution.at`, see `Request`.
             mix: see `Request`; a deviation costs D more decodes.
-            hr: (B,3,H,W), for its latents and log-density.
+            hr: (B,C,H,W), for its latents and log-density.
             features: of ``lr``, from `encode`; by default they are made here.
             advance: is called with the number of output pixels that have been decoded since the last call.
 

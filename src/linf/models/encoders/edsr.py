@@ -19,7 +19,7 @@ class ResidualBlock(nn.Module):
         self.residual_scale = residual_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         return x.add(self.body(x), alpha=self.residual_scale)
 
 

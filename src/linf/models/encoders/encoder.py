@@ -15,7 +15,7 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         image_channels: C of the images, 3 for RGB.
-        out_channels: C, the number of feature channels.
+        out_channels: F, the number of feature channels.
         receptive_field: how many LR pixels around a tile its features depend on; None where no finite margin is
             enough, so that an image is encoded whole.
         config: the arguments that build this encoder again, as plain numbers and lists.
@@ -31,7 +31,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
+        """Encode images (B,C,h,w) in [-1, 1] as features (B,F,h,w)."""
 
     def draw(self, seed: int, first: int, batch: int, device: torch.device) -> None:
         """Decide what is random in the training step to come, if anything is.

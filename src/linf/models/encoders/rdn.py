@@ -19,7 +19,7 @@ class DenseLayer(nn.Module):
         self.conv = nn.Sequential(conv3x3(in_channels, growth))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C+growth,h,w)."""
+        """(B,F,h,w) → (B,F+growth,h,w)."""
         return torch.cat((x, F.relu(self.conv(x), inplace=True)), dim=1)
 
 
@@ -32,7 +32,7 @@ class ResidualDenseBlock(nn.Module):
         self.LFF = nn.Conv2d(channels + layers * growth, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         return self.LFF(self.convs(x)) + x
 
 

@@ -12,7 +12,7 @@ RESIDUAL_SCALE = 0.2
 
 
 class ScaledDenseBlock(DenseBlock):
-    """A dense block whose output is scaled and added to its input: (B,C,h,w) → (B,C,h,w)."""
+    """A dense block whose output is scaled and added to its input: (B,F,h,w) → (B,F,h,w)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.add(super().forward(x), alpha=RESIDUAL_SCALE)
@@ -26,7 +26,7 @@ class RRDB(nn.Module):
         self.RDB1, self.RDB2, self.RDB3 = (ScaledDenseBlock(channels, growth, channels) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         return x.add(self.RDB3(self.RDB2(self.RDB1(x))), alpha=RESIDUAL_SCALE)
 
 
