@@ -3,7 +3,8 @@
 Shapes in every docstring:
 
     B    batch                       P    patch size, odd
-    C    feature channels            D    3P², dimension of the flow
+    C    image channels, 3 for RGB   D    C·P², dimension of the flow
+    F    feature channels
     h w  LR height and width         K    conditional steps of the flow
     H W  query grid, HR size         τ    sampling temperature
 

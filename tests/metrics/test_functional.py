@@ -293,3 +293,31 @@ def test_bits_of_a_uniform_image_are_nearly_eight() -> None:
     assert bits_per_dimension(torch.full((1, 4, 4), 27 * math.log(0.5)), 27).item() == pytest.approx(
         math.log2(255), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_figures_are_over_all_channels_there_are(channels: int) -> None:
+    rng = np.random.default_rng(0)
+    hr = rng.random((20, 24, channels))
+    ours = (hr + rng.normal(0, 0.1, hr.shape)).clip(0, 1)
+    sr, target = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in (ours, hr))
+    expected = -10 * np.log10(np.square(ours - hr)[2:-2, 2:-2].mean())
+    assert psnr(sr, target, border=2).item() == pytest.approx(expected, abs=1e-5)
+    assert psnr(sr, target, border=2, luma=True).item() == pytest.approx(expected, abs=1e-5)
+    settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    by_channel = [
+        structural_similarity(ours[..., c], hr[..., c], full=True, **settings)[1] for c in range(channels)
+    ]
+    valid = np.mean([of[5:-5, 5:-5].mean() for of in by_channel])
+    assert ssim(sr, target).item() == pytest.approx(valid, abs=1e-6)
+    assert lr_psnr(target, target) == math.inf
+
+
+def test_diversity_and_likelihood_are_of_the_depth() -> None:
+    levels = torch.tensor([30000.0, 30010.0])[:, None, None, None, None]
+    samples = (levels / 65535).expand(2, 1, 1, 3, 3)
+    assert diversity(samples).item() == 0, "one level of 8 bits"
+    assert diversity(samples, 65535).item() == pytest.approx(5 * 255 / 65535, rel=1e-6)
+    log_prob = torch.zeros(1, 2, 2)
+    assert bits_per_dimension(log_prob, 5, 65535).item() == pytest.approx(math.log2(65535 / 2))
+    assert bits_per_dimension(log_prob, 5).item() == math.log2(127.5)

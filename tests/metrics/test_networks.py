@@ -255,3 +255,11 @@ def test_damaged_and_foreign_files_are_refused(files: dict[str, Path], tmp_path:
 def test_an_unknown_backbone_is_refused() -> None:
     with pytest.raises(ValueError, match="'squeeze' is not one of alex, vgg"):
         LPIPSNetwork("squeeze")
+
+
+@pytest.mark.parametrize("network", ["alexnet", "vgg16"])
+def test_images_that_are_no_rgb_are_told(files: dict[str, Path], network: str) -> None:
+    metric = LPIPSNetwork("alex", files[network]) if network == "alexnet" else DISTSNetwork(files[network])
+    name = "LPIPS" if network == "alexnet" else "DISTS"
+    with pytest.raises(ValueError, match=f"{name} compares RGB images, and these have 5 channels"):
+        metric(torch.rand(1, 5, 48, 48), torch.rand(1, 5, 48, 48))

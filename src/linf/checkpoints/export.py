@@ -54,10 +54,10 @@ class Graph(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, lr: Tensor, size: Tensor, temperature: Tensor, z: Tensor) -> Tensor:
-        """Super-resolve to (B,3,H,W), not clamped; as in `LINF.sample`, a patch beyond ±`EXPLODED` becomes its mean.
+        """Super-resolve to (B,C,H,W), not clamped; as in `LINF.sample`, a patch beyond ±`EXPLODED` becomes its mean.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (2,) int64, the output's H and W.
             temperature: (), τ ≥ 0, which multiplies z.
             z: (B,gh,gw,D) latents, gh = ceil(H/P), gw = ceil(W/P).
@@ -141,7 +141,9 @@ def example(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Make the same inputs of a `Graph` each time: a smooth image, its output size, τ = 0.8 and latents."""
     generator = torch.Generator().manual_seed(0)
-    lr = F.interpolate(torch.rand(batch, 3, 3, 3, generator=generator), (h, w), mode="bilinear")
+    lr = F.interpolate(
+        torch.rand(batch, model.image_channels, 3, 3, generator=generator), (h, w), mode="bilinear"
+    )
     z = model.sample_latents((height, width), 0, batch=batch)
     return lr, torch.tensor([height, width]), torch.tensor(0.8), z
 
@@ -216,13 +218,14 @@ def _write_onnx(model: LINF, program: torch.export.ExportedProgram, path: Path, 
 
 def _description(model: LINF) -> str:
     """Describe inputs and output for a reader who has only the file."""
-    p, d = model.patch_size, model.flow.dim
+    p, d, c = model.patch_size, model.flow.dim, model.image_channels
+    colours = "RGB in" if c == 3 else "channels in"
     return (
         "Super-resolution at any scale by a local implicit normalizing flow (arXiv 2303.05156). "
-        "lr: float32 (batch, 3, h, w), RGB in [0, 1]. size: int64 (2,), height H and width W of the output. "
+        f"lr: float32 (batch, {c}, h, w), {colours} [0, 1]. size: int64 (2,), height H and width W of the output. "
         "temperature: float32 scalar from 0 up; 0 is the mean, 0 to 1 is usual. "
         f"z: float32 (batch, ceil(H/{p}), ceil(W/{p}), {d}), standard Gaussian; patch size P = {p}, D = {d}. "
-        "image: float32 (batch, 3, H, W), not clamped to [0, 1]."
+        f"image: float32 (batch, {c}, H, W), not clamped to [0, 1]."
     )
 
 

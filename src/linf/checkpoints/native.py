@@ -143,6 +143,8 @@ def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None
         }
         for config in (other.config, model.config)
     )
+    for config in (there, here):  # RGB goes without saying.
+        config |= {key: config.get(key, 3) for key in there | here if key.endswith(".image_channels")}
     differ = [key for key in there | here if there.get(key) != here.get(key)]
     if differ:
         which = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)

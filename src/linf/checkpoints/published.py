@@ -108,6 +108,11 @@ def to_published(model: LINF | Regression) -> dict[str, Any]:
     Raises:
         UsageError: the published code has no such encoder or ensemble.
     """
+    if model.image_channels != 3:
+        raise UsageError(
+            f"the published format is for RGB, and the model for images of {model.image_channels} channels: write "
+            ".safetensors"
+        )
     name, spec, unused = encoder_to_published(model.encoder)
     state = {k: v for k, v in model.state_dict().items() if k.startswith("encoder.")}
     state |= {f"encoder.{k}": v for k, v in unused.items()}

@@ -109,6 +109,11 @@ def start_encoder_from(source: str | os.PathLike[str], encoder: Encoder) -> None
     given = getattr(load_any(path), "encoder", None)
     if given is None:
         raise UsageError(f"{path} holds no encoder")
+    if given.image_channels != encoder.image_channels:
+        raise UsageError(
+            f"{path} holds an encoder of images with {given.image_channels} channels, and this run is for "
+            f"{encoder.image_channels}: start without it, or set data.channels={given.image_channels}"
+        )
     theirs, ours = (
         {key: "×".join(map(str, tensor.shape)) for key, tensor in network.state_dict().items()}
         for network in (given, encoder)

@@ -38,6 +38,10 @@ def _demo(given: Namespace) -> NoReturn:
         raise UsageError(f"--port {given.port} is not a number from 1 to 65535")
     device = chosen_device(given.device)
     model = load(given.model)
+    if model.image_channels != 3:
+        raise UsageError(
+            f"{given.model} is for images of {model.image_channels} channels, and the page is for RGB: use linf upscale"
+        )
     if not isinstance(model, LINF):
         raise UsageError(
             f"{given.model} holds a {type(model).__name__}, which has no temperature: give a LINF"

@@ -73,16 +73,24 @@ def add_upscale(commands: Any) -> None:
         default="auto",
         help="default: auto, float16 on a GPU and float32 elsewhere",
     )
+    parser.add_argument(
+        "--range",
+        nargs=2,
+        type=float,
+        metavar=("BLACK", "WHITE"),
+        help="the values of black and white, for TIFF of floats or signed numbers (default: 0, and 255 or 65535)",
+    )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
 
 
 def _upscale(given: Namespace) -> None:
     """Enlarge images.
 
-    Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the format can. Status 1 if an image
-    failed, each with a line on stderr.
+    Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the format can. A model of images with other
+    channels takes TIFF with as many. Status 1 if an image failed, each with a line on stderr.
     """
     from linf.checkpoints.native import load
+    from linf.images.pixels import checked_range
     from linf.images.write import FORMAT_BY_SUFFIX, FORMATS
     from linf.models.baselines import Bicubic
     from linf.models.super_resolver import SuperResolver
@@ -104,6 +112,7 @@ def _upscale(given: Namespace) -> None:
         raise UsageError("stdout takes one image: give --out FOLDER with --samples and --uncertainty")
     if out == PIPE and sys.stdout.isatty():
         raise UsageError("stdout is a terminal, which shows no image: redirect it, or give --out FILE")
+    limits = None if given.range is None else checked_range("--range", given.range)
     model: SuperResolver = Bicubic() if given.model == "bicubic" else load(given.model)
     if not model.dim and (ask.temperature > 0 or ask.samples > 1 or ask.uncertainty):
         raise UsageError(
@@ -118,6 +127,7 @@ def _upscale(given: Namespace) -> None:
         given.format,
         given.quality,
         given.force,
+        limits,
         keep_temperature=given.keep_temperature,
     ).run(images)
     if failed:

@@ -15,6 +15,7 @@ import numpy as np
 from linf.data.layouts import shorten
 from linf.errors import UsageError
 from linf.files import atomic_write, cache_folder, clear, lock, temporary_cache
+from linf.images.pixels import PixelFormat
 from linf.images.read import read_image
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class ImageCache:
         on_error: ``skip`` drops unreadable images, with a warning that names each; ``raise`` fails on them.
         cache_dir: by default ``$LINF_CACHE``, or else ``~/.cache/linf``. Where it is read-only or another user's, a
             folder among the temporary ones takes its place, with a warning.
+        pixels: what images are converted to; by default RGB of 8 bits.
 
     Attributes:
         paths: the images kept.
@@ -48,11 +50,13 @@ class ImageCache:
         min_side: int = 1,
         on_error: Literal["skip", "raise"] = "skip",
         cache_dir: str | Path | None = None,
+        pixels: PixelFormat = PixelFormat(),  # noqa: B008 (it is frozen)
     ) -> None:
         if on_error not in ("skip", "raise"):
             raise UsageError(f"on_error is {on_error!r}: choose 'skip' or 'raise'")
         sources = [Path(os.path.abspath(path)) for path in paths]
-        self.file, index = _load_or_build(sources, cache_folder(cache_dir) / "images")
+        self.file, index = _load_or_build(sources, cache_folder(cache_dir) / "images", pixels)
+        self.pixels = pixels
         kept: list[tuple[Path, int, int, int]] = []
         for path, entry in zip(sources, index, strict=True):
             if isinstance(entry, str):
@@ -77,12 +81,13 @@ class ImageCache:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Image ``index`` as a read-only (H, W, 3) uint8 view of the file."""
+        """Image ``index`` as a read-only (H, W, C) view of the file, uint8, or uint16 for more than 8 bits."""
         if self._pixels is None:
             self._pixels = np.memmap(self.file, np.uint8, "r")
         height, width = self.shapes[index]
-        start = self._offsets[index]
-        return np.asarray(self._pixels[start : start + height * width * 3]).reshape(height, width, 3)
+        start, channels, dtype = self._offsets[index], self.pixels.channels, self.pixels.dtype
+        content = self._pixels[start : start + height * width * channels * dtype.itemsize]
+        return np.asarray(content).view(dtype).reshape(height, width, channels)
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled memmap would carry all its pixels to each worker.
@@ -96,8 +101,10 @@ Entry = tuple[int, int, int] | str
 """An image's offset in the file, height and width; or the reason why it could not be read."""
 
 
-def _key(sources: Sequence[Path]) -> str:
+def _key(sources: Sequence[Path], pixels: PixelFormat) -> str:
     digest = hashlib.sha256(CACHE_MARK)
+    if pixels.settings:
+        digest.update(repr(pixels.settings).encode())
     for path in sources:
         try:
             stat = path.stat()
@@ -108,21 +115,21 @@ def _key(sources: Sequence[Path]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _load_or_build(sources: Sequence[Path], home: Path) -> tuple[Path, list[Entry]]:
+def _load_or_build(sources: Sequence[Path], home: Path, pixels: PixelFormat) -> tuple[Path, list[Entry]]:
     """Return the cache file of some images and its index."""
-    name = f"{_key(sources)}.pixels"
+    name = f"{_key(sources, pixels)}.pixels"
     try:
-        return home / name, _load_or_build_index(sources, home / name)
+        return home / name, _load_or_build_index(sources, home / name, pixels)
     except UsageError as error:
         cause = error.__cause__
         if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         file = temporary_cache() / "images" / name
         log.warning("the image cache %s is not used (%s) but %s", home, cause.strerror, file.parent)
-        return file, _load_or_build_index(sources, file)
+        return file, _load_or_build_index(sources, file, pixels)
 
 
-def _load_or_build_index(sources: Sequence[Path], file: Path) -> list[Entry]:
+def _load_or_build_index(sources: Sequence[Path], file: Path, pixels: PixelFormat) -> list[Entry]:
     try:
         if (index := _read_index(file)) is not None:
             return index
@@ -130,7 +137,7 @@ def _load_or_build_index(sources: Sequence[Path], file: Path) -> list[Entry]:
             if (index := _read_index(file)) is None:
                 clear(file)
                 with atomic_write(file) as part, open(part, "wb") as out:
-                    index = _write_pixels(sources, out)
+                    index = _write_pixels(sources, out, pixels)
             return index
     except OSError as error:
         raise UsageError(
@@ -139,16 +146,16 @@ def _load_or_build_index(sources: Sequence[Path], file: Path) -> list[Entry]:
         ) from error
 
 
-def _write_pixels(sources: Sequence[Path], out: BinaryIO) -> list[Entry]:
+def _write_pixels(sources: Sequence[Path], out: BinaryIO, pixels: PixelFormat) -> list[Entry]:
     index: list[Entry] = []
     offset, last_logged = 0, time.monotonic()
     for path in sources:
         try:
-            image = read_image(path)
+            image = pixels.read(path) if pixels.settings else read_image(path)
         except UsageError as error:
             index.append(str(error))
             continue
-        out.write(image.data)
+        out.write(np.ascontiguousarray(image).data)
         index.append((offset, *image.shape[:2]))
         offset += image.nbytes
         if time.monotonic() - last_logged > 5:

@@ -21,7 +21,7 @@ class SRBatch(NamedTuple):
     """A batch of training samples; a single sample has the same shapes without B.
 
     Attributes:
-        lr: (B,3,h,w) LR crops in [0, 1].
+        lr: (B,C,h,w) LR crops in [0, 1].
         hr: (B,D,gh,gw) HR patches in [0, 1], channel-major: index c·P² + dy·P + dx.
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
         cell: (B,2) the size of one HR pixel, (2/H, 2/W).
@@ -38,7 +38,7 @@ class UndegradedBatch(NamedTuple):
 
     Attributes:
         batch: whose LR crops are clean.
-        hr: (B,3,n,n) uint8 HR crops, at the top left; n is the side of the largest.
+        hr: (B,C,n,n) HR crops in whole numbers, at the top left; n is the side of the largest.
         size: (B,2) heights and widths of the HR crops.
         draw: how each is degraded.
     """
@@ -48,10 +48,11 @@ class UndegradedBatch(NamedTuple):
     size: Tensor
     draw: Draw
 
-    def degraded(self, degradation: Degradation) -> SRBatch:
-        """The batch with its LR crops degraded, but for those that stay clean."""
+    def degraded(self, degradation: Degradation, peak: int = 255) -> SRBatch:
+        """The batch with its LR crops degraded, but for those that stay clean; ``peak`` is the value of white."""
         lr = self.batch.lr
-        bad = degradation(self.hr.to(lr.dtype) / 255, self.size, (lr.shape[-2], lr.shape[-1]), self.draw)
+        hr, size = self.hr.to(lr.dtype) / peak, (lr.shape[-2], lr.shape[-1])
+        bad = degradation(hr, self.size, size, self.draw, peak=peak)
         return self.batch._replace(lr=torch.where(self.draw.clean[:, None, None, None], lr, bad))
 
 
@@ -122,14 +123,15 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
         epoch, index = divmod(i, len(self))
         rng = np.random.default_rng((self.seed, epoch, index))
         hr = self._hr_crop(self.cache[index % len(self.cache)], rng)
-        lr = pil_bicubic(hr, (self.crop, self.crop))
+        peak = self.cache.pixels.peak
+        lr = pil_bicubic(hr, (self.crop, self.crop), peak)
         y, x = (self._window if self.window else self._scattered)(len(hr), rng)
         offset = np.arange(self.patch_size) - self.patch_size // 2
         patches = hr[(y[..., None] + offset)[..., :, None], (x[..., None] + offset)[..., None, :]]
         centres = pixel_centres(len(hr))
         sample = SRBatch(
-            lr=unit(lr.transpose(2, 0, 1)),
-            hr=unit(patches.transpose(4, 2, 3, 0, 1).reshape(-1, *y.shape)),
+            lr=unit(lr.transpose(2, 0, 1), peak),
+            hr=unit(patches.transpose(4, 2, 3, 0, 1).reshape(-1, *y.shape), peak),
             coord=torch.stack((centres[torch.from_numpy(y)], centres[torch.from_numpy(x)]), dim=-1),
             cell=torch.full((2,), 2 / len(hr)),
         )
@@ -139,7 +141,7 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
         rng = np.random.default_rng((self.seed, epoch, index, 1))
         return UndegradedBatch(
             sample,
-            pad_to(torch.from_numpy(hr).permute(2, 0, 1), round(self.crop * self.scale[1])),
+            pad_to(tensor(hr).permute(2, 0, 1), round(self.crop * self.scale[1])),
             torch.tensor(hr.shape[:2]),
             self.degradation.draw(rng, (self.crop, self.crop), hr.shape[2]),
         )
@@ -196,6 +198,11 @@ def augment(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def unit(image: np.ndarray) -> Tensor:
-    """Uint8 to float32 in [0, 1]."""
-    return torch.from_numpy(image.astype(np.float32)).div_(255)
+def unit(image: np.ndarray, peak: int = 255) -> Tensor:
+    """Whole numbers from 0 to ``peak`` to float32 in [0, 1]."""
+    return torch.from_numpy(image.astype(np.float32)).div_(peak)
+
+
+def tensor(image: np.ndarray) -> Tensor:
+    """Uint8 as it is, and uint16, of which torch knows little, as int32."""
+    return torch.tensor(image if image.dtype == np.uint8 else image.astype(np.int32))

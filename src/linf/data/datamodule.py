@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Container, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from linf.data.layouts import ImageSet
 from linf.data.pairs import ImagePair, ScaledImages, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
 from linf.errors import UsageError, check_distinct
+from linf.images.pixels import PixelFormat
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class SRDataModule(pl.LightningDataModule):
         test_resize: see `ScaledImages`; used where no LR image is given.
         degradation: how LR crops of training differ from clean ones, on the training's device; None for not at all.
         test_degradation: the same of the test images whose LR is made.
+        channels: C of the images; None for as many as the model has that is trained or tested.
+        depth: see `PixelFormat`, as for value_range.
         cache_dir: see `ImageCache`.
 
     Attributes:
@@ -80,6 +84,9 @@ class SRDataModule(pl.LightningDataModule):
         test_resize: Literal["pil", "matlab"] = "pil",
         degradation: Degradation | None = None,
         test_degradation: Degradation | None = None,
+        channels: int | None = 3,
+        depth: int = 8,
+        value_range: Sequence[float] | None = None,
         cache_dir: str | None = None,
     ) -> None:
         super().__init__()
@@ -105,7 +112,9 @@ class SRDataModule(pl.LightningDataModule):
         self.train, self.val = train, val
         self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.cache_dir = cache_dir
+        self.cache_dir, self.own_channels = cache_dir, channels
+        limits: Any = None if value_range is None else tuple(value_range)
+        self.pixels = PixelFormat(3 if channels is None else channels, depth, limits)
         self.degradation, self.test_degradation = (
             each if each and each.clean < 1 else None for each in (degradation, test_degradation)
         )
@@ -113,13 +122,36 @@ class SRDataModule(pl.LightningDataModule):
         self.window, self.repeat, self.batches_per_epoch = window, repeat, batches_per_epoch
         self.val_scales, self.val_crop, self.val_limit = val_scales, val_crop, val_limit
         self.test_scales, self.test_limit, self.test_resize = test_scales, test_limit, test_resize
+        self._check_degradations()
         self.train_crops: RandomScaleCrops | None = None
         self.val_pairs: ScaledImages | None = None
         self.test_pairs: list[ScaledImages] = []
         self.tested: Container[tuple[str, str, float]] = ()
 
+    def _check_degradations(self) -> None:
+        for each in (self.degradation, self.test_degradation):
+            if each is not None:
+                each.check(self.pixels.channels, self.pixels.peak)
+
+    def _match_model(self) -> None:
+        """Take as many channels as the model has, or refuse to; UsageError where both are given and differ."""
+        task = getattr(self.trainer, "lightning_module", None)
+        model = getattr(getattr(task, "model", None), "image_channels", 0)
+        if model and self.own_channels not in (None, model):
+            raise UsageError(
+                f"data.channels is {self.own_channels}, and the model is for images of {model}: give the same to both"
+            )
+        if model and self.own_channels is None:
+            self.pixels = replace(self.pixels, channels=model)
+            self._check_degradations()
+
     def setup(self, stage: str | None = None) -> None:
-        """Open the images of a stage: ``fit``, ``validate``, ``test`` or None for all."""
+        """Open the images of a stage: ``fit``, ``validate``, ``test`` or None for all.
+
+        Raises:
+            UsageError: the images are not those of the model.
+        """
+        self._match_model()
         if stage in (None, "fit") and self.train is not None and self.train_crops is None:
             self.train_crops = self._crops(self.train)
         if stage in (None, "fit", "validate") and self.val is not None and self.val_pairs is None:
@@ -135,7 +167,12 @@ class SRDataModule(pl.LightningDataModule):
             ]
 
     def _crops(self, images: ImageSet) -> RandomScaleCrops:
-        cache = ImageCache(images.hr, min_side=smallest_crop(self.crop, self.scale), cache_dir=self.cache_dir)
+        cache = ImageCache(
+            images.hr,
+            min_side=smallest_crop(self.crop, self.scale),
+            cache_dir=self.cache_dir,
+            pixels=self.pixels,
+        )
         samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
         return RandomScaleCrops(
             cache,
@@ -159,7 +196,7 @@ class SRDataModule(pl.LightningDataModule):
         degradation: Degradation | None = None,
     ) -> ScaledImages:
         def cached(paths: Sequence[Any]) -> ImageCache:
-            return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir)
+            return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir, pixels=self.pixels)
 
         pairs = {} if crop else given_pairs(images, scales, cached)
         lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
@@ -256,7 +293,7 @@ class SRDataModule(pl.LightningDataModule):
         """Degrade the LR crops of a training batch, on its device."""
         if self.degradation is None or not isinstance(batch, UndegradedBatch):
             return batch
-        return batch.degraded(self.degradation)
+        return batch.degraded(self.degradation, self.pixels.peak)
 
     def initial_batches(self, n: int) -> list[SRBatch]:
         """``n`` global batches that training does not see, the same on every rank, to initialise weights from.

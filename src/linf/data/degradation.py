@@ -83,7 +83,14 @@ class Degradation:
         return Draw(torch.tensor(clean), torch.tensor(settings), noise)
 
     def __call__(
-        self, hr: Tensor, n_in: Tensor, size: tuple[int, int], draw: Draw, *, exact: bool = False
+        self,
+        hr: Tensor,
+        n_in: Tensor,
+        size: tuple[int, int],
+        draw: Draw,
+        *,
+        exact: bool = False,
+        peak: int = 255,
     ) -> Tensor:
         """Reduce and degrade a batch of images.
 
@@ -93,20 +100,18 @@ class Degradation:
             size: (h, w) of the LR images.
             draw: what was drawn for each sample, collated; its settings best on the host, which decides by them.
             exact: True for the JPEG that a file holds, on the host; False for kornia's, on the images' device.
+            peak: the value of white of the whole numbers that images are rounded to, 255 for 8 bits.
 
         Returns:
-            (B,C,h,w) in [0, 1], of 8 bits.
+            (B,C,h,w) in [0, 1], rounded.
 
         Raises:
-            UsageError: images to compress have neither one channel nor three.
+            UsageError: see `check`.
         """
+        self.check(hr.shape[1], peak)
         # Filled on the device: a copy of what the host holds would wait for it.
         images, wanted = hr, torch.stack([torch.full_like(n_in[:, 0], n) for n in size], 1)
         for each, numbers, noise in zip(self.rounds, draw.settings.unbind(1), draw.noise, strict=True):
-            if (each.jpeg.probability or each.webp.probability) and hr.shape[1] not in (1, 3):
-                raise UsageError(
-                    f"JPEG and WebP hold 1 or 3 channels, not {hr.shape[1]}: set their probability to 0"
-                )
             settings = Settings(*numbers.to(hr.device, non_blocking=True).unbind(1))
             qualities = Settings(*numbers.unbind(1))
             if each.blur.probability:
@@ -118,34 +123,49 @@ class Degradation:
                 images = blur(images, sigma, settings.angle, _side(each, images.shape[-2:], size))
             n_out = (wanted * settings.size[:, None]).round().clamp(min=1).to(n_in.dtype)
             images = resample(images, n_in, n_out, _larger(each, size), settings.kernel)
-            images, n_in = _add_noise(each, images, noise, settings), n_out
+            images, n_in = _add_noise(each, images, noise, settings, peak), n_out
             if each.jpeg.probability:
-                images = to_levels((pillow_jpeg if exact else jpeg)(images, qualities.jpeg))
+                images = to_levels((pillow_jpeg if exact else jpeg)(images, qualities.jpeg), peak)
             if each.webp.probability:
-                images = to_levels(webp(images, qualities.webp))
+                images = to_levels(webp(images, qualities.webp), peak)
         return images
 
-    def degrade(self, hr: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    def check(self, channels: int, peak: int) -> None:
+        """Raise UsageError where images of so many channels, or of more than 8 bits, are to be compressed."""
+        if any(each.jpeg.probability or each.webp.probability for each in self.rounds):
+            if channels not in (1, 3):
+                raise UsageError(
+                    f"JPEG and WebP hold 1 or 3 channels, not {channels}: set their probability to 0"
+                )
+            if peak != 255:
+                raise UsageError(
+                    f"JPEG and WebP hold 8 bits, and white is {peak}: set their probability to 0, or data.depth=8"
+                )
+
+    def degrade(
+        self, hr: np.ndarray, size: tuple[int, int], rng: np.random.Generator, peak: int = 255
+    ) -> np.ndarray:
         """Reduce and degrade one image, to what a file would hold.
 
         Args:
-            hr: (H,W,C) uint8.
+            hr: (H,W,C) uint8 or uint16.
             size: (h, w) of the LR image.
             rng: decides what is drawn.
+            peak: the value of white.
 
         Returns:
-            (h,w,C) uint8.
+            (h,w,C) of the same type.
         """
         draw = self.draw(rng, size, hr.shape[2])
         if draw.clean:
-            return pil_bicubic(hr, size)
-        batch = torch.tensor(hr).permute(2, 0, 1)[None] / 255
+            return pil_bicubic(hr, size, peak)
+        batch = torch.from_numpy(hr.astype(np.float32)).permute(2, 0, 1)[None] / peak
         draw = Draw(draw.clean[None], draw.settings[None], tuple(noise[None] for noise in draw.noise))
-        lr = self(batch, torch.tensor([hr.shape[:2]]), size, draw, exact=True)
-        return lr[0].mul(255).round().byte().permute(1, 2, 0).numpy()
+        lr = self(batch, torch.tensor([hr.shape[:2]]), size, draw, exact=True, peak=peak)
+        return lr[0].mul(peak).round().permute(1, 2, 0).numpy().astype(hr.dtype)
 
 
-def _add_noise(each: Round, images: Tensor, noise: Tensor, settings: Settings) -> Tensor:
+def _add_noise(each: Round, images: Tensor, noise: Tensor, settings: Settings, peak: int) -> Tensor:
     def field(n: int, grey: Tensor) -> Tensor:
         return torch.where(grey[:, None, None, None] > 0, noise[:, n, :1], noise[:, n])
 
@@ -153,12 +173,12 @@ def _add_noise(each: Round, images: Tensor, noise: Tensor, settings: Settings) -
         images = shot_noise(images, field(1, settings.grey_photons), settings.photons)
     if each.noise.probability:
         images = images + settings.noise[:, None, None, None] * field(0, settings.grey_noise)
-    return to_levels(images)
+    return to_levels(images, peak)
 
 
-def to_levels(images: Tensor) -> Tensor:
-    """Images as files of 8 bits hold them."""
-    return images.clamp(0, 1).mul(255).round().div(255)
+def to_levels(images: Tensor, peak: int) -> Tensor:
+    """Images as the whole numbers of files hold them, of which ``peak`` is white."""
+    return images.clamp(0, 1).mul(peak).round().div(peak)
 
 
 def _larger(each: Round, size: Sequence[int]) -> tuple[int, int]:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from linf.data.cache import ImageCache
-from linf.data.crops import unit
+from linf.data.crops import tensor, unit
 from linf.data.degradation import Degradation
 from linf.errors import UsageError
 from linf.files import readable_name
@@ -24,11 +23,12 @@ class ImagePair(NamedTuple):
     """An image to evaluate on, at one scale.
 
     Attributes:
-        lr: (3,h,w) in [0, 1]; (1,3,h,w) from `collate_pair`.
-        hr: (3,H,W) in [0, 1]; (1,3,H,W) from `collate_pair`.
+        lr: (C,h,w) in [0, 1]; (1,C,h,w) from `collate_pair`.
+        hr: (C,H,W) in [0, 1]; (1,C,H,W) from `collate_pair`.
         scale: the scale factor, H/h but for rounding.
         name: the image's name in tables.
         dataset: the dataset's name in tables.
+        peak: the value of white of the whole numbers that both are made of, 255 for 8 bits.
     """
 
     lr: Tensor
@@ -36,6 +36,7 @@ class ImagePair(NamedTuple):
     scale: float
     name: str
     dataset: str = ""
+    peak: int = 255
 
 
 class ScaledImages(Dataset[ImagePair]):
@@ -116,13 +117,15 @@ class ScaledImages(Dataset[ImagePair]):
         h, w = (_lr_pixels(n, s) for n in hr.shape[:2]) if given is None else given.shape[:2]
         hr = hr[: round(h * s), : round(w * s)]
         lr = given if given is not None else self._make_lr(np.ascontiguousarray(hr), (h, w), name, s)
-        return ImagePair(unit(lr.transpose(2, 0, 1)), unit(hr.transpose(2, 0, 1)), s, name, self.name)
+        peak = self.hr.pixels.peak
+        lr, hr = lr.transpose(2, 0, 1), hr.transpose(2, 0, 1)
+        return ImagePair(unit(lr, peak), unit(hr, peak), s, name, self.name, peak)
 
     def _make_lr(self, hr: np.ndarray, size: tuple[int, int], name: str, s: float) -> np.ndarray:
         if self.degradation is None:
-            return self.resize(hr, size)
+            return self.resize(hr, size, self.hr.pixels.peak)
         key = (self.seed, zlib.crc32(f"{self.name}/{name}".encode()), round(1000 * s))
-        return self.degradation.degrade(hr, size, np.random.default_rng(key))
+        return self.degradation.degrade(hr, size, np.random.default_rng(key), self.hr.pixels.peak)
 
     def describe_lr(self) -> dict[str, dict[str, str]]:
         """Where the LR images of each scale come from, and their folder where they are given, for the record."""
@@ -138,8 +141,9 @@ class ScaledImages(Dataset[ImagePair]):
         return self.name, self.names[s][index], s
 
 
-def _matlab(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return matlab_bicubic(torch.tensor(image).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
+def _matlab(image: np.ndarray, size: tuple[int, int], peak: int) -> np.ndarray:
+    resized = matlab_bicubic(tensor(image).permute(2, 0, 1), size, peak=peak)
+    return resized.permute(1, 2, 0).numpy().astype(image.dtype)
 
 
 def image_names(paths: Sequence[Path]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from linf.images.read import Photo
+from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha
 from linf.models.baselines import Bicubic
 from linf.models.linf import LINF

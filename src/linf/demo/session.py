@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from linf.demo.mixture import WHOLE, Mixture, Part, around, cut, detail
-from linf.images.read import Photo
+from linf.images.photo import Photo
 from linf.images.write import write_photo
 from linf.models.linf import LINF
 from linf.upscale.enlarge import Ask

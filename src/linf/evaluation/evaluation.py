@@ -18,8 +18,8 @@ from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct
 from linf.evaluation.means import TableMeans
-from linf.evaluation.measure import Unit, measure
-from linf.evaluation.notes import lr_sentences, partial_means
+from linf.evaluation.measure import Unit, fit_metrics, measure
+from linf.evaluation.notes import lr_sentences, measured_on, partial_means
 from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import system_temperatures
@@ -108,6 +108,8 @@ class Evaluation(pl.LightningModule):
         scale = min(map(float, data.test_scales), key=lambda s: abs(s - 4))
         at_scale = [[key for key in self.keys if key[::2] == (of.name, scale)] for of in data.test_pairs]
         self.shown_keys = [key for keys in at_scale for key in keys[: self.shown]]
+        self.pixels = data.pixels
+        self.skipped |= fit_metrics(self.metrics, self.pixels)
         self.record = Record(self.folder, self._about(data), self.global_rank)
         data.tested = self.record.units.keys()
         self.tables: dict[str, pd.DataFrame] = {}
@@ -149,6 +151,7 @@ class Evaluation(pl.LightningModule):
             "datasets": [pairs.name for pairs in data.test_pairs],
             "resize": data.test_resize,
             "severity": data.test_degradation.severity() if data.test_degradation else {},
+            "pixels": data.pixels.settings or None,
             "lr": {pairs.name: pairs.describe_lr() for pairs in data.test_pairs},
             "git": git_commit(),
             "versions": {"linf": version("linf"), "torch": torch.__version__},
@@ -176,7 +179,7 @@ class Evaluation(pl.LightningModule):
             few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)}
             for name, content in kept.items():
                 if self.save_images or not name.startswith("τ=") or name in few:
-                    self.record.keep(kept_folder(self.folder, *key) / name, content.cpu())
+                    self.record.keep(kept_folder(self.folder, *key) / name, content.cpu(), self.pixels)
         self.record.add(key, unit)
         self._count(key, unit)
 
@@ -225,7 +228,7 @@ class Evaluation(pl.LightningModule):
         """The table as text, the model's gain over bicubic, where LR came from, which metrics or images of them are
         missing, and where the files are.
         """
-        unit = "dB on Y" if self.protocol.headline == "psnr_y" else "dB on RGB"
+        unit = f"dB on {measured_on(self.protocol.headline, self.pixels.channels)}"
         with pd.option_context("display.width", 200):
             table = self.tables["metrics"].drop(columns=["temperature", "images", "lr"])
             lines = [table.round(3).to_string(index=False)]

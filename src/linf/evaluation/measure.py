@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from linf.data.pairs import ImagePair
 from linf.evaluation.systems import systems
 from linf.images.luma import BENCHMARK_LUMA
+from linf.images.pixels import PixelFormat
 from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
 from linf.models.distribution import NOMINAL, Distribution, coverage
@@ -50,19 +51,21 @@ def measure(
         samples: of each temperature, over which its figures are means.
         border: pixels left out on each side.
         seed: of the first sample; the next has ``seed + 1``.
-        shown: receives each system's first image (3,H,W), LINF's ``deviation`` of Y (H,W) at τ = 1 and, where LPIPS
-            is among the metrics, its ``best_temperature`` (H,W).
+        shown: receives each system's first image (C,H,W), LINF's ``deviation`` (H,W) at τ = 1, of Y or else over all
+            channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W).
     """
     lr, hr = image.lr, image.hr
     size = (hr.shape[-2], hr.shape[-1])
     # The distribution and the prior share them.
     features = model.encode(lr)
-    mix = torch.cat([torch.eye(3), torch.tensor([BENCHMARK_LUMA])]).to(lr)
+    mix = mixtures(hr.shape[1]).to(lr)
     known = model.distribution(
         lr, size, samples=samples, seed=seed, highest=max(temperatures), mix=mix, hr=hr, features=features
     )
     rows: list[Measured] = []
-    for name, temperature, images in systems(model, lr, size, temperatures, known=known, features=features):
+    for name, temperature, images in systems(
+        model, lr, size, temperatures, known=known, features=features, peak=image.peak
+    ):
         rows.append({"system": name, "temperature": temperature})
         for figure, metric in metrics.items():
             # What is not random varies by nothing, however often it is sampled.
@@ -75,15 +78,39 @@ def measure(
         return Unit(rows, None, [])
     if shown is not None:
         assert known.deviation is not None
-        shown["deviation"] = known.deviation[0, 3]
+        part = luma_of(known.deviation, hr.shape[1])[0]
+        shown["deviation"] = part[0] if len(part) == 1 else part.square().mean(0).sqrt()
         lpips = next((m for m in metrics.values() if isinstance(m, LPIPS)), None)
         if lpips is not None and len(temperatures) > 1:
             shown["best_temperature"] = best_temperature(lpips, known, hr, temperatures)
-    return Unit(rows, *_distribution(known, hr, border))
+    return Unit(rows, *_distribution(known, hr, border, image.peak))
+
+
+def mixtures(channels: int) -> Tensor:
+    """The weights of each channel by itself and, for RGB, of Y: (M,C)."""
+    each = torch.eye(channels)
+    return torch.cat([each, torch.tensor([BENCHMARK_LUMA])]) if channels == 3 else each
+
+
+def luma_of(mixed: Tensor, channels: int) -> Tensor:
+    """Of `mixtures` (B,M,H,W) what PSNR on Y is taken on: Y of RGB, and otherwise all channels."""
+    return mixed[:, 3:] if channels == 3 else mixed
+
+
+def fit_metrics(metrics: nn.ModuleDict, pixels: PixelFormat) -> dict[str, str]:
+    """Tell metrics the depth of the images, and take out those that need RGB where the images are none; the reasons."""
+    skipped = {}
+    for name, metric in list(metrics.items()):
+        assert isinstance(metric, ImageMetric)
+        metric.peak = pixels.peak
+        if metric.rgb_only and pixels.channels != 3:
+            del metrics[name]
+            skipped[name] = f"it compares RGB images, and these have {pixels.channels} channels"
+    return skipped
 
 
 def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures: Sequence[float]) -> Tensor:
-    """The temperature at which each pixel's share of LPIPS is least: (1,3,H,W) HR in [0, 1] → (H,W)."""
+    """The temperature at which each pixel's share of LPIPS is least: (1,C,H,W) HR in [0, 1] → (H,W)."""
     least, best = torch.full_like(hr[0, 0], math.inf), torch.full_like(hr[0, 0], math.nan)
     for tau in temperatures:
         distance = lpips.network.spatial(known.at(tau)[:1, 0], hr)[0]
@@ -92,26 +119,28 @@ def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures
     return best
 
 
-def _distribution(known: Distribution, hr: Tensor, border: int) -> tuple[Measured, list[Measured]]:
+def _distribution(known: Distribution, hr: Tensor, border: int, peak: int) -> tuple[Measured, list[Measured]]:
     assert known.deviation is not None
     assert known.latents is not None
     assert known.log_prob is not None
     error, deviation = (crop_border(part, border).double() for part in (known.mean - hr, known.deviation))
-    luma = torch.einsum("c,bchw->bhw", error.new_tensor(BENCHMARK_LUMA), error)
+    channels = hr.shape[1]
+    weights = error.new_tensor(BENCHMARK_LUMA)
+    luma = torch.einsum("c,bchw->bhw", weights, error) if channels == 3 else error
     z = known.latents.double()
     measured: Measured = {
-        "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1]).item(),
+        "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1], peak).item(),
         "whitened_mean": z.mean().item(),
         "whitened_var": z.var(correction=0).item(),
         "whitened_kurtosis": ((z - z.mean()).pow(4).mean() / z.var(correction=0).square()).item(),
         "error_y": luma.square().mean().item(),
-        "variance_y": deviation[:, 3].square().mean().item(),
+        "variance_y": luma_of(deviation, channels).square().mean().item(),
         "error_rgb": error.square().mean().item(),
-        "variance_rgb": deviation[:, :3].square().mean().item(),
+        "variance_rgb": deviation[:, :channels].square().mean().item(),
     }
     calibration: list[Measured] = [
         {"kind": kind, "nominal": nominal, "covered": covered}
-        for kind, values in (("pixel", error / deviation[:, :3]), ("latent", z))
+        for kind, values in (("pixel", error / deviation[:, :channels]), ("latent", z))
         for nominal, covered in zip(NOMINAL, coverage(values), strict=True)
     ]
     return measured, calibration

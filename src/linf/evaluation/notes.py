@@ -25,6 +25,12 @@ def lr_sentences(metrics: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def measured_on(headline: str, channels: int) -> str:
+    """What a PSNR was taken on: Y or RGB, and of images that have neither grey or all channels."""
+    rgb = "Y" if headline == "psnr_y" else "RGB"
+    return {1: "grey", 3: rgb}.get(channels, f"all {channels} channels")
+
+
 def partial_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """Which means leave images out, and how many they are of, a sentence for each metric, data set and scale.
 

@@ -7,8 +7,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from linf.images.pixels import shown_channels
+
 Row = tuple[str, dict[str, Tensor]]
-"""One row of a panel: a label, and images (3,H,W) in [0, 1] by the names of the systems that made them."""
+"""One row of a panel: a label, and images (C,H,W) in [0, 1] by the names of the systems that made them."""
 
 
 def fullest_square(weight: Tensor, side: int) -> tuple[slice, slice]:
@@ -24,15 +26,15 @@ def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], s
 
     Args:
         label: of the row.
-        lr: (3,h,w) in [0, 1].
-        hr: (3,H,W) in [0, 1].
-        systems: images (3,H,W) by their system's name; the first one chooses the detail.
+        lr: (C,h,w) in [0, 1].
+        hr: (C,H,W) in [0, 1].
+        systems: images (C,H,W) by their system's name; the first one chooses the detail.
         side: of the detail, in HR pixels.
     """
     y, x = fullest_square((next(iter(systems.values())) - hr).square().mean(0), side)
     nearest = F.interpolate(lr[None], hr.shape[-2:], mode="nearest-exact")[0]
     named = {"LR": nearest, **systems, "HR": hr}
-    return label, {name: image[:, y, x].clamp(0, 1).cpu() for name, image in named.items()}
+    return label, {name: shown_channels(image[:, y, x]).clamp(0, 1).cpu() for name, image in named.items()}
 
 
 def panel(rows: Sequence[Row]) -> Figure:

@@ -25,6 +25,8 @@ from linf.errors import UsageError
 from linf.evaluation.measure import Unit
 from linf.evaluation.schema import FORMER_NAMES, UNIT
 from linf.files import atomic_write
+from linf.images.pixels import PixelFormat, shown_channels
+from linf.images.tiff import write_layers
 
 Key = tuple[str, str, float]
 """Data set, image and scale."""
@@ -39,6 +41,7 @@ _DECISIVE = (
     "samples",
     "seed",
     "resize",
+    "pixels",
 )
 # What in ``run.json`` must be equal for the figures of two evaluations to share a table.
 
@@ -119,19 +122,25 @@ class Record:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def keep(self, path: Path, image: Tensor) -> None:
-        """Write an image (3,H,W), clamped to [0, 1], as PNG, or a map (H,W) as an array in half precision.
+    def keep(self, path: Path, image: Tensor, pixels: PixelFormat = PixelFormat()) -> None:  # noqa: B008
+        """Write an image (C,H,W), clamped to [0, 1], as PNG of RGB, or a map (H,W) as an array in half precision. An
+        image that is not RGB of 8 bits is also written whole, as TIFF.
 
         Args:
             path: of the file, without its suffix.
             image: on the host.
+            pixels: what images are.
         """
         content = io.BytesIO()
         if image.ndim == 2:
             np.save(content, image.numpy().astype(np.float16))
         else:
-            pixels = image.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(content, "PNG")
+            shown = shown_channels(image).clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(shown).save(content, "PNG")
+            if pixels.settings:
+                layers = io.BytesIO()
+                write_layers(layers, pixels.values(image.permute(1, 2, 0).numpy()), "contig")
+                self._write(path.with_name(path.name + ".tif"), layers.getvalue())
         self._write(path.with_name(path.name + (".npy" if image.ndim == 2 else ".png")), content.getvalue())
 
     def _write(self, path: Path, content: bytes) -> None:

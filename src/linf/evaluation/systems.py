@@ -19,7 +19,7 @@ class System(NamedTuple):
     temperature: float | None
     """Of a model's samples."""
     images: Tensor
-    """(S,B,3,H,W), not clamped; S is 1 where nothing is random."""
+    """(S,B,C,H,W), not clamped; S is 1 where nothing is random."""
 
 
 def systems(
@@ -31,19 +31,21 @@ def systems(
     seed: int | None = None,
     known: Distribution | None = None,
     features: Sequence[Tile] | None = None,
+    peak: int = 255,
 ) -> Iterator[System]:
     """Bicubic, then the model, at each temperature if it is random, and by its prior; made one by one.
 
     Args:
         model: any.
-        lr: (B,3,h,w) in [0, 1].
+        lr: (B,C,h,w) in [0, 1].
         size: (H, W).
         temperatures: of the samples, which share their latents.
         seed: of those latents.
         known: the model's distribution of these images, where it has been computed already.
         features: of ``lr``, from the model's `encode`, likewise.
+        peak: the value of white of the whole numbers that bicubic takes, see `linf.images.resize.bicubic`.
     """
-    yield System("bicubic", None, bicubic(lr, size)[None])
+    yield System("bicubic", None, bicubic(lr, size, peak)[None])
     if isinstance(model, Bicubic):
         return
     features = model.encode(lr) if features is None else features

@@ -6,7 +6,6 @@ import logging
 import re
 import sys
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,8 @@ import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from linf.errors import UsageError
+from linf.images.photo import Photo
+from linf.images.tiff import layers_misfit
 from linf.memory import free_memory
 
 log = logging.getLogger(__name__)
@@ -36,30 +37,6 @@ _OF_THE_PIXELS = re.compile(r"^\s*\{.*\"shape\"|^\s*shape\s*=|^ImageJ=|<OME\b", 
 DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
 """EXIF tags that describe the image rather than its file: description, make, model, software, date, artist, host,
 copyright."""
-
-
-@dataclass
-class Photo:
-    """An upright image with what its file says of it.
-
-    Attributes:
-        pixels: (h,w,3), or (h,w,1) for a grey image; uint8 or uint16.
-        alpha: (h,w) of the same dtype, None for an opaque image.
-        exif: the descriptive part of the file's EXIF, if any.
-        profile: the ICC colour profile, if it fits the pixels.
-        notes: what of the file was left out or converted, a message each.
-    """
-
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
-    exif: Image.Exif | None = None
-    profile: bytes | None = None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def peak(self) -> int:
-        """The value of white, 255 or 65535."""
-        return int(np.iinfo(self.pixels.dtype).max)
 
 
 def header_size(path: Path) -> tuple[int, int] | None:
@@ -116,9 +93,8 @@ def read_photo(source: Path | bytes) -> Photo:
     except UsageError:
         raise
     except UnidentifiedImageError as error:
-        raise UsageError(
-            "it is no PNG, JPEG, WebP, TIFF, BMP, GIF or PPM image, or a broken or rare one"
-        ) from error
+        other = "it is no PNG, JPEG, WebP, TIFF, BMP, GIF or PPM image, or a broken or rare one"
+        raise UsageError(layers_misfit(source) or other) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UsageError(f"its header claims more than {most} megapixels, the most that is read") from error
@@ -221,7 +197,8 @@ def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image
     mode = image.mode
     if mode == "F":
         raise UsageError(
-            "its pixels are 32-bit floats, whose white is not defined; save it with 8 or 16 bits"
+            "its pixels are 32-bit floats, whose white is not defined; save it with 8 or 16 bits, or state the values' "
+            "range (data.value_range, or --range of linf upscale)"
         )
     if mode.startswith("I"):
         values = np.asarray(image)

@@ -11,16 +11,19 @@ from torch import Tensor
 from linf.errors import UsageError
 
 
-def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None) -> Tensor:
+def matlab_bicubic(
+    image: Tensor, size: tuple[int, int] | None = None, scale: float | None = None, *, peak: int | None = None
+) -> Tensor:
     """MATLAB's ``imresize(image, ..., 'bicubic')``: separable, a = -0.5, antialiased when it shrinks. The border is
-    mirrored. Floats are neither rounded nor clamped, so they may overshoot; uint8 is rounded after each axis, as MATLAB
-    does with an image that was not converted first. No library has it: torch's antialiased bicubic differs at the
-    border, kornia's everywhere.
+    mirrored. Floats are neither rounded nor clamped, so they may overshoot; whole numbers are rounded after each axis,
+    as MATLAB does with an image that was not converted first. No library has it: torch's antialiased bicubic differs at
+    the border, kornia's everywhere.
 
     Args:
-        image: (..., H, W), float32 or float64 of any range, or uint8.
+        image: (..., H, W), float32 or float64 of any range, uint8, or int32 that holds up to 16 bits.
         size: (H', W'), by default ``ceil(scale · H), ceil(scale · W)``.
         scale: output pixels per input pixel, on both axes; by default ``H'/H`` and ``W'/W``.
+        peak: the value of white of whole numbers, to which they are clamped; by default 255 or 65535.
 
     Returns:
         (..., H', W') of the image's dtype.
@@ -29,9 +32,9 @@ def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: fl
         UsageError: neither size nor scale is given, or one is not positive.
         TypeError: the image has another dtype.
     """
-    if image.dtype not in (torch.float32, torch.float64, torch.uint8):
+    if image.dtype not in (torch.float32, torch.float64, torch.uint8, torch.int32):
         raise TypeError(
-            f"matlab_bicubic got {image.dtype}: convert the image to float32, float64 or uint8 first"
+            f"matlab_bicubic got {image.dtype}: convert the image to float32, float64, uint8 or int32 first"
         )
     if scale is not None and not (math.isfinite(scale) and scale > 0):
         raise UsageError(f"scale is {scale}: give a positive number")
@@ -46,7 +49,7 @@ def matlab_bicubic(image: Tensor, size: tuple[int, int] | None = None, scale: fl
         (scale or n_out / image.shape[dim], dim, n_out) for dim, n_out in zip((-2, -1), size, strict=True)
     ]
     for ratio, dim, n_out in sorted(axes):  # As in MATLAB, the axis that shrinks most goes first.
-        image = _resize_axis(image, dim, n_out, ratio)
+        image = _resize_axis(image, dim, n_out, ratio, peak or (255 if image.dtype == torch.uint8 else 65535))
     return image
 
 
@@ -54,10 +57,10 @@ BLOCK = 64
 """Output pixels of an axis that one matrix product makes: their input pixels lie close together."""
 
 
-def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float) -> Tensor:
-    if image.dtype == torch.uint8:
-        exact = _resize_axis(image.double(), dim, n_out, scale)
-        return (exact + 0.5).floor().clamp(0, 255).byte()  # MATLAB rounds halves up, torch to even.
+def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float, peak: int) -> Tensor:
+    if not image.is_floating_point():
+        exact = _resize_axis(image.double(), dim, n_out, scale, peak)
+        return (exact + 0.5).floor().clamp(0, peak).to(image.dtype)  # MATLAB rounds halves up, torch to even.
     dtype = product_dtype(image)
     index, weight = _taps(image.shape[dim], n_out, scale)
     parts = []
@@ -93,11 +96,43 @@ def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:
     return torch.minimum(index, 2 * n_in - 1 - index), weight / weight.sum(0)
 
 
-def bicubic(lr: Tensor, size: tuple[int, int]) -> Tensor:
-    """The bicubic row of every table: the 8-bit image enlarged by MATLAB's bicubic; (...,h,w) → (...,H,W) in [0, 1]."""
-    return matlab_bicubic(lr.mul(255).round().byte(), size).to(lr.dtype) / 255
+def whole_numbers(image: Tensor, peak: int) -> Tensor:
+    """Floats in [0, 1] as whole numbers from 0 to ``peak``: uint8, or int32 for more than 8 bits."""
+    return image.mul(peak).round().to(torch.uint8 if peak <= 255 else torch.int32)
 
 
-def pil_bicubic(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pillow's antialiased bicubic, which makes the LR images of training: (H, W, 3) uint8 → (H', W', 3) uint8."""
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC))
+def bicubic(lr: Tensor, size: tuple[int, int], peak: int = 255) -> Tensor:
+    """The bicubic row of every table: the image in whole numbers, enlarged by MATLAB's bicubic.
+
+    Args:
+        lr: (...,h,w) in [0, 1].
+        size: (H, W).
+        peak: the value of white of the whole numbers.
+
+    Returns:
+        (...,H,W) in [0, 1].
+    """
+    return matlab_bicubic(whole_numbers(lr, peak), size, peak=peak).to(lr.dtype) / peak
+
+
+def pil_bicubic(image: np.ndarray, size: tuple[int, int], peak: int = 255) -> np.ndarray:
+    """Pillow's antialiased bicubic, which makes the LR images of training.
+
+    Args:
+        image: (H,W,C), uint8 or uint16. Pillow rounds uint8 after each axis, and uint16 is rounded here at the end.
+        size: (H', W').
+        peak: the value of white, to which uint16 is clamped.
+
+    Returns:
+        (H',W',C) of the same dtype.
+    """
+
+    def resized(part: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(part).resize(size[::-1], Image.Resampling.BICUBIC))
+
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return resized(image)
+    # One by one: Pillow takes a second or a fourth channel for alpha, and resizes 16 bits as floats only.
+    planes = image if image.dtype == np.uint8 else image.astype(np.float32)
+    out = np.stack([resized(np.ascontiguousarray(plane)) for plane in np.moveaxis(planes, 2, 0)], axis=2)
+    return out if image.dtype == np.uint8 else out.round().clip(0, peak).astype(image.dtype)

@@ -10,7 +10,11 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
-from linf.images.read import DESCRIPTIVE, EXIF, GPS, Photo, eight_bits
+from linf.errors import UsageError
+from linf.images.photo import Photo
+from linf.images.pixels import stored_photo
+from linf.images.read import DESCRIPTIVE, EXIF, GPS, eight_bits
+from linf.images.tiff import write_layers
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}
 """The formats that are written: the values of ``--format``, and Pillow's names."""
@@ -36,6 +40,15 @@ def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     image = Image.fromarray(alpha if alpha.dtype == np.uint8 else alpha.astype(np.float32))
     resized = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
     return resized if alpha.dtype == np.uint8 else resized.round().clip(0, 65535).astype(np.uint16)
+
+
+def check_format(image: Photo, form: str) -> None:
+    """Raise UsageError where a format other than TIFF cannot hold an image's channels or its type of values."""
+    channels, dtype = image.pixels.shape[2], image.pixels.dtype if image.stored is None else image.stored[0]
+    if form != "tiff" and (channels not in (1, 3) or dtype not in (np.uint8, np.uint16)):
+        raise UsageError(
+            f"{form} holds no image of {channels} channel{'s' * (channels > 1)} of {dtype}: --format tiff does"
+        )
 
 
 def conversion_notes(image: Photo, form: str) -> list[str]:
@@ -94,7 +107,10 @@ def write_photo(out: IO[bytes], image: Photo, form: str, quality: int) -> list[s
 
 
 def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
+    image = stored_photo(image)
     pixels, alpha = image.pixels, image.alpha
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2] not in (1, 3):
+        return write_layers(out, pixels, image.layout)
     if form in ("jpg", "webp") and image.peak > 255:
         pixels, alpha = eight_bits(pixels), None if alpha is None else eight_bits(alpha)
     exif = None

@@ -74,8 +74,13 @@ class Perceptual(nn.Module):
             A scalar.
 
         Raises:
-            ValueError: the images are smaller than 16 pixels a side.
+            ValueError: the images are smaller than 16 pixels a side, or no RGB.
         """
+        if hr.shape[1] != 3:
+            raise ValueError(
+                f"the perceptual loss compares RGB images, and these have {hr.shape[1]} channels: set "
+                "task.loss.perceptual=0"
+            )
         height, width = hr.shape[-2:]
         if min(height, width) < 16:  # The features are sixteen times smaller.
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Metric box of the figure: pure functions of images in [0, 1], (B,3,H,W) → (B,).
+"""Metric box of the figure: pure functions of images in [0, 1], (B,C,H,W) → (B,).
 
-If there is one HR image, (1,3,H,W), all B images are compared with it. An image with NaN in it scores NaN.
+If there is one HR image, (1,C,H,W), all B images are compared with it. An image with NaN in it scores NaN.
 
 SSIM stays our own: kornia's holds 1e-5 against scikit-image, but not 1e-6, and takes 3.6 times as long on 512².
 """
@@ -32,13 +32,14 @@ def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, luma: bool = False) -> Tens
     """Peak signal-to-noise ratio in dB, per image.
 
     Args:
-        sr: (B,3,H,W), clamped to [0, 1] first.
-        hr: (B or 1,3,H,W).
+        sr: (B,C,H,W), clamped to [0, 1] first.
+        hr: (B or 1,C,H,W).
         border: pixels left out on each side.
-        luma: take it on Y instead of RGB.
+        luma: take it on Y instead of RGB. Grey is Y already, and images of other channels have none: it is then taken
+            on all of them.
     """
     difference = _single(crop_border(sr, border)).clamp(0, 1) - crop_border(hr, border)
-    if luma:
+    if luma and hr.shape[1] == 3:
         difference = rgb_to_grayscale(difference, difference.new_tensor(BENCHMARK_LUMA))
     # Each row in the image's precision, the rows in double: as exact as a double copy of the image, without the copy.
     error = difference.square().sum(-1).double().mean((1, 2)) / difference.shape[-1]
@@ -46,23 +47,23 @@ def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, luma: bool = False) -> Tens
 
 
 def lr_psnr(sr: Tensor, lr: Tensor) -> Tensor:
-    """PSNR in dB on RGB between the LR image and the SR image shrunk to its size by MATLAB's bicubic.
+    """PSNR in dB on all channels between the LR image and the SR image shrunk to its size by MATLAB's bicubic.
 
     Args:
-        sr: (B,3,H,W), clamped to [0, 1] before and after it is shrunk.
-        lr: (B or 1,3,h,w).
+        sr: (B,C,H,W), clamped to [0, 1] before and after it is shrunk.
+        lr: (B or 1,C,h,w).
     """
     height, width = lr.shape[-2:]
     return psnr(matlab_bicubic(_single(sr).clamp(0, 1), (height, width)), lr)
 
 
 def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
-    """Structural similarity per image: 11×11 Gaussian of σ 1.5, valid region, mean of RGB. An image with fewer than 11
-    pixels a side has no valid region and scores NaN.
+    """Structural similarity per image: 11×11 Gaussian of σ 1.5, valid region, mean of the channels. An image with fewer
+    than 11 pixels a side has no valid region and scores NaN.
 
     Args:
-        sr: (B,3,H,W), clamped to [0, 1] first.
-        hr: (B or 1,3,H,W).
+        sr: (B,C,H,W), clamped to [0, 1] first.
+        hr: (B or 1,C,H,W).
         border: pixels left out on each side.
     """
     assert len(hr) in (1, len(sr))
@@ -94,41 +95,43 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
                 luminance = (mean_x * mean_y).mul_(2).add_(0.01**2)
                 luminance.div_(mean_x.square_().addcmul_(mean_y, mean_y).add_(0.01**2))
                 total[i] += luminance.mul_(structure).sum(dtype=torch.double)
-    return (total / (3 * height * width)).float()
+    return (total / (hr.shape[1] * height * width)).float()
 
 
-def diversity(samples: Tensor) -> Tensor:
-    """Standard deviation over the samples of an LR image, in 8-bit grey levels: (S,B,3,H,W) → (B,). The deviation of
-    each 8-bit value over the S samples (divided by S, not S - 1), averaged over pixels and channels.
+def diversity(samples: Tensor, peak: int = 255) -> Tensor:
+    """Standard deviation over the samples of an LR image, in 8-bit grey levels: (S,B,C,H,W) → (B,). The deviation of
+    each value, rounded to whole numbers up to ``peak``, over the S samples (divided by S, not S - 1), averaged over
+    pixels and channels.
     """
-    grey = _single(samples).clamp(0, 1).mul(255).round()
-    return (grey - grey.mean(0)).square().mean(0).sqrt().flatten(1).mean(1)
+    grey = _single(samples).clamp(0, 1).mul(peak).round()
+    return (grey - grey.mean(0)).square().mean(0).sqrt().flatten(1).mean(1) * (255 / peak)
 
 
 def nonfinite(sr: Tensor) -> Tensor:
-    """The number of infinite and NaN values of each image: (B,3,H,W) → (B,) integers."""
+    """The number of infinite and NaN values of each image: (B,C,H,W) → (B,) integers."""
     if sr.sum().isfinite():  # The usual case, and quick to check.
         return torch.zeros(len(sr), dtype=torch.long, device=sr.device)
     return (~sr.isfinite()).flatten(1).sum(1)
 
 
-def bits_per_dimension(log_prob: Tensor, dim: int) -> Tensor:
-    r"""Negative log-likelihood in bits per value of an 8-bit image.
+def bits_per_dimension(log_prob: Tensor, dim: int, peak: int = 255) -> Tensor:
+    r"""Negative log-likelihood in bits per value of an image in whole numbers.
 
     .. math::
-        -mean(log p) / (D log 2) + log_2 127.5
+        -mean(log p) / (D log 2) + log_2 (peak / 2)
 
-    A unit of the model's [-1, 1] is 127.5 grey levels, so this is the density per grey level, 0 to 255. The image is
-    not dequantised: the value is that of a density, is no bound on a code length, and may be negative.
+    A unit of the model's [-1, 1] is peak / 2 grey levels, so this is the density per grey level, 0 to peak. The image
+    is not dequantised: the value is that of a density, is no bound on a code length, and may be negative.
 
     Args:
         log_prob: (B,gh,gw) nats per patch, as from a model's ``log_prob``.
         dim: D, the number of values of a patch.
+        peak: the value of white, 255 for 8 bits.
 
     Returns:
         (B,) in double precision.
     """
-    return -log_prob.double().flatten(1).mean(1) / (dim * math.log(2)) + math.log2(127.5)
+    return -log_prob.double().flatten(1).mean(1) / (dim * math.log(2)) + math.log2(peak / 2)
 
 
 def _single(image: Tensor) -> Tensor:

@@ -17,12 +17,16 @@ class ImageMetric(Metric):
     Each rank may hold any number of images, even none. Without any image the mean is NaN.
 
     Attributes:
+        rgb_only: whether images need three channels.
+        peak: the value of white of the whole numbers that images are made of, 255 for 8 bits.
         figure: the figure's name, under which its sum is kept: a `torchmetrics.MetricCollection` merges two metrics
             whose states have equal names and, after the first image, equal values.
     """
 
     full_state_update = False
     is_differentiable = False
+    rgb_only = False
+    peak = 255
     figure: str
     count: Tensor
 
@@ -37,9 +41,9 @@ class ImageMetric(Metric):
         """The figure of one image, by default its mean over the samples.
 
         Args:
-            sr: (S,3,H,W) samples of one image, in [0, 1] or beyond.
-            hr: (1,3,H,W) in [0, 1].
-            lr: (1,3,h,w) in [0, 1].
+            sr: (S,C,H,W) samples of one image, in [0, 1] or beyond.
+            hr: (1,C,H,W) in [0, 1].
+            lr: (1,C,h,w) in [0, 1].
             border: pixels that PSNR and SSIM leave out on each side.
 
         Returns:
@@ -98,6 +102,7 @@ class LPIPS(ImageMetric):
     """See `linf.metrics.networks.LPIPSNetwork`, as for backbone and weights; of whole images."""
 
     higher_is_better = False
+    rgb_only = True
 
     def __init__(self, backbone: str = "alex", weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__(f"lpips_{backbone}")
@@ -111,6 +116,7 @@ class DISTS(ImageMetric):
     """See `linf.metrics.networks.DISTSNetwork`, as for weights; of whole images."""
 
     higher_is_better = False
+    rgb_only = True
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__("dists")
@@ -130,7 +136,7 @@ class Diversity(ImageMetric):
         """Deviation over the samples, in grey levels; NaN for fewer than two."""
         if len(sr) < 2:
             return sr.new_full((), torch.nan, dtype=torch.double)
-        return functional.diversity(sr[:, None]).double()[0]
+        return functional.diversity(sr[:, None], self.peak).double()[0]
 
 
 class NonFinite(ImageMetric):

@@ -37,13 +37,20 @@ class FrozenNetwork(nn.Module, ABC):
 
     @abstractmethod
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Features of an image (1,3,H,W), from the first layer to the last, each (1,C,h,w)."""
+        """Features of an image (1,3,H,W), from the first layer to the last, each (1,F,h,w)."""
 
     @torch.no_grad()
     def compare(
         self, sr: Tensor, hr: Tensor, figure: Callable[[Iterator[Tensor], Sequence[Tensor]], Tensor]
     ) -> Tensor:
-        """``figure`` of the features of each SR image, clamped to [0, 1], and of its HR image."""
+        """``figure`` of the features of each SR image, clamped to [0, 1], and of its HR image.
+
+        Raises:
+            ValueError: the images are no RGB.
+        """
+        if hr.shape[1] != 3:
+            name = type(self).__name__.removesuffix("Network")
+            raise ValueError(f"{name} compares RGB images, and these have {hr.shape[1]} channels")
         dtype = next(self.buffers()).dtype
         figures = []
         with torch.autocast(sr.device.type, enabled=False):
@@ -98,7 +105,7 @@ class LPIPSNetwork(FrozenNetwork):
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Features of five layers, each (1,C,h,w) of norm 1 over the channels."""
+        """Features of five layers, each (1,F,h,w) of norm 1 over the channels."""
         x = self.network.scaling_layer(2 * image - 1)
         for number in range(1, 6):
             x = getattr(self.network.net, f"slice{number}")(x)
@@ -167,7 +174,7 @@ class DISTSNetwork(FrozenNetwork):
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """The image itself, then the features of five stages, each (1,C,h,w)."""
+        """The image itself, then the features of five stages, each (1,F,h,w)."""
         yield image
         x = normalize(image, self.mean, self.deviation)
         for number, stage in enumerate(self.stages):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood
-from linf.images.resize import matlab_bicubic
+from linf.images.resize import matlab_bicubic, whole_numbers
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import Conditioner, Decode, batch_neighbourhood
 from linf.models.decoding import Block, Region, Request, stream
@@ -22,43 +22,44 @@ STRIP = 256
 
 
 class Bicubic(SuperResolver):
-    """Bicubic enlargement of the 8-bit image (of 16-bit whole numbers too), a model without parameters."""
+    """Bicubic enlargement of the 8-bit image, a model without parameters.
 
-    def __init__(self) -> None:
+    Args:
+        depth: bits that images of floats are rounded to; whole numbers keep theirs.
+    """
+
+    image_channels = 0
+
+    def __init__(self, depth: int = 8) -> None:
         super().__init__()
-        self.config = {}
+        self.config = {} if depth == 8 else {"depth": depth}
+        self.peak = 2**depth - 1
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """MATLAB's bicubic in strips: one axis, then the other, in the order of `matlab_bicubic`."""
-        white = 255.0 if lr.is_floating_point() else request.peak
-        pixels = (
-            lr.mul(255).round().byte()
-            if lr.is_floating_point()
-            else lr
-            if request.peak == 255
-            else lr.float()
-        )
+        white = self.peak if lr.is_floating_point() else int(request.peak)
+        pixels = whole_numbers(lr, white) if lr.is_floating_point() else lr
         first, last = (-2, -1) if size[0] / lr.shape[-2] <= size[1] / lr.shape[-1] else (-1, -2)
         between = [*pixels.shape]
         between[first] = size[first]
         halfway = pixels.new_empty(between)
         for start in range(0, between[last], STRIP):
             part = pixels.narrow(last, start, min(STRIP, between[last] - start))
-            halfway.narrow(last, start, part.shape[last]).copy_(_along(part, first, size[first]))
+            halfway.narrow(last, start, part.shape[last]).copy_(_along(part, first, size[first], white))
         for image in range(len(lr)):
             for start in range(0, size[first], STRIP):
                 part = halfway[image].narrow(first, start, min(STRIP, size[first] - start))
-                values = _along(part, last, size[last]).float().div_(white).expand(3, -1, -1)
+                values = _along(part, last, size[last], white).float().div_(white)
                 strip = slice(start, start + part.shape[first])
                 rows, cols = (strip, slice(0, size[1])) if first == -2 else (slice(0, size[0]), strip)
                 yield Region(image, rows, cols, values)
 
 
-def _along(image: Tensor, dim: int, length: int) -> Tensor:
+def _along(image: Tensor, dim: int, length: int, peak: int) -> Tensor:
     """An image resized along one axis only."""
     size = [*image.shape[-2:]]
     size[dim] = length
-    return matlab_bicubic(image, (size[0], size[1]))
+    return matlab_bicubic(image, (size[0], size[1]), peak=peak)
 
 
 class LIIFConditioner(Conditioner):
@@ -68,7 +69,7 @@ class LIIFConditioner(Conditioner):
     arXiv 2012.09161, with feature unfolding, local ensemble and cell decoding.
 
     Args:
-        in_channels: C, the encoder's `out_channels`.
+        in_channels: F, the encoder's `out_channels`.
         out_channels: numbers per query.
         width: of the MLP's hidden layers.
         depth: how many of them.
@@ -85,7 +86,7 @@ class LIIFConditioner(Conditioner):
         self.mlp.append(nn.Linear(width, out_channels))
 
     def maps(self, features: Tensor) -> Tensor:
-        """(B,C,h,w) → (B·h·w, 9C): the 3×3 neighbourhood of each LR pixel."""
+        """(B,F,h,w) → (B·h·w, 9F): the 3×3 neighbourhood of each LR pixel."""
         return F.unfold(features.contiguous(), 3, padding=1).transpose(1, 2).flatten(0, 1)
 
     def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
@@ -93,7 +94,7 @@ class LIIFConditioner(Conditioner):
         return cell * cell.new_tensor(size)
 
     def answers(self, maps: Tensor, of_cell: Tensor, near: Neighbourhood) -> Tensor:
-        """Maps (M,9C), relative cells (N,2), N neighbourhoods → (out_channels, N)."""
+        """Maps (M,9F), relative cells (N,2), N neighbourhoods → (out_channels, N)."""
         total = 0
         for pixel, rel_y, rel_x, weight in zip(*near, strict=True):
             given = torch.cat((maps[pixel], rel_y[:, None], rel_x[:, None], of_cell), dim=1)
@@ -102,7 +103,7 @@ class LIIFConditioner(Conditioner):
         return total.T
 
     def forward(self, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """(B,C,h,w), (B,...,2), (B,2) → (out_channels, N), as `FourierConditioner` gives them."""
+        """(B,F,h,w), (B,...,2), (B,2) → (out_channels, N), as `FourierConditioner` gives them."""
         size = (features.shape[-2], features.shape[-1])
         near = batch_neighbourhood(coord, size)
         of_cell = self.of_cell(cell, size).repeat_interleave(near.pixel.shape[1] // len(features), dim=0)
@@ -118,7 +119,7 @@ class Regression(SuperResolver):
 
     Args:
         encoder: LR image → features.
-        conditioner: called with in_channels and out_channels = 3, gives the conditioner.
+        conditioner: called with in_channels and out_channels = C, gives the conditioner.
     """
 
     residual: bool
@@ -127,7 +128,8 @@ class Regression(SuperResolver):
     def __init__(self, encoder: Encoder, conditioner: Callable[..., Conditioner]) -> None:
         super().__init__()
         self.encoder = encoder
-        self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=3)
+        self.image_channels = encoder.image_channels
+        self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=self.image_channels)
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
@@ -137,18 +139,18 @@ class Regression(SuperResolver):
         return {"model": {"name": type(self).__name__}, **named}
 
     def predict(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """Colours: lr (B,3,h,w) in [0, 1], coord (B,gh,gw,2), cell (B,2) → (B,3,gh,gw) in the units of [0, 1]."""
+        """Colours: lr (B,C,h,w) in [0, 1], coord (B,gh,gw,2), cell (B,2) → (B,C,gh,gw) in the units of [0, 1]."""
         image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
-        answers = self.conditioner(self.encoder(image), coord, cell).view(3, *coord.shape[:-1])
+        answers = self.conditioner(self.encoder(image), coord, cell).view(-1, *coord.shape[:-1])
         return answers.transpose(0, 1) / 2 + (bilinear_patches(lr, coord, cell, 1) if self.residual else 0.5)
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
         return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; there is nothing random."""
-        base = BilinearBase(lr, size, request.peak) if self.residual else None
+        base = BilinearBase(lr, size, request.peak, self.image_channels) if self.residual else None
 
         def decode(block: Block) -> Region:
             rows, cols = block.pixels

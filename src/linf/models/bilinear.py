@@ -9,13 +9,13 @@ def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -
     """Patches of the bilinear image at given centres.
 
     Args:
-        lr: (B,3,h,w).
+        lr: (B,C,h,w).
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
         cell: (B,2) size of one HR pixel.
         patch_size: P.
 
     Returns:
-        (B,3P²,gh,gw), channel-major.
+        (B,D,gh,gw), channel-major.
     """
     step = torch.arange(patch_size, device=coord.device, dtype=coord.dtype) - patch_size // 2
     offset = torch.cartesian_prod(step, step) if patch_size > 1 else coord.new_zeros(1, 2)
@@ -25,7 +25,7 @@ def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -
 
 
 def image_residual(lr: Tensor, hr: Tensor) -> Tensor:
-    """What a flow models of whole images: lr (B,3,h,w) and hr (B,3,H,W) in [0, 1] → (B,3,H,W) in [-1, 1] units."""
+    """What a flow models of whole images: lr (B,C,h,w) and hr (B,C,H,W) in [0, 1] → (B,C,H,W) in [-1, 1] units."""
     return 2 * (hr - F.interpolate(lr, hr.shape[-2:], mode="bilinear", align_corners=False))
 
 
@@ -35,13 +35,14 @@ class BilinearBase:
     A rectangle is that of ``F.interpolate(lr, size, mode="bilinear", align_corners=False)``, to rounding.
 
     Args:
-        lr: (B,3,h,w), or (B,1,h,w) for grey.
+        lr: (B,C,h,w), or (B,1,h,w) for grey.
         size: (H, W).
         peak: the value of white.
+        channels: C of the bilinear image, for which grey is repeated.
     """
 
-    def __init__(self, lr: Tensor, size: tuple[int, int], peak: float = 1) -> None:
-        self.lr, self.size, self.peak = lr, size, peak
+    def __init__(self, lr: Tensor, size: tuple[int, int], peak: float = 1, channels: int = 3) -> None:
+        self.lr, self.size, self.peak, self.channels = lr, size, peak, channels
         self.dtype = lr.dtype if lr.is_floating_point() else torch.float32
         # On the CPU, where looking at a coordinate waits for no device.
         self.axes = [
@@ -50,13 +51,13 @@ class BilinearBase:
         ]
 
     def __call__(self, image: int, rows: slice, cols: slice) -> Tensor:
-        """(3,y,x) in [0, 1]: HR rows and columns of one of the images."""
+        """(C,y,x) in [0, 1]: HR rows and columns of one of the images."""
         y, x = self.axes[0][rows], self.axes[1][cols]
         top, left = int(y[0]), int(x[0])
         part = self.lr[image, :, top : int(y[-1]) + 2, left : int(x[-1]) + 2].to(self.dtype)
         if self.peak != 1:
             part = part / self.peak
-        return _lerp(_lerp(part, x - left, 2), y - top, 1).expand(3, -1, -1)
+        return _lerp(_lerp(part, x - left, 2), y - top, 1).expand(self.channels, -1, -1)
 
 
 def _lerp(part: Tensor, at: Tensor, dim: int) -> Tensor:

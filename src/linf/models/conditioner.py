@@ -34,7 +34,7 @@ class Conditioner(nn.Module, ABC):
 
     @abstractmethod
     def maps(self, features: Tensor) -> Tensor:
-        """(B,C,h,w) → (B·h·w, ·): what each LR pixel contributes, in row-major order."""
+        """(B,F,h,w) → (B·h·w, ·): what each LR pixel contributes, in row-major order."""
 
     @abstractmethod
     def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
@@ -49,7 +49,7 @@ class Conditioner(nn.Module, ABC):
         """The answer to each query, with gradient.
 
         Args:
-            features: (B,C,h,w).
+            features: (B,F,h,w).
             coord: (B,...,2) query coordinates, (y, x) in [-1, 1].
             cell: (B,2), the size of one HR pixel, (2/H, 2/W).
 
@@ -70,7 +70,7 @@ class FourierConditioner(Conditioner):
     """Fourier features and their MLP.
 
     Args:
-        in_channels: C, the encoder's `out_channels`.
+        in_channels: F, the encoder's `out_channels`.
         out_channels: numbers per query; for LINF K·2·D, the flow's `condition_dim`.
         width: of coefficients, frequencies and MLP layers; even.
         depth: hidden layers of the MLP.
@@ -113,7 +113,7 @@ class FourierConditioner(Conditioner):
         nn.init.zeros_(last.bias)
 
     def maps(self, features: Tensor) -> Tensor:
-        """(B,C,h,w) → (B·h·w, 2·width): each LR pixel's coefficients, then y frequencies, then x frequencies."""
+        """(B,F,h,w) → (B·h·w, 2·width): each LR pixel's coefficients, then y frequencies, then x frequencies."""
         weight = torch.cat([self.coef.weight, self.freq.weight])
         bias = torch.cat([self.coef.bias, self.freq.bias])  # type: ignore[list-item]
         maps = F.conv2d(features.contiguous(memory_format=torch.channels_last), weight, bias, padding=1)
@@ -128,7 +128,7 @@ class FourierConditioner(Conditioner):
             return self.phase(cell.to(self.phase.weight.dtype))
 
     def forward(self, features: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """The condition of each query: (B,C,h,w), (B,...,2), (B,2) → (out_channels, N)."""
+        """The condition of each query: (B,F,h,w), (B,...,2), (B,2) → (out_channels, N)."""
         size = (features.shape[-2], features.shape[-1])
         near = batch_neighbourhood(coord, size)
         queries = near.pixel.shape[1] // features.shape[0]

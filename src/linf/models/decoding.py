@@ -67,9 +67,9 @@ class Request(NamedTuple):
     highest: float = 1.0
     """The temperature that the noise will be multiplied by; noise that would explode there is left out."""
     mix: Tensor | None = None
-    """(M,3): weights of red, green and blue in each mixture whose deviation is wanted."""
+    """(M,C): weights of the channels in each mixture whose deviation is wanted."""
     residual: Tensor | None = None
-    """(B,3,H,W) in [-1, 1] units, whose latents and log-density are wanted."""
+    """(B,C,H,W) in [-1, 1] units, whose latents and log-density are wanted."""
     peak: float = 1
     """The value of white in the LR image."""
     tile: int | None = None
@@ -88,9 +88,9 @@ class Region(NamedTuple):
     """HR rows."""
     cols: slice
     mean: Tensor
-    """(3,y,x) in the units of [0, 1], not clamped: the image at τ = 0."""
+    """(C,y,x) in the units of [0, 1], not clamped: the image at τ = 0."""
     noise: Sequence[Tensor] = ()
-    """(3,y,x) for each latent: an image at τ is ``mean + τ · noise``."""
+    """(C,y,x) for each latent: an image at τ is ``mean + τ · noise``."""
     deviation: Tensor | None = None
     """(M,y,x): standard deviation at τ = 1 of each mixture of colours."""
     latents: Tensor | None = None
@@ -135,7 +135,7 @@ def stream(
     Args:
         encoder: see `encode`.
         conditioner: gives the answers that a block holds.
-        lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``.
+        lr: (B,C,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``.
         size: (H, W) of the output.
         patch_size: P.
         answer: called once for each block, from several threads.

@@ -24,11 +24,11 @@ QUIET_SHARE, USUAL_SHARE = 0.1, 0.98
 
 @torch.no_grad()
 def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
-    """The standard deviation of luma at τ = 1 that nine in ten patches of an image exceed, in grey levels of 255.
+    """The standard deviation at τ = 1, of luma or else over all channels, that nine in ten patches of an image exceed, in grey levels of 255.
 
     Args:
         model: a LINF.
-        lr: (1,3,h,w) in [0, 1].
+        lr: (1,C,h,w) in [0, 1].
         size: (H, W) of the output.
     """
     windows = _windows(lr)
@@ -37,13 +37,15 @@ def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
     y, x = (c[:: max(1, len(c) // math.isqrt(QUERIES))] for c in (y, x))
     coord = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).expand(len(windows), -1, -1, -1)
     cell = lr.new_tensor([[2 / n for n in side]]).expand(len(windows), -1)
-    mix = torch.tensor([PILLOW_GREY], device=lr.device)
+    mix = (
+        lr.new_tensor([PILLOW_GREY]) if model.image_channels == 3 else torch.eye(model.image_channels).to(lr)
+    )
     variances = model.flow.variances(model.condition(windows, coord, cell), mix, model.flow.inverses())
     return float(torch.quantile(variances.mean(0).sqrt().float(), QUIET_SHARE)) * 255 / 2
 
 
 def _windows(lr: Tensor) -> Tensor:
-    """Windows of an image (1,3,h,w), evenly spread: (N,3,WINDOW_SIDE,WINDOW_SIDE), smaller if the image is."""
+    """Windows of an image (1,C,h,w), evenly spread: (N,C,WINDOW_SIDE,WINDOW_SIDE), smaller if the image is."""
     sides = [min(WINDOW_SIDE, n) for n in lr.shape[-2:]]
     across = [min(math.isqrt(MOST_WINDOWS), -(-n // WINDOW_SIDE)) for n in lr.shape[-2:]]
     ys, xs = (
@@ -58,7 +60,7 @@ def usual_deviation(model: LINF, images: Iterable[tuple[Tensor, Sequence[int]]])
 
     Args:
         model: a LINF.
-        images: LR images (1,3,h,w) in [0, 1] as in training, each with the size (H, W) of the output.
+        images: LR images (1,C,h,w) in [0, 1] as in training, each with the size (H, W) of the output.
     """
     found: dict[float, list[float]] = {}
     for lr, size in images:

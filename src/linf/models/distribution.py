@@ -17,9 +17,9 @@ class Distribution(NamedTuple):
     """The distribution of B images in the units of [0, 1], not clamped."""
 
     mean: Tensor
-    """(B,3,H,W)."""
+    """(B,C,H,W)."""
     noise: Tensor
-    """(S,B,3,H,W): ``A z`` of each sample."""
+    """(S,B,C,H,W): ``A z`` of each sample."""
     deviation: Tensor | None = None
     """(B,M,H,W): standard deviation at τ = 1 of each mixture of colours that was asked for."""
     latents: Tensor | None = None
@@ -28,7 +28,7 @@ class Distribution(NamedTuple):
     """(B,H//P,W//P): log-density of HR's residual in nats per patch."""
 
     def at(self, temperature: float) -> Tensor:
-        """The samples at a temperature, (S,B,3,H,W); at 0 the mean alone, (1,B,3,H,W)."""
+        """The samples at a temperature, (S,B,C,H,W); at 0 the mean alone, (1,B,C,H,W)."""
         return self.mean[None] if temperature == 0 else self.mean + temperature * self.noise
 
 

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from linf.models.encoders.encoder import other_than_rgb
 from linf.models.precision import exact_product, exact_products, is_exact
 
 SCALE_OFFSET = 2.0
@@ -36,19 +37,21 @@ class ConditionalFlow(nn.Module):
     No ``s_k`` or ``t_k`` depends on ``x``: given the condition, ``x`` is exactly Gaussian.
 
     Args:
-        patch_size: P, odd. D = 3P².
+        patch_size: P, odd. D = C·P².
         steps: K, the number of conditional affine steps.
+        image_channels: of the images, 3 for RGB.
     """
 
     initialised: Tensor
 
-    def __init__(self, patch_size: int = 1, steps: int = 10) -> None:
+    def __init__(self, patch_size: int = 1, steps: int = 10, *, image_channels: int = 3) -> None:
         super().__init__()
         check_patch_size(patch_size)
         if steps < 1:
             raise ValueError(f"flow steps {steps} are below 1; the paper uses 10")
-        self.config = {"patch_size": patch_size, "steps": steps}
-        self.patch_size, self.steps, self.dim = patch_size, steps, 3 * patch_size**2
+        self.config = {"patch_size": patch_size, "steps": steps} | other_than_rgb(image_channels)
+        self.patch_size, self.steps, self.image_channels = patch_size, steps, image_channels
+        self.dim = image_channels * patch_size**2
         self.weight = nn.Parameter(torch.empty(steps + 1, self.dim, self.dim))
         self.bias = nn.Parameter(torch.zeros(steps + 1, self.dim))
         self.register_buffer("initialised", torch.tensor(False))
@@ -169,16 +172,16 @@ class ConditionalFlow(nn.Module):
 
     def moments(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """The exact Gaussian of the residual at τ = 1: mean (D, N), and variance (D, N), the diagonal of ``A Aᵀ``."""
-        inverses, mix = self.inverses(), torch.eye(3, device=condition.device)
+        inverses, mix = self.inverses(), torch.eye(self.image_channels, device=condition.device)
         zero = condition.new_zeros(self.dim, condition.shape[-1])
         return self.inverse(zero, condition, inverses), self.variances(condition, mix, inverses)
 
     def variances(self, condition: Tensor, mix: Tensor, inverses: Tensor) -> Tensor:
-        """The exact variance at τ = 1, diagonal of ``A Aᵀ``, of mixtures of each pixel's three colours.
+        """The exact variance at τ = 1, diagonal of ``A Aᵀ``, of mixtures of each pixel's channels.
 
         Args:
             condition: (K·2·D, N).
-            mix: (M, 3), the weights of red, green and blue in each mixture.
+            mix: (M, C), the weights of the channels in each mixture.
             inverses: as `inverses` gives them.
 
         Returns:
@@ -189,5 +192,5 @@ class ConditionalFlow(nn.Module):
         for column in torch.eye(self.dim, dtype=scale.dtype, device=scale.device):
             v = column[:, None].expand_as(shift[0])
             response = self._backwards(v, scale, shift, inverses, affine=False)
-            variance += (mix.to(response.dtype) @ response.view(3, -1)).square()
+            variance += (mix.to(response.dtype) @ response.view(self.image_channels, -1)).square()
         return variance.view(-1, scale.shape[-1])

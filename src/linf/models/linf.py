@@ -44,6 +44,11 @@ class LINF(SuperResolver):
         prior: UNet | None = None,
     ) -> None:
         super().__init__()
+        if encoder.image_channels != flow.image_channels:
+            raise ValueError(
+                f"the encoder is for images of {encoder.image_channels} channels, the flow for {flow.image_channels}: "
+                "give both the same image_channels"
+            )
         self.encoder = encoder
         self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=flow.condition_dim)
         self.flow = flow
@@ -51,11 +56,16 @@ class LINF(SuperResolver):
         self.set_prior(prior)
 
     def set_prior(self, prior: UNet | None) -> None:
-        """Give the model a prior, or take it away; ValueError where it is for another patch size."""
+        """Give the model a prior, or take it away; ValueError where it is for other patches or images."""
         if prior is not None and prior.patch_size != self.patch_size:
             raise ValueError(
                 f"the prior is for patches of {prior.patch_size}, the flow for patches of {self.patch_size}: "
                 "give a prior of the flow's patch size"
+            )
+        if prior is not None and prior.image_channels != self.image_channels:
+            raise ValueError(
+                f"the prior is for images of {prior.image_channels} channels, the flow for {self.image_channels}: "
+                "give a prior of the flow's image_channels"
             )
         self.prior = prior
 
@@ -65,8 +75,13 @@ class LINF(SuperResolver):
         return self.flow.patch_size
 
     @property
+    def image_channels(self) -> int:  # type: ignore[override]
+        """C."""
+        return self.flow.image_channels
+
+    @property
     def dim(self) -> int:  # type: ignore[override]
-        """D = 3P²."""
+        """D = C·P²."""
         return self.flow.dim
 
     @property
@@ -86,7 +101,7 @@ class LINF(SuperResolver):
     # Training
 
     def residual(self, lr: Tensor, hr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """What the flow models: lr (B,3,h,w) and HR patches (B,D,gh,gw) in [0, 1] → (B,D,gh,gw) in [-1, 1] units."""
+        """What the flow models: lr (B,C,h,w) and HR patches (B,D,gh,gw) in [0, 1] → (B,D,gh,gw) in [-1, 1] units."""
         return 2 * (hr - bilinear_patches(lr, coord, cell, self.patch_size))
 
     def restore(self, lr: Tensor, residual: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
@@ -94,7 +109,7 @@ class LINF(SuperResolver):
         return bilinear_patches(lr, coord, cell, self.patch_size) + residual / 2
 
     def condition(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
-        """The flow's condition at each query: lr (B,3,h,w) in [0, 1] → (K·2·D, B·gh·gw)."""
+        """The flow's condition at each query: lr (B,C,h,w) in [0, 1] → (K·2·D, B·gh·gw)."""
         image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
         return self.conditioner(self.encoder(image), coord, cell)
 
@@ -102,7 +117,7 @@ class LINF(SuperResolver):
         """Exact log-density of residual patches.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             residual: (B,D,gh,gw) in [-1, 1] units, as `residual` gives them.
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
             cell: (B,2) size of one HR pixel, (2/H, 2/W).
@@ -130,12 +145,12 @@ class LINF(SuperResolver):
     # Whole images
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
         return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; a warning at the end counts the patches whose inverse exploded (METHOD §4)."""
-        flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak)
+        flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak, self.image_channels)
         latents, highest, mix, residual, *_ = request
         inverses = flow.inverses()
 
@@ -186,14 +201,14 @@ class LINF(SuperResolver):
         """``z_lr``: the latents of what the enlarged LR image itself lacks (METHOD §9).
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (H, W).
             features: of ``lr``, from `encode`; by default they are made here.
 
         Returns:
             (B,D,gh,gw) on the patch grid; beyond the edge the residual is taken as 0.
         """
-        size = check_size(size, 36 * lr.shape[0], lr.device)
+        size = check_size(size, 12 * self.image_channels * lr.shape[0], lr.device)
         z = lr.new_empty(len(lr), self.dim, *(-(-n // self.patch_size) for n in size))
         request = Request(residual=lr_residual(lr, size), features=features)
         for region in self.regions(lr, size, request):
@@ -208,7 +223,7 @@ class LINF(SuperResolver):
         """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`."""
         if self.prior is None:
             return super().sample_prior(lr, size)
-        need = 24 + -(-self.prior.bytes_per_patch // self.patch_size**2)
+        need = 8 * self.image_channels + -(-self.prior.bytes_per_patch // self.patch_size**2)
         size = check_size(size, lr.shape[0] * need, lr.device)
         features = self.encode(lr) if features is None else features
         z = self.prior(self.lr_latent(lr, size, features=features), 2 * lr - 1).movedim(1, -1)

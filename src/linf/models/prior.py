@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
-from linf.models.encoders.encoder import DenseBlock
+from linf.models.encoders.encoder import DenseBlock, other_than_rgb
 from linf.models.flow import check_patch_size
 
 
@@ -34,7 +34,7 @@ class BatchNorm(nn.BatchNorm2d):
     """Batch norm over the batches of all ranks; torch's own for this, `nn.SyncBatchNorm`, knows no CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
             return super().forward(x)
         assert self.momentum is not None
@@ -93,12 +93,15 @@ class UNet(nn.Module):
     It sees the whole grid at once: its `align_corners` upsampling leaves no exact tiling.
 
     Args:
-        patch_size: P of the flow; D = 3P² channels in and out.
+        patch_size: P of the flow; D = C·P² channels in and out.
         width: channels at full size; even. The paper's is 64.
         depth: how often the grid is halved.
+        image_channels: of the images, 3 for RGB.
     """
 
-    def __init__(self, patch_size: int = 1, *, width: int = 64, depth: int = 3) -> None:
+    def __init__(
+        self, patch_size: int = 1, *, width: int = 64, depth: int = 3, image_channels: int = 3
+    ) -> None:
         super().__init__()
         check_patch_size(patch_size)
         if width < 2 or width % 2:
@@ -106,10 +109,12 @@ class UNet(nn.Module):
         if depth < 1:
             raise ValueError(f"prior depth {depth} is below 1; the paper uses 3")
         self.config = {"patch_size": patch_size, "width": width, "depth": depth}
-        self.patch_size, self.depth, dim = patch_size, depth, 3 * patch_size**2
+        self.config |= other_than_rgb(image_channels)
+        self.patch_size, self.depth, self.image_channels = patch_size, depth, image_channels
+        dim = image_channels * patch_size**2
         self.input_proj = _dense_block(dim, width // 2)
         self.lr_proj = nn.Sequential(
-            nn.Conv2d(3, dim, 3, stride=3, padding=1),
+            nn.Conv2d(image_channels, dim, 3, stride=3, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
             _dense_block(dim, width // 2),
         )
@@ -129,14 +134,14 @@ class UNet(nn.Module):
     def bytes_per_patch(self) -> int:
         """Memory that `forward` takes for each patch of a large grid, without gradient, in single precision."""
         # Measured on the CPU, where the last stage joins its skip: 29 for each channel of the width, 10 for each of D.
-        return 32 * self.config["width"] + 36 * self.patch_size**2
+        return 32 * self.config["width"] + 12 * self.image_channels * self.patch_size**2
 
     def forward(self, z_lr: Tensor, lr: Tensor, coord: Tensor | None = None) -> Tensor:
         """ẑ on the grid of ``z_lr``: (B,D,gh,gw).
 
         Args:
             z_lr: (B,D,gh,gw), of any size from 1×1.
-            lr: (B,3,h,w) in [-1, 1], of any size from 1×1.
+            lr: (B,C,h,w) in [-1, 1], of any size from 1×1.
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1], at which LR features are taken; by default they are
                 resized to the grid, which for a grid that covers the image in whole patches is the same.
         """
@@ -167,7 +172,7 @@ class UNet(nn.Module):
 def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
     """What enlarging, reducing and enlarging again takes from the enlarged LR image, ``up(lr) − up(down(up(lr)))``.
 
-    (B,3,h,w) in [0, 1] → (B,3,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
+    (B,C,h,w) in [0, 1] → (B,C,H,W) in [-1, 1] units; all bilinear, and without antialiasing.
     """
 
     def resized(image: Tensor, to: tuple[int, int]) -> Tensor:
@@ -181,7 +186,7 @@ def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int)
     """The patches of `lr_residual`, (B,D,gh,gw), in one contiguous window of whole patches for each image of a batch.
 
     Args:
-        lr: (B,3,h,w) in [0, 1].
+        lr: (B,C,h,w) in [0, 1].
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
         cell: (B,2), 2 over the HR size; it may differ from image to image.
         patch_size: P.

@@ -25,12 +25,14 @@ class SuperResolver(nn.Module, ABC):
 
     Attributes:
         patch_size: P, the side of the patches that it answers with.
-        dim: D = 3P², the numbers in the latent of a patch; 0 for a model whose output is not random.
+        image_channels: C, of the images; 0 for a model that takes any number.
+        dim: D = C·P², the numbers in the latent of a patch; 0 for a model whose output is not random.
         config: what builds it again, but for its weights: plain numbers and names.
         prior: predicts latents from the LR image; None for a model without.
     """
 
     patch_size: int = 1
+    image_channels: int = 3
     dim: int = 0
     config: dict[str, Any]
     prior: UNet | None
@@ -39,12 +41,26 @@ class SuperResolver(nn.Module, ABC):
         super().__init__()
         self.prior = None
 
+    def output_channels(self, lr: Tensor) -> int:
+        """C of the output for LR images, of which grey ones fit a model of RGB too.
+
+        Raises:
+            ValueError: the model is for images of another number of channels.
+        """
+        given, own = lr.shape[1], self.image_channels
+        if own and given != own and (given, own) != (1, 3):
+            raise ValueError(
+                f"the image has {given} channel{'s' * (given > 1)}, and the model is for images of {own}: give a model "
+                f"that was trained with data.channels={given}"
+            )
+        return own or given
+
     @abstractmethod
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle, without gradient and in bounded memory.
 
         Args:
-            lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``; floats or whole numbers.
+            lr: (B,C,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``; floats or whole numbers.
             size: (H, W) of the output.
             request: what is wanted beside the mean; a model whose output is not random leaves it out.
         """
@@ -58,7 +74,7 @@ class SuperResolver(nn.Module, ABC):
         """Start from the data, where the model knows how; see `LINF.initialise`."""
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,3,h,w) in [0, 1], for several calls."""
+        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
         return []
 
     def sample_latents(self, size: tuple[int, int], seed: int, *, batch: int = 1) -> Tensor:
@@ -86,7 +102,7 @@ class SuperResolver(nn.Module, ABC):
         the same at all of them.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (H, W) of the output.
             temperature: τ ≥ 0, one, a sequence, or a map (H, W) of one for each pixel; 0 is the mean. A patch that
                 would explode at the highest is shown at its mean, with a warning that counts them.
@@ -98,16 +114,17 @@ class SuperResolver(nn.Module, ABC):
             features: of ``lr``, from `encode`; by default they are made here.
 
         Returns:
-            (B,3,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,3,H,W).
+            (B,C,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,C,H,W).
 
         Raises:
             ValueError: a temperature, the size or the latents' shape is not what is said above.
         """
         taus = _temperatures(temperature, size)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
-        size = check_size(size, lr.shape[0] * 12 * len(taus), lr.device)
+        channels = self.output_channels(lr)
+        size = check_size(size, lr.shape[0] * 4 * channels * len(taus), lr.device)
         latents = self._latents(lr, size, 1, seed, z) if highest > 0 and self.dim else ()
-        out = lr.new_empty(len(taus), len(lr), 3, *size)
+        out = lr.new_empty(len(taus), len(lr), channels, *size)
         request = Request(latents, highest, tile=tile, chunk=chunk, features=features)
         for region in self.regions(lr, size, request):
             for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
@@ -136,13 +153,13 @@ class SuperResolver(nn.Module, ABC):
         """All that the model says of images, however many temperatures are then looked at.
 
         Args:
-            lr: (B,3,h,w) in [0, 1].
+            lr: (B,C,h,w) in [0, 1].
             size: (H, W).
             samples: S; the first is that of `sample` with this seed, for a single image the next that of ``seed + 1``.
             seed: see `sample`.
             highest: temperature that will be asked of `Distribution.at`, see `Request`.
             mix: see `Request`; a deviation costs D more decodes.
-            hr: (B,3,H,W), for its latents and log-density.
+            hr: (B,C,H,W), for its latents and log-density.
             features: of ``lr``, from `encode`; by default they are made here.
             advance: is called with the number of output pixels that have been decoded since the last call.
 
@@ -153,8 +170,10 @@ class SuperResolver(nn.Module, ABC):
             return None
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
         # The samples at a temperature, which are asked for next, are as large as their noise.
-        size = check_size(size, len(lr) * (4 * (3 + 6 * samples + mixtures) + 36 * bool(dim)), lr.device)
-        mean, noise = lr.new_empty(len(lr), 3, *size), lr.new_empty(samples, len(lr), 3, *size)
+        channels = self.output_channels(lr)
+        need = 4 * (channels * (1 + 2 * samples) + mixtures) + 12 * channels * bool(dim)
+        size = check_size(size, len(lr) * need, lr.device)
+        mean, noise = (lr.new_empty(*n, len(lr), channels, *size) for n in ((), (samples,)))
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
         grid = [-(-n // p) for n in size]
         latents, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)

@@ -34,7 +34,7 @@ class Tile(NamedTuple):
     origin: tuple[int, int]
     """LR pixel (y, x) of the whole image at which the features begin."""
     features: Tensor
-    """(1,C,·,·): the tile and `MARGIN` around it, as far as the image goes."""
+    """(1,F,·,·): the tile and `MARGIN` around it, as far as the image goes."""
 
 
 def tiles(length: int, tile: int) -> list[tuple[int, int]]:
@@ -52,7 +52,7 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
 
     Args:
         encoder: see `Encoder`.
-        lr: (B,3,h,w), or (B,1,h,w) for grey, from 0 to ``peak``.
+        lr: (B,C,h,w), or (B,1,h,w) for grey, from 0 to ``peak``.
         peak: the value of white.
         tile: LR pixels a side; by default `TILE`, or whole images where the receptive field has no end. An encoder of
             that kind is given `OVERLAP` around a tile that is asked for.
@@ -79,7 +79,8 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
         part = lr[image : image + 1, :, top:bottom, left:right]
         if not lr.is_floating_point():
             part = part.float()
-        part = (2 / peak * part - 1).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        part = 2 / peak * part - 1
+        part = part.expand(-1, encoder.image_channels, -1, -1).contiguous(memory_format=torch.channels_last)
         inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
         # Named, the features around the tile would be kept while it is decoded.
         features = encoder(part)[inner].contiguous(memory_format=torch.channels_last)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linf.data.crops import unit
 from linf.data.datamodule import SRDataModule
 from linf.images.resize import pil_bicubic
 from linf.models.deviation import usual_deviation
@@ -41,9 +42,10 @@ def _images(data: SRDataModule, device: torch.device) -> Iterator[tuple[Tensor, 
             ]
             hr = np.ascontiguousarray(image[middle[0], middle[1]])
             h, w = (max(1, round(n / s)) for n in hr.shape[:2])
+            peak, rng = crops.cache.pixels.peak, np.random.default_rng((data.seed, index))
             lr = (
-                pil_bicubic(hr, (h, w))
+                pil_bicubic(hr, (h, w), peak)
                 if data.degradation is None
-                else data.degradation.degrade(hr, (h, w), np.random.default_rng((data.seed, index)))
+                else data.degradation.degrade(hr, (h, w), rng, peak)
             )
-            yield torch.tensor(lr, device=device).permute(2, 0, 1)[None] / 255, (round(h * s), round(w * s))
+            yield unit(lr.transpose(2, 0, 1), peak)[None].to(device), (round(h * s), round(w * s))

@@ -40,9 +40,9 @@ class Enlarged(NamedTuple):
     """An image's samples and their deviation."""
 
     images: list[np.ndarray]
-    """(H,W,3) or (H,W,1) for each sample, of the input's type."""
+    """(H,W,C) for each sample, of the input's type."""
     deviation: np.ndarray | None
-    """(H,W) float16: standard deviation of luma at τ = 1, in the units of [0, 1] images."""
+    """(H,W) float16: standard deviation at τ = 1, of luma or else over all channels, in the units of [0, 1] images."""
 
 
 def enlarge(
@@ -56,13 +56,14 @@ def enlarge(
 
     Args:
         model: The model.
-        pixels: The image (h,w,3), or (h,w,1) for grey, uint8 or uint16.
+        pixels: The image (h,w,C), or (h,w,1) for grey, uint8 or uint16.
         size: The output size (H, W).
         ask: What the model makes of it.
         advance: A function that is called with the number of output pixels made since its last call.
 
     Raises:
         UsageError: Memory is too small for the output, or for a tile.
+        ValueError: The model is for images of another number of channels.
     """
     peak = int(np.iinfo(pixels.dtype).max)
     # Encoders of files hold one more copy of what they write.
@@ -71,6 +72,7 @@ def enlarge(
     # 16 bits as int32: devices lack gathers of uint16.
     plane = np.require(pixels, np.uint8 if peak == 255 else np.int32, "W")
     lr = torch.from_numpy(plane).to(ask.device).permute(2, 0, 1)[None]
+    channels = model.output_channels(lr)
     tile = best_tile(model, lr.shape[-2], lr.shape[-1], ask.device) if ask.tile is None else ask.tile
     cols = -(-size[1] // model.patch_size)
     kept = rows_kept(lr, size, model.patch_size, tile or lr.shape[-1])
@@ -80,18 +82,27 @@ def enlarge(
     out = [np.empty((*size, pixels.shape[2]), pixels.dtype) for _ in range(ask.samples)]
     deviation = np.empty(size, np.float16) if ask.uncertainty else None
     autocast = nullcontext() if ask.dtype is None else torch.autocast(ask.device.type, dtype=ask.dtype)
-    mix = torch.tensor([PILLOW_GREY], device=ask.device) if ask.uncertainty else None
+    mix = torch.tensor([PILLOW_GREY]) if channels == 3 else torch.eye(channels)
     chunk = 8192 if small else None
-    request = Request(latents, ask.temperature, mix, peak=peak, tile=tile, chunk=chunk)
+    request = Request(
+        latents,
+        ask.temperature,
+        mix.to(ask.device) if ask.uncertainty else None,
+        peak=peak,
+        tile=tile,
+        chunk=chunk,
+    )
     with torch.no_grad(), autocast:
         for region in model.regions(lr, size, request):
             where = region.rows, region.cols
             samples = [region.mean.add(noise, alpha=ask.temperature) for noise in region.noise]
             for image, values in zip(out, samples or [region.mean] * ask.samples, strict=True):
-                image[where] = levels(grey(values) if pixels.shape[2] == 1 else values, peak)
+                image[where] = levels(grey(values) if len(values) > pixels.shape[2] else values, peak)
             if deviation is not None:
                 assert region.deviation is not None
-                deviation[where] = region.deviation[0].cpu().numpy()
+                part = region.deviation
+                part = part if len(part) == 1 else part.square().mean(0, keepdim=True).sqrt()
+                deviation[where] = part[0].cpu().numpy()
             advance(region.mean.shape[-2] * region.mean.shape[-1])
     return Enlarged(out, deviation)
 

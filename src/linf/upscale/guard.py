@@ -19,7 +19,7 @@ def tempered(
 
     Args:
         model: any model; only a `LINF` that knows what is usual has an opinion.
-        pixels: the image (h,w,3), or (h,w,1) for grey, uint8 or uint16.
+        pixels: the image (h,w,C), or (h,w,1) for grey, uint8 or uint16.
         size: the output size (H, W).
         ask: what was asked for.
         keep: True to leave the temperature, and say only that the image is noisy.
@@ -30,7 +30,8 @@ def tempered(
     if not isinstance(model, LINF) or not model.usual_deviation:
         return ask, []
     plane = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
-    excess = excess_deviation(model, plane.expand(-1, 3, -1, -1).to(ask.device), size)
+    lr = plane.expand(-1, model.output_channels(plane), -1, -1).to(ask.device)
+    excess = excess_deviation(model, lr, size)
     if excess <= TOLERATED:
         return ask, []
     told = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"

@@ -15,8 +15,17 @@ from tqdm import tqdm
 
 from linf.errors import UsageError, find_mistake, message
 from linf.files import atomic_write
-from linf.images.read import Photo, header_size, read_photo
-from linf.images.write import FORMAT_BY_SUFFIX, LONGEST, conversion_notes, enlarged_alpha, write_photo
+from linf.images.photo import Photo
+from linf.images.pixels import ranged_photo, read_values
+from linf.images.read import header_size
+from linf.images.write import (
+    FORMAT_BY_SUFFIX,
+    LONGEST,
+    check_format,
+    conversion_notes,
+    enlarged_alpha,
+    write_photo,
+)
 from linf.memory import is_shortage
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, enlarge
@@ -42,6 +51,8 @@ class Upscaler:
     """The quality of JPEG and WebP, 1 to 100."""
     force: bool
     """Whether existing files are overwritten."""
+    value_range: tuple[float, float] | None = None
+    """The files' values of black and white, where their type does not say them."""
     keep_temperature: bool = False
     """Whether the temperature stays as it was asked for, whatever the image."""
     written: set[Path] = field(default_factory=set)
@@ -85,10 +96,14 @@ class Upscaler:
 
     def _enlarge(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
         """Enlarge one image; yield the lines to print."""
-        image = read_photo(sys.stdin.buffer.read() if source.path == PIPE else source.path)
+        content = sys.stdin.buffer.read() if source.path == PIPE else source.path
+        image = read_values(content, self.model.image_channels, ranged=self.value_range is not None)
+        if self.value_range is not None:
+            image = ranged_photo(image, self.value_range)
         size = self.size.of(*image.pixels.shape[:2])
         named = self.out or source.path  # A pipe has no suffix.
         form = self.form or FORMAT_BY_SUFFIX.get(named.suffix.lower(), "png")
+        check_format(image, form)
         if max(size) > LONGEST[form]:
             raise UsageError(f"{form} holds at most {LONGEST[form]} pixels a side, {max(size)} are asked for")
         out, heat = self._outputs(source, size, form)

@@ -62,7 +62,7 @@ def encoding_bytes(encoder: Encoder, conditioner: Conditioner, size: tuple[int, 
     """
     encoder, conditioner = copy.deepcopy(encoder).to("meta"), copy.deepcopy(conditioner).to("meta")
     with torch.no_grad(), _Live() as live:
-        features = encoder(torch.empty(1, 3, *size, device="meta"))
+        features = encoder(torch.empty(1, encoder.image_channels, *size, device="meta"))
         conditioner.maps(features[..., :own, :own].contiguous(memory_format=torch.channels_last))
     # Convolutions work in buffers of their own, which the dry run does not see.
     return 3 * live.most // 2

@@ -5,7 +5,7 @@ Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*,
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3, other_than_rgb
 
 
 class ResidualBlock(nn.Module):
@@ -19,7 +19,7 @@ class ResidualBlock(nn.Module):
         self.residual_scale = residual_scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         return x.add(self.body(x), alpha=self.residual_scale)
 
 
@@ -30,6 +30,7 @@ class EDSR(Encoder):
         blocks: number of residual blocks.
         channels: width, also of the features.
         residual_scale: factor on each block's residual.
+        image_channels: of the images, 3 for RGB.
         checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
@@ -39,16 +40,21 @@ class EDSR(Encoder):
         channels: int = 64,
         residual_scale: float = 1.0,
         *,
+        image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_sizes("EDSR", blocks=blocks, channels=channels)
-        self.config = {"blocks": blocks, "channels": channels, "residual_scale": residual_scale}
-        self.head = nn.Sequential(conv3x3(3, channels))
+        self.config = {
+            "blocks": blocks,
+            "channels": channels,
+            "residual_scale": residual_scale,
+        } | other_than_rgb(image_channels)
+        self.head = nn.Sequential(conv3x3(image_channels, channels))
         self.body = nn.Sequential(
             *(ResidualBlock(channels, residual_scale) for _ in range(blocks)), conv3x3(channels, channels)
         )
-        self.out_channels, self.checkpoint = channels, checkpoint
+        self.image_channels, self.out_channels, self.checkpoint = image_channels, channels, checkpoint
         self.receptive_field = 2 * blocks + 2  # One pixel for each 3×3 convolution in a row.
 
     def forward(self, image: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ class Encoder(nn.Module, ABC):
     """An image becomes features at the same resolution.
 
     Attributes:
-        out_channels: C, the number of feature channels.
+        image_channels: C of the images, 3 for RGB.
+        out_channels: F, the number of feature channels.
         receptive_field: how many LR pixels around a tile its features depend on; None where no finite margin is
             enough, so that an image is encoded whole.
         config: the arguments that build this encoder again, as plain numbers and lists.
@@ -22,6 +23,7 @@ class Encoder(nn.Module, ABC):
             much less memory and about a third more time.
     """
 
+    image_channels: int = 3
     out_channels: int
     receptive_field: int | None
     config: dict[str, Any]
@@ -29,7 +31,7 @@ class Encoder(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
-        """Encode images (B,3,h,w) in [-1, 1] as features (B,C,h,w)."""
+        """Encode images (B,C,h,w) in [-1, 1] as features (B,F,h,w)."""
 
     def draw(self, seed: int, first: int, batch: int, device: torch.device) -> None:
         """Decide what is random in the training step to come, if anything is.
@@ -54,6 +56,12 @@ def check_sizes(encoder: str, **sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"{encoder}'s {name} is {size}: give a whole number of at least 1")
+
+
+def other_than_rgb(image_channels: int) -> dict[str, int]:
+    """The entry of a part's config that says for how many image channels it is; none for RGB, as in earlier files."""
+    check_sizes("the model", image_channels=image_channels)
+    return {} if image_channels == 3 else {"image_channels": image_channels}
 
 
 class DenseBlock(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3, other_than_rgb
 
 
 class DenseLayer(nn.Module):
@@ -19,7 +19,7 @@ class DenseLayer(nn.Module):
         self.conv = nn.Sequential(conv3x3(in_channels, growth))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C+growth,h,w)."""
+        """(B,F,h,w) → (B,F+growth,h,w)."""
         return torch.cat((x, F.relu(self.conv(x), inplace=True)), dim=1)
 
 
@@ -32,7 +32,7 @@ class ResidualDenseBlock(nn.Module):
         self.LFF = nn.Conv2d(channels + layers * growth, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         return self.LFF(self.convs(x)) + x
 
 
@@ -44,6 +44,7 @@ class RDN(Encoder):
         layers: dense layers in each.
         growth: channels that each layer adds.
         channels: width between blocks, also of the features.
+        image_channels: of the images, 3 for RGB.
         checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
@@ -54,16 +55,22 @@ class RDN(Encoder):
         growth: int = 64,
         channels: int = 64,
         *,
+        image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_sizes("RDN", blocks=blocks, layers=layers, growth=growth, channels=channels)
-        self.config = {"blocks": blocks, "layers": layers, "growth": growth, "channels": channels}
-        self.SFENet1 = conv3x3(3, channels)
+        self.config = {
+            "blocks": blocks,
+            "layers": layers,
+            "growth": growth,
+            "channels": channels,
+        } | other_than_rgb(image_channels)
+        self.SFENet1 = conv3x3(image_channels, channels)
         self.SFENet2 = conv3x3(channels, channels)
         self.RDBs = nn.ModuleList(ResidualDenseBlock(channels, growth, layers) for _ in range(blocks))
         self.GFF = nn.Sequential(nn.Conv2d(blocks * channels, channels, 1), conv3x3(channels, channels))
-        self.out_channels, self.checkpoint = channels, checkpoint
+        self.image_channels, self.out_channels, self.checkpoint = image_channels, channels, checkpoint
         self.receptive_field = 3 + blocks * layers
 
     def forward(self, image: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ Modules keep the names of the published code, so that its weights load by name.
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import DenseBlock, Encoder, check_sizes, conv3x3
+from linf.models.encoders.encoder import DenseBlock, Encoder, check_sizes, conv3x3, other_than_rgb
 
 RESIDUAL_SCALE = 0.2
 
 
 class ScaledDenseBlock(DenseBlock):
-    """A dense block whose output is scaled and added to its input: (B,C,h,w) → (B,C,h,w)."""
+    """A dense block whose output is scaled and added to its input: (B,F,h,w) → (B,F,h,w)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.add(super().forward(x), alpha=RESIDUAL_SCALE)
@@ -26,7 +26,7 @@ class RRDB(nn.Module):
         self.RDB1, self.RDB2, self.RDB3 = (ScaledDenseBlock(channels, growth, channels) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B,C,h,w) → (B,C,h,w)."""
+        """(B,F,h,w) → (B,F,h,w)."""
         return x.add(self.RDB3(self.RDB2(self.RDB1(x))), alpha=RESIDUAL_SCALE)
 
 
@@ -37,6 +37,7 @@ class RRDBNet(Encoder):
         blocks: number of RRDBs.
         channels: width, also of the features.
         growth: channels that each layer of a dense block adds.
+        image_channels: of the images, 3 for RGB.
         checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
@@ -46,15 +47,18 @@ class RRDBNet(Encoder):
         channels: int = 64,
         growth: int = 32,
         *,
+        image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_sizes("RRDBNet", blocks=blocks, channels=channels, growth=growth)
-        self.config = {"blocks": blocks, "channels": channels, "growth": growth}
-        self.conv_first = conv3x3(3, channels)
+        self.config = {"blocks": blocks, "channels": channels, "growth": growth} | other_than_rgb(
+            image_channels
+        )
+        self.conv_first = conv3x3(image_channels, channels)
         self.RRDB_trunk = nn.Sequential(*(RRDB(channels, growth) for _ in range(blocks)))
         self.trunk_conv = conv3x3(channels, channels)
-        self.out_channels, self.checkpoint = channels, checkpoint
+        self.image_channels, self.out_channels, self.checkpoint = image_channels, channels, checkpoint
         self.receptive_field = 2 + 15 * blocks
 
     def forward(self, image: Tensor) -> Tensor:

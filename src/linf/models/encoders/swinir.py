@@ -2,7 +2,7 @@
 
 Liang et al., *SwinIR: Image Restoration Using Swin Transformer*, ICCVW 2021, arXiv 2108.10257, on the shifted windows
 of Liu et al., arXiv 2103.14030. Modules keep the names of the published code, so that its weights load by name. Between
-the first and the last convolution, features are (B,h,w,C).
+the first and the last convolution, features are (B,h,w,F).
 """
 
 from collections import OrderedDict
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
-from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3, other_than_rgb
 from linf.models.noise import uniform
 
 
 def windows(x: Tensor, side: int) -> Tensor:
-    """Cut (B,h,w,C) into windows in row-major order: (B·h·w/side², side², C)."""
+    """Cut (B,h,w,F) into windows in row-major order: (B·h·w/side², side², F)."""
     b, h, w, c = x.shape
     x = x.view(b, h // side, side, w // side, side, c)
     return x.transpose(2, 3).reshape(-1, side * side, c)
 
 
 def unwindows(x: Tensor, size: tuple[int, int], side: int) -> Tensor:
-    """Put windows (n, side², C) together again: (B,h,w,C), the inverse of `windows`."""
+    """Put windows (n, side², F) together again: (B,h,w,F), the inverse of `windows`."""
     h, w = size
     x = x.view(-1, h // side, w // side, side, side, x.shape[-1])
     return x.transpose(2, 3).reshape(x.shape[0], h, w, -1)
@@ -72,7 +72,7 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend within windows (n, side², C), with the mask of `shift_mask` where they are shifted."""
+        """Attend within windows (n, side², F), with the mask of `shift_mask` where they are shifted."""
         n, length, channels = x.shape
         q, k, v = self.qkv(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)[None]
@@ -103,7 +103,7 @@ class SwinLayer(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B,h,w,C) and the mask of shifted windows → (B,h,w,C)."""
+        """(B,h,w,F) and the mask of shifted windows → (B,h,w,F)."""
         size = (x.shape[1], x.shape[2])
         y = torch.roll(self.norm1(x), (-self.shift, -self.shift), dims=(1, 2))
         y = unwindows(self.attn(windows(y, self.side), mask if self.shift else None), size, self.side)
@@ -126,7 +126,7 @@ class ResidualSwinBlock(nn.Module):
         self.conv = conv3x3(channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B,h,w,C) and the mask of shifted windows → (B,h,w,C)."""
+        """(B,h,w,F) and the mask of shifted windows → (B,h,w,F)."""
         y = x
         for layer in self.residual_group["blocks"]:  # type: ignore[attr-defined]
             y = layer(y, mask)
@@ -147,6 +147,7 @@ class SwinIR(Encoder):
         drop_path: probability that training skips the last layer for a sample; it grows linearly from 0 at the first
             (stochastic depth, arXiv 1603.09382).
         out_channels: number of feature channels.
+        image_channels: of the images, 3 for RGB.
         checkpoint: recompute activations in the backward pass instead of keeping them, see `Encoder`.
     """
 
@@ -162,6 +163,7 @@ class SwinIR(Encoder):
         mlp_ratio: float = 2.0,
         drop_path: float = 0.1,
         out_channels: int = 64,
+        image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -187,11 +189,13 @@ class SwinIR(Encoder):
             "mlp_ratio": mlp_ratio,
             "drop_path": drop_path,
             "out_channels": out_channels,
+            **other_than_rgb(image_channels),
         }
-        self.window, self.out_channels, self.checkpoint = window, out_channels, checkpoint
+        self.image_channels, self.window = image_channels, window
+        self.out_channels, self.checkpoint = out_channels, checkpoint
         rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         hidden = int(channels * mlp_ratio)
-        self.conv_first = conv3x3(3, channels)
+        self.conv_first = conv3x3(image_channels, channels)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(channels)})
         self.layers = nn.ModuleList()
         for depth, n in zip(depths, heads, strict=True):

@@ -118,10 +118,11 @@ class ImagePanels(Callback):
         rows = []
         # The images of the last scale come last, and there the models differ most.
         for i in range(len(pairs) - min(self.images, len(pairs.hr)), len(pairs)):
-            lr, hr, scale, name, _ = pairs[i]
+            lr, hr, scale, name, *_ = pairs[i]
             lr, hr = (image.to(pl_module.device, pl_module.dtype) for image in (lr, hr))
             size = (hr.shape[-2], hr.shape[-1])
-            made = systems(pl_module.model, lr[None], size, self.temperatures, seed=self.seed)  # type: ignore[arg-type]
+            peak = pairs.hr.pixels.peak
+            made = systems(pl_module.model, lr[None], size, self.temperatures, seed=self.seed, peak=peak)  # type: ignore[arg-type]
             named = {name: images[0, 0] for name, _, images in made}
             rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,35 @@
+"""A photograph, or another image, with what its file says of it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass
+class Photo:
+    """An upright image with what its file says of it.
+
+    Attributes:
+        pixels: (h,w,C), C = 1 for a grey image; uint8 or uint16, and other types only while they are read.
+        alpha: (h,w) of the same dtype, None for an opaque image.
+        exif: the descriptive part of the file's EXIF, if any.
+        profile: the ICC colour profile, if it fits the pixels.
+        notes: what of the file was left out or converted, a message each.
+        layout: how a TIFF keeps the channels: side by side, as planes of a page, or as pages.
+        stored: the type of the file's values and the range of them that ``pixels`` span; None where both are the same.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    exif: Image.Exif | None = None
+    profile: bytes | None = None
+    notes: list[str] = field(default_factory=list)
+    layout: Literal["contig", "separate", "pages"] = "contig"
+    stored: tuple[np.dtype[Any], float, float] | None = None
+
+    @property
+    def peak(self) -> int:
+        """The value of white, 255 or 65535."""
+        return int(np.iinfo(self.pixels.dtype).max)

@@ -1,0 +1,135 @@
+"""TIFFs that hold more than a photograph: any number of channels, floats, signed numbers and numbers of 32 bits."""
+
+import io
+import math
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import tifffile
+import torch
+
+from linf.errors import UsageError
+from linf.images.photo import Photo
+from linf.memory import free_memory
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""The first bytes of TIFF and BigTIFF, in either byte order."""
+
+PAGES_AS_FRAMES = (0, 1, 3)
+"""Numbers of channels for which the pages of a TIFF are frames, of which the first is taken."""
+
+ORIENTATION, EXTRA_SAMPLES, ALPHA = 274, 338, (1, 2)
+
+
+def read_layers(source: Path | bytes, channels: int, *, ranged: bool) -> Photo | None:
+    """Read a TIFF that Pillow does not read as it is.
+
+    Args:
+        source: a file's path or its content.
+        channels: that are wanted, 0 for any. Pages are channels where they are so many, but see `PAGES_AS_FRAMES`.
+        ranged: whether the values' range is known, so that values of any type will do.
+
+    Returns:
+        None for other files and for photographs; otherwise an upright image whose pixels are of the file's type.
+
+    Raises:
+        UsageError: the file is damaged, too large, or compressed by what is not installed; without its path.
+    """
+    try:
+        with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            if file.read(4) not in MAGIC:
+                return None
+            file.seek(0)
+            with tifffile.TiffFile(file) as tiff:
+                return _layers(tiff, channels, ranged)
+    except UsageError:
+        raise
+    except OSError:  # Which `read_photo` reports, as of any image.
+        return None
+    except Exception as error:  # Decoders raise anything on broken files.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if "imagecodecs" in reason:
+            reason += ": pip install imagecodecs, or save it with another compression"
+        raise UsageError(f"cannot be read: {reason}") from error
+
+
+def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | None:
+    series, page = tiff.series[0], tiff.series[0].keyframe
+    sizes = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if n > 1 or axis in "YX"]
+    axes, shape = "".join(axis for axis, _ in sizes), tuple(n for _, n in sizes)
+    extra = page.tags[EXTRA_SAMPLES].value if EXTRA_SAMPLES in page.tags else ()
+    grey, samples = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK, page.samplesperpixel
+    if not grey and page.photometric != tifffile.PHOTOMETRIC.RGB:
+        return None
+    photo = samples <= 4 and not (grey and samples > 1 and not (samples == 2 and set(extra) <= {*ALPHA}))
+    if photo and channels in PAGES_AS_FRAMES and not ranged:
+        return None
+    need, free = 3 * math.prod(shape) * series.dtype.itemsize, free_memory(torch.device("cpu"))
+    if need > free:
+        raise UsageError(
+            f"its values of shape {shape} need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
+        )
+    notes, layout = [f"of a TIFF of {samples} channels only the pixels are kept"], "contig"
+    if axes in ("YX", "YXS"):
+        values = series.asarray().reshape(shape)
+    elif axes == "SYX":
+        values, layout = np.moveaxis(series.asarray().reshape(shape), 0, -1), "separate"
+    elif axes[-2:] == "YX" and len(axes) == 3 and channels == shape[0] and channels not in PAGES_AS_FRAMES:
+        values, layout = np.moveaxis(series.asarray().reshape(shape), 0, -1), "pages"
+    elif channels in PAGES_AS_FRAMES:
+        values = tiff.pages[0].asarray()
+        values = np.moveaxis(values, 0, -1) if page.planarconfig == 2 and values.ndim == 3 else values
+        notes.append("only the first of its frames or pages is taken")
+    else:
+        raise UsageError(
+            f"it has {math.prod(shape[:-2])} pages, and {channels} channels are wanted: give as many pages, or "
+            "channels side by side"
+        )
+    values = values[..., None] if values.ndim == 2 else values
+    upright = _upright(values, int(page.tags[ORIENTATION].value) if ORIENTATION in page.tags else 1)
+    return Photo(np.ascontiguousarray(upright), notes=notes, layout=layout)  # type: ignore[arg-type]
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn (h,w,C) as EXIF's orientation says."""
+    if orientation in (5, 6, 7, 8):
+        values = values.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
+
+
+def misfit(given: int, channels: int) -> str:
+    """What is said of an image with another number of channels than the data set's."""
+    return (
+        f"it has {given} channel{'s' * (given > 1)}, and {channels} are asked for: set data.channels={given}"
+    )
+
+
+def layers_misfit(source: Path | bytes) -> str | None:
+    """What is said of a file that is no photograph but a TIFF of other channels; None of other files."""
+    try:
+        layers = read_layers(source, 0, ranged=False)
+    except UsageError:
+        return None
+    return None if layers is None else misfit(layers.pixels.shape[2], 3)
+
+
+def write_layers(out: IO[bytes], values: np.ndarray, layout: str) -> None:
+    """Write (h,w,C) of any type as TIFF, with the channels laid out as in `Photo.layout`."""
+    grey = values.shape[2] != 3 or layout == "pages"
+    if layout != "contig":
+        values = np.ascontiguousarray(np.moveaxis(values, -1, 0))
+    elif values.shape[2] == 1:
+        values = values[..., 0]
+    tifffile.imwrite(
+        out,
+        values,
+        photometric="minisblack" if grey else "rgb",
+        planarconfig=layout if layout != "pages" and values.ndim == 3 else None,
+        compression="zlib",
+        metadata=None,
+    )
