@@ -305,7 +305,9 @@ def test_figures_are_over_all_channels_there_are(channels: int) -> None:
     assert psnr(sr, target, border=2).item() == pytest.approx(expected, abs=1e-5)
     assert psnr(sr, target, border=2, luma=True).item() == pytest.approx(expected, abs=1e-5)
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    by_channel = [structural_similarity(ours[..., c], hr[..., c], full=True, **settings)[1] for c in range(channels)]
+    by_channel = [
+        structural_similarity(ours[..., c], hr[..., c], full=True, **settings)[1] for c in range(channels)
+    ]
     valid = np.mean([of[5:-5, 5:-5].mean() for of in by_channel])
     assert ssim(sr, target).item() == pytest.approx(valid, abs=1e-6)
     assert lr_psnr(target, target) == math.inf
