@@ -30,6 +30,7 @@ def test_the_python_block_of_the_readme_writes_an_image(tmp_path: Path) -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000
 
 
+@pytest.mark.slow
 def test_the_python_block_of_the_guide_runs(tmp_path: Path) -> None:
     run_python_block("docs/guide.md", tmp_path)
 

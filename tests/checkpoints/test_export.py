@@ -178,7 +178,7 @@ def test_graph_that_differs_from_the_model_is_not_written(
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_another_opset_without_onnxruntime(
     run: Linf, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
@@ -266,7 +266,7 @@ def test_default_model_is_exported(tmp_path: Path) -> None:
     assert furthest(model, export.onnx_runner(tmp_path / "model.onnx")) < 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_published_file_is_exported(run: Linf, tmp_path: Path) -> None:
     model = linf.load("default")
     assert isinstance(model, LINF)

@@ -261,6 +261,7 @@ def test_a_mistake_is_one_line_in_a_shell(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough(checkpoint: Path) -> None:
     command = f"{sys.executable} -m linf info {checkpoint} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)

@@ -1,5 +1,6 @@
 """Degradation of training crops and of test images, by property."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from linf.data.datamodule import SRDataModule
 from linf.data.degradation import Degradation
 from linf.data.layouts import ImageSet
 from linf.data.pairs import ScaledImages
-from linf.data.rounds import Round
+from linf.data.rounds import Compression, Kernels, Noise, Round
 from linf.errors import UsageError
 
 PRESETS = ("mild", "photo", "second_order")
@@ -83,7 +84,7 @@ def test_noise_has_the_deviation_that_is_asked_for(images: ImageCache) -> None:
     rng = np.random.default_rng(0)
     clean = nothing.degrade(image, (90, 120), np.random.default_rng(0)).astype(float)
     for grey in (0, 1):
-        noisy = Degradation(Round(noise={"probability": 1, "sigma": 9, "grey": grey}))
+        noisy = Degradation(Round(noise=Noise(1, 9, grey)))
         difference = noisy.degrade(image, (90, 120), rng) - clean
         assert difference.std() == pytest.approx(9, rel=0.03)
         correlation = np.corrcoef(difference[..., 0].ravel(), difference[..., 1].ravel())[0, 1]
@@ -92,7 +93,7 @@ def test_noise_has_the_deviation_that_is_asked_for(images: ImageCache) -> None:
 
 def test_settings_that_are_off_leave_the_others_draws(images: ImageCache) -> None:
     """A table over one setting compares the same noise throughout."""
-    rounds = [Round(noise={"probability": 1, "sigma": 5}, jpeg={"probability": p}) for p in (0, 1)]
+    rounds = [Round(noise=Noise(1, 5), jpeg=Compression(p)) for p in (0, 1)]
     first, second = (each.draw(np.random.default_rng(7)) for each in rounds)
     assert first[:9] == second[:9]
     assert second[9] > 0 == first[9]
@@ -142,7 +143,7 @@ def test_initial_batches_are_degraded(images: ImageCache) -> None:
 
 
 def test_test_images_are_coded_as_files_are(images: ImageCache, tmp_path: Path) -> None:
-    jpeg = Degradation(Round(jpeg={"probability": 1, "quality": 30}))
+    jpeg = Degradation(Round(jpeg=Compression(1, 30)))
     pairs, reduced = (
         ScaledImages(images, [2], name="some", degradation=each) for each in (jpeg, Degradation(Round()))
     )
@@ -156,7 +157,7 @@ def test_test_images_are_coded_as_files_are(images: ImageCache, tmp_path: Path) 
 
 
 def test_each_image_and_scale_has_noise_of_its_own(images: ImageCache) -> None:
-    noise = Degradation(Round(noise={"probability": 1, "sigma": 5}))
+    noise = Degradation(Round(noise=Noise(1, 5)))
     clean = ScaledImages(images, [2, 3], name="some")
     fields = [
         (ScaledImages(images, [2, 3], name="some", degradation=noise, seed=seed)[i].lr - clean[i].lr)[
@@ -182,33 +183,32 @@ def test_presets_say_what_they_do() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "match"),
+    ("make", "wrong", "match"),
     [
-        ({"noise": {"probability": 2}}, r"noise.probability is 2: .* from 0 to 1"),
-        ({"noise": {"sigma": [5, 2]}}, r"noise.sigma is \[5, 2\]"),
-        ({"noise": {"sigma": "much"}}, "noise.sigma is much"),
-        ({"jpeg": {"quality": 0}}, "jpeg.quality is 0: .* from 1 to 100"),
-        ({"blur": {"sgima": 1}}, "blur has no sgima"),
-        ({"kernel": {"lanczos": 1}}, "bicubic, matlab, bilinear, area"),
-        ({"kernel": {"bicubic": 0}}, "one above 0"),
-        ({"size": float("nan")}, "size is nan"),
+        (Noise, {"probability": 2}, r"Noise.probability is 2: .* from 0 to 1"),
+        (Noise, {"sigma": (5, 2)}, r"Noise.sigma is \(5, 2\)"),
+        (Noise, {"sigma": "much"}, "Noise.sigma is much"),
+        (Compression, {"quality": 0}, "Compression.quality is 0: .* from 1 to 100"),
+        (Kernels, {"bicubic": 0}, "one above 0"),
+        (Kernels, {"area": -1}, "area -1"),
+        (Round, {"size": float("nan")}, "size is nan"),
     ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict, match: str) -> None:
+def test_settings_out_of_range_are_refused(make: Callable[..., object], wrong: dict, match: str) -> None:
     with pytest.raises(UsageError, match=match):
-        Round(**wrong)
+        make(**wrong)
 
 
 def test_the_last_round_ends_at_lr() -> None:
     with pytest.raises(UsageError, match="ends at the LR image's"):
-        Degradation(Round(), Round(size=[1, 2]))
+        Degradation(Round(), Round(size=(1, 2)))
     with pytest.raises(UsageError, match="clean is 2"):
         Degradation(Round(), clean=2)
 
 
 def test_jpeg_refuses_channels_that_it_cannot_hold() -> None:
     with pytest.raises(UsageError, match="1 or 3 channels, not 5"):
-        Degradation(Round(jpeg={"probability": 1})).degrade(
+        Degradation(Round(jpeg=Compression(1))).degrade(
             np.zeros((20, 20, 5), np.uint8), (10, 10), np.random.default_rng(0)
         )
 

@@ -13,9 +13,10 @@ from helpers import bicubic
 from linf.data.cache import ImageCache
 from linf.data.crops import RandomScaleCrops, SRBatch
 from linf.data.datamodule import SRDataModule
-from linf.data.degradation import Degradation, Round
+from linf.data.degradation import Degradation
 from linf.data.layouts import ImageSet
 from linf.data.pairs import ScaledImages
+from linf.data.rounds import Compression, Noise, Round
 from linf.errors import UsageError
 from linf.images.pixels import PixelFormat
 
@@ -101,7 +102,7 @@ def test_pairs_have_the_levels_of_the_depth(tmp_path: Path, channels: int, depth
 def test_degraded_images_are_rounded_to_the_depth(channels: int, depth: int) -> None:
     peak, dtype = 2**depth - 1, np.uint8 if depth == 8 else np.uint16
     hr = RNG.integers(peak // 4, peak // 2, (60, 60, channels)).astype(dtype)
-    noisy = Degradation(Round(noise={"probability": 1.0, "sigma": 5.0, "grey": 0.0}))
+    noisy = Degradation(Round(noise=Noise(1.0, 5.0, 0.0)))
     clean = Degradation(Round())
     lr, plain = (each.degrade(hr, (30, 30), np.random.default_rng(3), peak) for each in (noisy, clean))
     assert lr.dtype == dtype
@@ -119,7 +120,7 @@ def test_a_batch_is_degraded_in_its_own_levels(tmp_path: Path) -> None:
         ImageSet("a", tuple(paths)),
         **{"channels": 5, "depth": 12, "value_range": [0, 4095], "cache_dir": str(tmp_path)},
         **{"batch_size": 2, "crop": 10, "scale": (2, 3), "queries": 16},
-        degradation=Degradation(Round(noise={"probability": 1.0, "sigma": 3.0})),
+        degradation=Degradation(Round(noise=Noise(1.0, 3.0))),
     )
     module.setup("fit")
     batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
@@ -143,6 +144,6 @@ def test_a_batch_is_degraded_in_its_own_levels(tmp_path: Path) -> None:
 def test_compression_of_what_files_cannot_hold_is_refused_at_once(
     channels: int, depth: int, words: str, codec: str, use: str
 ) -> None:
-    degradation = Degradation(Round(**{codec: {"probability": 0.1}}))
+    degradation = Degradation(Round(**{codec: Compression(0.1)}))
     with pytest.raises(UsageError, match=words):
         SRDataModule(channels=channels, depth=depth, **{use: degradation})

@@ -35,7 +35,7 @@ def test_a_scale_of_32_stays_within_a_gigabyte(tmp_path: Path) -> None:
     assert "| met |" in run(str(ROOT / "benchmarks/run.py"), "x32", cwd=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_official_liif_has_its_figures_on_set5(tmp_path: Path, fetched: Callable[[str], Path]) -> None:
     """Y-PSNR with MATLAB's LR: published weights through our reader, encoder, decoder and protocol."""
     if not (DATA / "Set5").is_dir():

@@ -289,6 +289,7 @@ def tables_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (*folder.glob("*.csv"), folder / "metrics.json")}
 
 
+@pytest.mark.slow
 def test_killed_evaluation_resumes_to_the_same_tables(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

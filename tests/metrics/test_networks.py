@@ -74,6 +74,7 @@ def example(name: str) -> Tensor:
     return torch.tensor(pixels).permute(2, 0, 1)[None] / 255
 
 
+@pytest.mark.slow
 def test_lpips_of_alexnet_gives_the_figures_of_its_authors(fetched: Callable[[str], Path]) -> None:
     fetched("alexnet")
     measure, images = LPIPSNetwork("alex"), torch.cat([example("ex_p0"), example("ex_p1")])

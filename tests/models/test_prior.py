@@ -594,6 +594,7 @@ def test_prior_config_matches_the_paper(composed: Compose) -> None:
     assert prior.config == {"patch_size": 3, "width": 64, "depth": 3}
 
 
+@pytest.mark.slow
 def test_the_command_trains_and_evaluates(
     command: Command, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -483,6 +483,7 @@ CROWDS: dict[str, Callable[[Path], None]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crowd", CROWDS)
 def test_no_text_overlaps_or_leaves_the_figure(crowd: str, tmp_path: Path) -> None:
     CROWDS[crowd](tmp_path)
@@ -582,6 +583,7 @@ def test_escape_latex() -> None:
     assert escape_latex("τ=0 ×4 −1 ∞") == r"$\tau$=0 $\times$4 $-$1 $\infty$"
 
 
+@pytest.mark.slow
 def test_infinite_and_missing_values_in_tables(tmp_path: Path) -> None:
     folder = evaluation(tmp_path)
     for name in ("metrics", "images"):
@@ -615,6 +617,7 @@ class Page:
         return [base64.b64decode(source.split(",", 1)[1], validate=True) for source in sources]
 
 
+@pytest.mark.slow
 def test_page_is_self_contained(tmp_path: Path) -> None:
     evaluation(tmp_path / "runs/a", names=("one",), shown=True)
     evaluation(tmp_path / "runs/b", "LIIF", "LIIF", names=("one",), shown=True)
@@ -637,6 +640,7 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
             assert ElementTree.fromstring(image).tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_report_is_deterministic(tmp_path: Path) -> None:
     runs = find_runs([evaluation(tmp_path / "run", scales=(2, 4), names=("one",), shown=True)])
     one, two = (write_report(runs, tmp_path / name).parent for name in ("one", "two"))
@@ -732,6 +736,7 @@ def test_caveats_name_nonfinite_values(tmp_path: Path) -> None:
     assert "×4 non-finite" in all_tables([run])["results_Set5"]
 
 
+@pytest.mark.slow
 def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     folder = evaluation(
         tmp_path / "run", NAMES[0], datasets=NAMES[1:], names=("<script>alert(1)</script>", "&amp;")

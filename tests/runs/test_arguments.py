@@ -64,7 +64,7 @@ CHOICES = {
 }
 
 
-@pytest.fixture(params=CHOICES)
+@pytest.fixture(params=["stage 1", pytest.param("one cycle", marks=pytest.mark.thorough), "evaluation"])
 def config(request: pytest.FixtureRequest, composed: Compose, tmp_path: Path) -> DictConfig:
     script, *choices = CHOICES[request.param]
     return composed(script, *choices, f"run_dir={tmp_path}")
@@ -133,6 +133,7 @@ def test_null_is_off_or_one_line_for_every_setting(config: DictConfig) -> None:
 # By the command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part", ["experiment", "launcher", "scheduler", "task.scheduler", "logger", "logger.csv"]
 )

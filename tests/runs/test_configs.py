@@ -24,6 +24,7 @@ from linf.runs.search.space import overrides, probes, space
 CONF = ROOT / "conf"
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+DEGRADATIONS = sorted(path.stem for path in (CONF / "data" / "degradation").glob("*.yaml"))
 EVALUATED = ("metrics", "protocol")
 """Groups that only eval.py has."""
 BASES = (("data", "default"), ("task", "default"))
@@ -80,6 +81,7 @@ def test_every_file_is_an_option_of_a_group_or_an_entry_point() -> None:
         "train.yaml",
         "eval.yaml",
         *(f"{group}/{option}.yaml" for group, option in OPTIONS),
+        *(f"data/degradation/{option}.yaml" for option in DEGRADATIONS),
     }
 
 
@@ -302,6 +304,7 @@ def test_reading_an_unknown_key_fails(composed: Compose) -> None:
 SIZES = [option for group, option in CHOICES if group == "encoder"]
 
 
+@pytest.mark.slow
 def test_every_encoder_has_a_tiny_size(composed: Compose) -> None:
     with torch.device("meta"):
         made = {size: instantiate(composed("train", f"encoder={size}").encoder) for size in SIZES}
@@ -324,6 +327,7 @@ def test_every_encoder_runs_in_the_small_experiments(
     assert model.eval().sample(torch.rand(1, 3, 5, 6), (11, 12)).shape == (1, 3, 11, 12)
 
 
+@pytest.mark.thorough
 def test_smoke_trains_swinir(command: Command) -> None:
     done = command("train", *SMOKE, "encoder=swinir_tiny", "hydra.run.dir=run")
     assert done.status == 0, done.err
@@ -341,6 +345,7 @@ FAST = {
 """Experiments of each kind; the others differ from them in an encoder or in numbers."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [

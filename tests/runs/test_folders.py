@@ -69,6 +69,7 @@ def stranger(place: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "home", [None, *(pytest.param(home, marks=pytest.mark.thorough) for home in ("/nowhere", "/"))]
 )
@@ -122,7 +123,7 @@ def test_a_job_whose_folder_refuses_does_not_stop_the_others(command: Command, t
     assert read_record(tmp_path / "sweep" / "seed-1").state == "finished"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_other_files_that_refuse_are_one_line(stranger: Run, place: Path, checkpoint: Path) -> None:
     secret = place / "secret.safetensors"
     shutil.copy(checkpoint, secret)
@@ -133,7 +134,7 @@ def test_other_files_that_refuse_are_one_line(stranger: Run, place: Path, checkp
     assert_in_words(done.returncode, done.stdout, done.stderr, "readonly", "Permission denied")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_status_of_a_colleagues_sweep(stranger: Run, place: Path) -> None:
     for seed, job in enumerate((JobRecord("finished", result={"val/psnr": 30.5}), JobRecord("running"))):
         job.began = "2026-01-01T00:00:00"

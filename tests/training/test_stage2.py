@@ -176,6 +176,7 @@ HALVES = ("data.batch_size=2", "data.batches_per_epoch=4", "trainer.accumulate_g
 WHOLE = ("data.batch_size=4", "data.batches_per_epoch=2", "task.whitening_batches=4")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_two_half_batches_are_a_whole_one(settings: Settings, tmp_path: Path, task: str) -> None:
     whole, halves = (
@@ -230,6 +231,7 @@ def two_ranks(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_bfloat16_changes_little(settings: Settings, tmp_path: Path, task: str) -> None:
     for precision in ("32-true", "bf16-mixed"):

@@ -174,6 +174,7 @@ def test_a_damaged_checkpoint_alone_is_refused(pair: Path) -> None:
         to_resume(pair / "last.ckpt", pair / "own")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [pytest.param("half", marks=pytest.mark.thorough), "bit"])
 def test_a_run_with_a_damaged_last_goes_on_from_the_one_before(
     command: Command, tmp_path: Path, how: str

@@ -59,7 +59,7 @@ class Degradation:
     def __str__(self) -> str:
         rounds = []
         for each in self.rounds:
-            told = [KERNELS[n] for n, share in zip(each.kernels, each.kernel_shares, strict=True) if share]
+            told = [name for name, share in zip(KERNELS, each.kernel.shares, strict=True) if share]
             parts = ["/".join(told)]
             for name, chance, low, high in each.describe():
                 numbers = f"{low:g}" if low == high else f"{low:g}–{high:g}"
@@ -125,9 +125,9 @@ class Degradation:
             images = resample(images, n_in, n_out, _larger(each, size), settings.kernel)
             images, n_in = _add_noise(each, images, noise, settings, peak), n_out
             if each.jpeg.probability:
-                images = to_levels((pillow_jpeg if exact else jpeg)(images, qualities.jpeg), peak)
+                images = round_to_peak((pillow_jpeg if exact else jpeg)(images, qualities.jpeg), peak)
             if each.webp.probability:
-                images = to_levels(webp(images, qualities.webp), peak)
+                images = round_to_peak(webp(images, qualities.webp), peak)
         return images
 
     def check(self, channels: int, peak: int) -> None:
@@ -173,10 +173,10 @@ def _add_noise(each: Round, images: Tensor, noise: Tensor, settings: Settings, p
         images = shot_noise(images, field(1, settings.grey_photons), settings.photons)
     if each.noise.probability:
         images = images + settings.noise[:, None, None, None] * field(0, settings.grey_noise)
-    return to_levels(images, peak)
+    return round_to_peak(images, peak)
 
 
-def to_levels(images: Tensor, peak: int) -> Tensor:
+def round_to_peak(images: Tensor, peak: int) -> Tensor:
     """Images as the whole numbers of files hold them, of which ``peak`` is white."""
     return images.clamp(0, 1).mul(peak).round().div(peak)
 

@@ -1,8 +1,7 @@
 """Data box of the figure: one round of a degradation, with the ranges that each of its settings is drawn from."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,12 +10,51 @@ from torch import Tensor
 from linf.errors import UsageError
 from linf.images.degrade import KERNELS
 
-Range = float | Sequence[float]
+Range = float | tuple[float, float]
 """A number, or the lowest and the highest of a uniform distribution."""
 
 
+LIMITS = {
+    "probability": (0, 1),
+    "grey": (0, 1),
+    "sigma": (0, 255),
+    "elongation": (1, 20),
+    "photons": (1, 1e9),
+    "quality": (1, 100),
+}
+
+
+def bounds_of(value: Range) -> tuple[float, float]:
+    """The lowest and the highest value of a range."""
+    low, high = (value, value) if isinstance(value, int | float) else value
+    return float(low), float(high)
+
+
+def check_bounds(name: str, value: Range, least: float, most: float) -> tuple[float, float]:
+    """The lowest and the highest value of a range.
+
+    Raises:
+        UsageError: they are no numbers in order, from ``least`` to ``most``.
+    """
+    try:
+        low, high = bounds_of(value)
+    except (TypeError, ValueError):
+        low, high = math.nan, math.nan
+    if not least <= low <= high <= most:
+        raise UsageError(f"{name} is {value}: give a number or [lowest, highest], from {least:g} to {most:g}")
+    return low, high
+
+
+class _Checked:
+    """A dataclass whose fields are within `LIMITS`; UsageError if one is not."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            check_bounds(f"{type(self).__name__}.{name}", value, *LIMITS[name])
+
+
 @dataclass(frozen=True)
-class Blur:
+class Blur(_Checked):
     """Gaussian blur before the reduction.
 
     Attributes:
@@ -31,7 +69,31 @@ class Blur:
 
 
 @dataclass(frozen=True)
-class Noise:
+class Kernels:
+    """Weights of the reductions to choose from, each at least 0 and one above; see `linf.images.degrade.KERNELS`."""
+
+    bicubic: float = 1.0
+    matlab: float = 0.0
+    bilinear: float = 0.0
+    area: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = [getattr(self, name) for name in KERNELS]
+        if not all(math.isfinite(w) and w >= 0 for w in weights) or not sum(weights):
+            given = ", ".join(f"{name} {weight}" for name, weight in zip(KERNELS, weights, strict=True))
+            raise UsageError(
+                f"the weights of the kernels are {given}: give numbers of at least 0, one above 0"
+            )
+
+    @property
+    def shares(self) -> np.ndarray:
+        """The probability of each, in the order of `KERNELS`."""
+        weights = np.array([getattr(self, name) for name in KERNELS])
+        return weights / weights.sum()
+
+
+@dataclass(frozen=True)
+class Noise(_Checked):
     """Gaussian noise after the reduction.
 
     Attributes:
@@ -46,7 +108,7 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class ShotNoise:
+class ShotNoise(_Checked):
     """Noise of counted photons after the reduction, which grows with the root of the brightness.
 
     Attributes:
@@ -61,7 +123,7 @@ class ShotNoise:
 
 
 @dataclass(frozen=True)
-class Compression:
+class Compression(_Checked):
     """JPEG with 4:2:0 chroma, or WebP, after the noise.
 
     Attributes:
@@ -93,8 +155,8 @@ class Round:
     """One way from an image to a file: blur, reduction, noise and compression, in this order.
 
     Args:
-        blur: see `Blur`, as for the others.
-        kernel: weights of the reductions to choose from, by their names in `linf.images.degrade.KERNELS`.
+        blur: before the reduction.
+        kernel: of the reduction.
         noise: Gaussian noise.
         shot_noise: noise of counted photons.
         jpeg: compression.
@@ -102,28 +164,22 @@ class Round:
         size: the side that an image is reduced to, divided by the LR image's; 1 in the last round.
 
     Raises:
-        UsageError: a number is out of range, or a name is unknown.
+        UsageError: the size is out of range.
     """
 
     def __init__(
         self,
-        blur: Mapping[str, Any] | None = None,
-        kernel: Mapping[str, float] | None = None,
-        noise: Mapping[str, Any] | None = None,
-        shot_noise: Mapping[str, Any] | None = None,
-        jpeg: Mapping[str, Any] | None = None,
-        webp: Mapping[str, Any] | None = None,
+        blur: Blur = Blur(),  # Frozen.
+        kernel: Kernels = Kernels(),
+        noise: Noise = Noise(),
+        shot_noise: ShotNoise = ShotNoise(),
+        jpeg: Compression = Compression(),
+        webp: Compression = Compression(),
         size: Range = 1.0,
     ) -> None:
-        self.blur, self.noise = _read(Blur, "blur", blur), _read(Noise, "noise", noise)
-        self.shot_noise = _read(ShotNoise, "shot_noise", shot_noise)
-        self.jpeg, self.webp = _read(Compression, "jpeg", jpeg), _read(Compression, "webp", webp)
+        self.blur, self.kernel, self.noise, self.shot_noise = blur, kernel, noise, shot_noise
+        self.jpeg, self.webp = jpeg, webp
         self.size = check_bounds("size", size, 0.1, 8)
-        kernel = {"bicubic": 1.0} if kernel is None else kernel
-        if set(kernel) - set(KERNELS) or min(kernel.values(), default=0) < 0 or not sum(kernel.values()):
-            raise UsageError(f"kernel is {dict(kernel)}: give weights of {', '.join(KERNELS)}, one above 0")
-        self.kernels = [KERNELS.index(name) for name in kernel]
-        self.kernel_shares = np.array(list(kernel.values())) / sum(kernel.values())
 
     def describe(self) -> list[tuple[str, float, float, float]]:
         """What it may do: name, probability, lowest and highest value of each setting that is on."""
@@ -150,7 +206,7 @@ class Round:
             number(Blur, self.blur.sigma, self.blur.probability),
             number(Blur, self.blur.elongation),
             math.pi * float(rng.random()),
-            self.kernels[int(np.searchsorted(self.kernel_shares.cumsum(), rng.random(), "right"))],
+            int(np.searchsorted(self.kernel.shares.cumsum(), rng.random(), "right")),
             number(None, self.size),
             number(Noise, self.noise.sigma, self.noise.probability) / 255,
             float(rng.random() < self.noise.grey),
@@ -159,46 +215,3 @@ class Round:
             number(Compression, self.jpeg.quality, self.jpeg.probability),
             number(Compression, self.webp.quality, self.webp.probability),
         ]
-
-
-LIMITS = {
-    "probability": (0, 1),
-    "grey": (0, 1),
-    "sigma": (0, 255),
-    "elongation": (1, 20),
-    "photons": (1, 1e9),
-    "quality": (1, 100),
-}
-
-
-def _read(kind: type[Any], name: str, given: Mapping[str, Any] | None) -> Any:
-    given = dict(given or {})
-    if unknown := set(given) - {field.name for field in fields(kind)}:
-        raise UsageError(
-            f"{name} has no {', '.join(sorted(unknown))}: see {kind.__name__} in linf.data.degradation"
-        )
-    read = kind(**given)
-    for field in fields(kind):
-        check_bounds(f"{name}.{field.name}", getattr(read, field.name), *LIMITS[field.name])
-    return read
-
-
-def bounds_of(value: Range) -> tuple[float, float]:
-    """The lowest and the highest value of a range."""
-    low, high = (value, value) if isinstance(value, int | float) else value
-    return float(low), float(high)
-
-
-def check_bounds(name: str, value: Range, least: float, most: float) -> tuple[float, float]:
-    """The lowest and the highest value of a range.
-
-    Raises:
-        UsageError: they are no numbers in order, from ``least`` to ``most``.
-    """
-    try:
-        low, high = bounds_of(value)
-    except (TypeError, ValueError):
-        low, high = math.nan, math.nan
-    if not least <= low <= high <= most:
-        raise UsageError(f"{name} is {value}: give a number or [lowest, highest], from {least:g} to {most:g}")
-    return low, high

@@ -24,7 +24,8 @@ QUIET_SHARE, USUAL_SHARE = 0.1, 0.98
 
 @torch.no_grad()
 def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
-    """The standard deviation at τ = 1, of luma or else over all channels, that nine in ten patches of an image exceed, in grey levels of 255.
+    """The standard deviation at τ = 1, of luma or else over all channels, that nine in ten patches of an image exceed,
+    in grey levels of 255.
 
     Args:
         model: a LINF.

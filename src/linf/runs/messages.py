@@ -39,8 +39,13 @@ def check_settings(cfg: DictConfig) -> None:
         for given in choices:
             group, _, choice = given.partition("=")
             options = GlobalHydra.instance().config_loader().get_group_options(group)
-            # Hydra passes over what is not there if the group is an optional one.
-            if options and re.fullmatch(r"[\w.-]+", choice) and choice not in options:
+            # Hydra passes over what is not there if the group is an optional one. Its loader knows no search path yet.
+            if (
+                options
+                and not hydra.searchpath
+                and re.fullmatch(r"[\w.-]+", choice)
+                and choice not in options
+            ):
                 raise UsageError(f"there is no {given}: choose {group}= one of {', '.join(options)}")
         default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
     for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
