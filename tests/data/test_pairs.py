@@ -217,6 +217,24 @@ def test_pair_is_a_crop_and_its_bicubic_lr(tmp_path: Path, s: float) -> None:
     assert (image.scale, image.name) == (s, "0_50x61_noise")
 
 
+def test_pair_with_a_scale_for_each_axis(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (50, 61))
+    pairs = ScaledImages(cache, [[1.5, 4], 2, [2, 2], [4, 1.5]])
+    tall, both, same, wide = pairs
+    assert [f"{image.scale:g}" for image in pairs] == ["1.5x4", "2", "2", "4x1.5"]
+    assert (tall.lr.shape, tall.hr.shape) == ((3, 33, 15), (3, 50, 60))
+    assert (wide.lr.shape, wide.hr.shape) == ((3, 12, 40), (3, 48, 60))
+    hr = cache[0][:50, :60]
+    assert np.array_equal(np.rint(tall.hr.numpy() * 255), hr.transpose(2, 0, 1))
+    lr = np.asarray(Image.fromarray(hr).resize((15, 33), Image.Resampling.BICUBIC))
+    assert np.array_equal(np.rint(tall.lr.numpy() * 255), lr.transpose(2, 0, 1))
+    assert torch.equal(both.lr, same.lr)
+    with pytest.raises(UsageError, match="50 pixels on a side, which scale 51x2 shrinks to none"):
+        ScaledImages(cache, [[51, 2]])
+    with pytest.raises(UsageError, match="scales are"):
+        ScaledImages(cache, [[0.5, 2]])
+
+
 def test_floor_survives_floating_point(tmp_path: Path) -> None:
     assert ScaledImages(cache_of(tmp_path, (33, 33)), [1.1])[0].lr.shape == (3, 30, 30)
 

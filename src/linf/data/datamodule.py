@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
+from linf.coordinates import Scale, read_scale
 from linf.data.cache import ImageCache
 from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch, smallest_crop
 from linf.data.degradation import Degradation
@@ -37,7 +38,7 @@ class SRDataModule(pl.LightningDataModule):
         crop: see `RandomScaleCrops`, as for scale, patch_size, queries, window and repeat.
         batches_per_epoch: the number of global batches in an epoch, for which ``repeat`` is raised as needed; None
             for as many as ``repeat`` gives.
-        val_scales: see `ScaledImages`.
+        val_scales: see `ScaledImages`, as for a scale for each axis.
         val_crop: HR pixels a side of a central crop, None for whole images.
         val_limit: validate on only the first so many images.
         test_scales: see `ScaledImages`.
@@ -71,10 +72,10 @@ class SRDataModule(pl.LightningDataModule):
         window: bool = False,
         repeat: int = 1,
         batches_per_epoch: int | None = None,
-        val_scales: Sequence[float] = (2, 3, 4),
+        val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         val_crop: int | None = None,
         val_limit: int | None = None,
-        test_scales: Sequence[float] = (2, 3, 4),
+        test_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         test_limit: int | None = None,
         test_resize: Literal["pil", "matlab"] = "pil",
         degradation: Degradation | None = None,
@@ -96,7 +97,8 @@ class SRDataModule(pl.LightningDataModule):
         ):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
-        for name, values in (("val_scales", val_scales), ("test_scales", test_scales)):
+        self.val_scales, self.test_scales = ([read_scale(s) for s in of] for of in (val_scales, test_scales))
+        for name, values in (("val_scales", self.val_scales), ("test_scales", self.test_scales)):
             check_distinct(name, values)
         self.root = root
         # One of several test sets may have fewer images than there are ranks.
@@ -110,12 +112,12 @@ class SRDataModule(pl.LightningDataModule):
         )
         self.crop, self.scale, self.patch_size, self.queries = crop, scale, patch_size, queries
         self.window, self.repeat, self.batches_per_epoch = window, repeat, batches_per_epoch
-        self.val_scales, self.val_crop, self.val_limit = val_scales, val_crop, val_limit
-        self.test_scales, self.test_limit, self.test_resize = test_scales, test_limit, test_resize
+        self.val_crop, self.val_limit = val_crop, val_limit
+        self.test_limit, self.test_resize = test_limit, test_resize
         self.train_crops: RandomScaleCrops | None = None
         self.val_pairs: ScaledImages | None = None
         self.test_pairs: list[ScaledImages] = []
-        self.tested: Container[tuple[str, str, float]] = ()
+        self.tested: Container[tuple[str, str, Scale]] = ()
 
     def setup(self, stage: str | None = None) -> None:
         """Open the images of a stage: ``fit``, ``validate``, ``test`` or None for all."""
@@ -151,7 +153,7 @@ class SRDataModule(pl.LightningDataModule):
     def _pairs(
         self,
         images: ImageSet,
-        scales: Sequence[float],
+        scales: Sequence[Scale],
         limit: int | None,
         crop: int | None = None,
         resize: Literal["pil", "matlab"] = "pil",
@@ -162,7 +164,9 @@ class SRDataModule(pl.LightningDataModule):
 
         pairs = {} if crop else given_pairs(images, scales, cached)
         lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
-        return ScaledImages(cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed)
+        return ScaledImages(
+            cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed
+        )
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""
@@ -263,7 +267,10 @@ class SRDataModule(pl.LightningDataModule):
         chosen = iter(itertools.cycle(order.tolist()))
         return [
             self.on_after_batch_transfer(
-                default_collate([crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)]), 0
+                default_collate(
+                    [crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)]
+                ),
+                0,
             )
             for _ in range(n)
         ]
