@@ -69,7 +69,7 @@ def read_scale(given: Scale | Sequence[float] | str) -> Scale:
         raise ValueError(
             f"scale {given!r} is neither a number nor one for each axis, vertical first: give 2, [1.5, 4] or 1.5x4"
         )
-    return values[0] if values[0] == values[-1] else AxisScales(*values)
+    return values[0] if len(values) == 1 or values[0] == values[1] else AxisScales(*values)
 
 
 def axis_scales(scale: Scale) -> tuple[float, float]:
