@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from linf.data.cache import ImageCache
-from linf.data.crops import RandomScaleCrops, SRBatch, augment, smallest_crop
+from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch, augment, smallest_crop
+from linf.data.degradation import Degradation, Round
 from linf.data.pairs import ScaledImages, collate_pair
 from linf.errors import UsageError
 from linf.images.resize import matlab_bicubic, pil_bicubic
@@ -123,6 +124,54 @@ def test_scale_is_uniform_in_range_and_all_eight_orientations_occur(tmp_path: Pa
     assert len(seen) == 8
     assert min(tops) < 0.05
     assert max(tops) > 0.95
+
+
+def test_each_axis_has_its_own_scale(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (150, 160), channels="position")
+    given = {"crop": 16, "scale": (3, 4), "scale_y": (1.5, 2.5), "queries": 16, "repeat": 300}
+    dataset, sizes, seen = RandomScaleCrops(cache, **given), [], set()
+    for i in range(300):
+        crop = whole_crop(dataset, i).astype(int)
+        sizes.append(crop.shape[:2])
+        down, right = (crop[-1, 0] - crop[0, 0])[:2], (crop[0, -1] - crop[0, 0])[:2]
+        seen.add((*np.sign(down), *np.sign(right)))
+        # Whichever axis of the image is upright in the sample, the sample's own axes have these scales.
+        assert (np.abs(down).max(), np.abs(right).max()) == (crop.shape[0] - 1, crop.shape[1] - 1)
+    high, wide = np.array(sizes).T
+    assert (high.min(), high.max(), wide.min(), wide.max()) == (24, 40, 48, 64)
+    assert abs(np.corrcoef(high, wide)[0, 1]) < 0.15
+    assert len(seen) == 8
+    for i in range(8):
+        sample, crop = dataset[i], whole_crop(dataset, i)
+        assert torch.equal(sample.cell, torch.tensor([2 / n for n in crop.shape[:2]]))
+        lr = np.asarray(Image.fromarray(crop).resize((16, 16), Image.Resampling.BICUBIC))
+        assert np.array_equal(np.rint(sample.lr.numpy() * 255), lr.transpose(2, 0, 1))
+        y, x = (pixel_index(sample.coord[..., axis], n) for axis, n in enumerate(crop.shape[:2]))
+        assert np.array_equal(np.rint(sample.hr.numpy() * 255), crop[y, x].transpose(2, 0, 1))
+        assert same(sample, RandomScaleCrops(cache, **given)[i])
+
+
+def test_a_window_and_a_degradation_fit_a_scale_for_each_axis(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (90, 100), channels="position")
+    given = {"crop": 12, "scale": (1, 2), "scale_y": (2, 4), "patch_size": 3, "queries": None, "window": True}
+    for i in range(20):
+        dataset = RandomScaleCrops(cache, **given, repeat=20)
+        sample, crop = dataset[i], whole_crop(dataset, i)
+        tiles = sample.hr.reshape(3, 3, 3, 4, 4).permute(3, 1, 4, 2, 0).reshape(12, 12, 3)
+        y, x = (int(pixel_index(sample.coord[0, 0, axis], n)) - 1 for axis, n in enumerate(crop.shape[:2]))
+        assert np.array_equal(np.rint(tiles.numpy() * 255), crop[y : y + 12, x : x + 12])
+        noisy = Degradation(Round(noise={"probability": 1, "sigma": 0}))
+        degraded = RandomScaleCrops(cache, **given, repeat=20, degradation=noisy)[i]
+        assert isinstance(degraded, UndegradedBatch)
+        assert degraded.hr.shape == (3, 48, 48)
+        made = default_collate([degraded]).degraded(noisy)
+        assert (made.lr[0] - sample.lr).abs().max() < 0.02
+    with pytest.raises(UsageError, match=r"take 9 pixels a side, .* round\(8 · 1\) = 8"):
+        RandomScaleCrops(cache, crop=8, scale=(2, 4), scale_y=(1, 2), window=True, queries=81)
+    with pytest.raises(UsageError, match=r"scale_y is \[0.5, 2\]"):
+        RandomScaleCrops(cache, scale_y=(0.5, 2))
+    with pytest.raises(UsageError, match="below the smallest crop, 144"):
+        RandomScaleCrops(cache, scale=(1, 2), scale_y=(3, 4))
 
 
 def test_fixed_scale(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class SRDataModule(pl.LightningDataModule):
         batch_size: the number of samples per rank and batch.
         num_workers: the number of loading processes per rank and loader, which does not change the samples.
         seed: decides order, crops, scales and queries.
-        crop: see `RandomScaleCrops`, as for scale, patch_size, queries, window and repeat.
+        crop: see `RandomScaleCrops`, as for scale, scale_y, patch_size, queries, window and repeat.
         batches_per_epoch: the number of global batches in an epoch, for which ``repeat`` is raised as needed; None
             for as many as ``repeat`` gives.
         val_scales: see `ScaledImages`, as for a scale for each axis.
@@ -67,6 +67,7 @@ class SRDataModule(pl.LightningDataModule):
         seed: int = 0,
         crop: int = 48,
         scale: Sequence[float] = (1.0, 4.0),
+        scale_y: Sequence[float] | None = None,
         patch_size: int = 1,
         queries: int | None = 2304,
         window: bool = False,
@@ -110,8 +111,9 @@ class SRDataModule(pl.LightningDataModule):
         self.degradation, self.test_degradation = (
             each if each and each.clean < 1 else None for each in (degradation, test_degradation)
         )
-        self.crop, self.scale, self.patch_size, self.queries = crop, scale, patch_size, queries
-        self.window, self.repeat, self.batches_per_epoch = window, repeat, batches_per_epoch
+        self.crop, self.scale, self.scale_y, self.patch_size = crop, scale, scale_y, patch_size
+        self.queries, self.window = queries, window
+        self.repeat, self.batches_per_epoch = repeat, batches_per_epoch
         self.val_crop, self.val_limit = val_crop, val_limit
         self.test_limit, self.test_resize = test_limit, test_resize
         self.train_crops: RandomScaleCrops | None = None
@@ -136,12 +138,14 @@ class SRDataModule(pl.LightningDataModule):
             ]
 
     def _crops(self, images: ImageSet) -> RandomScaleCrops:
-        cache = ImageCache(images.hr, min_side=smallest_crop(self.crop, self.scale), cache_dir=self.cache_dir)
+        smallest = smallest_crop(self.crop, self.scale, self.scale_y)
+        cache = ImageCache(images.hr, min_side=smallest, cache_dir=self.cache_dir)
         samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
         return RandomScaleCrops(
             cache,
             crop=self.crop,
             scale=self.scale,
+            scale_y=self.scale_y,
             patch_size=self.patch_size,
             queries=self.queries,
             window=self.window,
