@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Sequence, Sized
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch, smallest
 from linf.data.degradation import Degradation
 from linf.data.given import given_pairs
 from linf.data.layouts import ImageSet
+from linf.data.paired import PairedCrops, training_pairs
 from linf.data.pairs import ImagePair, ScaledImages, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
 from linf.errors import UsageError, check_distinct
@@ -34,6 +35,7 @@ class SRDataModule(pl.LightningDataModule):
         root: the folder or folders that the images above came from, for the run's record; nothing is read from it.
         batch_size: the number of samples per rank and batch.
         num_workers: the number of loading processes per rank and loader, which does not change the samples.
+        pairs: whether training takes LR crops from the given LR images of ``train``, rather than making them from HR.
         seed: decides order, crops, scales and queries.
         crop: see `RandomScaleCrops`, as for scale, scale_y, patch_size, queries, window and repeat.
         batches_per_epoch: the number of global batches in an epoch, for which ``repeat`` is raised as needed; None
@@ -64,6 +66,7 @@ class SRDataModule(pl.LightningDataModule):
         root: str | Sequence[str] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
+        pairs: bool = False,
         seed: int = 0,
         crop: int = 48,
         scale: Sequence[float] = (1.0, 4.0),
@@ -111,12 +114,17 @@ class SRDataModule(pl.LightningDataModule):
         self.degradation, self.test_degradation = (
             each if each and each.clean < 1 else None for each in (degradation, test_degradation)
         )
+        if pairs and self.degradation is not None:
+            raise UsageError(
+                "data.pairs takes LR as it is given, and a degradation makes it: leave out one of them"
+            )
+        self.pairs = pairs
         self.crop, self.scale, self.scale_y, self.patch_size = crop, scale, scale_y, patch_size
         self.queries, self.window = queries, window
         self.repeat, self.batches_per_epoch = repeat, batches_per_epoch
         self.val_crop, self.val_limit = val_crop, val_limit
         self.test_limit, self.test_resize = test_limit, test_resize
-        self.train_crops: RandomScaleCrops | None = None
+        self.train_crops: RandomScaleCrops | PairedCrops | None = None
         self.val_pairs: ScaledImages | None = None
         self.test_pairs: list[ScaledImages] = []
         self.tested: Container[tuple[str, str, Scale]] = ()
@@ -137,21 +145,32 @@ class SRDataModule(pl.LightningDataModule):
                 for p in self.test
             ]
 
-    def _crops(self, images: ImageSet) -> RandomScaleCrops:
+    def _crops(self, images: ImageSet) -> RandomScaleCrops | PairedCrops:
+        samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
+
+        def repeat(of: Sized) -> int:
+            return max(self.repeat, -(-samples // len(of)))
+
+        given: dict[str, Any] = {
+            "crop": self.crop,
+            "patch_size": self.patch_size,
+            "queries": self.queries,
+            "window": self.window,
+            "seed": self.seed,
+        }
+        if self.pairs:
+            cached = partial(ImageCache, on_error="raise", cache_dir=self.cache_dir)
+            pairs = training_pairs(images, cached, crop=self.crop, scale=self.scale, scale_y=self.scale_y)
+            return PairedCrops(pairs, repeat=repeat(pairs), **given)
         smallest = smallest_crop(self.crop, self.scale, self.scale_y)
         cache = ImageCache(images.hr, min_side=smallest, cache_dir=self.cache_dir)
-        samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
         return RandomScaleCrops(
             cache,
-            crop=self.crop,
             scale=self.scale,
             scale_y=self.scale_y,
-            patch_size=self.patch_size,
-            queries=self.queries,
-            window=self.window,
-            repeat=max(self.repeat, -(-samples // len(cache))),
-            seed=self.seed,
+            repeat=repeat(cache),
             degradation=self.degradation,
+            **given,
         )
 
     def _pairs(
