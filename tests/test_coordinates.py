@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.coordinates import grid, neighbourhood, patch_centres, pixel_centres
+from linf.coordinates import (
+    AxisScales,
+    axis_scales,
+    grid,
+    neighbourhood,
+    patch_centres,
+    pixel_centres,
+    read_scale,
+)
 
 SIZES = [(1, 1), (1, 6), (4, 1), (5, 7), (37, 53)]
 
@@ -36,6 +44,23 @@ def by_grid_sample(y: Tensor, x: Tensor, size: tuple[int, int]) -> tuple[Tensor,
     rel_y, rel_x = (y - (-1 + (2 * row + 1) / h)) * h, (x - (-1 + (2 * column + 1) / w)) * w
     area = (rel_y * rel_x).abs() + 1e-9
     return pixels, rel_y, rel_x, area[[3, 2, 1, 0]] / area.sum(0)
+
+
+def test_a_scale_for_each_axis_prints_sorts_and_reads_as_one_name() -> None:
+    pair = read_scale([1.5, 4])
+    assert (f"{pair:g}", str(pair), axis_scales(pair)) == ("1.5x4", "1.5x4", (1.5, 4.0))
+    assert read_scale("1.5x4") == read_scale("1.5×4") == read_scale(pair) == pair != AxisScales(4, 1.5)
+    assert sorted([4, pair, 2.4, AxisScales(4, 1.5), 2.5]) == [2.4, pair, AxisScales(4, 1.5), 2.5, 4]
+    assert len({pair, AxisScales(1.5, 4), AxisScales(4, 1.5), 6**0.5}) == 3
+    assert pair != 6**0.5
+    # Two equal ones are one number, as before there were pairs.
+    assert (read_scale([3.3, 3.3]), read_scale("2"), read_scale(3)) == (3.3, 2.0, 3)
+    assert axis_scales(3.3) == (3.3, 3.3)
+    with pytest.raises(TypeError):
+        float(pair)  # type: ignore[arg-type]
+    for wrong in ([1, 2, 3], [], "2x", "x", ["a", 2]):
+        with pytest.raises(ValueError, match="neither a number nor one for each axis, vertical first"):
+            read_scale(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 48])

@@ -1,5 +1,11 @@
-"""Where queries lie: pixel-centre grids, cells, and the four LR neighbours of a query with their weights."""
+"""Where queries lie: scale factors, pixel centres, cells, and the four LR neighbours of a query with their weights.
 
+Whatever has two axes is (y, x) everywhere in this project, scale factors included.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import total_ordering
 from typing import NamedTuple
 
 import torch
@@ -7,6 +13,73 @@ from torch import Tensor
 
 OFFSETS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 """The four neighbours (vy, vx), in the order the method concatenates them (METHOD §1)."""
+
+
+@total_ordering
+class AxisScales:
+    """Two scale factors that differ, (vertical, horizontal): printed as ``1.5x4``, and sorted among numbers by the root
+    of their product. It is not converted to a number by itself, which would lose one of them.
+    """
+
+    __slots__ = ("x", "y")
+
+    def __init__(self, y: float, x: float) -> None:
+        self.y, self.x = float(y), float(x)
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.y:{spec or 'g'}}x{self.x:{spec or 'g'}}"
+
+    def __str__(self) -> str:
+        return f"{self}"
+
+    def __repr__(self) -> str:
+        return f"[{self.y:g}, {self.x:g}]"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AxisScales) and (self.y, self.x) == (other.y, other.x)
+
+    def __hash__(self) -> int:
+        return hash((self.y, self.x))
+
+    def __lt__(self, other: object) -> bool:
+        if not isinstance(other, AxisScales | int | float):
+            return NotImplemented
+        return (mean_scale(self), *axis_scales(self)) < (mean_scale(other), *axis_scales(other))
+
+
+Scale = float | AxisScales
+"""A scale factor: one number for both axes, or one each where they differ."""
+
+
+def read_scale(given: Scale | Sequence[float] | str) -> Scale:
+    """The scale factor in what a user, a config or a table says: a number, ``[y, x]``, or text such as ``2`` or
+    ``1.5x4``. Two equal numbers are one.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(given, int | float | AxisScales):
+        return given
+    parts = given.lower().replace("×", "x").split("x") if isinstance(given, str) else given
+    try:
+        values = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) not in (1, 2):
+        raise ValueError(
+            f"scale {given!r} is neither a number nor one for each axis, vertical first: give 2, [1.5, 4] or 1.5x4"
+        )
+    return values[0] if len(values) == 1 or values[0] == values[1] else AxisScales(*values)
+
+
+def axis_scales(scale: Scale) -> tuple[float, float]:
+    """The vertical and the horizontal scale factor."""
+    return (scale.y, scale.x) if isinstance(scale, AxisScales) else (scale, scale)
+
+
+def mean_scale(scale: Scale) -> float:
+    """The root of the product of both scale factors, by which a pair is compared with a number."""
+    return math.sqrt(scale.y * scale.x) if isinstance(scale, AxisScales) else scale
 
 
 def pixel_centres(

@@ -54,9 +54,9 @@ class RankFailed(RuntimeError):
     """A rank ended without finishing, and not through a mistake of the user's."""
 
 
-def check_distinct(name: str, values: Sequence[float]) -> None:
+def check_distinct(name: str, values: Sequence[object]) -> None:
     """Raise UsageError if two of some numbers are equal or print alike: tables and files are named after them."""
-    printed: dict[str, float] = {}
+    printed: dict[str, object] = {}
     for value in values:
         text = f"{value:g}" if isinstance(value, int | float) else str(value)
         if text in printed:

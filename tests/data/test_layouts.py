@@ -83,6 +83,22 @@ def test_given_lr_is_used_in_every_layout(
         assert float(image.lr.max()) == (0 if image.scale in scales else 1)
 
 
+def test_given_lr_with_a_scale_for_each_axis_is_used(tmp_path: Path) -> None:
+    for name in NAMES:
+        for folder, shape, value in (("HR", (48, 72), 255), ("LR_bicubic/X1.50_X4.00", (32, 18), 0)):
+            path = tmp_path / "Set5" / folder / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((*shape, 3), value, np.uint8)).save(path)
+    found = benchmark(tmp_path, "Set5")
+    data = SRDataModule(test=found, test_scales=[2, [1.5, 4], [4, 1.5]], cache_dir=str(tmp_path / "cache"))
+    data.setup("test")
+    (pairs,) = data.test_pairs
+    made = "Pillow's bicubic"
+    assert {f"{s:g}": of for s, of in pairs.lr_from.items()} == {"2": made, "1.5x4": "given", "4x1.5": made}
+    shapes = [(tuple(image.lr.shape), float(image.lr.max())) for image in pairs]
+    assert shapes == [((3, 24, 36), 1), ((3, 24, 36), 1), *[((3, 32, 18), 0)] * 2, *[((3, 12, 48), 1)] * 2]
+
+
 def psnr_y(sr: float, hr: np.ndarray) -> float:
     """PSNR on Y, in dB, of a uniform grey image, by the coefficients of BT.601."""
     luma = hr @ np.array([65.481, 128.553, 24.966]) / 255 + 16
@@ -134,7 +150,7 @@ def test_div2k_uses_bicubic_lr_and_names_the_others(tmp_path: Path, caplog: pyte
 @pytest.mark.parametrize(
     ("beside", "word"),
     [
-        ("Set5/LR_bicubic/X1.10_X1.50/a.png", "differ by axis"),
+        ("Set5/LR_bicubic/X1.1_X1.5_X2/a.png", "more than two scales"),
         ("Set5/results/a.png", "passed over"),
         ("Set5/LR_unknown/X2/a.png", "degradation=unknown"),
     ],
@@ -270,7 +286,7 @@ def test_values_that_print_alike_are_refused(photos: Path, command: Command, set
 
 def test_a_name_is_read_as_it_is_written() -> None:
     assert read_marks("DIV2K_valid_LR_bicubic_X3.30") == ("LR", (3.3,), "bicubic", "DIV2K_valid")
-    assert read_marks("X1.50_X2.00").scales == (2.0, 1.5)
+    assert read_marks("X1.50_X2.00").scales == (1.5, 2.0)
     for name in ("GTA", "hrithik", "Galax2", "Set14", "2", "rabbi", "photos"):
         assert read_marks(name) == ("", (), "", name)
     assert read_marks("x3x3", file=True).rest == "x3"

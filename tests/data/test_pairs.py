@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from linf.data.cache import ImageCache
-from linf.data.crops import RandomScaleCrops, SRBatch, augment, smallest_crop
+from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch, augment, smallest_crop
+from linf.data.degradation import Degradation, Round
 from linf.data.pairs import ScaledImages, collate_pair
 from linf.errors import UsageError
 from linf.images.resize import matlab_bicubic, pil_bicubic
@@ -125,6 +126,54 @@ def test_scale_is_uniform_in_range_and_all_eight_orientations_occur(tmp_path: Pa
     assert max(tops) > 0.95
 
 
+def test_each_axis_has_its_own_scale(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (150, 160), channels="position")
+    given = {"crop": 16, "scale": (3, 4), "scale_y": (1.5, 2.5), "queries": 16, "repeat": 300}
+    dataset, sizes, seen = RandomScaleCrops(cache, **given), [], set()
+    for i in range(300):
+        crop = whole_crop(dataset, i).astype(int)
+        sizes.append(crop.shape[:2])
+        down, right = (crop[-1, 0] - crop[0, 0])[:2], (crop[0, -1] - crop[0, 0])[:2]
+        seen.add((*np.sign(down), *np.sign(right)))
+        # Whichever axis of the image is upright in the sample, the sample's own axes have these scales.
+        assert (np.abs(down).max(), np.abs(right).max()) == (crop.shape[0] - 1, crop.shape[1] - 1)
+    high, wide = np.array(sizes).T
+    assert (high.min(), high.max(), wide.min(), wide.max()) == (24, 40, 48, 64)
+    assert abs(np.corrcoef(high, wide)[0, 1]) < 0.15
+    assert len(seen) == 8
+    for i in range(8):
+        sample, crop = dataset[i], whole_crop(dataset, i)
+        assert torch.equal(sample.cell, torch.tensor([2 / n for n in crop.shape[:2]]))
+        lr = np.asarray(Image.fromarray(crop).resize((16, 16), Image.Resampling.BICUBIC))
+        assert np.array_equal(np.rint(sample.lr.numpy() * 255), lr.transpose(2, 0, 1))
+        y, x = (pixel_index(sample.coord[..., axis], n) for axis, n in enumerate(crop.shape[:2]))
+        assert np.array_equal(np.rint(sample.hr.numpy() * 255), crop[y, x].transpose(2, 0, 1))
+        assert same(sample, RandomScaleCrops(cache, **given)[i])
+
+
+def test_a_window_and_a_degradation_fit_a_scale_for_each_axis(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (90, 100), channels="position")
+    given = {"crop": 12, "scale": (1, 2), "scale_y": (2, 4), "patch_size": 3, "queries": None, "window": True}
+    for i in range(20):
+        dataset = RandomScaleCrops(cache, **given, repeat=20)
+        sample, crop = dataset[i], whole_crop(dataset, i)
+        tiles = sample.hr.reshape(3, 3, 3, 4, 4).permute(3, 1, 4, 2, 0).reshape(12, 12, 3)
+        y, x = (int(pixel_index(sample.coord[0, 0, axis], n)) - 1 for axis, n in enumerate(crop.shape[:2]))
+        assert np.array_equal(np.rint(tiles.numpy() * 255), crop[y : y + 12, x : x + 12])
+        noisy = Degradation(Round(noise={"probability": 1, "sigma": 0}))
+        degraded = RandomScaleCrops(cache, **given, repeat=20, degradation=noisy)[i]
+        assert isinstance(degraded, UndegradedBatch)
+        assert degraded.hr.shape == (3, 48, 48)
+        made = default_collate([degraded]).degraded(noisy)
+        assert (made.lr[0] - sample.lr).abs().max() < 0.02
+    with pytest.raises(UsageError, match=r"take 9 pixels a side, .* round\(8 · 1\) = 8"):
+        RandomScaleCrops(cache, crop=8, scale=(2, 4), scale_y=(1, 2), window=True, queries=81)
+    with pytest.raises(UsageError, match=r"scale_y is \[0.5, 2\]"):
+        RandomScaleCrops(cache, scale_y=(0.5, 2))
+    with pytest.raises(UsageError, match="below the smallest crop, 144"):
+        RandomScaleCrops(cache, scale=(1, 2), scale_y=(3, 4))
+
+
 def test_fixed_scale(tmp_path: Path) -> None:
     dataset = RandomScaleCrops(cache_of(tmp_path, (50, 50)), crop=10, scale=(2.55, 2.55), queries=1, repeat=5)
     assert {len(whole_crop(dataset, i)) for i in range(5)} == {round(25.5)}
@@ -215,6 +264,24 @@ def test_pair_is_a_crop_and_its_bicubic_lr(tmp_path: Path, s: float) -> None:
     lr = pil_bicubic(np.ascontiguousarray(hr), (h, w))
     assert np.array_equal(np.rint(image.lr.numpy() * 255), lr.transpose(2, 0, 1))
     assert (image.scale, image.name) == (s, "0_50x61_noise")
+
+
+def test_pair_with_a_scale_for_each_axis(tmp_path: Path) -> None:
+    cache = cache_of(tmp_path, (50, 61))
+    pairs = ScaledImages(cache, [[1.5, 4], 2, [2, 2], [4, 1.5]])
+    tall, both, same, wide = pairs
+    assert [f"{image.scale:g}" for image in pairs] == ["1.5x4", "2", "2", "4x1.5"]
+    assert (tall.lr.shape, tall.hr.shape) == ((3, 33, 15), (3, 50, 60))
+    assert (wide.lr.shape, wide.hr.shape) == ((3, 12, 40), (3, 48, 60))
+    hr = cache[0][:50, :60]
+    assert np.array_equal(np.rint(tall.hr.numpy() * 255), hr.transpose(2, 0, 1))
+    lr = np.asarray(Image.fromarray(hr).resize((15, 33), Image.Resampling.BICUBIC))
+    assert np.array_equal(np.rint(tall.lr.numpy() * 255), lr.transpose(2, 0, 1))
+    assert torch.equal(both.lr, same.lr)
+    with pytest.raises(UsageError, match="50 pixels on a side, which scale 51x2 shrinks to none"):
+        ScaledImages(cache, [[51, 2]])
+    with pytest.raises(UsageError, match="scales are"):
+        ScaledImages(cache, [[0.5, 2]])
 
 
 def test_floor_survives_floating_point(tmp_path: Path) -> None:

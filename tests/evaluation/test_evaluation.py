@@ -30,6 +30,7 @@ from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
+from linf.report import write_report
 from linf.report.crops import shown_images
 from linf.report.evaluations import read_run
 
@@ -99,6 +100,64 @@ def test_bicubic_psnr_agrees_with_scikit_image(evaluated: tuple[Path, Evaluation
             error = (rgb2ycbcr(np.array(hr)) - rgb2ycbcr(sr))[shave, shave, 0]
             expected = 10 * math.log10(255**2 / np.mean(error**2))
             assert images.loc[(path.stem, scale, "bicubic"), "psnr_y"] == pytest.approx(expected, abs=2e-3)
+
+
+def keys_weights(n_in: int, n_out: int) -> np.ndarray:
+    """Bicubic enlargement of one axis as a matrix (n_out, n_in), a = -0.5 and the border mirrored."""
+    matrix = np.zeros((n_out, n_in))
+    for i in range(n_out):
+        centre = (i + 0.5) * n_in / n_out - 0.5
+        for k in range(math.floor(centre) - 1, math.floor(centre) + 3):
+            x = abs(centre - k)
+            weight = 1.5 * x**3 - 2.5 * x**2 + 1 if x <= 1 else -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+            matrix[i, -k - 1 if k < 0 else 2 * n_in - 1 - k if k >= n_in else k] += weight
+    return matrix
+
+
+def test_a_scale_for_each_axis_is_evaluated_kept_and_resumed(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    scales = "data.test_scales=[2,[1.5,4]]"
+    task = evaluate(composed, checkpoint, photos, tmp_path, "save_images=true", scales)
+    table, images = (
+        pd.read_csv(tmp_path / f"{name}.csv", dtype={"scale": str}) for name in TABLES if name[0] in "mi"
+    )
+    assert [*table["scale"]] == ["2.0"] * len(SYSTEMS) + ["1.5x4"] * len(SYSTEMS)
+    assert [r["scale"] for r in strict_json(tmp_path / "metrics.json")] == [2.0] * 4 + ["1.5x4"] * 4
+    assert f"{photos.name} ×1.5x4: τ=0" in task.report()
+    for path in photos.iterdir():
+        kept = tmp_path / "images" / photos.name / "x1.5x4" / path.stem
+        hr = np.array(Image.open(path))
+        h, w = int(hr.shape[0] / 1.5), hr.shape[1] // 4
+        hr = hr[: round(1.5 * h), : 4 * w]
+        assert np.array_equal(np.array(Image.open(kept / "HR.png")), hr)
+        lr = np.array(Image.fromarray(hr).resize((w, h), Image.Resampling.BICUBIC))
+        assert np.array_equal(np.array(Image.open(kept / "LR.png")), lr)
+        halfway = np.einsum("ih,hwc->iwc", keys_weights(h, len(hr)), lr.astype(float))
+        halfway = np.floor(halfway + 0.5).clip(0, 255)  # MATLAB rounds between the axes.
+        sr = np.einsum("jw,iwc->ijc", keys_weights(w, hr.shape[1]), halfway).clip(0, 255)
+        assert np.abs(np.array(Image.open(kept / "bicubic.png")) - sr).max() < 0.51
+        # Of the two factors the larger decides the border.
+        error = (rgb2ycbcr(hr) - rgb2ycbcr(np.array(Image.open(kept / "bicubic.png"))))[4:-4, 4:-4, 0]
+        of = images[(images["image"] == path.stem) & (images["scale"] == "1.5x4")].set_index("system")
+        assert of.loc["bicubic", "psnr_y"] == pytest.approx(
+            10 * math.log10(255**2 / np.mean(error**2)), abs=2e-3
+        )
+        model = linf.load(checkpoint)
+        mean = model.sample(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, hr.shape[:2])[0].permute(
+            1, 2, 0
+        )
+        seen = np.array(Image.open(kept / "τ=0.png"))
+        assert np.abs(mean.clamp(0, 1).mul(255).numpy() - seen).max() < 0.51
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
+    again = evaluate(composed, checkpoint, photos, tmp_path, "save_images=true", scales)
+    assert again.tables["metrics"].equals(task.tables["metrics"])
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")} == before
+    run = read_run(tmp_path)
+    page = write_report([run], tmp_path / "report").read_text()
+    assert "×1.5x4" in page
+    assert "Only ×2 was evaluated that is the same on both axes" in page
+    assert len(list((tmp_path / "report" / "figures").glob("*1.5x4*.png"))) == 2
 
 
 def test_psnr_agrees_with_the_saved_images(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
@@ -562,7 +621,7 @@ def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: P
     command = given(
         checkpoint,
         photos,
-        "data.test_scales=[2]",
+        "data.test_scales=[2,[1.5,2]]",
         "logger=wandb",
         "logger.wandb.offline=true",
         f"hydra.run.dir={tmp_path / 'run'}",
@@ -580,6 +639,7 @@ def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: P
     said = record.read_bytes()
     assert f"curves/{photos.name}/x2/psnr_y".encode() in said
     assert f"{photos.name}/x2/psnr_y/bicubic".encode() in said
+    assert f"{photos.name}/x1.5x2/psnr_y/bicubic".encode() in said
     assert b"outputs/eval/" in said, "the group"
     assert b"test_scales" in said, "the config"
 

@@ -233,6 +233,31 @@ def test_windows_of_a_batch_are_parts_of_its_images(patch_size: int) -> None:
     torch.testing.assert_close(windows, in_patches(torch.cat(expected), patch_size), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_a_window_between_pixels_is_that_at_the_nearest(patch_size: int) -> None:
+    """As of given pairs at a ratio of 2.5, and with a scale for each axis."""
+    lr, size = images(5, 5, batch=2), (12.5, 20.0)
+    steps = torch.arange(12 // patch_size) * patch_size + patch_size // 2
+    places = [(0.5 + steps, 3 + steps), (0.0 + steps, 8 + steps)]
+    coord = torch.stack(
+        [
+            torch.stack(
+                torch.meshgrid(*((2 * p + 1) / n - 1 for p, n in zip(of, size, strict=True)), indexing="ij"),
+                -1,
+            )
+            for of in places
+        ]
+    )
+    windows = window_lr_residual(lr, coord, torch.tensor([[2 / n for n in size]] * 2), patch_size)
+    # The half pixel at the end of 12.5 has no place in an image of 12.
+    corners = [(0, 3), (0, 8)]
+    expected = [
+        residual_by_definition(one[None], (12, 20))[..., y : y + 12, x : x + 12]
+        for one, (y, x) in zip(lr, corners, strict=True)
+    ]
+    torch.testing.assert_close(windows, in_patches(torch.cat(expected), patch_size), rtol=0, atol=1e-12)
+
+
 def test_scattered_patches_are_refused() -> None:
     coord, cell = queries((12, 12), 3, batch=2)
     coord[1, 2, 2] += cell[1]

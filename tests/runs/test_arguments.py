@@ -192,6 +192,8 @@ def test_what_an_evaluation_can_do_without_is_off(
         ("eval", "protocol=null", ("protocol=null", "benchmark")),
         ("eval", "task=null", ("task=null",)),
         ("eval", "temperatures=null", ("temperatures is null", "a list of numbers")),
+        ("eval", "data.test_scales=null", ("data.test_scales is null", "a list of numbers")),
+        ("eval", "data.test_scales=[2,[1,2,3]]", ("[1, 2, 3]", "one for each axis, vertical first")),
         ("train", "scheduler=null,halving", ("scheduler=null,halving", "scheduler=null by itself")),
         ("train", "data.batch_size=2.5", ("data.batch_size is 2.5", "a whole number")),
         ("train", "trainer.max_steps=1e5", ("trainer.max_steps is 100000.0", "a whole number, 100000")),

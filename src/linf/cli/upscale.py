@@ -25,8 +25,16 @@ def add_upscale(commands: Any) -> None:
         help="file, folder (with its subfolders), glob in quotes, or - for stdin",
     )
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--scale", type=float, metavar="S", help="1 or more, for instance 3.7")
-    size.add_argument("--size", metavar="WxH", help="4096x (the width), x2160 (the height) or 4096x2160")
+    size.add_argument(
+        "--scale",
+        metavar="S",
+        help="1 or more, for instance 3.7; 2x3 makes an image twice as high and three times as wide",
+    )
+    size.add_argument(
+        "--size",
+        metavar="WxH",
+        help="in pixels, width first: 4096x (the width), x2160 (the height) or 4096x2160",
+    )
     parser.add_argument(
         "--model",
         default="default",

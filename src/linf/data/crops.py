@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from linf.coordinates import pixel_centres
 from linf.data.cache import ImageCache
 from linf.data.degradation import Degradation, Draw
+from linf.data.patches import RandomPatches
 from linf.errors import UsageError
 from linf.images.degrade import pad_to
 from linf.images.resize import pil_bicubic
@@ -57,7 +58,7 @@ class UndegradedBatch(NamedTuple):
 
 
 class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
-    """HR crops of ``round(crop · s)`` a side, ``s ~ U(scale)``, with their LR by Pillow's bicubic and queries. Sample
+    """HR crops of ``round(crop · s)`` pixels, ``s ~ U(scale)``, with their LR by Pillow's bicubic and queries. Sample
     ``i`` is a function of ``(seed, epoch, index)`` with ``epoch, index = divmod(i, len)``, whatever the number of
     workers and ranks. An image too small for the largest scale is cropped at scales up to the one it allows.
 
@@ -65,11 +66,9 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
         cache: images, each at least `smallest_crop` a side.
         crop: LR pixels a side.
         scale: the lowest and the highest ``s``, at least 1; equal for a fixed scale.
-        patch_size: P, odd.
-        queries: the number q of patches per sample, arranged as (√q, √q) if √q is whole and as (1, q) otherwise; None
-            for as many as have ``crop`` pixels a side, the published window.
-        window: False for patches at random pixels, all distinct if the crop has enough of them; True for a contiguous
-            square of ``floor(√q)`` whole patches a side.
+        scale_y: the same of the vertical axis, whose scale is then drawn by itself, and ``scale`` the horizontal one's;
+            None for one scale of both.
+        patch_size: see `RandomPatches`, as for queries and window.
         repeat: the number of samples that each image gives per epoch.
         seed: decides scale, position, orientation, queries and degradation.
         degradation: how LR crops differ from clean ones; samples are then an `UndegradedBatch`.
@@ -84,6 +83,7 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
         *,
         crop: int = 48,
         scale: Sequence[float] = (1.0, 4.0),
+        scale_y: Sequence[float] | None = None,
         patch_size: int = 1,
         queries: int | None = 2304,
         window: bool = False,
@@ -91,30 +91,23 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
         seed: int = 0,
         degradation: Degradation | None = None,
     ) -> None:
-        smallest = smallest_crop(crop, scale)
-        if patch_size < 1 or patch_size % 2 == 0:
-            raise UsageError(f"patch_size is {patch_size}: give an odd number, 1 or 3 as published")
-        if queries is None:
-            queries = max(crop // patch_size, 1) ** 2
-        if queries < 1 or repeat < 1 or seed < 0:
+        smallest = smallest_crop(crop, scale, scale_y)
+        self.patches = RandomPatches(crop, patch_size, queries, window)
+        if repeat < 1 or seed < 0:
+            raise UsageError(f"repeat, seed are {repeat}, {seed}: give at least 1 and 0")
+        lowest = min(scale[0], (scale_y or scale)[0])
+        if self.patches.needed > round(crop * lowest):
             raise UsageError(
-                f"queries, repeat, seed are {queries}, {repeat}, {seed}: give at least 1, 1 and 0"
-            )
-        self.side = math.isqrt(queries)
-        needed = self.side * patch_size if window else patch_size
-        if needed > smallest:
-            raise UsageError(
-                f"the patches take {needed} pixels a side, which do not fit in the smallest crop, "
-                f"round({crop} · {scale[0]:g}) = {smallest}: lower queries or patch_size, or raise crop"
+                f"the patches take {self.patches.needed} pixels a side, which do not fit in the smallest crop, "
+                f"round({crop} · {lowest:g}) = {round(crop * lowest)}: lower queries or patch_size, or raise crop"
             )
         if (least := min(map(min, cache.shapes))) < smallest:
             raise UsageError(
                 f"an image has {least} pixels on its shorter side, below the smallest crop, {smallest}: "
                 f"open the cache with min_side={smallest}"
             )
-        self.cache, self.crop, self.scale, self.patch_size = cache, crop, scale, patch_size
-        self.queries, self.window, self.repeat, self.seed = queries, window, repeat, seed
-        self.degradation = degradation
+        self.cache, self.crop, self.scale, self.scale_y = cache, crop, scale, scale_y
+        self.repeat, self.seed, self.degradation = repeat, seed, degradation
 
     def __len__(self) -> int:
         return len(self.cache) * self.repeat
@@ -125,66 +118,62 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
         hr = self._hr_crop(self.cache[index % len(self.cache)], rng)
         peak = self.cache.pixels.peak
         lr = pil_bicubic(hr, (self.crop, self.crop), peak)
-        y, x = (self._window if self.window else self._scattered)(len(hr), rng)
-        offset = np.arange(self.patch_size) - self.patch_size // 2
-        patches = hr[(y[..., None] + offset)[..., :, None], (x[..., None] + offset)[..., None, :]]
-        centres = pixel_centres(len(hr))
-        sample = SRBatch(
-            lr=unit(lr.transpose(2, 0, 1), peak),
-            hr=unit(patches.transpose(4, 2, 3, 0, 1).reshape(-1, *y.shape), peak),
-            coord=torch.stack((centres[torch.from_numpy(y)], centres[torch.from_numpy(x)]), dim=-1),
-            cell=torch.full((2,), 2 / len(hr)),
-        )
+        size = hr.shape[:2]
+        patches, coord = self.patches.draw(hr, [pixel_centres(n) for n in size], rng)
+        cell = torch.tensor([2 / n for n in size])
+        sample = SRBatch(unit(lr.transpose(2, 0, 1), peak), unit(patches, peak), coord, cell)
         if self.degradation is None:
             return sample
         # Of its own, so that a degradation changes no crop.
         rng = np.random.default_rng((self.seed, epoch, index, 1))
         return UndegradedBatch(
             sample,
-            pad_to(tensor(hr).permute(2, 0, 1), round(self.crop * self.scale[1])),
-            torch.tensor(hr.shape[:2]),
+            pad_to(
+                tensor(hr).permute(2, 0, 1),
+                round(self.crop * max(self.scale[1], (self.scale_y or self.scale)[1])),
+            ),
+            torch.tensor(size),
             self.degradation.draw(rng, (self.crop, self.crop), hr.shape[2]),
         )
 
     def _hr_crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        shortest = min(image.shape[:2])
-        low, high = self.scale
-        s = rng.uniform(low, max(low, min(high, shortest / self.crop)))
-        side = min(round(self.crop * s), shortest)
-        top, left = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
-        return augment(image[top : top + side, left : left + side], int(rng.integers(8)))
+        height, width = image.shape[:2]
+        if self.scale_y is None:
+            high = wide = self._side(min(height, width), self.scale, rng)
+            top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
+            orientation = int(rng.integers(8))
+        else:
+            orientation = int(rng.integers(8))  # First, for a transpose exchanges the axes.
+            axes = (self.scale, self.scale_y) if orientation & 4 else (self.scale_y, self.scale)
+            high, wide = (self._side(n, of, rng) for n, of in zip((height, width), axes, strict=True))
+            top, left = int(rng.integers(height - high + 1)), int(rng.integers(width - wide + 1))
+        return augment(image[top : top + high, left : left + wide], orientation)
 
-    def _window(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        room = n - self.side * self.patch_size + 1
-        steps = np.arange(self.side) * self.patch_size + self.patch_size // 2
-        y, x = np.meshgrid(rng.integers(room) + steps, rng.integers(room) + steps, indexing="ij")
-        return y, x
-
-    def _scattered(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        room = n - self.patch_size + 1
-        chosen = rng.choice(room**2, self.queries, replace=room**2 < self.queries)
-        shape = (self.side, self.side) if self.side**2 == self.queries else (1, self.queries)
-        y, x = np.divmod(chosen.reshape(shape), room)
-        return y + self.patch_size // 2, x + self.patch_size // 2
+    def _side(self, n: int, scale: Sequence[float], rng: np.random.Generator) -> int:
+        """HR pixels of a crop along an axis of an image that has ``n``."""
+        low, high = scale
+        return min(round(self.crop * rng.uniform(low, max(low, min(high, n / self.crop)))), n)
 
 
-def smallest_crop(crop: int, scale: Sequence[float]) -> int:
+def smallest_crop(crop: int, scale: Sequence[float], scale_y: Sequence[float] | None = None) -> int:
     """HR pixels a side of the crop at the lowest scale, the least that every training image must have.
 
     Raises:
-        UsageError: crop or scale is out of range.
+        UsageError: crop or a scale is out of range.
     """
     if crop < 1:
         raise UsageError(f"crop is {crop}: give the LR crop's side in pixels, at least 1")
-    if (
-        len(scale) != 2
-        or not all(isinstance(s, int | float) and math.isfinite(s) for s in scale)
-        or not 1 <= scale[0] <= scale[1]
-    ):
-        raise UsageError(
-            f"scale is {list(scale)}: give the lowest and the highest, each at least 1, as in [1, 4]"
-        )
-    return round(crop * scale[0])
+    for name, of in (("scale", scale), ("scale_y", scale if scale_y is None else scale_y)):
+        if (
+            len(of) != 2
+            or not all(isinstance(s, int | float) and math.isfinite(s) for s in of)
+            or not 1 <= of[0] <= of[1]
+        ):
+            raise UsageError(
+                f"{name} is {list(of)}: give the lowest and the highest, each at least 1, as in [1, 4]"
+            )
+    # A transpose may put either along either axis of an image.
+    return round(crop * max(scale[0], (scale_y or scale)[0]))
 
 
 def augment(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Container, Sequence, Sized
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -12,11 +12,13 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
+from linf.coordinates import Scale, read_scale
 from linf.data.cache import ImageCache
 from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch, smallest_crop
 from linf.data.degradation import Degradation
 from linf.data.given import given_pairs
 from linf.data.layouts import ImageSet
+from linf.data.paired import PairedCrops, training_pairs
 from linf.data.pairs import ImagePair, ScaledImages, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
 from linf.errors import UsageError, check_distinct
@@ -36,11 +38,12 @@ class SRDataModule(pl.LightningDataModule):
         root: the folder or folders that the images above came from, for the run's record; nothing is read from it.
         batch_size: the number of samples per rank and batch.
         num_workers: the number of loading processes per rank and loader, which does not change the samples.
+        pairs: whether training takes LR crops from the given LR images of ``train``, rather than making them from HR.
         seed: decides order, crops, scales and queries.
-        crop: see `RandomScaleCrops`, as for scale, patch_size, queries, window and repeat.
+        crop: see `RandomScaleCrops`, as for scale, scale_y, patch_size, queries, window and repeat.
         batches_per_epoch: the number of global batches in an epoch, for which ``repeat`` is raised as needed; None
             for as many as ``repeat`` gives.
-        val_scales: see `ScaledImages`.
+        val_scales: see `ScaledImages`, as for a scale for each axis.
         val_crop: HR pixels a side of a central crop, None for whole images.
         val_limit: validate on only the first so many images.
         test_scales: see `ScaledImages`.
@@ -68,18 +71,20 @@ class SRDataModule(pl.LightningDataModule):
         root: str | Sequence[str] | None = None,
         batch_size: int = 16,
         num_workers: int = 0,
+        pairs: bool = False,
         seed: int = 0,
         crop: int = 48,
         scale: Sequence[float] = (1.0, 4.0),
+        scale_y: Sequence[float] | None = None,
         patch_size: int = 1,
         queries: int | None = 2304,
         window: bool = False,
         repeat: int = 1,
         batches_per_epoch: int | None = None,
-        val_scales: Sequence[float] = (2, 3, 4),
+        val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         val_crop: int | None = None,
         val_limit: int | None = None,
-        test_scales: Sequence[float] = (2, 3, 4),
+        test_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         test_limit: int | None = None,
         test_resize: Literal["pil", "matlab"] = "pil",
         degradation: Degradation | None = None,
@@ -104,7 +109,8 @@ class SRDataModule(pl.LightningDataModule):
         ):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
-        for name, values in (("val_scales", val_scales), ("test_scales", test_scales)):
+        self.val_scales, self.test_scales = ([read_scale(s) for s in of] for of in (val_scales, test_scales))
+        for name, values in (("val_scales", self.val_scales), ("test_scales", self.test_scales)):
             check_distinct(name, values)
         self.root = root
         # One of several test sets may have fewer images than there are ranks.
@@ -118,15 +124,21 @@ class SRDataModule(pl.LightningDataModule):
         self.degradation, self.test_degradation = (
             each if each and each.clean < 1 else None for each in (degradation, test_degradation)
         )
-        self.crop, self.scale, self.patch_size, self.queries = crop, scale, patch_size, queries
-        self.window, self.repeat, self.batches_per_epoch = window, repeat, batches_per_epoch
-        self.val_scales, self.val_crop, self.val_limit = val_scales, val_crop, val_limit
-        self.test_scales, self.test_limit, self.test_resize = test_scales, test_limit, test_resize
+        if pairs and self.degradation is not None:
+            raise UsageError(
+                "data.pairs takes LR as it is given, and a degradation makes it: leave out one of them"
+            )
+        self.pairs = pairs
+        self.crop, self.scale, self.scale_y, self.patch_size = crop, scale, scale_y, patch_size
+        self.queries, self.window = queries, window
+        self.repeat, self.batches_per_epoch = repeat, batches_per_epoch
+        self.val_crop, self.val_limit = val_crop, val_limit
+        self.test_limit, self.test_resize = test_limit, test_resize
         self._check_degradations()
-        self.train_crops: RandomScaleCrops | None = None
+        self.train_crops: RandomScaleCrops | PairedCrops | None = None
         self.val_pairs: ScaledImages | None = None
         self.test_pairs: list[ScaledImages] = []
-        self.tested: Container[tuple[str, str, float]] = ()
+        self.tested: Container[tuple[str, str, Scale]] = ()
 
     def _check_degradations(self) -> None:
         for each in (self.degradation, self.test_degradation):
@@ -166,30 +178,38 @@ class SRDataModule(pl.LightningDataModule):
                 for p in self.test
             ]
 
-    def _crops(self, images: ImageSet) -> RandomScaleCrops:
-        cache = ImageCache(
-            images.hr,
-            min_side=smallest_crop(self.crop, self.scale),
-            cache_dir=self.cache_dir,
-            pixels=self.pixels,
-        )
+    def _crops(self, images: ImageSet) -> RandomScaleCrops | PairedCrops:
         samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
+
+        def repeat(of: Sized) -> int:
+            return max(self.repeat, -(-samples // len(of)))
+
+        given: dict[str, Any] = {
+            "crop": self.crop,
+            "patch_size": self.patch_size,
+            "queries": self.queries,
+            "window": self.window,
+            "seed": self.seed,
+        }
+        if self.pairs:
+            cached = partial(ImageCache, on_error="raise", cache_dir=self.cache_dir, pixels=self.pixels)
+            pairs = training_pairs(images, cached, crop=self.crop, scale=self.scale, scale_y=self.scale_y)
+            return PairedCrops(pairs, repeat=repeat(pairs), **given)
+        smallest = smallest_crop(self.crop, self.scale, self.scale_y)
+        cache = ImageCache(images.hr, min_side=smallest, cache_dir=self.cache_dir, pixels=self.pixels)
         return RandomScaleCrops(
             cache,
-            crop=self.crop,
             scale=self.scale,
-            patch_size=self.patch_size,
-            queries=self.queries,
-            window=self.window,
-            repeat=max(self.repeat, -(-samples // len(cache))),
-            seed=self.seed,
+            scale_y=self.scale_y,
+            repeat=repeat(cache),
             degradation=self.degradation,
+            **given,
         )
 
     def _pairs(
         self,
         images: ImageSet,
-        scales: Sequence[float],
+        scales: Sequence[Scale],
         limit: int | None,
         crop: int | None = None,
         resize: Literal["pil", "matlab"] = "pil",
@@ -203,6 +223,15 @@ class SRDataModule(pl.LightningDataModule):
         return ScaledImages(
             cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed
         )
+
+    def describe_test(self) -> dict[str, Any]:
+        """Where the LR images of the test images come from, and what the numbers in the files mean, for the record."""
+        return {
+            "resize": self.test_resize,
+            "severity": self.test_degradation.severity() if self.test_degradation else {},
+            "pixels": self.pixels.settings or None,
+            "lr": {pairs.name: pairs.describe_lr() for pairs in self.test_pairs},
+        }
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from linf.coordinates import Scale, axis_scales
 from linf.data.cache import ImageCache
 from linf.data.layouts import ImageSet
 from linf.errors import UsageError
@@ -13,8 +14,8 @@ log = logging.getLogger(__name__)
 
 
 def given_pairs(
-    images: ImageSet, scales: Sequence[float], cached: Callable[[Sequence[Path]], ImageCache]
-) -> dict[float, tuple[ImageCache, ImageCache]]:
+    images: ImageSet, scales: Sequence[Scale], cached: Callable[[Sequence[Path]], ImageCache]
+) -> dict[Scale, tuple[ImageCache, ImageCache]]:
     """The HR and the given LR images of each scale that has LR given, those included whose scale only sizes tell.
 
     Args:
@@ -29,10 +30,10 @@ def given_pairs(
         if scale in images.faults:
             raise UsageError(images.faults[scale])
 
-    def pair(scale: float | None) -> tuple[ImageCache, ImageCache]:
+    def pair(scale: Scale | None) -> tuple[ImageCache, ImageCache]:
         return cached(images.hr_at.get(scale, images.hr)), cached(images.lr[scale])
 
-    given = {float(scale): pair(scale) for scale in scales if scale in images.lr}
+    given = {scale: pair(scale) for scale in scales if scale in images.lr}
     said = [scale for scale in images.lr if scale is not None]
     if None in images.faults:
         log.warning("not used: %s", images.faults[None])
@@ -54,14 +55,14 @@ def given_pairs(
 
 
 def scale_by_size(
-    hr: Sequence[tuple[int, int]], lr: Sequence[tuple[int, int]], scales: Sequence[float]
-) -> float | None:
+    hr: Sequence[tuple[int, int]], lr: Sequence[tuple[int, int]], scales: Sequence[Scale]
+) -> Scale | None:
     """The scale at which all LR images fit their HR images to a pixel; the best of several, None if there is none."""
 
-    def error(scale: float) -> float:
+    def error(scale: Scale) -> float:
         """The largest misfit, in LR pixels."""
-        pairs = zip(hr, lr, strict=True)
-        return max(abs(large / scale - small) for of in pairs for large, small in zip(*of, strict=True))
+        sides = (zip(*of, axis_scales(scale), strict=True) for of in zip(hr, lr, strict=True))
+        return max(abs(large / factor - small) for of in sides for large, small, factor in of)
 
-    fitting = [float(scale) for scale in scales if error(scale) < 1]
+    fitting = [scale for scale in scales if error(scale) < 1]
     return min(fitting, key=error, default=None)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from linf.coordinates import Scale
 from linf.data.marks import Member
 from linf.errors import UsageError
 from linf.images.read import header_size
@@ -29,9 +30,9 @@ class ImageSet:
 
     name: str
     hr: tuple[Path, ...]
-    lr: Mapping[float | None, tuple[Path, ...]] = field(default_factory=dict)
-    hr_at: Mapping[float | None, tuple[Path, ...]] = field(default_factory=dict)
-    faults: Mapping[float | None, str] = field(default_factory=dict)
+    lr: Mapping[Scale | None, tuple[Path, ...]] = field(default_factory=dict)
+    hr_at: Mapping[Scale | None, tuple[Path, ...]] = field(default_factory=dict)
+    faults: Mapping[Scale | None, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.hr)
@@ -56,9 +57,9 @@ def arrange(
     """
     position = {member.path: n for n, member in enumerate(members)}
     members, notes = _settled(members), list[str]()
-    if asymmetric := [member for member in members if member.scale is not None and math.isnan(member.scale)]:
-        notes.append(f"{_places(asymmetric)}: passed over, for scales that differ by axis are not supported")
-        members = [member for member in members if member.scale is None or not math.isnan(member.scale)]
+    if unclear := [member for member in members if _is_nan(member.scale)]:
+        notes.append(f"{_places(unclear)}: passed over, for more than two scales are named")
+        members = [member for member in members if not _is_nan(member.scale)]
     if not named:
         members, lone = _without_lone_lr(members)
         notes += [f"{_places(lone)}: counted as HR, for no image beside bears such names"] if lone else []
@@ -89,8 +90,8 @@ def arrange(
     if passed:
         notes.append(f"{_places(passed)}: passed over, as neither HR nor given LR of {name} by their names")
     hr = sorted(_hr_at(None, hrs), key=lambda member: position[member.path])
-    lr, hr_at = dict[float | None, tuple[Path, ...]](), dict[float | None, tuple[Path, ...]]()
-    faults = dict[float | None, str]()
+    lr, hr_at = dict[Scale | None, tuple[Path, ...]](), dict[Scale | None, tuple[Path, ...]]()
+    faults = dict[Scale | None, str]()
     for scale in dict.fromkeys(member.scale for member in usable):
         own = sorted(_hr_at(scale, hrs), key=lambda member: position[member.path])
         paired = _pair(own, [member for member in usable if member.scale == scale])
@@ -165,6 +166,10 @@ def _unmarked_hr(plain: list[Member], hrs: list[Member], lrs: list[Member], name
     return [member for member in plain if member.home in homes or not (named or related(member))]
 
 
+def _is_nan(scale: Scale | None) -> bool:
+    return isinstance(scale, float) and math.isnan(scale)
+
+
 def _hr_rank(kind: str) -> int:
     order = ("hr", "gt", "gt_mod12", "original")
     return order.index(kind) if kind in order else len(order) + ("_" in kind and "mod" not in kind)
@@ -184,7 +189,7 @@ def _one_group_each(
     members: Sequence[Member], rank: Callable[[str], int]
 ) -> tuple[list[Member], list[Member]]:
     """Of each home and scale the images of the best group, and the others."""
-    groups: dict[tuple[tuple[str, ...], float | None], dict[Path, int]] = defaultdict(dict)
+    groups: dict[tuple[tuple[str, ...], Scale | None], dict[Path, int]] = defaultdict(dict)
     for member in members:
         groups[member.home, member.scale].setdefault(member.group, rank(member.kind))
     best = {key: min(of, key=lambda group: (of[group], group.as_posix())) for key, of in groups.items()}
@@ -192,13 +197,13 @@ def _one_group_each(
     return chosen, [member for member in members if best[member.home, member.scale] != member.group]
 
 
-def _hr_at(scale: float | None, hrs: Sequence[Member]) -> list[Member]:
+def _hr_at(scale: Scale | None, hrs: Sequence[Member]) -> list[Member]:
     """The HR images of a scale: in each home those of that scale, or else those of all scales, or of the lowest."""
-    there: dict[tuple[str, ...], set[float | None]] = defaultdict(set)
+    there: dict[tuple[str, ...], set[Scale | None]] = defaultdict(set)
     for member in hrs:
         there[member.home].add(member.scale)
     chosen = {
-        home: next(s for s in (scale, None, min(filter(None, of), default=None)) if s in of)
+        home: next(s for s in (scale, None, min((s for s in of if s is not None), default=None)) if s in of)
         for home, of in there.items()
     }
     return [member for member in hrs if member.scale == chosen[member.home]]

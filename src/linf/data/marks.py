@@ -1,8 +1,9 @@
 """Data box of the figure: what the name of a folder or a file says of HR, LR, scale and degradation.
 
-The words are those of the field's layouts: ``LR_bicubic/X2`` and ``babyx2`` (EDSR, LIIF), ``X1.50`` (ArbSR),
-``GTmod12`` and ``LRbicx2`` (BasicSR), ``LR/LRBI/Set5/x2`` (RCAN), ``Set5_LR`` (IMDN), ``image_SRF_2`` (SelfExSR),
-``_HR`` and ``_LR4`` (RealSR), ``LR1dot5`` (RealArbiSR), ``train_sharp_bicubic`` (REDS).
+The words are those of the field's layouts: ``LR_bicubic/X2`` and ``babyx2`` (EDSR, LIIF), ``X1.50`` and
+``X1.50_X4.00``, vertical first (ArbSR), ``GTmod12`` and ``LRbicx2`` (BasicSR), ``LR/LRBI/Set5/x2`` (RCAN), ``Set5_LR``
+(IMDN), ``image_SRF_2`` (SelfExSR), ``_HR`` and ``_LR4`` (RealSR), ``LR1dot5`` (RealArbiSR), ``train_sharp_bicubic``
+(REDS).
 """
 
 import functools
@@ -12,6 +13,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from linf.coordinates import AxisScales, Scale
 
 _NUMBER = r"(\d+(?:(?:\.|dot)\d+)?)"
 _BEFORE = r"(?:^|[\s_.-]+|(?<=hr)|(?<=gt)|(?<=lr)|(?<=lq)|(?<=bic)|(?<=bicubic))"
@@ -45,7 +48,7 @@ class Marks(NamedTuple):
 
     Attributes:
         role: ``HR``, ``LR`` or nothing.
-        scales: the scale factors in it, two of them for an asymmetric one.
+        scales: the scale factors in it, two of them, (y, x), for an asymmetric one.
         kind: the degradation of LR, or a variant of HR.
         rest: the name without its marks.
     """
@@ -93,7 +96,8 @@ def read_marks(name: str, *, file: bool = False) -> Marks:
         # A word such as unknown alone counts beside other marks, as in LR/unknown/X2.
         return Marks("", (), "" if rest or file else "_".join(kinds), name)
     word = word.lower()
-    factors = dict.fromkeys(float(scale.lower().replace("dot", ".")) for scale in scales)
+    # They were read from right to left.
+    factors = dict.fromkeys(float(scale.lower().replace("dot", ".")) for scale in reversed(scales))
     # LR made of HR may be named after both, as in REDS.
     role = "" if not word else "LR" if word in _LR or "bicubic" in kinds else "HR"
     variant = [word] * (role == "HR") + kinds
@@ -107,7 +111,7 @@ class Member:
     Attributes:
         path: the file.
         role: ``HR``, ``LR``, ``?`` where there is a scale alone, or nothing.
-        scale: the scale factor, None where none is said; not a number for an asymmetric one.
+        scale: the scale factor, or one for each axis; None where none is said, not a number where more are.
         kind: the degradation of LR, or the variant of HR.
         home: the names of its folders without their marks, which HR and LR share.
         stems: the file's name, and its name without marks.
@@ -118,7 +122,7 @@ class Member:
 
     path: Path
     role: str
-    scale: float | None
+    scale: Scale | None
     kind: str
     home: tuple[str, ...]
     stems: tuple[str, ...]
@@ -146,7 +150,9 @@ def read_member(path: Path, root: Path, passing: Collection[str] = ()) -> Member
     marked = [n for n, (mark, name) in enumerate(zip(marks, folders, strict=True)) if mark.rest != name]
     at = [root.joinpath(*folders[:n]) for n in range(len(folders) + 1)]
     kind = "_".join(dict.fromkeys(kinds))
-    scale = math.nan if len(scales) > 1 else scales[0] if scales else None
+    scale: Scale | None = math.nan if len(scales) > 2 else scales[0] if scales else None
+    if len(scales) == 2:
+        scale = AxisScales(*scales)
     if scale is None and (mod := re.fullmatch(r"gt_mod([2-8])", kind)):
         scale = float(mod[1])
     return Member(

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from linf.coordinates import AxisScales, Scale, axis_scales, read_scale
 from linf.data.cache import ImageCache
 from linf.data.crops import tensor, unit
 from linf.data.degradation import Degradation
@@ -25,7 +26,7 @@ class ImagePair(NamedTuple):
     Attributes:
         lr: (C,h,w) in [0, 1]; (1,C,h,w) from `collate_pair`.
         hr: (C,H,W) in [0, 1]; (1,C,H,W) from `collate_pair`.
-        scale: the scale factor, H/h but for rounding.
+        scale: the scale factor, H/h and W/w but for rounding.
         name: the image's name in tables.
         dataset: the dataset's name in tables.
         peak: the value of white of the whole numbers that both are made of, 255 for 8 bits.
@@ -33,7 +34,7 @@ class ImagePair(NamedTuple):
 
     lr: Tensor
     hr: Tensor
-    scale: float
+    scale: Scale
     name: str
     dataset: str = ""
     peak: int = 255
@@ -42,11 +43,11 @@ class ImagePair(NamedTuple):
 class ScaledImages(Dataset[ImagePair]):
     """Every image at every scale, all images of the first scale first (METHOD §7). The HR image is cropped at the top
     left to ``round(floor(H/s)·s)`` pixels a side and its LR image made by a bicubic. Where an LR image is given for the
-    scale, the HR image is cropped to ``round(h·s)`` instead, as far as it reaches.
+    scale, the HR image is cropped to ``round(h·s)`` instead, as far as it reaches. A scale may be one for each axis.
 
     Args:
         hr: HR images.
-        scales: each at least 1, whole or not.
+        scales: each at least 1, whole or not; a number, or [y, x] for a factor for each axis.
         lr: given LR images by scale, in the order of the HR images.
         crop: HR pixels a side of a central crop taken first, for a quick look; ``lr`` is then not used.
         name: the dataset's name.
@@ -65,25 +66,29 @@ class ScaledImages(Dataset[ImagePair]):
     def __init__(
         self,
         hr: ImageCache,
-        scales: Sequence[float],
-        lr: Mapping[float, ImageCache] | None = None,
+        scales: Sequence[Scale | Sequence[float]],
+        lr: Mapping[Scale, ImageCache] | None = None,
         crop: int | None = None,
         name: str = "",
         resize: Literal["pil", "matlab"] = "pil",
-        hr_at: Mapping[float, ImageCache] | None = None,
+        hr_at: Mapping[Scale, ImageCache] | None = None,
         degradation: Degradation | None = None,
         seed: int = 0,
     ) -> None:
         if resize not in ("pil", "matlab"):
             raise UsageError(f"the bicubic that makes LR is {resize!r}: choose 'pil' or 'matlab'")
-        if not scales or not all(isinstance(s, int | float) and math.isfinite(s) and s >= 1 for s in scales):
-            raise UsageError(f"scales are {list(scales)}: give one or more numbers, each at least 1")
+        read = [read_scale(s) for s in scales]
+        if not read or not all(math.isfinite(n) and n >= 1 for s in read for n in axis_scales(s)):
+            raise UsageError(
+                f"scales are {list(scales)}: give one or more numbers, each at least 1, or [y, x] for one for each axis"
+            )
         if crop is not None and crop < 1:
             raise UsageError(f"the evaluation crop is {crop}: give HR pixels a side, at least 1, or null")
-        self.scales, self.crop, self.name = [float(s) for s in scales], crop, readable_name(name)
+        self.scales = [float(s) if isinstance(s, int) else s for s in read]
+        self.crop, self.name = crop, readable_name(name)
         self.resize = pil_bicubic if resize == "pil" else _matlab
         self.degradation, self.seed = degradation, seed
-        self.lr = {} if crop else {float(s): given for s, given in (lr or {}).items() if s in self.scales}
+        self.lr = {} if crop else {s: lr[s] for s in self.scales if lr and s in lr}
         self.hr, self.hr_at = hr, {s: hr if crop else (hr_at or {}).get(s, hr) for s in self.scales}
         self.names = {s: [readable_name(n) for n in image_names(of.paths)] for s, of in self.hr_at.items()}
         made = (
@@ -95,14 +100,15 @@ class ScaledImages(Dataset[ImagePair]):
         self._pairs = [(s, i) for s in self.scales for i in range(len(self.hr_at[s]))]
         for s in self.scales:
             for i, (path, shape) in enumerate(zip(self.hr_at[s].paths, self.hr_at[s].shapes, strict=True)):
-                shortest = min(*shape, crop or shape[0])
                 if s in self.lr:
                     _check_given(path, shape, self.lr[s], i, s)
-                elif _lr_pixels(shortest, s) < 1:
-                    raise UsageError(
-                        f"{path} has {shortest} pixels on its shorter side, which scale {s:g} shrinks to "
-                        f"none: lower the scale to at most {shortest}, or leave the image out"
-                    )
+                    continue
+                for n, factor in zip(shape, axis_scales(s), strict=True):
+                    if _lr_pixels(n := min(n, crop or n), factor) < 1:
+                        raise UsageError(
+                            f"{path} has {n} pixels on a side, which scale {s:g} shrinks to none: lower the scale to "
+                            f"at most {n}, or leave the image out"
+                        )
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -114,17 +120,20 @@ class ScaledImages(Dataset[ImagePair]):
             top, left = (max(n - self.crop, 0) // 2 for n in hr.shape[:2])
             hr = hr[top : top + self.crop, left : left + self.crop]
         given = self.lr[s][index] if s in self.lr else None
-        h, w = (_lr_pixels(n, s) for n in hr.shape[:2]) if given is None else given.shape[:2]
-        hr = hr[: round(h * s), : round(w * s)]
+        sy, sx = axis_scales(s)
+        h, w = (
+            (_lr_pixels(hr.shape[0], sy), _lr_pixels(hr.shape[1], sx)) if given is None else given.shape[:2]
+        )
+        hr = hr[: round(h * sy), : round(w * sx)]
         lr = given if given is not None else self._make_lr(np.ascontiguousarray(hr), (h, w), name, s)
         peak = self.hr.pixels.peak
         lr, hr = lr.transpose(2, 0, 1), hr.transpose(2, 0, 1)
         return ImagePair(unit(lr, peak), unit(hr, peak), s, name, self.name, peak)
 
-    def _make_lr(self, hr: np.ndarray, size: tuple[int, int], name: str, s: float) -> np.ndarray:
+    def _make_lr(self, hr: np.ndarray, size: tuple[int, int], name: str, s: Scale) -> np.ndarray:
         if self.degradation is None:
             return self.resize(hr, size, self.hr.pixels.peak)
-        key = (self.seed, zlib.crc32(f"{self.name}/{name}".encode()), round(1000 * s))
+        key = (self.seed, zlib.crc32(f"{self.name}/{name}".encode()), *_thousandths(s))
         return self.degradation.degrade(hr, size, np.random.default_rng(key), self.hr.pixels.peak)
 
     def describe_lr(self) -> dict[str, dict[str, str]]:
@@ -135,7 +144,7 @@ class ScaledImages(Dataset[ImagePair]):
             for s, made in self.lr_from.items()
         }
 
-    def key(self, i: int) -> tuple[str, str, float]:
+    def key(self, i: int) -> tuple[str, str, Scale]:
         """Dataset, image and scale of pair ``i``, without reading its pixels."""
         s, index = self._pairs[i]
         return self.name, self.names[s][index], s
@@ -166,9 +175,17 @@ def _lr_pixels(n: int, s: float) -> int:
     return math.floor(n / s + 1e-9)  # 33 / 1.1 is 29.999… in floating point, and 30 in LIIF's protocol.
 
 
-def _check_given(path: Path, shape: tuple[int, ...], lr: ImageCache, i: int, s: float) -> None:
+def _thousandths(s: Scale) -> list[int]:
+    """A scale as whole numbers for a seed: one where it is one."""
+    return [round(1000 * n) for n in (axis_scales(s) if isinstance(s, AxisScales) else [s])]
+
+
+def _check_given(path: Path, shape: tuple[int, ...], lr: ImageCache, i: int, s: Scale) -> None:
     # The LR image may have been made from an HR image cropped to a multiple of 12, as in GTmod12.
-    if i >= len(lr) or any(abs(n * s - m) > max(12, s) for n, m in zip(lr.shapes[i], shape, strict=True)):
+    if i >= len(lr) or any(
+        abs(n * factor - m) > max(12, factor)
+        for n, factor, m in zip(lr.shapes[i], axis_scales(s), shape, strict=True)
+    ):
         given = f"{lr.paths[i]} with {lr.shapes[i]}" if i < len(lr) else "nothing"
         raise UsageError(
             f"the given LR of {path} with {shape} pixels at scale {s:g} is {given}: replace it, or remove "

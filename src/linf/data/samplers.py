@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from linf.data.crops import SRBatch, UndegradedBatch
 from linf.errors import UsageError
 
 INITIAL_EPOCH = 2**32
@@ -72,7 +71,7 @@ class EpochSampler(Sampler[int]):
                 yield epoch * self.length + index
 
 
-class ResumableLoader(DataLoader[SRBatch | UndegradedBatch]):
+class ResumableLoader(DataLoader[Any]):
     """A loader that Lightning takes for resumable, since `EpochSampler` asks the trainer for its position. Lightning
     warns of a resume in mid-epoch unless the loader has a state to save.
     """

@@ -104,7 +104,7 @@ def image_folder(root: Roots, name: str | None = None, degradation: str = "bicub
 
 
 def div2k(root: Roots, split: Literal["train", "valid"] = "train", degradation: str = "bicubic") -> ImageSet:
-    """DIV2K as its archives unpack under ``root`` or ``root/DIV2K``; only ``valid`` has its given LR images.
+    """DIV2K as its archives unpack under ``root`` or ``root/DIV2K``.
 
     Raises:
         UsageError: the split is unknown, or its images are not there.
@@ -114,9 +114,9 @@ def div2k(root: Roots, split: Literal["train", "valid"] = "train", degradation: 
     stem = f"DIV2K_{split}"
     layout = f"unpack {stem}_HR.zip to {_folders(root)[0]}/{stem}_HR/*.png"
     found, notes = _dataset(root, stem, f"DIV2K: no images in any {stem}_HR", layout, degradation)
-    if split == "train":  # Training makes its own LR.
-        return ImageSet(f"div2k-{split}", found.hr)
-    return _told((replace(found, name=f"div2k-{split}"), notes))
+    found = replace(found, name=f"div2k-{split}")
+    # Most trainings make their own LR, for which these notes would be noise.
+    return found if split == "train" else _told((found, notes))
 
 
 def df2k(root: Roots) -> ImageSet:

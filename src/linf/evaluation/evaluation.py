@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from linf.checkpoints.native import resolve_path
+from linf.coordinates import Scale, mean_scale
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct
@@ -105,7 +106,7 @@ class Evaluation(pl.LightningModule):
         names = [pairs.name for pairs in data.test_pairs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"several data sets are called {', '.join(twice)}: give each only once")
-        scale = min(map(float, data.test_scales), key=lambda s: abs(s - 4))
+        scale = min(data.test_scales, key=lambda s: abs(mean_scale(s) - 4))
         at_scale = [[key for key in self.keys if key[::2] == (of.name, scale)] for of in data.test_pairs]
         self.shown_keys = [key for keys in at_scale for key in keys[: self.shown]]
         self.pixels = data.pixels
@@ -149,10 +150,7 @@ class Evaluation(pl.LightningModule):
             "seed": self.seed,
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
-            "resize": data.test_resize,
-            "severity": data.test_degradation.severity() if data.test_degradation else {},
-            "pixels": data.pixels.settings or None,
-            "lr": {pairs.name: pairs.describe_lr() for pairs in data.test_pairs},
+            **data.describe_test(),
             "git": git_commit(),
             "versions": {"linf": version("linf"), "torch": torch.__version__},
             "device": str(self.trainer.strategy.root_device),
@@ -209,7 +207,7 @@ class Evaluation(pl.LightningModule):
             self.tables = self.record.tables(self.keys) | {"metrics": metrics}
             self.record.write_tables(self.tables)
 
-    def _headlines(self) -> Iterator[tuple[str, float, pd.Series]]:
+    def _headlines(self) -> Iterator[tuple[str, Scale, pd.Series]]:
         """Each data set and scale, and the protocol's first metric there by system, if it was measured."""
         headline, table = self.protocol.headline, self.tables["metrics"]
         for (dataset, scale), of in (

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from linf.coordinates import AxisScales, Scale, read_scale
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
 from linf.evaluation.schema import FORMER_NAMES, UNIT
@@ -28,7 +29,7 @@ from linf.files import atomic_write
 from linf.images.pixels import PixelFormat, shown_channels
 from linf.images.tiff import write_layers
 
-Key = tuple[str, str, float]
+Key = tuple[str, str, Scale]
 """Data set, image and scale."""
 
 _DECISIVE = (
@@ -81,7 +82,7 @@ class Record:
                 dataset, image, scale, *unit = json.loads(line)
             except ValueError:  # The line that a kill cut short.
                 continue
-            units[dataset, image, scale] = Unit(*unit)
+            units[dataset, image, read_scale(scale)] = Unit(*unit)
         return units
 
     def _check_same(self) -> None:
@@ -90,7 +91,7 @@ class Record:
             there = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
-        old, new = _decisive(there), _decisive(json.loads(json.dumps(self.about)))
+        old, new = _decisive(there), _decisive(json.loads(_json(self.about)))
         differences = [
             f"{key} is {_short(old[key])} there and {_short(new[key])} here"
             for key in _DECISIVE
@@ -114,7 +115,7 @@ class Record:
     def add(self, key: Key, unit: Unit) -> None:
         """Append what was measured of one image at one scale."""
         path = self.folder / "units" / f"rank_{self.rank}.jsonl"
-        line = json.dumps([*key, *unit], ensure_ascii=False)
+        line = json.dumps([*key, *unit], ensure_ascii=False, default=_plain)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
@@ -161,7 +162,7 @@ class Record:
         last two are only there for LINF.
         """
         units = self._read()
-        found = [(dict(zip(UNIT, key, strict=True)), units[key]) for key in keys if key in units]
+        found = [(dict[str, Any](zip(UNIT, key, strict=True)), units[key]) for key in keys if key in units]
         tables = {
             "images": [of | row for of, unit in found for row in unit.rows],
             "distribution": [of | unit.distribution for of, unit in found if unit.distribution],
@@ -185,7 +186,15 @@ class Record:
 
 def _json(content: Any) -> bytes:
     # Half a character, of a file's name in another encoding, is written as JSON's own escape.
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    return f"{text}\n".encode(errors="backslashreplace")
+
+
+def _plain(value: object) -> str:
+    """What JSON has no type for, but `read_scale` reads."""
+    if isinstance(value, AxisScales):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is not written to JSON")
 
 
 def _decisive(about: dict[str, Any]) -> dict[str, Any]:

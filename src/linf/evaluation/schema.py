@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from linf.coordinates import Scale
+
 
 @dataclass(frozen=True)
 class Column:
@@ -122,7 +124,7 @@ def stored_path(folder: Path, name: str) -> Path:
     return next((path for path in former if path.exists() and not (folder / name).exists()), folder / name)
 
 
-def kept_folder(folder: Path, dataset: str, image: str, scale: float) -> Path:
+def kept_folder(folder: Path, dataset: str, image: str, scale: Scale) -> Path:
     """The folder in which an evaluation keeps an image at a scale by every system."""
     return stored_path(folder, "images") / dataset / f"x{scale:g}" / image
 

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from linf.coordinates import Scale, axis_scales
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -23,9 +25,9 @@ class Protocol:
         if self.extra < 0:
             raise ValueError(f"the protocol's extra is {self.extra}: give a whole number of at least 0")
 
-    def border(self, scale: float) -> int:
-        """The number of pixels left out on each side at a scale, ``ceil(s) + extra``."""
-        return math.ceil(scale) + self.extra
+    def border(self, scale: Scale) -> int:
+        """The number of pixels left out on each side, ``ceil(s) + extra``; of two scales the larger counts."""
+        return math.ceil(max(axis_scales(scale))) + self.extra
 
     def describe(self) -> dict[str, str]:
         """The protocol as the record of a run keeps it."""

@@ -188,22 +188,24 @@ def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int)
     Args:
         lr: (B,C,h,w) in [0, 1].
         coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
-        cell: (B,2), 2 over the HR size; it may differ from image to image.
+        cell: (B,2), 2 over the HR size; it may differ from image to image. A window between the pixels of a whole
+            number of them, as given pairs may have, is taken at the nearest.
         patch_size: P.
 
     Raises:
         ValueError: the patches do not lie side by side.
     """
-    pixel = ((coord + 1) / cell[:, None, None] - 0.5).round().long()
-    corner = pixel[:, 0, 0] - patch_size // 2
+    pixel = (coord + 1) / cell[:, None, None] - 0.5
+    first = pixel[:, :1, :1]
     steps = torch.cartesian_prod(*(torch.arange(n, device=coord.device) for n in coord.shape[1:3]))
-    grid = corner[:, None, None] + patch_size // 2 + patch_size * steps.view(*coord.shape[1:3], 2)
-    if not torch.equal(pixel, grid):
+    if not ((pixel - first - patch_size * steps.view(*coord.shape[1:3], 2)).abs() < 0.25).all():
         raise ValueError("a prior is trained on contiguous windows of whole patches: set data.window=true")
-    sizes = (2 / cell).round().long().tolist()
+    sizes = (2 / cell).round().long()
     high, wide = (patch_size * n for n in coord.shape[1:3])
+    corner = first[:, 0, 0].round().long() - patch_size // 2
+    corner = torch.minimum(corner.clamp(min=0), sizes - sizes.new_tensor((high, wide)))
     windows = [
         lr_residual(one[None], (height, width))[:, :, y : y + high, x : x + wide]
-        for one, (height, width), (y, x) in zip(lr, sizes, corner.tolist(), strict=True)
+        for one, (height, width), (y, x) in zip(lr, sizes.tolist(), corner.tolist(), strict=True)
     ]
     return F.pixel_unshuffle(torch.cat(windows), patch_size)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from linf.coordinates import Scale
 from linf.errors import UsageError
 from linf.evaluation.panels import fullest_square
 from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kept_folder
@@ -34,7 +35,7 @@ class ShownImage(NamedTuple):
 
     dataset: str
     image: str
-    scale: float
+    scale: Scale
     size: tuple[int, int]
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from linf.coordinates import Scale, read_scale
 from linf.errors import UsageError
 from linf.evaluation.schema import ADDED, CELL, COLUMNS, FORMER_NAMES, HEADLINES, TABLES, Column, stored_path
 
@@ -73,24 +74,24 @@ class EvaluationRun:
         """Whether its model samples, so that there are temperatures."""
         return bool(self.metrics["temperature"].notna().any())
 
-    def curve(self, dataset: str, scale: float) -> pd.DataFrame:
+    def curve(self, dataset: str, scale: Scale) -> pd.DataFrame:
         """Its means at all temperatures, from the lowest to the highest; empty where there are none."""
         of = self.metrics
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & of["temperature"].notna()]
         return of.sort_values("temperature", ignore_index=True)
 
-    def value(self, dataset: str, scale: float, system: str, metric: str) -> float:
+    def value(self, dataset: str, scale: Scale, system: str, metric: str) -> float:
         """One mean; not a number where it was not measured."""
         of = self.metrics
         found = of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] == system)]
         return float(found[metric].iloc[0]) if metric in of and len(found) else float("nan")
 
-    def best_guess(self, dataset: str, scale: float) -> str:
+    def best_guess(self, dataset: str, scale: Scale) -> str:
         """The system with the highest expected PSNR: the lowest temperature, or the model itself."""
         curve = self.curve(dataset, scale)
         return str(curve["system"].iloc[0]) if len(curve) else self.system
 
-    def closed_form(self, dataset: str, scale: float, temperatures: ArrayLike) -> np.ndarray:
+    def closed_form(self, dataset: str, scale: Scale, temperatures: ArrayLike) -> np.ndarray:
         """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels. For one
         image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the predicted
         variance. Empty where the model predicts no distribution.
@@ -221,7 +222,8 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     for column in header:
         if not COLUMNS.get(column, Column(column)).text:
             try:
-                table[column] = [float(value or "nan") for value in table[column]]
+                read = read_scale if column == "scale" else float
+                table[column] = [read(value or "nan") for value in table[column]]
             except ValueError as error:
                 raise UsageError(f"{path}: column {column} is not numeric ({error})") from error
     return table.assign(**{name: ADDED[name] for name in columns if name in ADDED and name not in header})

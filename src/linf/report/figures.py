@@ -12,13 +12,22 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from linf.coordinates import Scale, axis_scales
 from linf.evaluation.schema import METRICS
 from linf.report.crops import detail_figures
 from linf.report.evaluations import EvaluationRun, with_distinct_labels
 from linf.report.plane import perceptual_metric, plane_figure, regression_runs, sampling_runs
 from linf.report.severity import severity_figure
 from linf.report.style import DOTTED, GREY, MARKERS, STYLE, draw_curve, legend_below, panel_grid, series_style
-from linf.report.tables import common_headline, datasets, first_value, measured_metrics, safe_name, scales
+from linf.report.tables import (
+    common_headline,
+    datasets,
+    first_value,
+    measured_metrics,
+    safe_name,
+    scales,
+    single_scales,
+)
 
 
 def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
@@ -40,11 +49,11 @@ def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def curve_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[float]:
+def curve_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[Scale]:
     """The scales for which curves are drawn: those trained on, and only the largest ones if runs are many."""
     evaluated = scales(runs, dataset)
     limits = [run.about["max_trained_scale"] for run in runs if run.about.get("max_trained_scale")]
-    trained = [scale for scale in evaluated if not limits or scale <= min(limits)] or evaluated
+    trained = [s for s in evaluated if not limits or max(axis_scales(s)) <= min(limits)] or evaluated
     # At most twelve curves in one panel.
     return trained[-max(1, 12 // max(1, len(sampling_runs(runs, dataset)))) :]
 
@@ -85,7 +94,7 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
 
 
 def _legend(
-    figure: Figure, runs: Sequence[EvaluationRun], others: dict[str, Any], at: Sequence[float]
+    figure: Figure, runs: Sequence[EvaluationRun], others: dict[str, Any], at: Sequence[Scale]
 ) -> None:
     """Draw a legend of runs, other lines and scales; of one run alone, colours stand for scales."""
     of_runs, of_scales = ({"color": GREY}, {}) if len(runs) == 1 else ({}, {"color": GREY})
@@ -105,8 +114,8 @@ def _level(axis: Axes, last: float, value: float, **given: Any) -> None:
 
 
 def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
-    """PSNR against scale, and its gain over bicubic; shaded beyond the scales trained on."""
-    there, first = scales(runs, dataset), common_headline(runs)
+    """PSNR against scale, where it is one for both axes, and its gain over bicubic; shaded beyond those trained on."""
+    there, first = single_scales(runs, dataset), common_headline(runs)
     if len(there) < 2 or first not in measured_metrics(runs, dataset):
         return None
     figure, (absolute, gain) = panel_grid(2, 2, (4.4, 2.9))

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from linf.coordinates import Scale
 from linf.evaluation.notes import lr_sentences, partial_means
 from linf.evaluation.schema import METRICS
 from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
 from linf.report.figures import curve_scales
 from linf.report.plane import perceptual_metric, plane_scales, regression_runs, sampling_runs
-from linf.report.tables import common_headline, datasets, first_value, published_points, scales
+from linf.report.tables import common_headline, datasets, first_value, published_points, scales, single_scales
 
 
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -45,7 +46,7 @@ def temperature_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[st
     return findings + [f"In the table but not drawn: {', '.join(left_out)}."] * bool(left_out)
 
 
-def _trade(run: EvaluationRun, dataset: str, scale: float, headline: str, name: str | None) -> str:
+def _trade(run: EvaluationRun, dataset: str, scale: Scale, headline: str, name: str | None) -> str:
     who, of, psnr = f"{run.label} at ×{scale:g}", run.curve(dataset, scale), METRICS[headline]
     if not len(of) or headline not in of:
         return f"{who} was not evaluated."
@@ -74,7 +75,7 @@ def _trade(run: EvaluationRun, dataset: str, scale: float, headline: str, name: 
     )
 
 
-def _closed_form(run: EvaluationRun, dataset: str, at: Sequence[float]) -> list[str]:
+def _closed_form(run: EvaluationRun, dataset: str, at: Sequence[Scale]) -> list[str]:
     gaps = []
     for scale in at:
         of = run.curve(dataset, scale)
@@ -126,7 +127,7 @@ def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
 
 
 def _points(
-    runs: Sequence[EvaluationRun], dataset: str, scale: float, *metrics: str
+    runs: Sequence[EvaluationRun], dataset: str, scale: Scale, *metrics: str
 ) -> list[tuple[str, float, float]]:
     """Name and two metrics of each system of each run, where both are finite."""
     points = []
@@ -142,7 +143,7 @@ def _points(
 
 def scale_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     """What each run gains over bicubic, LIIF and LTE at two scales: the largest trained on and the largest of all."""
-    evaluated, headline, findings = scales(runs, dataset), common_headline(runs), []
+    evaluated, headline, findings = single_scales(runs, dataset), common_headline(runs), []
     rivals = regression_runs(runs, dataset)
     for run in [*sampling_runs(runs, dataset), *rivals]:
         limit = run.about.get("max_trained_scale")
@@ -163,10 +164,13 @@ def scale_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
             ]
             if gains:
                 parts.append(f"{_and(gains)} at ×{s:g}" + ", a scale it was not trained on" * (s in outside))
-        guess = f" ({run.best_guess(dataset, evaluated[0])})" if run.samples else ""
-        findings += [f"{run.label}{guess}: {METRICS[headline].title} {'; '.join(parts)}."] * bool(parts)
-    if len(evaluated) == 1:
-        findings.append(f"Only ×{evaluated[0]:g} was evaluated, so there is no curve over scales.")
+        if parts:
+            guess = f" ({run.best_guess(dataset, evaluated[0])})" if run.samples else ""
+            findings.append(f"{run.label}{guess}: {METRICS[headline].title} {'; '.join(parts)}.")
+    if len(evaluated) < 2:
+        only = f"Only ×{evaluated[0]:g} was evaluated" if evaluated else "No scale was evaluated"
+        alike = " that is the same on both axes" if len(scales(runs, dataset)) > len(evaluated) else ""
+        findings.append(f"{only}{alike}, so there is no curve over scales.")
     return findings
 
 

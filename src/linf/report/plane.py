@@ -8,6 +8,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, PERCEPTUAL, evenly_spaced
 from linf.report.evaluations import EvaluationRun
 from linf.report.style import (
@@ -45,7 +46,7 @@ def perceptual_metric(runs: Sequence[EvaluationRun], dataset: str) -> str | None
     return next((name for name in PERCEPTUAL if name in measured_metrics(runs, dataset)), None)
 
 
-def plane_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[float]:
+def plane_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[Scale]:
     """The scales that are drawn: those where the perceptual metric was measured, at most nine."""
     name = perceptual_metric(runs, dataset)
     of = [run.metrics[run.metrics["dataset"] == dataset] for run in runs if name in run.metrics]

@@ -71,7 +71,9 @@ def log_results(
     """
     run = logger.experiment
     for name, table in tables.items():
-        logger.log_table(f"tables/{name}", dataframe=table)
+        # W&B takes one type a column, so that scales are text where one differs by axis.
+        text = {"scale": table["scale"].map("{:g}".format)} if table["scale"].dtype == object else {}
+        logger.log_table(f"tables/{name}", dataframe=table.assign(**text))
     for name, figure in figures.items():
         content = io.BytesIO()
         figure.savefig(content, format="png")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from linf.coordinates import AxisScales, Scale
 from linf.evaluation.schema import COLUMNS, METRICS, TABLES, Column
 from linf.report.evaluations import EvaluationRun, with_distinct_labels
 
@@ -23,10 +24,15 @@ def datasets(runs: Sequence[EvaluationRun]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.metrics["dataset"]))
 
 
-def scales(runs: Sequence[EvaluationRun], dataset: str) -> list[float]:
+def scales(runs: Sequence[EvaluationRun], dataset: str) -> list[Scale]:
     """All scales at which a data set was evaluated, in increasing order."""
     of = [run.metrics[run.metrics["dataset"] == dataset]["scale"] for run in runs]
-    return sorted(set(pd.concat(of)))
+    return sorted({scale for column in of for scale in column})
+
+
+def single_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[float]:
+    """Those of `scales` that are one number for both axes, as a curve over scales has them."""
+    return [scale for scale in scales(runs, dataset) if not isinstance(scale, AxisScales)]
 
 
 def measured_metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -39,7 +45,7 @@ def measured_metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     return sorted(set(found), key=order.index)
 
 
-def first_value(runs: Sequence[EvaluationRun], dataset: str, scale: float, system: str, metric: str) -> float:
+def first_value(runs: Sequence[EvaluationRun], dataset: str, scale: Scale, system: str, metric: str) -> float:
     """One mean from the first run that has it, where all have the same: that of bicubic."""
     values = (run.value(dataset, scale, system, metric) for run in runs)
     return next((value for value in values if not math.isnan(value)), math.nan)

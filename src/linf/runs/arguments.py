@@ -199,7 +199,11 @@ def _kinds(hint: Any) -> Iterator[str]:
     elif hint in NAMES:
         yield NAMES[hint]
     elif _is_a(origin or hint, Sequence) or (origin or hint) in (Iterable, Collection):
-        of = [each for each in inner[:1] if each in NAMES]
+        # Of a number or a list, as of scales, the number is what most give.
+        items = (
+            get_args(inner[0]) if inner and get_origin(inner[0]) in (Union, types.UnionType) else inner[:1]
+        )
+        of = [each for each in items if each in NAMES]
         yield f"a list of {NAMES[of[0]].removeprefix('a ')}s" if of and of[0] in (int, float) else "a list"
     elif getattr(origin or hint, "__name__", "") == "PathLike":
         yield "a file"

@@ -34,7 +34,7 @@ class PriorTraining(Training):
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
         *,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
-        val_scales: Sequence[float] = (2, 3, 4),
+        val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         seed: int = 0,
     ) -> None:
         if model.prior is None:

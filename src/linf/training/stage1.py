@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Timer, WeightAveraging
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from linf.coordinates import Scale, axis_scales, read_scale
 from linf.data.crops import SRBatch
 from linf.data.pairs import ImagePair
 from linf.data.samplers import batches_trained
@@ -32,7 +33,7 @@ class Training(pl.LightningModule):
         optimizer: Called with the trainable parameters.
         scheduler: Called with the optimizer; None means a constant learning rate.
         scheduler_interval: How often the scheduler steps, ``epoch`` or ``step``.
-        val_scales: Scales on which the datamodule validates; each is logged as ``val/psnr_x…``.
+        val_scales: Scales on which the datamodule validates, see there; each is logged as ``val/psnr_x…``.
         whitening_batches: Number of batches whose residuals initialise an untrained flow (METHOD §4); 0 skips this.
         seed: Seed of what the training draws at random; every sample of the run has numbers of its own.
 
@@ -53,7 +54,7 @@ class Training(pl.LightningModule):
         scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
         *,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
-        val_scales: Sequence[float] = (2, 3, 4),
+        val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         whitening_batches: int = 4,
         seed: int = 0,
     ) -> None:
@@ -68,9 +69,10 @@ class Training(pl.LightningModule):
         self.whitening_batches, self.seed = whitening_batches, seed
         self.parts: dict[str, Tensor] = {}
         # A module's name cannot hold the dot of ×3.3.
-        psnr: dict[str, Metric | MetricCollection] = {_scale_key(s): PSNR(luma=True) for s in val_scales}
+        scales = [read_scale(s) for s in val_scales]
+        psnr: dict[str, Metric | MetricCollection] = {_scale_key(s): PSNR(luma=True) for s in scales}
         self.val_psnr = MetricCollection(psnr, compute_groups=False)
-        self.validated = ["val/psnr", *(f"val/psnr_x{s:g}" for s in val_scales)]
+        self.validated = ["val/psnr", *(f"val/psnr_x{s:g}" for s in scales)]
         self.unseen: list[str] = []
 
     def on_fit_start(self) -> None:
@@ -129,7 +131,7 @@ class Training(pl.LightningModule):
     def validation_step(self, image: ImagePair, batch_idx: int) -> None:
         """Measure PSNR on Y at τ = 0, as `Evaluation` does."""
         sr = self._predict(image.lr, (image.hr.shape[-2], image.hr.shape[-1]))
-        border = math.ceil(image.scale)  # As in the benchmark protocol.
+        border = math.ceil(max(axis_scales(image.scale)))  # As in the benchmark protocol.
         self.val_psnr[_scale_key(image.scale)].update(sr, image.hr, image.lr, border)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -208,5 +210,5 @@ class Training(pl.LightningModule):
         checkpoint["linf"] = self.model.config
 
 
-def _scale_key(scale: float) -> str:
+def _scale_key(scale: Scale) -> str:
     return f"x{scale:g}".replace(".", "_")

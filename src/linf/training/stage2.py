@@ -49,7 +49,7 @@ class Finetuning(Training):
         *,
         steps: Sequence[Sequence[str]] = (("nll",), ("l1", "perceptual")),
         scheduler_interval: Literal["epoch", "step"] = "epoch",
-        val_scales: Sequence[float] = (2, 3, 4),
+        val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         whitening_batches: int = 0,
         seed: int = 0,
     ) -> None:

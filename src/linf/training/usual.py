@@ -1,13 +1,14 @@
 """What a model has seen when its training ends: the deviation that it predicts for its own images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from linf.data.crops import unit
+from linf.data.crops import RandomScaleCrops, unit
 from linf.data.datamodule import SRDataModule
+from linf.data.paired import PairedCrops
 from linf.images.resize import pil_bicubic
 from linf.models.deviation import usual_deviation
 from linf.models.linf import LINF
@@ -29,23 +30,40 @@ def learn_usual_deviation(model: object, data: SRDataModule, steps: int) -> None
 
 
 def _images(data: SRDataModule, device: torch.device) -> Iterator[tuple[Tensor, tuple[int, int]]]:
-    crops = data.train_crops
+    crops, peak = data.train_crops, data.pixels.peak
     assert crops is not None
-    low, high = crops.scale
     for index in np.unique(np.linspace(0, len(crops.cache) - 1, IMAGES).round().astype(int)).tolist():
-        image = crops.cache[index]
-        for share in (1 / 3, 2 / 3, 1):
-            s = low + share * (high - low)
-            middle = [
-                slice(max(0, n - round(LR_SIDE * s)) // 2, (n + round(LR_SIDE * s)) // 2)
-                for n in image.shape[:2]
-            ]
-            hr = np.ascontiguousarray(image[middle[0], middle[1]])
-            h, w = (max(1, round(n / s)) for n in hr.shape[:2])
-            peak, rng = crops.cache.pixels.peak, np.random.default_rng((data.seed, index))
-            lr = (
-                pil_bicubic(hr, (h, w), peak)
-                if data.degradation is None
-                else data.degradation.degrade(hr, (h, w), rng, peak)
-            )
-            yield unit(lr.transpose(2, 0, 1), peak)[None].to(device), (round(h * s), round(w * s))
+        for lr, size in _given(crops, index) if isinstance(crops, PairedCrops) else _made(data, crops, index):
+            yield unit(np.ascontiguousarray(lr.transpose(2, 0, 1)), peak)[None].to(device), size
+
+
+def _given(crops: PairedCrops, index: int) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    pair = crops.cache[index]
+    lr = _middle(pair.lr[pair.number], [LR_SIDE, LR_SIDE])
+    h, w = (round(n * of / m) for n, of, m in zip(lr.shape, pair.size, pair.lr_size, strict=False))
+    yield lr, (h, w)
+
+
+def _made(
+    data: SRDataModule, crops: RandomScaleCrops, index: int
+) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    low, high = crops.scale
+    rng, peak = np.random.default_rng((data.seed, index)), data.pixels.peak
+    for s in (low + share * (high - low) for share in (1 / 3, 2 / 3, 1)):
+        hr = np.ascontiguousarray(_middle(crops.cache[index], [round(LR_SIDE * s)] * 2))
+        h, w = (max(1, round(n / s)) for n in hr.shape[:2])
+        degradation = data.degradation
+        lr = (
+            pil_bicubic(hr, (h, w), peak)
+            if degradation is None
+            else degradation.degrade(hr, (h, w), rng, peak)
+        )
+        yield lr, (round(h * s), round(w * s))
+
+
+def _middle(image: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    rows, cols = (
+        slice(max(0, n - side) // 2, max(0, n - side) // 2 + side)
+        for n, side in zip(image.shape, sides, strict=False)
+    )
+    return image[rows, cols]

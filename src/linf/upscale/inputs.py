@@ -1,12 +1,14 @@
 """The inputs of `linf upscale`: the images, their output size, and the folders of their outputs."""
 
 import glob
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from linf.coordinates import Scale, axis_scales, read_scale
 from linf.errors import UsageError
 from linf.images.find import SYSTEM_FOLDERS, find_images
 from linf.images.read import IMAGE_SUFFIXES
@@ -28,7 +30,7 @@ class Input(NamedTuple):
 class Size(NamedTuple):
     """The output size of ``--scale`` or ``--size``."""
 
-    scale: float | None = None
+    scale: Scale | None = None
     width: int | None = None
     height: int | None = None
 
@@ -39,7 +41,8 @@ class Size(NamedTuple):
             UsageError: The output would be smaller than the image, or larger by more than `LARGEST`.
         """
         if self.scale is not None:
-            return round(self.scale * height), round(self.scale * width)
+            tall, wide = axis_scales(self.scale)
+            return round(tall * height), round(wide * width)
         tall = self.height or round((self.width or 0) * height / width)
         wide = self.width or round((self.height or 0) * width / height)
         if tall < height or wide < width or max(tall / height, wide / width) > LARGEST:
@@ -55,12 +58,18 @@ class Size(NamedTuple):
         return f"x{self.scale:g}" if self.scale is not None else f"{wide}x{tall}"
 
 
-def parse_size(scale: float | None, size: str | None) -> Size:
+def parse_size(scale: float | str | None, size: str | None) -> Size:
     """Return the size that ``--scale`` or ``--size`` gives; raise UsageError if it is out of range."""
     if size is None:
-        if scale is None or not 1 <= scale <= LARGEST:
-            raise UsageError(f"--scale {scale:g} is not a number from 1 to {LARGEST:g}")
-        return Size(scale=scale)
+        try:
+            read = read_scale("" if scale is None else scale)
+        except ValueError:
+            read = math.nan
+        if not all(1 <= factor <= LARGEST for factor in axis_scales(read)):
+            raise UsageError(
+                f"--scale {scale} is not a number from 1 to {LARGEST:g}, or two of them, vertical first, as in 2x3"
+            )
+        return Size(scale=read)
     sides = re.fullmatch(r"(\d{0,9})[x×](\d{0,9})", size.strip().lower())
     wide, tall = (int(side) if side else None for side in sides.groups()) if sides else (0, 0)
     if wide == 0 or tall == 0 or (wide is None and tall is None):

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Timer
 
+from linf.data.paired import PairedCrops
 from linf.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class Forecast(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.steps, self.taken = trainer.estimated_stepping_batches, 0
         crops = getattr(trainer.datamodule, "train_crops", None)  # type: ignore[attr-defined]
-        images = f"{len(crops.cache)} images, " if crops is not None else ""
+        kind = "LR–HR pairs" if isinstance(crops, PairedCrops) else "images"
+        images = f"{len(crops.cache)} {kind}, " if crops is not None else ""
         done = f" from step {trainer.global_step}" if trainer.global_step else ""
         log.info("%s: %s%s steps%s", self.folder, images, _count(self.steps), done)
         if pl_module.device.type == "cpu" and self.steps - trainer.global_step >= MANY:
