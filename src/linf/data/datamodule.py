@@ -45,7 +45,7 @@ class SRDataModule(pl.LightningDataModule):
         test_resize: see `ScaledImages`; used where no LR image is given.
         degradation: how LR crops of training differ from clean ones, on the training's device; None for not at all.
         test_degradation: the same of the test images whose LR is made.
-        cache_dir: see `ImageCache`.
+        cache_dir: see `ImageCache`, as for ``cache_limit``, its limit.
 
     Attributes:
         tested: keys of the test pairs to leave out, see `ScaledImages.key`.
@@ -80,6 +80,7 @@ class SRDataModule(pl.LightningDataModule):
         degradation: Degradation | None = None,
         test_degradation: Degradation | None = None,
         cache_dir: str | None = None,
+        cache_limit: float | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -104,7 +105,7 @@ class SRDataModule(pl.LightningDataModule):
         self.train, self.val = train, val
         self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.cache_dir = cache_dir
+        self.cached = partial(ImageCache, cache_dir=cache_dir, limit=cache_limit)
         self.degradation, self.test_degradation = (
             each if each and each.clean < 1 else None for each in (degradation, test_degradation)
         )
@@ -134,7 +135,7 @@ class SRDataModule(pl.LightningDataModule):
             ]
 
     def _crops(self, images: ImageSet) -> RandomScaleCrops:
-        cache = ImageCache(images.hr, min_side=smallest_crop(self.crop, self.scale), cache_dir=self.cache_dir)
+        cache = self.cached(images.hr, min_side=smallest_crop(self.crop, self.scale))
         samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
         return RandomScaleCrops(
             cache,
@@ -158,11 +159,13 @@ class SRDataModule(pl.LightningDataModule):
         degradation: Degradation | None = None,
     ) -> ScaledImages:
         def cached(paths: Sequence[Any]) -> ImageCache:
-            return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir)
+            return self.cached(paths[:limit], on_error="raise")
 
         pairs = {} if crop else given_pairs(images, scales, cached)
         lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
-        return ScaledImages(cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed)
+        return ScaledImages(
+            cached(images.hr), scales, lr, crop, images.name, resize, hr_at, degradation, self.seed
+        )
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""
@@ -263,7 +266,10 @@ class SRDataModule(pl.LightningDataModule):
         chosen = iter(itertools.cycle(order.tolist()))
         return [
             self.on_after_batch_transfer(
-                default_collate([crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)]), 0
+                default_collate(
+                    [crops[start + i] for i in itertools.islice(chosen, self.batch_size * ranks)]
+                ),
+                0,
             )
             for _ in range(n)
         ]
