@@ -204,7 +204,7 @@ def test_a_killed_decoder_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(decode, "read_image", killed)
-    with pytest.raises(UsageError, match="a process that decodes images was killed.*memory"):
+    with pytest.raises(UsageError, match=r"a process that decodes images was killed.*memory"):
         ImageCache([write(tmp_path / f"{i}.png") for i in range(8)], cache_dir=tmp_path)
     assert not list((tmp_path / "images").glob("*.pixels*"))
 
@@ -233,7 +233,7 @@ def test_more_than_the_limit_is_not_decoded(tmp_path: Path, monkeypatch: pytest.
     # What is there already is used.
     assert len(ImageCache(paths, cache_dir=tmp_path / "cache", limit=0.0002)) == 5
     monkeypatch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=need * 1e9 / 2))
-    with pytest.raises(UsageError, match="more than is free; 0.00015 GB are free"):
+    with pytest.raises(UsageError, match=r"more than is free; 0\.00015 GB are free"):
         ImageCache(paths, cache_dir=tmp_path / "full")
 
 

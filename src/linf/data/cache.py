@@ -13,13 +13,14 @@ import numpy as np
 
 from linf.data.decode import Entry, check_room, write_pixels
 from linf.data.layouts import shorten
+from linf.data.store import ImageStore
 from linf.errors import UsageError
 from linf.files import atomic_write, cache_folder, clear, lock, temporary_cache
 
 log = logging.getLogger(__name__)
 
 
-class ImageCache:
+class ImageCache(ImageStore):
     """Images decoded once into a memory-mapped file that all workers and ranks share. The first process that needs the
     file builds it while the others wait; a killed build leaves nothing that is used. A change of any source's path,
     size or date makes another file.
@@ -71,6 +72,7 @@ class ImageCache:
             )
         self.paths = tuple(path for path, *_ in kept)
         self.shapes = tuple((height, width) for *_, height, width in kept)
+        self.shortest_side = min(map(min, self.shapes))
         self._offsets = tuple(offset for _, offset, *_ in kept)
         self._pixels: np.ndarray | None = None
 

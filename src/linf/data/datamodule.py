@@ -17,6 +17,7 @@ from linf.data.given import given_pairs
 from linf.data.layouts import ImageSet
 from linf.data.pairs import ImagePair, ScaledImages, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
+from linf.data.shards import Shards, ShardSet
 from linf.errors import UsageError, check_distinct
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class SRDataModule(pl.LightningDataModule):
     with ``use_distributed_sampler=False``, since the samplers here know the ranks.
 
     Args:
-        train: images to crop from, or None. Unreadable and too small ones are dropped with a warning each.
+        train: images or shards to crop from, or None. Unreadable and too small images are dropped with a warning each.
         val: images to validate on, or None. Here and in ``test`` an unreadable image is an error.
         test: images to test on: one dataset, several, or None.
         root: the folder or folders that the images above came from, for the run's record; nothing is read from it.
@@ -45,6 +46,8 @@ class SRDataModule(pl.LightningDataModule):
         test_resize: see `ScaledImages`; used where no LR image is given.
         degradation: how LR crops of training differ from clean ones, on the training's device; None for not at all.
         test_degradation: the same of the test images whose LR is made.
+        shuffle_block: the number of images in a row that stay near each other in the order of samples, as those of a
+            shard should, see `order_by_shards`; None for a full permutation.
         cache_dir: see `ImageCache`, as for ``cache_limit``, its limit.
 
     Attributes:
@@ -56,7 +59,7 @@ class SRDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        train: ImageSet | None = None,
+        train: ImageSet | ShardSet | None = None,
         val: ImageSet | None = None,
         test: ImageSet | Sequence[ImageSet] | None = None,
         *,
@@ -79,6 +82,7 @@ class SRDataModule(pl.LightningDataModule):
         test_resize: Literal["pil", "matlab"] = "pil",
         degradation: Degradation | None = None,
         test_degradation: Degradation | None = None,
+        shuffle_block: int | None = None,
         cache_dir: str | None = None,
         cache_limit: float | None = None,
     ) -> None:
@@ -89,6 +93,7 @@ class SRDataModule(pl.LightningDataModule):
             ("patch_size", patch_size, 1),
             ("queries", queries, 1),
             ("repeat", repeat, 1),
+            ("shuffle_block", shuffle_block, 1),
             ("val_crop", val_crop, 1),
             ("num_workers", num_workers, 0),
             ("batches_per_epoch", batches_per_epoch, 1),
@@ -105,7 +110,11 @@ class SRDataModule(pl.LightningDataModule):
         self.train, self.val = train, val
         self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.shuffle_block = shuffle_block
         self.cached = partial(ImageCache, cache_dir=cache_dir, limit=cache_limit)
+        self.sharded = partial(
+            Shards, whole=shuffle_block is not None, cache_dir=cache_dir, limit=cache_limit
+        )
         self.degradation, self.test_degradation = (
             each if each and each.clean < 1 else None for each in (degradation, test_degradation)
         )
@@ -134,8 +143,16 @@ class SRDataModule(pl.LightningDataModule):
                 for p in self.test
             ]
 
-    def _crops(self, images: ImageSet) -> RandomScaleCrops:
-        cache = self.cached(images.hr, min_side=smallest_crop(self.crop, self.scale))
+    def _crops(self, images: ImageSet | ShardSet) -> RandomScaleCrops:
+        least = smallest_crop(self.crop, self.scale)
+        cache: Shards | ImageCache
+        if isinstance(images, ShardSet):
+            cache = self.sharded(images.root, min_side=least)
+            cache.warn_if_short(
+                self.batch_size * self._ranks()[1] // (self.trainer.num_nodes if self.trainer else 1)
+            )
+        else:
+            cache = self.cached(images.hr, min_side=least)
         samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
         return RandomScaleCrops(
             cache,
@@ -186,6 +203,8 @@ class SRDataModule(pl.LightningDataModule):
             world_size=world_size,
             batches=self.batches_per_epoch,
             position=partial(batches_trained, self.trainer),
+            images=len(self.train_crops.cache),
+            block=self.shuffle_block,
         )
 
     def train_dataloader(self) -> DataLoader[SRBatch]:
@@ -279,7 +298,8 @@ class SRDataModule(pl.LightningDataModule):
         if self.train_crops is None:
             return {}
         sampler = self._sampler()
-        return {"samples": sampler.length, "global_batch": sampler.global_batch, "seed": self.seed}
+        order = {"samples": sampler.length, "global_batch": sampler.global_batch, "seed": self.seed}
+        return order | {"shuffle_block": self.shuffle_block or 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Warn if the resumed run sees its samples in another order than the interrupted one did."""

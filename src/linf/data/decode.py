@@ -20,7 +20,7 @@ from linf.images.read import header_size, read_image
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 MOST_PROCESSES = 16
 """Each holds an image, and a disk seldom reads for more at once."""
@@ -32,22 +32,22 @@ Entry = tuple[int, int, int] | str
 """An image's offset in a file of pixels, height and width; or the reason why it could not be read."""
 
 
-class _Each(Dataset[T], Generic[T]):
+class _Each(Dataset[_T], Generic[_T]):
     """A function of each of some files."""
 
-    def __init__(self, work: Callable[[Path], T], sources: Sequence[Path]) -> None:
+    def __init__(self, work: Callable[[Path], _T], sources: Sequence[Path]) -> None:
         self.work, self.sources = work, sources
 
     def __len__(self) -> int:
         return len(self.sources)
 
-    def __getitem__(self, index: int) -> T:
+    def __getitem__(self, index: int) -> _T:
         return self.work(self.sources[index])
 
 
 def for_each(
-    work: Callable[[Path], T], sources: Sequence[Path], verb: str = "decoded", processes: int | None = None
-) -> Iterator[T]:
+    work: Callable[[Path], _T], sources: Sequence[Path], verb: str = "decoded", processes: int | None = None
+) -> Iterator[_T]:
     """Yield a function's results for some files, in their order, from several processes, and log the progress.
 
     The processes are those of torch's loader, which end soon after their parent however that ends. Each works on at
@@ -93,13 +93,20 @@ def for_each(
         ) from error
 
 
-def _unchanged(result: T) -> T:
+def _unchanged(result: _T) -> _T:
     """What stands for torch's own collation, which would make a tensor of each number."""
     return result
 
 
-def write_pixels(sources: Sequence[Path], part: Path) -> tuple[list[Entry], int]:
+def write_pixels(
+    sources: Sequence[Path], part: Path, processes: int | None = None
+) -> tuple[list[Entry], int]:
     """Write the pixels of some images to a file, each wherever the process that decodes it finds room.
+
+    Args:
+        sources: image files.
+        part: the file.
+        processes: see `for_each`.
 
     Returns:
         Where each image is, and the number of bytes written.
@@ -125,7 +132,7 @@ def write_pixels(sources: Sequence[Path], part: Path) -> tuple[list[Entry], int]
 
     index = list[Entry]()
     try:
-        for entry in for_each(write, sources):
+        for entry in for_each(write, sources, processes=processes):
             if isinstance(entry, OSError):
                 raise entry
             index.append(entry)
@@ -135,7 +142,7 @@ def write_pixels(sources: Sequence[Path], part: Path) -> tuple[list[Entry], int]
 
 
 def _write_at(descriptor: int, image: np.ndarray, start: int) -> None:
-    content = memoryview(np.ascontiguousarray(image)).cast("B")
+    content = np.ascontiguousarray(image).data.cast("B")
     done = 0
     while done < len(content):  # One call writes at most 2 GiB.
         done += os.pwrite(descriptor, content[done:], start + done)

@@ -1,0 +1,22 @@
+"""Data box of the figure: what training crops are cut from, wherever it lies."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+
+class ImageStore(ABC):
+    """Images by number, of which every process can have any at any time.
+
+    Attributes:
+        shortest_side: of all images, in pixels.
+    """
+
+    shortest_side: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Image ``index`` as (H, W, C)."""
