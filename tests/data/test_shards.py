@@ -344,7 +344,7 @@ def test_the_order_without_shards_has_not_changed() -> None:
 def test_two_ranks_on_shards_killed_and_resumed_end_as_two_on_the_cache(
     extracted: ImageSet, bucket: str, tmp_path: Path
 ) -> None:
-    arguments = [*SMOKE, *RANKS, "data.batches_per_epoch=5", "data.shuffle_block=5", "data.val_limit=1"]
+    arguments = [*SMOKE, *RANKS, "data.batches_per_epoch=5", "data.shuffle_block=5", "data.val_limit=2"]
     arguments += ["data.num_workers=1", "data.val_scales=[2]", "~callbacks.panels"]
     killed = tmp_path / "killed"
     from_shards = ["data=shards", f"data.root={bucket}", f"hydra.run.dir={killed}"]
