@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from linf.data.crops import SRBatch
 from linf.data.datamodule import SRDataModule
+from linf.data.decode import write_pixels
 from linf.data.pairs import ImagePair
 from linf.data.sources import bundled
 from linf.evaluation.measure import measure
@@ -325,6 +326,80 @@ def loader() -> list[Figure]:
     return [Figure("loader / training step, 2 workers", step_time / load, 2.0, "×", True, rates)]
 
 
+def count(steps: int) -> None:
+    """Work of known size for one core."""
+    for _ in range(steps):
+        pass
+
+
+def counting(processes: int) -> None:
+    """The same work for so many processes together, which need nothing of each other."""
+    context = multiprocessing.get_context("fork")
+    counters = [context.Process(target=count, args=(40_000_000 // processes,)) for _ in range(processes)]
+    for counter in counters:
+        counter.start()
+    for counter in counters:
+        counter.join()
+
+
+def decoding() -> list[Figure]:
+    """Images decoded into the cache by a process per core against this process alone, and against what such a number of
+    processes gains where each only counts, which is less than their number on a machine with other work.
+    """
+    cores = len(os.sched_getaffinity(0))
+    photo = Image.open(bundled("heldout").hr[0]).convert("RGB")
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.png" for i in range(64)]
+        for i, file in enumerate(files):
+            photo.rotate(i).resize((1020, 678)).save(file, compress_level=1)
+
+        def decode(processes: int) -> tuple[float, float]:
+            """CPU seconds of this process, and of its children."""
+            before = os.times()
+            write_pixels(files, Path(folder) / "pixels", processes)
+            after = os.times()
+            here = after.user + after.system - before.user - before.system
+            return (
+                here,
+                after.children_user + after.children_system - before.children_user - before.children_system,
+            )
+
+        alone, (parent, children) = decode(0)[0], decode(cores)
+        ratio, many, one = side_by_side(partial(decode, cores), partial(decode, 0), 5)
+        ideal = side_by_side(partial(counting, cores), partial(counting, 1), 5)[0]
+    detail = f"{many:.2f} / {one:.2f} s = {ratio:.2f}, counting {ideal:.2f}"
+    # What other work on the machine does not change: all cores share the work, but for the parent's part.
+    four = max((parent + children) / 4, parent) / alone
+    return [
+        Figure(
+            f"cache by {cores} processes / by one, over the same of counting",
+            ratio / ideal,
+            1.25,
+            detail=detail,
+        ),
+        Figure(
+            "the same on 4 idle cores, from CPU seconds", four, 0.3, detail=f"{parent:.2f} s of the parent"
+        ),
+    ]
+
+
+def shards() -> list[Figure]:
+    """Samples from 21 GB of shards against those from the cache, in one process, and the memory that it takes."""
+    from shards import measured_shards  # With what only this figure needs.
+
+    figures = []
+    for kind, (stored, cached, memory, sizes) in measured_shards().items():
+        ratio = statistics.median(a / b for a, b in zip(stored, cached, strict=True))
+        rates = " / ".join(f"{1 / statistics.median(times):.0f}" for times in (stored, cached))
+        figures.append(
+            Figure(f"time of a sample, shards {kind} / cache", ratio, None, detail=f"{rates} samples/s")
+        )
+        figures.append(
+            Figure(f"memory of a process on shards, {kind}", memory / 1e6, 100, "MB", detail=sizes)
+        )
+    return figures
+
+
 def step() -> list[Figure]:
     """A training step against its encoder's and MLP's arithmetic at the speed of one large matrix product."""
     (lr, hr), coord = torch.rand(2, BATCH, 3, CROP, CROP), torch.rand(BATCH, CROP, CROP, 2) * 2 - 1
@@ -460,7 +535,9 @@ FIGURES = {
         x32,
         upscale,
         slider,
+        decoding,
         loader,
+        shards,
         step,
         bf16,
         degradation,

@@ -1,18 +1,23 @@
 """The cache of decoded images."""
 
+import contextlib
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
 from helpers.images import one_line, write
+from linf.data import decode
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
 from linf.images.read import read_image
@@ -107,16 +112,17 @@ def test_an_unwritable_cache_dir_is_a_usage_error(tmp_path: Path) -> None:
 
 
 BUILD = """
-import logging, sys, time
+import logging, os, sys, time
 from pathlib import Path
-from linf.data import cache
-decode = cache.read_image
+os.sched_getaffinity = lambda _: {0, 1}
+from linf.data import cache, decode
+read = decode.read_image
 def counted(path):
     with open(sys.argv[2], "a") as tally:
         tally.write("x")
     time.sleep(float(sys.argv[3]))
-    return decode(path)
-cache.read_image = counted
+    return read(path)
+decode.read_image = counted
 images = cache.ImageCache(sorted(Path(sys.argv[1]).glob("*.png")), cache_dir=sys.argv[1])
 print(images.file.stat().st_ino, sum(int(image.sum()) for image in images))
 """
@@ -129,17 +135,17 @@ def build(root: Path, delay: float) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_concurrent_starters_decode_once(tmp_path: Path) -> None:
-    for i in range(6):
+    for i in range(8):
         write(tmp_path / f"{i}.png")
     starters = [build(tmp_path, 0.05) for _ in range(4)]
     printed = {starter.communicate(timeout=60)[0] for starter in starters}
     assert len(printed) == 1
     assert all(starter.returncode == 0 for starter in starters)
-    assert (tmp_path / "tally").read_text() == "x" * 6
+    assert (tmp_path / "tally").read_text() == "x" * 8
 
 
 def test_a_killed_build_harms_nobody(tmp_path: Path) -> None:
-    paths = [write(tmp_path / f"{i}.png") for i in range(6)]
+    paths = [write(tmp_path / f"{i}.png") for i in range(8)]
     starter = build(tmp_path, 0.3)
     deadline = time.monotonic() + 60
     while not (tmp_path / "tally").exists() or len((tmp_path / "tally").read_text()) < 3:
@@ -152,3 +158,88 @@ def test_a_killed_build_harms_nobody(tmp_path: Path) -> None:
     cache = ImageCache(paths, cache_dir=tmp_path)
     assert all(np.array_equal(cache[i], read_image(path)) for i, path in enumerate(paths))
     assert not list((tmp_path / "images").glob(".*.pixels.*"))
+
+
+def test_several_processes_decode_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write(tmp_path / f"{i:02}.png", 5 + i, 9) for i in range(16)]
+    paths[3].write_bytes(b"no image")
+    seen, read = tmp_path / "seen", decode.read_image
+    seen.mkdir()
+
+    def noted(path: Path) -> np.ndarray:
+        (seen / str(os.getpid())).touch()
+        return read(path)
+
+    monkeypatch.setattr(decode, "read_image", noted)
+    caches = []
+    for cores in (1, 3):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        state = torch.random.get_rng_state()
+        caches.append(ImageCache(paths, cache_dir=tmp_path / str(cores)))
+        assert torch.equal(torch.random.get_rng_state(), state)
+    assert len(list(seen.iterdir())) == 4
+    one, three = caches
+    assert one.paths == three.paths == tuple(paths[:3] + paths[4:])
+    assert all(np.array_equal(a, b) for a, b in zip(one, three, strict=True))
+    with pytest.raises(UsageError, match=r"03\.png.*it is no PNG"):
+        ImageCache(paths, on_error="raise", cache_dir=tmp_path / "3")
+
+
+def test_a_full_disk_is_a_usage_error_with_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(
+        "linf.data.cache.atomic_write", lambda file: contextlib.nullcontext(Path("/dev/full"))
+    )
+    with pytest.raises(UsageError, match="No space left on device; free some space") as error:
+        ImageCache([write(tmp_path / f"{i}.png", 50, 50) for i in range(9)], cache_dir=tmp_path)
+    one_line(error)
+
+
+def test_a_killed_decoder_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(path: Path) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return np.empty(0)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(decode, "read_image", killed)
+    with pytest.raises(UsageError, match=r"a process that decodes images was killed.*memory"):
+        ImageCache([write(tmp_path / f"{i}.png") for i in range(8)], cache_dir=tmp_path)
+    assert not list((tmp_path / "images").glob("*.pixels*"))
+
+
+def test_decoding_tells_how_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(decode.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO):
+        ImageCache([write(tmp_path / f"{i}.png") for i in range(3)], cache_dir=tmp_path)
+    assert "decoded 1 of 3 images, 0:00:20 left" in caplog.text
+    assert "decoded 2 of 3 images, 0:00:10 left" in caplog.text
+
+
+def test_more_than_the_limit_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [write(tmp_path / f"{i}.png", 100, 200) for i in range(5)]
+    need = 5 * 100 * 200 * 3 / 1e9
+    with pytest.raises(
+        UsageError, match=r"5 images take 0\.0003 GB decoded, above data\.cache_limit=0\.0002"
+    ) as error:
+        ImageCache(paths, cache_dir=tmp_path / "cache", limit=0.0002)
+    assert "linf shard FOLDER OUT" in one_line(error)
+    assert not list((tmp_path / "cache").rglob("*.pixels*"))
+    assert len(ImageCache(paths, cache_dir=tmp_path / "cache", limit=need)) == 5
+    # What is there already is used.
+    assert len(ImageCache(paths, cache_dir=tmp_path / "cache", limit=0.0002)) == 5
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=need * 1e9 / 2))
+    with pytest.raises(UsageError, match=r"more than is free; 0\.00015 GB are free"):
+        ImageCache(paths, cache_dir=tmp_path / "full")
+
+
+def test_the_size_of_many_images_is_told_by_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, read = [tmp_path / f"{i}.png" for i in range(10_000)], []
+    monkeypatch.setattr(decode, "header_size", lambda path: read.append(path) or (1000, 4000))
+    with pytest.raises(UsageError, match=r"10000 images take 120 GB decoded, above data\.cache_limit=100"):
+        ImageCache(paths, cache_dir=tmp_path / "cache", limit=100)
+    assert len(read) <= 600

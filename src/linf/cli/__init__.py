@@ -16,6 +16,7 @@ from linf.cli.export import add_export
 from linf.cli.info import add_info
 from linf.cli.models import add_models
 from linf.cli.report import add_report
+from linf.cli.shard import add_shard
 from linf.cli.sweep import add_sweep
 from linf.cli.upscale import add_upscale
 from linf.cli.weights import add_weights
@@ -39,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protect_output()
     parser = _Parser(
         "linf",
-        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, report.",
+        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, pack, report.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         *(add_upscale, add_demo, add_models, add_info, add_convert),
-        *(add_export, add_report, add_sweep, add_weights),
+        *(add_export, add_shard, add_report, add_sweep, add_weights),
     ):
         add(commands)
     try:

@@ -5,23 +5,23 @@ import hashlib
 import json
 import logging
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from linf.data.decode import Entry, check_room, write_pixels
 from linf.data.layouts import shorten
+from linf.data.store import ImageStore
 from linf.errors import UsageError
 from linf.files import atomic_write, cache_folder, clear, lock, temporary_cache
 from linf.images.pixels import PixelFormat
-from linf.images.read import read_image
 
 log = logging.getLogger(__name__)
 
 
-class ImageCache:
+class ImageCache(ImageStore):
     """Images decoded once into a memory-mapped file that all workers and ranks share. The first process that needs the
     file builds it while the others wait; a killed build leaves nothing that is used. A change of any source's path,
     size or date makes another file.
@@ -33,14 +33,15 @@ class ImageCache:
         cache_dir: by default ``$LINF_CACHE``, or else ``~/.cache/linf``. Where it is read-only or another user's, a
             folder among the temporary ones takes its place, with a warning.
         pixels: what images are converted to; by default RGB of 8 bits.
+        limit: the most that a new file may take, in GB; None for as much as is free.
 
     Attributes:
         paths: the images kept.
         shapes: their (H, W).
 
     Raises:
-        UsageError: no image is left, the cache cannot be written (as on a full disk), or an image is unreadable where
-            ``on_error`` is ``raise``.
+        UsageError: no image is left, the cache is above its limit or cannot be written (as on a full disk), or an
+            image is unreadable where ``on_error`` is ``raise``.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class ImageCache:
         on_error: Literal["skip", "raise"] = "skip",
         cache_dir: str | Path | None = None,
         pixels: PixelFormat = PixelFormat(),  # noqa: B008 (it is frozen)
+        limit: float | None = None,
     ) -> None:
         if on_error not in ("skip", "raise"):
             raise UsageError(f"on_error is {on_error!r}: choose 'skip' or 'raise'")
         sources = [Path(os.path.abspath(path)) for path in paths]
-        self.file, index = _load_or_build(sources, cache_folder(cache_dir) / "images", pixels)
+        self.file, index = _load_or_build(sources, cache_folder(cache_dir) / "images", pixels, limit)
         self.pixels = pixels
         kept: list[tuple[Path, int, int, int]] = []
         for path, entry in zip(sources, index, strict=True):
@@ -74,6 +76,7 @@ class ImageCache:
             )
         self.paths = tuple(path for path, *_ in kept)
         self.shapes = tuple((height, width) for *_, height, width in kept)
+        self.shortest_side = min(map(min, self.shapes))
         self._offsets = tuple(offset for _, offset, *_ in kept)
         self._pixels: np.ndarray | None = None
 
@@ -97,9 +100,6 @@ class ImageCache:
 CACHE_MARK = b"LINFPIX2"
 """The end of a cache file: the pixels of all images, the index as JSON, its length in 8 bytes, and this mark."""
 
-Entry = tuple[int, int, int] | str
-"""An image's offset in the file, height and width; or the reason why it could not be read."""
-
 
 def _key(sources: Sequence[Path], pixels: PixelFormat) -> str:
     digest = hashlib.sha256(CACHE_MARK)
@@ -115,29 +115,34 @@ def _key(sources: Sequence[Path], pixels: PixelFormat) -> str:
     return digest.hexdigest()[:32]
 
 
-def _load_or_build(sources: Sequence[Path], home: Path, pixels: PixelFormat) -> tuple[Path, list[Entry]]:
+def _load_or_build(
+    sources: Sequence[Path], home: Path, pixels: PixelFormat, limit: float | None
+) -> tuple[Path, list[Entry]]:
     """Return the cache file of some images and its index."""
     name = f"{_key(sources, pixels)}.pixels"
     try:
-        return home / name, _load_or_build_index(sources, home / name, pixels)
+        return home / name, _load_or_build_index(sources, home / name, pixels, limit)
     except UsageError as error:
         cause = error.__cause__
         if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         file = temporary_cache() / "images" / name
         log.warning("the image cache %s is not used (%s) but %s", home, cause.strerror, file.parent)
-        return file, _load_or_build_index(sources, file, pixels)
+        return file, _load_or_build_index(sources, file, pixels, limit)
 
 
-def _load_or_build_index(sources: Sequence[Path], file: Path, pixels: PixelFormat) -> list[Entry]:
+def _load_or_build_index(
+    sources: Sequence[Path], file: Path, pixels: PixelFormat, limit: float | None
+) -> list[Entry]:
     try:
         if (index := _read_index(file)) is not None:
             return index
         with lock(file.with_suffix(".lock")):
             if (index := _read_index(file)) is None:
                 clear(file)
-                with atomic_write(file) as part, open(part, "wb") as out:
-                    index = _write_pixels(sources, out, pixels)
+                check_room(sources, file.parent, limit, pixels.channels * pixels.dtype.itemsize)
+                with atomic_write(file) as part:
+                    index = _write_cache(sources, part, pixels)
             return index
     except OSError as error:
         raise UsageError(
@@ -146,23 +151,12 @@ def _load_or_build_index(sources: Sequence[Path], file: Path, pixels: PixelForma
         ) from error
 
 
-def _write_pixels(sources: Sequence[Path], out: BinaryIO, pixels: PixelFormat) -> list[Entry]:
-    index: list[Entry] = []
-    offset, last_logged = 0, time.monotonic()
-    for path in sources:
-        try:
-            image = pixels.read(path) if pixels.settings else read_image(path)
-        except UsageError as error:
-            index.append(str(error))
-            continue
-        out.write(np.ascontiguousarray(image).data)
-        index.append((offset, *image.shape[:2]))
-        offset += image.nbytes
-        if time.monotonic() - last_logged > 5:
-            last_logged = time.monotonic()
-            log.info("decoded %d of %d images (%.1f GB)", len(index), len(sources), offset / 1e9)
+def _write_cache(sources: Sequence[Path], part: Path, pixels: PixelFormat) -> list[Entry]:
+    index, end = write_pixels(sources, part, pixels.read)
     text = json.dumps(index).encode()
-    out.write(text + len(text).to_bytes(8, "little") + CACHE_MARK)
+    with open(part, "rb+") as out:
+        out.seek(end)
+        out.write(text + len(text).to_bytes(8, "little") + CACHE_MARK)
     return index
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from linf.coordinates import pixel_centres
-from linf.data.cache import ImageCache
 from linf.data.degradation import Degradation, Draw
 from linf.data.patches import RandomPatches
+from linf.data.store import ImageStore
 from linf.errors import UsageError
 from linf.images.degrade import pad_to
 from linf.images.resize import pil_bicubic
@@ -79,7 +79,7 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
 
     def __init__(
         self,
-        cache: ImageCache,
+        cache: ImageStore,
         *,
         crop: int = 48,
         scale: Sequence[float] = (1.0, 4.0),
@@ -101,7 +101,7 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
                 f"the patches take {self.patches.needed} pixels a side, which do not fit in the smallest crop, "
                 f"round({crop} · {lowest:g}) = {round(crop * lowest)}: lower queries or patch_size, or raise crop"
             )
-        if (least := min(map(min, cache.shapes))) < smallest:
+        if (least := cache.shortest_side) < smallest:
             raise UsageError(
                 f"an image has {least} pixels on its shorter side, below the smallest crop, {smallest}: "
                 f"open the cache with min_side={smallest}"

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Container, Sequence, Sized
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from linf.data.layouts import ImageSet
 from linf.data.paired import PairedCrops, training_pairs
 from linf.data.pairs import ImagePair, ScaledImages, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
+from linf.data.shards import Shards, ShardSet
 from linf.errors import UsageError, check_distinct
 from linf.images.pixels import PixelFormat
 
@@ -32,7 +34,7 @@ class SRDataModule(pl.LightningDataModule):
     with ``use_distributed_sampler=False``, since the samplers here know the ranks.
 
     Args:
-        train: images to crop from, or None. Unreadable and too small ones are dropped with a warning each.
+        train: images or shards to crop from, or None. Unreadable and too small images are dropped with a warning each.
         val: images to validate on, or None. Here and in ``test`` an unreadable image is an error.
         test: images to test on: one dataset, several, or None.
         root: the folder or folders that the images above came from, for the run's record; nothing is read from it.
@@ -51,9 +53,11 @@ class SRDataModule(pl.LightningDataModule):
         test_resize: see `ScaledImages`; used where no LR image is given.
         degradation: how LR crops of training differ from clean ones, on the training's device; None for not at all.
         test_degradation: the same of the test images whose LR is made.
+        shuffle_block: the number of images in a row that stay near each other in the order of samples, as those of a
+            shard should, see `order_by_shards`; None for a full permutation.
         channels: C of the images; None for as many as the model has that is trained or tested.
         depth: see `PixelFormat`, as for value_range.
-        cache_dir: see `ImageCache`.
+        cache_dir: see `ImageCache`, as for ``cache_limit``, its limit.
 
     Attributes:
         tested: keys of the test pairs to leave out, see `ScaledImages.key`.
@@ -64,7 +68,7 @@ class SRDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        train: ImageSet | None = None,
+        train: ImageSet | ShardSet | None = None,
         val: ImageSet | None = None,
         test: ImageSet | Sequence[ImageSet] | None = None,
         *,
@@ -89,10 +93,12 @@ class SRDataModule(pl.LightningDataModule):
         test_resize: Literal["pil", "matlab"] = "pil",
         degradation: Degradation | None = None,
         test_degradation: Degradation | None = None,
+        shuffle_block: int | None = None,
         channels: int | None = 3,
         depth: int = 8,
         value_range: Sequence[float] | None = None,
         cache_dir: str | None = None,
+        cache_limit: float | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -101,6 +107,7 @@ class SRDataModule(pl.LightningDataModule):
             ("patch_size", patch_size, 1),
             ("queries", queries, 1),
             ("repeat", repeat, 1),
+            ("shuffle_block", shuffle_block, 1),
             ("val_crop", val_crop, 1),
             ("num_workers", num_workers, 0),
             ("batches_per_epoch", batches_per_epoch, 1),
@@ -118,9 +125,11 @@ class SRDataModule(pl.LightningDataModule):
         self.train, self.val = train, val
         self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.cache_dir, self.own_channels = cache_dir, channels
+        self.own_channels = channels
         limits: Any = None if value_range is None else tuple(value_range)
         self.pixels = PixelFormat(3 if channels is None else channels, depth, limits)
+        self.shuffle_block = shuffle_block
+        self.room: dict[str, Any] = {"cache_dir": cache_dir, "limit": cache_limit}
         self.degradation, self.test_degradation = (
             each if each and each.clean < 1 else None for each in (degradation, test_degradation)
         )
@@ -178,7 +187,10 @@ class SRDataModule(pl.LightningDataModule):
                 for p in self.test
             ]
 
-    def _crops(self, images: ImageSet) -> RandomScaleCrops | PairedCrops:
+    def _cached(self, paths: Sequence[Path], **given: Any) -> ImageCache:
+        return ImageCache(paths, pixels=self.pixels, **self.room, **given)
+
+    def _crops(self, images: ImageSet | ShardSet) -> RandomScaleCrops | PairedCrops:
         samples = (self.batches_per_epoch or 0) * self.batch_size * self._ranks()[1]
 
         def repeat(of: Sized) -> int:
@@ -192,11 +204,22 @@ class SRDataModule(pl.LightningDataModule):
             "seed": self.seed,
         }
         if self.pairs:
-            cached = partial(ImageCache, on_error="raise", cache_dir=self.cache_dir, pixels=self.pixels)
+            if isinstance(images, ShardSet):
+                raise UsageError(
+                    "data.pairs takes given LR images, and shards hold none: leave out one of them"
+                )
+            cached = partial(self._cached, on_error="raise")
             pairs = training_pairs(images, cached, crop=self.crop, scale=self.scale, scale_y=self.scale_y)
             return PairedCrops(pairs, repeat=repeat(pairs), **given)
         smallest = smallest_crop(self.crop, self.scale, self.scale_y)
-        cache = ImageCache(images.hr, min_side=smallest, cache_dir=self.cache_dir, pixels=self.pixels)
+        cache: Shards | ImageCache
+        if isinstance(images, ShardSet):
+            whole = self.shuffle_block is not None
+            cache = Shards(images.root, min_side=smallest, whole=whole, pixels=self.pixels, **self.room)
+            nodes = self.trainer.num_nodes if self.trainer else 1
+            cache.warn_if_short(self.batch_size * self._ranks()[1] // nodes)
+        else:
+            cache = self._cached(images.hr, min_side=smallest)
         return RandomScaleCrops(
             cache,
             scale=self.scale,
@@ -216,7 +239,7 @@ class SRDataModule(pl.LightningDataModule):
         degradation: Degradation | None = None,
     ) -> ScaledImages:
         def cached(paths: Sequence[Any]) -> ImageCache:
-            return ImageCache(paths[:limit], on_error="raise", cache_dir=self.cache_dir, pixels=self.pixels)
+            return self._cached(paths[:limit], on_error="raise")
 
         pairs = {} if crop else given_pairs(images, scales, cached)
         lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
@@ -252,6 +275,8 @@ class SRDataModule(pl.LightningDataModule):
             world_size=world_size,
             batches=self.batches_per_epoch,
             position=partial(batches_trained, self.trainer),
+            images=len(self.train_crops.cache),
+            block=self.shuffle_block,
         )
 
     def train_dataloader(self) -> DataLoader[SRBatch | UndegradedBatch]:
@@ -352,7 +377,8 @@ class SRDataModule(pl.LightningDataModule):
         if self.train_crops is None:
             return {}
         sampler = self._sampler()
-        return {"samples": sampler.length, "global_batch": sampler.global_batch, "seed": self.seed}
+        order = {"samples": sampler.length, "global_batch": sampler.global_batch, "seed": self.seed}
+        return order | {"shuffle_block": self.shuffle_block or 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Warn if the resumed run sees its samples in another order than the interrupted one did."""

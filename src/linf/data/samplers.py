@@ -27,6 +27,9 @@ class EpochSampler(Sampler[int]):
         rank: the index of this rank's slice.
         world_size: the number of ranks.
         position: gives the number of batches trained on so far.
+        images: the number of images; sample ``i`` is of image ``i % images``.
+        block: the number of images in a row that one shard holds, for an order by shards, see `order_by_shards`; None
+            for a permutation of all samples.
 
     Yields:
         ``e · length + index`` with ``index`` in [0, length), ``batches · batch_size`` times.
@@ -45,6 +48,8 @@ class EpochSampler(Sampler[int]):
         world_size: int = 1,
         batches: int | None = None,
         position: Callable[[], int] = lambda: 0,
+        images: int | None = None,
+        block: int | None = None,
     ) -> None:
         self.global_batch = batch_size * world_size
         most = length // self.global_batch
@@ -55,6 +60,7 @@ class EpochSampler(Sampler[int]):
                 f"{world_size} × {batch_size}: raise repeat, set batches_per_epoch, or lower batch_size"
             )
         self.length, self.seed, self.position = length, seed, position
+        self.images, self.block = images or length, block
         self.mine = slice(rank * batch_size, (rank + 1) * batch_size)
 
     def __len__(self) -> int:
@@ -65,10 +71,45 @@ class EpochSampler(Sampler[int]):
 
     def _samples_from(self, first_epoch: int, first: int) -> Iterator[int]:
         for epoch, part in ((first_epoch, slice(first, None)), (first_epoch + 1, slice(first))):
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.length)
-            pieces = order[: self.batches * self.global_batch].reshape(self.batches, self.global_batch)
-            for index in pieces[part, self.mine].ravel().tolist():
+            for index in self._pieces(epoch)[part, self.mine].ravel().tolist():
                 yield epoch * self.length + index
+
+    def _pieces(self, epoch: int) -> np.ndarray:
+        """The samples of an epoch, (batches, global_batch)."""
+        rng, count = np.random.default_rng((self.seed, epoch)), self.batches * self.global_batch
+        if self.block is None:
+            return rng.permutation(self.length)[:count].reshape(self.batches, self.global_batch)
+        order = order_by_shards(rng, self.images, self.length // self.images, self.block, count)
+        return order.reshape(self.global_batch, self.batches).T
+
+
+MIXED = 4
+"""The number of shards whose samples are mixed with each other."""
+
+
+def order_by_shards(rng: np.random.Generator, images: int, repeat: int, block: int, count: int) -> np.ndarray:
+    """The first ``count`` samples of an order that shuffles shards, and samples among `MIXED` shards at a time.
+
+    A place in the global batch reads a stretch of this order, one sample a step, so that a batch has samples of as many
+    shards as it can, each shard is read by one rank (two where stretches meet), and only once in an epoch. The order
+    takes memory for the shards and for ``count`` samples, however many there are.
+
+    Args:
+        rng: decides the order.
+        images: the number of images.
+        repeat: the number of samples of each; sample ``i`` is of image ``i % images``.
+        block: the number of images in a shard.
+        count: at most ``images · repeat``.
+    """
+    shards, parts, found = rng.permutation(-(-images // block)), list[np.ndarray](), 0
+    for first in range(0, len(shards), MIXED):
+        if found >= count:
+            break
+        chosen = (shards[first : first + MIXED, None] * block + np.arange(block)).ravel()
+        samples = chosen[chosen < images] + images * np.arange(repeat)[:, None]
+        parts.append(rng.permutation(samples.ravel()))
+        found += samples.size
+    return np.concatenate(parts)[:count]
 
 
 class ResumableLoader(DataLoader[Any]):
