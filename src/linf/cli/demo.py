@@ -14,7 +14,7 @@ from linf.errors import Stopped, UsageError
 
 def add_demo(commands: Any) -> None:
     parser = add_command(commands, "demo", _demo, "a page to try the model on")
-    parser.add_argument("--model", default="default", metavar="FILE", help=LINF_FILE)
+    parser.add_argument("--model", default="photo", metavar="FILE", help=LINF_FILE)
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 up")
     parser.add_argument(
         "--host",

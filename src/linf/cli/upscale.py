@@ -37,9 +37,9 @@ def add_upscale(commands: Any) -> None:
     )
     parser.add_argument(
         "--model",
-        default="default",
+        default="photo",
         metavar="FILE",
-        help="default, bicubic, or a .ckpt, .safetensors or published .pth",
+        help="photo, default (see `linf models`), bicubic, or a .ckpt, .safetensors or published .pth (default: photo)",
     )
     parser.add_argument(
         "--out", metavar="FILE|DIR", help="or - for stdout (default: NAME_x3.7 beside NAME; - for stdin)"

@@ -1,11 +1,14 @@
 """The layout of the Gradio page of `linf demo`."""
 
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from linf.data.sources import bundled
 from linf.demo.events import CLOSE_UP, SCALES, WHOLE_IMAGE, Events
+from linf.demo.examples import EXAMPLES, write_examples
 from linf.demo.mixture import HIGHEST
 from linf.demo.session import TEMPERATURE
 from linf.models.linf import LINF
@@ -61,7 +64,13 @@ def demo_page(model: LINF) -> gr.Blocks:
                     buttons=[],
                     elem_id="upload",
                 )
-                gr.Examples([[str(path)] for path in bundled("heldout").hr], upload, label="Or one of these")
+                examples = write_examples(Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])))
+                gr.Examples(
+                    [[str(path)] for path in examples],
+                    upload,
+                    label="Or one of these",
+                    example_labels=list(EXAMPLES),
+                )
                 scale = _slider(*SCALES, 3.7, "Scale", "scale", step=0.1)
             with gr.Column(scale=5, min_width=300):
                 with gr.Row():
