@@ -222,40 +222,46 @@ def test_lr_residual_matches_its_definition(lr_size: tuple[int, int], size: tupl
 @pytest.mark.parametrize("patch_size", [1, 3])
 def test_windows_of_a_batch_are_parts_of_its_images(patch_size: int) -> None:
     lr, sides, corners = images(7, 7, batch=3), (12, 19, 28), ((0, 0), (5, 2), (16, 16))
-    centres = torch.arange(12 // patch_size) * patch_size + patch_size // 2
+    centres = (torch.arange(12 // patch_size) * patch_size + patch_size // 2).double()
     coord, cell, expected = [], [], []
     for one, n, (y, x) in zip(lr, sides, corners, strict=True):
         place = torch.stack(torch.meshgrid(y + centres, x + centres, indexing="ij"), dim=-1)
         coord.append((2 * place + 1) / n - 1)
         cell.append([2 / n, 2 / n])
         expected.append(residual_by_definition(one[None], (n, n))[..., y : y + 12, x : x + 12])
-    windows = window_lr_residual(lr, torch.stack(coord), torch.tensor(cell), patch_size)
+    windows = window_lr_residual(lr, torch.stack(coord), torch.tensor(cell, dtype=torch.float64), patch_size)
     torch.testing.assert_close(windows, in_patches(torch.cat(expected), patch_size), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
-def test_a_window_between_pixels_is_that_at_the_nearest(patch_size: int) -> None:
-    """As of given pairs at a ratio of 2.5, and with a scale for each axis."""
-    lr, size = images(5, 5, batch=2), (12.5, 20.0)
-    steps = torch.arange(12 // patch_size) * patch_size + patch_size // 2
-    places = [(0.5 + steps, 3 + steps), (0.0 + steps, 8 + steps)]
-    coord = torch.stack(
-        [
-            torch.stack(
-                torch.meshgrid(*((2 * p + 1) / n - 1 for p, n in zip(of, size, strict=True)), indexing="ij"),
-                -1,
-            )
-            for of in places
-        ]
+def test_a_window_between_pixels_is_at_its_exact_place(patch_size: int) -> None:
+    """As of given pairs at a ratio that is not whole, and with a scale for each axis."""
+    lr, size = images(5, 5, batch=2), (13.2, 20.0)
+    starts = torch.tensor([[0.5, 3.0], [0.0, 8.0]])
+    centres = torch.arange(12 // patch_size) * patch_size + patch_size // 2
+    pixels = torch.arange(12)
+
+    def places(steps: torch.Tensor) -> torch.Tensor:
+        return torch.stack(
+            [
+                torch.stack(
+                    torch.meshgrid(
+                        *((2 * (start + steps) + 1) / n - 1 for start, n in zip(of, size, strict=True)),
+                        indexing="ij",
+                    ),
+                    -1,
+                )
+                for of in starts
+            ]
+        )
+
+    windows = window_lr_residual(lr, places(centres), torch.tensor([[2 / n for n in size]] * 2), patch_size)
+    enlarged = F.interpolate(lr, (13, 20), mode="bilinear")
+    lost = lr - F.interpolate(enlarged, (5, 5), mode="bilinear")
+    expected = 2 * F.grid_sample(
+        lost, places(pixels).flip(-1).to(lr), mode="bilinear", padding_mode="border", align_corners=False
     )
-    windows = window_lr_residual(lr, coord, torch.tensor([[2 / n for n in size]] * 2), patch_size)
-    # The half pixel at the end of 12.5 has no place in an image of 12.
-    corners = [(0, 3), (0, 8)]
-    expected = [
-        residual_by_definition(one[None], (12, 20))[..., y : y + 12, x : x + 12]
-        for one, (y, x) in zip(lr, corners, strict=True)
-    ]
-    torch.testing.assert_close(windows, in_patches(torch.cat(expected), patch_size), rtol=0, atol=1e-12)
+    torch.testing.assert_close(windows, in_patches(expected, patch_size), rtol=0, atol=1e-6)
 
 
 def test_scattered_patches_are_refused() -> None:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
+from linf.images.resize import product_dtype
+from linf.models.bilinear import bilinear_patches
 from linf.models.encoders.encoder import DenseBlock, other_than_rgb
 from linf.models.flow import check_patch_size
 
@@ -183,29 +185,40 @@ def lr_residual(lr: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
-    """The patches of `lr_residual`, (B,D,gh,gw), in one contiguous window of whole patches for each image of a batch.
+    """The patches of `lr_residual`, (B,D,gh,gw), in one contiguous window of whole patches for each image of a batch,
+    by matrix products, for which no device has to tell the host a size.
 
     Args:
         lr: (B,C,h,w) in [0, 1].
-        coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1].
-        cell: (B,2), 2 over the HR size; it may differ from image to image. A window between the pixels of a whole
-            number of them, as given pairs may have, is taken at the nearest.
+        coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1]; they may lie between pixels.
+        cell: (B,2), 2 over the HR size; it may differ from image to image.
         patch_size: P.
 
     Raises:
-        ValueError: the patches do not lie side by side.
+        ValueError: the patches do not lie side by side. On a GPU nobody looks, for the host would wait.
     """
-    pixel = (coord + 1) / cell[:, None, None] - 0.5
-    first = pixel[:, :1, :1]
-    steps = torch.cartesian_prod(*(torch.arange(n, device=coord.device) for n in coord.shape[1:3]))
-    if not ((pixel - first - patch_size * steps.view(*coord.shape[1:3], 2)).abs() < 0.25).all():
-        raise ValueError("a prior is trained on contiguous windows of whole patches: set data.window=true")
-    sizes = (2 / cell).round().long()
-    high, wide = (patch_size * n for n in coord.shape[1:3])
-    corner = first[:, 0, 0].round().long() - patch_size // 2
-    corner = torch.minimum(corner.clamp(min=0), sizes - sizes.new_tensor((high, wide)))
-    windows = [
-        lr_residual(one[None], (height, width))[:, :, y : y + high, x : x + wide]
-        for one, (height, width), (y, x) in zip(lr, sizes.tolist(), corner.tolist(), strict=True)
-    ]
-    return F.pixel_unshuffle(torch.cat(windows), patch_size)
+    if not coord.is_cuda:
+        pixel = (coord + 1) / cell[:, None, None]
+        steps = torch.cartesian_prod(*(torch.arange(n) for n in coord.shape[1:3])).view(*coord.shape[1:3], 2)
+        if not ((pixel - pixel[:, :1, :1] - patch_size * steps).abs() < 0.25).all():
+            raise ValueError(
+                "a prior is trained on contiguous windows of whole patches: set data.window=true"
+            )
+    dtype = product_dtype(lr)
+    y, x = (_up_and_down(n, 2 / cell[:, axis].double()).to(dtype) for axis, n in enumerate(lr.shape[-2:]))
+    reduced = (y[:, None] @ lr.to(dtype) @ x[:, None].mT).to(lr.dtype)
+    return 2 * bilinear_patches(lr - reduced, coord.to(lr), cell.to(lr), patch_size)
+
+
+def _up_and_down(n: int, size: Tensor) -> Tensor:
+    """Bilinear enlargement of ``n`` pixels to each of ``size`` (B,), and reduction again, as (B,n,n) matrices."""
+    pixel, size = torch.arange(n, device=size.device, dtype=size.dtype), size.round()[:, None]
+
+    def enlarged(at: Tensor) -> Tensor:
+        place = ((at + 0.5) * n / size - 0.5).clamp(0, n - 1)
+        return (1 - (place[..., None] - pixel).abs()).clamp(min=0)
+
+    place = torch.minimum(((pixel + 0.5) * size / n - 0.5).clamp(min=0), size - 1)
+    below = place.floor()
+    share = (place - below)[..., None]
+    return (1 - share) * enlarged(below) + share * enlarged(torch.minimum(below + 1, size - 1))

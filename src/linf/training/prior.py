@@ -66,6 +66,10 @@ class PriorTraining(Training):
         """Check that the LINF is trained, and record the network of the perceptual loss."""
         if not self.model.flow.initialised:
             raise UsageError("the prior needs a trained LINF: give its checkpoint as init_from=…")
+        if not self.trainer.datamodule.window:  # type: ignore[attr-defined]
+            raise UsageError(
+                "a prior is trained on contiguous windows of whole patches: set data.window=true"
+            )
         self.record_perceptual()
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
