@@ -356,7 +356,7 @@ def decoding() -> list[Figure]:
         def decode(processes: int) -> tuple[float, float]:
             """CPU seconds of this process, and of its children."""
             before = os.times()
-            write_pixels(files, Path(folder) / "pixels", processes)
+            write_pixels(files, Path(folder) / "pixels", processes=processes)
             after = os.times()
             here = after.user + after.system - before.user - before.system
             return (

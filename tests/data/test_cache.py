@@ -115,14 +115,15 @@ BUILD = """
 import logging, os, sys, time
 from pathlib import Path
 os.sched_getaffinity = lambda _: {0, 1}
-from linf.data import cache, decode
-read = decode.read_image
+from linf.data import cache
+from linf.images import pixels
+read = pixels.read_image
 def counted(path):
     with open(sys.argv[2], "a") as tally:
         tally.write("x")
     time.sleep(float(sys.argv[3]))
     return read(path)
-decode.read_image = counted
+pixels.read_image = counted
 images = cache.ImageCache(sorted(Path(sys.argv[1]).glob("*.png")), cache_dir=sys.argv[1])
 print(images.file.stat().st_ino, sum(int(image.sum()) for image in images))
 """
@@ -170,7 +171,7 @@ def test_several_processes_decode_what_one_does(tmp_path: Path, monkeypatch: pyt
         (seen / str(os.getpid())).touch()
         return read(path)
 
-    monkeypatch.setattr(decode, "read_image", noted)
+    monkeypatch.setattr("linf.images.pixels.read_image", noted)
     caches = []
     for cores in (1, 3):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
@@ -203,7 +204,7 @@ def test_a_killed_decoder_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.M
         return np.empty(0)
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(decode, "read_image", killed)
+    monkeypatch.setattr("linf.images.pixels.read_image", killed)
     with pytest.raises(UsageError, match=r"a process that decodes images was killed.*memory"):
         ImageCache([write(tmp_path / f"{i}.png") for i in range(8)], cache_dir=tmp_path)
     assert not list((tmp_path / "images").glob("*.pixels*"))

@@ -12,8 +12,9 @@ from torch.utils.data import default_collate
 
 from linf.data.cache import ImageCache
 from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch, augment, smallest_crop
-from linf.data.degradation import Degradation, Round
+from linf.data.degradation import Degradation
 from linf.data.pairs import ScaledImages, collate_pair
+from linf.data.rounds import Noise, Round
 from linf.errors import UsageError
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
@@ -160,7 +161,7 @@ def test_a_window_and_a_degradation_fit_a_scale_for_each_axis(tmp_path: Path) ->
         tiles = sample.hr.reshape(3, 3, 3, 4, 4).permute(3, 1, 4, 2, 0).reshape(12, 12, 3)
         y, x = (int(pixel_index(sample.coord[0, 0, axis], n)) - 1 for axis, n in enumerate(crop.shape[:2]))
         assert np.array_equal(np.rint(tiles.numpy() * 255), crop[y : y + 12, x : x + 12])
-        noisy = Degradation(Round(noise={"probability": 1, "sigma": 0}))
+        noisy = Degradation(Round(noise=Noise(1.0, 0.0)))
         degraded = RandomScaleCrops(cache, **given, repeat=20, degradation=noisy)[i]
         assert isinstance(degraded, UndegradedBatch)
         assert degraded.hr.shape == (3, 48, 48)

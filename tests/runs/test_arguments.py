@@ -85,6 +85,7 @@ def test_no_number_takes_another_kind_of_value(config: DictConfig) -> None:
             OmegaConf.update(changed, key, given)
             with pytest.raises(UsageError, match=r"is .*: give ") as raised:
                 check_arguments(changed)
+                pytest.fail(f"{key}={given} is taken")
             assert key.split(".")[-1] in str(raised.value), (key, given)
 
 
@@ -108,6 +109,7 @@ def test_no_number_that_counts_or_weighs_is_negative(config: DictConfig) -> None
             OmegaConf.update(changed, key, -1)
             with pytest.raises(Exception) as raised:  # noqa: PT011
                 construct(changed)
+                pytest.fail(f"{key}=-1 is taken")
             mistake = find_mistake(raised.value)
             assert mistake is not None, f"{key}: {raised.value!r}"
             assert "-1" in message(mistake), key

@@ -117,6 +117,8 @@ class SRDataModule(pl.LightningDataModule):
             if value is not None and value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         self.val_scales, self.test_scales = ([read_scale(s) for s in of] for of in (val_scales, test_scales))
+        if cache_limit is not None and not cache_limit > 0:
+            raise UsageError(f"cache_limit is {cache_limit}: give GB above 0, or null")
         for name, values in (("val_scales", self.val_scales), ("test_scales", self.test_scales)):
             check_distinct(name, values)
         self.root = root
