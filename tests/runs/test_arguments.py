@@ -83,7 +83,7 @@ def test_no_number_takes_another_kind_of_value(config: DictConfig) -> None:
                 continue  # "auto", and the numbers of GPUs.
             changed = copy.deepcopy(config)
             OmegaConf.update(changed, key, given)
-            with pytest.raises(UsageError, match=r"is .*: give ") as raised:
+            with pytest.raises(UsageError, match=r"is .*: give ") as raised:  # noqa: PT012
                 check_arguments(changed)
                 pytest.fail(f"{key}={given} is taken")
             assert key.split(".")[-1] in str(raised.value), (key, given)
@@ -107,7 +107,7 @@ def test_no_number_that_counts_or_weighs_is_negative(config: DictConfig) -> None
         if type(value) in (int, float) and key not in BELOW_ZERO:
             changed = copy.deepcopy(config)
             OmegaConf.update(changed, key, -1)
-            with pytest.raises(Exception) as raised:  # noqa: PT011
+            with pytest.raises(Exception) as raised:  # noqa: PT011, PT012
                 construct(changed)
                 pytest.fail(f"{key}=-1 is taken")
             mistake = find_mistake(raised.value)

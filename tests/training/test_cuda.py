@@ -11,16 +11,26 @@ import torch
 from torch.utils.data import DataLoader
 
 from helpers.fake_cuda import GPU, fake_cuda, moved
+from helpers.networks import write_network
 from linf.data.crops import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1
+from linf.losses.perceptual import Perceptual
+from linf.losses.prior import LearnedPrior
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.training import Finetuning, Training
+from linf.models.prior import UNet
+from linf.training import Finetuning, PriorTraining, Training
 from linf.training.callbacks import EMA, LastCheckpoint, ProgressBar, StopAtNonFinite
 
-LOSSES = {"nll": LikelihoodL1(), "mixture": LikelihoodL1(0.05, 10.0), "finetune": Finetune(perceptual=0.0)}
+LOSSES = {
+    "nll": LikelihoodL1(),
+    "mixture": LikelihoodL1(0.05, 10.0),
+    "finetune": Finetune(perceptual=0.0),
+    "prior": LearnedPrior(perceptual=0.0, l1=1.0, l1_latent=1.0),
+}
+TRAININGS: dict[str, Any] = {"finetune": Finetuning, "perceptual": Finetuning, "prior": PriorTraining}
 STEPS, WARM = 12, 4
 
 
@@ -32,7 +42,7 @@ class Batches(pl.LightningDataModule):
         self.dim = 3 * patch_size**2
 
     def train_dataloader(self) -> DataLoader[Any]:
-        lr, hr, coord = torch.rand(2, 3, 12, 12), torch.rand(2, self.dim, 4, 4), torch.rand(2, 4, 4, 2)
+        lr, hr, coord = torch.rand(2, 3, 12, 12), torch.rand(2, self.dim, 8, 8), torch.rand(2, 8, 8, 2)
         return DataLoader([SRBatch(lr, hr, coord, torch.full((2, 2), 0.05))] * STEPS, batch_size=None)  # type: ignore[arg-type]
 
 
@@ -40,13 +50,22 @@ def steps(
     task: str, encoder: Encoder, patch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **adam: Any
 ) -> tuple[Counter[str], float]:
     """What the host waited for in steps of a real `Trainer`, and kernels a step, averaged over the last eight."""
-    model = LINF(encoder, partial(FourierConditioner, width=8), ConditionalFlow(patch_size, steps=2))
-    made = Finetuning if task == "finetune" else partial(Training, whitening_batches=0)
-    module = made(model, LOSSES[task], partial(torch.optim.Adam, lr=1e-4, **adam))
+    prior = UNet(patch_size, width=8, depth=1) if task == "prior" else None
+    model = LINF(encoder, partial(FourierConditioner, width=8), ConditionalFlow(patch_size, steps=2), prior)
+    model.flow.whiten(torch.randn(model.dim, 200))
+    made = TRAININGS.get(task, partial(Training, whitening_batches=0))
+    loss = (
+        LOSSES[task]
+        if task in LOSSES
+        else Finetune(features=partial(Perceptual, weights=tmp_path / "vgg16.pth"))
+    )
+    module = made(model, loss, partial(torch.optim.Adam, lr=1e-4, **adam))
     waits: list[Counter[str]] = []
     kernels: list[int] = []
     with fake_cuda() as watch:
         moved(module)
+        if (perceptual := getattr(loss, "perceptual", None)) is not None:
+            moved(perceptual)
 
         class Count(pl.Callback):
             def on_train_batch_start(self, *_: Any) -> None:
@@ -78,10 +97,12 @@ def steps(
     return waits[-1] - waits[WARM - 1], (kernels[-1] - kernels[WARM - 1]) / (STEPS - WARM)
 
 
-@pytest.mark.parametrize("task", LOSSES)
+@pytest.mark.parametrize("task", [*LOSSES, "perceptual"])
 def test_a_step_with_a_fused_optimizer_never_waits(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if task == "perceptual":
+        write_network(tmp_path / "vgg16.pth")
     waits, _ = steps(task, EDSR(1, 8), 3, tmp_path, monkeypatch, fused=True)
     assert not waits, waits
 

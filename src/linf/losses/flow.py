@@ -130,7 +130,8 @@ def latents(like: Tensor, seed: int, first: int) -> Tensor:
     """
     z = torch.stack([gaussian(seed, first + i, like.shape[1:]) for i in range(len(like))])
     # From pageable memory the host would wait for the device.
-    return (z.pin_memory() if like.device.type == "cuda" else z).to(like, non_blocking=True)
+    z = z.pin_memory() if like.device.type == "cuda" else z
+    return z.to(like.device, like.dtype, non_blocking=True)
 
 
 def _check_flow(model: object) -> None:

@@ -197,7 +197,7 @@ def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int)
     Raises:
         ValueError: the patches do not lie side by side. On a GPU nobody looks, for the host would wait.
     """
-    if not coord.is_cuda:
+    if coord.device.type != "cuda":
         pixel = (coord + 1) / cell[:, None, None]
         steps = torch.cartesian_prod(*(torch.arange(n) for n in coord.shape[1:3])).view(*coord.shape[1:3], 2)
         if not ((pixel - pixel[:, :1, :1] - patch_size * steps).abs() < 0.25).all():
