@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +11,18 @@ import torch
 from torch import _dynamo
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from helpers.networks import write_network
 from linf.data.crops import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1
+from linf.losses.perceptual import Perceptual
+from linf.losses.prior import LearnedPrior
 from linf.losses.regression import RegressionL1
 from linf.models.baselines import LIIF, LTE
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.models.prior import UNet
 
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "edsr": lambda: EDSR(1, 8),
@@ -43,14 +48,14 @@ def batch(patch_size: int, size: int) -> SRBatch:
     return SRBatch(lr, hr, torch.rand(2, 4, 4, 2) * 2 - 1, torch.full((2, 2), 2 / size))
 
 
-def graphs(loss: Any, model: Any, patch_size: int) -> int:
+def graphs(loss: Any, model: Any, patch_size: int, made: Callable[[int, int], SRBatch] = batch) -> int:
     """Graphs that twenty steps at other scales make; a break is an error."""
     _dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(loss.__call__, backend=counter, fullgraph=True)
     for step in range(20):
         model.encoder.draw(0, 2 * step, 2, torch.device("cpu"))
-        compiled(model, batch(patch_size, 12 + 2 * step))["loss"].backward()
+        compiled(model, made(patch_size, 24 + 2 * step))["loss"].backward()
     return counter.frame_count
 
 
@@ -60,6 +65,24 @@ def test_a_step_is_one_graph_at_all_scales(encoder: str, patch_size: int, loss: 
         ENCODERS[encoder](), partial(FourierConditioner, width=8), ConditionalFlow(patch_size, steps=2)
     )
     assert graphs(LOSSES[loss], model.train(), patch_size) == 1
+
+
+def windows(patch_size: int, size: int) -> SRBatch:
+    """As `batch`, with contiguous windows of 8×8 patches."""
+    centres = torch.arange(8) * patch_size + patch_size // 2
+    coord = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), -1).expand(2, -1, -1, -1)
+    lr, hr = torch.rand(2, 3, 12, 12), torch.rand(2, 3 * patch_size**2, 8, 8)
+    return SRBatch(lr, hr, (2 * coord + 1) / size - 1, torch.full((2, 2), 2 / size))
+
+
+@pytest.mark.parametrize("task", ["perceptual", "prior"])
+def test_windows_are_one_graph_at_all_scales(task: str, tmp_path: Path) -> None:
+    prior = UNet(3, width=8, depth=1) if task == "prior" else None
+    model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(3, steps=2), prior).train()
+    loss: Any = LearnedPrior(perceptual=0.0, l1=1.0, l1_latent=1.0)
+    if task == "perceptual":
+        loss = Finetune(features=partial(Perceptual, weights=write_network(tmp_path / "vgg16.pth")))
+    assert graphs(loss, model, 3, windows) == 1
 
 
 @pytest.mark.thorough

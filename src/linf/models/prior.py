@@ -5,7 +5,6 @@ Modules keep the names of the published code, so that its weights load by name.
 """
 
 import itertools
-import math
 from collections import OrderedDict
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
-from linf.images.resize import product_dtype
 from linf.models.bilinear import bilinear_patches
 from linf.models.encoders.encoder import DenseBlock, other_than_rgb
 from linf.models.flow import check_patch_size
@@ -147,7 +145,8 @@ class UNet(nn.Module):
             coord: (B,gh,gw,2) patch centres, (y, x) in [-1, 1], at which LR features are taken; by default they are
                 resized to the grid, which for a grid that covers the image in whole patches is the same.
         """
-        if self.training and z_lr.shape[0] * math.prod(max(n >> self.depth, 1) for n in z_lr.shape[-2:]) == 1:
+        high, wide = (max(n >> self.depth, 1) for n in z_lr.shape[-2:])
+        if self.training and z_lr.shape[0] * high * wide == 1:
             raise ValueError(
                 "batch norm has a single value to train on at the bottom of the prior: raise data.batch_size, or "
                 f"data.crop for windows of at least {2 ** (self.depth + 1)} patches a side"
@@ -195,18 +194,18 @@ def window_lr_residual(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int)
         patch_size: P.
 
     Raises:
-        ValueError: the patches do not lie side by side. On a GPU nobody looks, for the host would wait.
+        ValueError: the patches do not lie side by side. On a GPU, and in a graph, nobody looks: the host would wait.
     """
-    if coord.device.type != "cuda":
+    if coord.device.type != "cuda" and not torch.compiler.is_compiling():
         pixel = (coord + 1) / cell[:, None, None]
         steps = torch.cartesian_prod(*(torch.arange(n) for n in coord.shape[1:3])).view(*coord.shape[1:3], 2)
         if not ((pixel - pixel[:, :1, :1] - patch_size * steps).abs() < 0.25).all():
             raise ValueError(
                 "a prior is trained on contiguous windows of whole patches: set data.window=true"
             )
-    dtype = product_dtype(lr)
-    y, x = (_up_and_down(n, 2 / cell[:, axis].double()).to(dtype) for axis, n in enumerate(lr.shape[-2:]))
-    reduced = (y[:, None] @ lr.to(dtype) @ x[:, None].mT).to(lr.dtype)
+    # In double precision, which no setting of torch rounds.
+    y, x = (_up_and_down(n, 2 / cell[:, axis].double())[:, None] for axis, n in enumerate(lr.shape[-2:]))
+    reduced = (y @ lr.double() @ x.mT).to(lr.dtype)
     return 2 * bilinear_patches(lr - reduced, coord.to(lr), cell.to(lr), patch_size)
 
 
