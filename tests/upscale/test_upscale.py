@@ -227,6 +227,10 @@ def test_a_tile_fits_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) ->
     model = small_linf(3)
     monkeypatch.setattr(tiling, "free_memory", lambda device: 1e12)
     assert best_tile(model, 3000, 4000, CPU) == 256
+    # A GPU has room for larger ones, which encode less than a fifth twice.
+    default = linf.load("default")
+    assert best_tile(default, 3000, 4000, torch.device("cuda")) == 768
+    assert best_tile(default, 3000, 4000, CPU) == 256
     chosen = []
     for free in (1e8, 2e7, 4e6):
         monkeypatch.setattr(tiling, "free_memory", lambda device, free=free: free)

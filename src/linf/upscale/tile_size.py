@@ -43,8 +43,10 @@ def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -
         together = min(workers(device), -(-height // tile) * -(-width // tile))
         return together * encoding_bytes(encoder, conditioner, (high, wide), own)
 
+    # On a CPU small tiles share the cores; a GPU has room for tiles that encode little twice.
+    most = 2.0 if device.type == "cpu" else 1.2
     for largest in (tile for tile in TILES if tile >= TILE):
-        if (1 + 2 * margin / largest) ** 2 <= 2 or largest >= max(height, width):
+        if (1 + 2 * margin / largest) ** 2 <= most or largest >= max(height, width):
             break
     for tile in TILES[::-1]:
         if tile <= largest and need(tile) <= room:
