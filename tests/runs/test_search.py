@@ -393,7 +393,7 @@ def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_image(
     distance, found = LPIPSNetwork("alex", alexnet), []
     pairs = trainer.datamodule.val_pairs
     for i in range(len(pairs)):
-        lr, hr, scale, name, _ = pairs[i]
+        lr, hr, scale, name, *_ = pairs[i]
         seed = zlib.crc32(f"4 {name} {scale:g}".encode())
         sr = trainer.model.model.sample(lr[None], tuple(hr.shape[1:]), temperature=0.5, seed=seed)
         found.append(distance(sr, hr[None]).item())

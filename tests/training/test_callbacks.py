@@ -141,7 +141,7 @@ def test_a_panel_shows_each_image_at_the_last_scale_by_each_system(composed: Com
     shown = ImagePanels(str(tmp_path), temperatures=(0.0, 0.5), seed=3)
     trainer = fit(composed, [shown], "task.optimizer.lr=0", max_epochs=1)
     rows = []
-    for lr, hr, scale, name, _ in list(trainer.datamodule.val_pairs)[2:]:  # type: ignore[attr-defined]
+    for lr, hr, scale, name, *_ in list(trainer.datamodule.val_pairs)[2:]:  # type: ignore[attr-defined]
         assert scale == 3.3
         size = (hr.shape[-2], hr.shape[-1])
         mean, texture = trainer.lightning_module.model.sample(  # type: ignore[operator, union-attr]
