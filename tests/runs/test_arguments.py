@@ -214,6 +214,8 @@ def test_what_an_evaluation_can_do_without_is_off(
         ("eval", "trainer.strategy=deepspeed", ("trainer.strategy is deepspeed", "ddp")),
         ("train", "trainer.accelerator=mps", ("trainer.accelerator is mps", "float64")),
         ("eval", "trainer.accelerator=tpu", ("trainer.accelerator is tpu", "cpu")),
+        ("train", "data.degradation.first.jpeg.quality=much", ("quality=much is not a list", "brackets")),
+        ("train", "data.degradation.first.noise.probability=[1]", ("probability is [1]", "a number")),
         ("train", "speed=gpuu", ("there is no speed=gpuu", "gpu, gpus, none")),
         pytest.param(
             *("train", "trainer=gpu", ("asks for a GPU", "trainer=cpu")),
@@ -229,6 +231,20 @@ def test_one_line_says_what_is_allowed(
     given = QUICK if script == "train" else ("model=bicubic",)
     done = command(script, *given, setting)
     assert_in_words(done.status, done.out, done.err, *words)
+
+
+def test_a_range_may_be_one_number(command: Command) -> None:
+    jpeg = "data.test_degradation.first.jpeg"
+    severity = (
+        "data/degradation@data.test_degradation=severity",
+        f"{jpeg}.probability=1.0",
+        f"{jpeg}.quality=30",
+    )
+    done = command(
+        "eval", "model=bicubic", *severity, "data.test_scales=[4]", "data.num_workers=0", "shown=0"
+    )
+    assert done.status == 0, done.err
+    assert "JPEG quality 30" in done.out
 
 
 def test_apples_gpu_is_not_taken_by_itself(composed: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,9 @@ def check_settings(cfg: DictConfig) -> None:
         default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
     for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
         usual = default.get(key)
-        if isinstance(usual, list) and isinstance(value, str | int | float):
+        # A range of a degradation may be one number.
+        ranged = "degradation." in key and not isinstance(value, str)
+        if isinstance(usual, list) and isinstance(value, str | int | float) and not ranged:
             raise UsageError(f"{key}={value} is not a list: put it in brackets, '{key}=[{value}]'")
         # Devices may be "auto" or a list of numbers.
         if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
