@@ -412,6 +412,21 @@ def test_metrics_are_drawn_against_the_severity(tmp_path: Path) -> None:
     assert 'alt="Set5: Degraded LR"' in page
 
 
+def test_two_models_of_one_label_have_lines_of_their_own(tmp_path: Path) -> None:
+    folders = [
+        noisy(
+            tmp_path / f"{name}{sigma}", sigma, checkpoint={"path": f"zoo/{name}.safetensors", "sha256": SHA}
+        )
+        for name in ("default", "photo")
+        for sigma in (0, 5)
+    ]
+    runs = find_runs(folders)
+    assert [run.label for run in runs] == [
+        f"LINF, {name}, noise σ {sigma}" for name in ("default", "photo") for sigma in (0, 5)
+    ]
+    assert len(all_figures(runs)["severity_Set5"].axes[0].lines) == 2 * 3 + 1
+
+
 def test_only_one_setting_is_an_axis(tmp_path: Path) -> None:
     other = evaluation(tmp_path / "jpeg", severity={"JPEG quality": 30})
     runs = find_runs([noisy(tmp_path / "0", 0), noisy(tmp_path / "5", 5), other])

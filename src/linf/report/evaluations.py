@@ -36,6 +36,7 @@ class EvaluationRun:
     Attributes:
         folder: where it lies.
         label: its name in legends.
+        model: its model's name there, the same for all LR images.
         about: the content of its ``run.json``.
         metrics: means over images; a line for each data set, scale and system.
         images: the same for each image.
@@ -46,6 +47,7 @@ class EvaluationRun:
 
     folder: Path
     label: str
+    model: str
     about: dict[str, Any]
     metrics: pd.DataFrame
     images: pd.DataFrame
@@ -57,6 +59,11 @@ class EvaluationRun:
     def headline(self) -> str:
         """The PSNR that its protocol puts first, ``psnr_y`` or ``psnr_rgb``."""
         return self.about["protocol"]["headline"]
+
+    @property
+    def checkpoint(self) -> str:
+        """The file or name of its model; empty where there is none."""
+        return str((self.about.get("checkpoint") or {}).get("path") or "")
 
     @property
     def severity(self) -> dict[str, float]:
@@ -130,8 +137,9 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
 
 
 def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
-    """Tell apart the runs that share a label, by the degradation of their LR images or else by number."""
-    runs = [_with_severity(run, runs) for run in runs]
+    """Tell apart the runs that share a label: by checkpoint, by the degradation of their LR images, or by number."""
+    models = [_with_checkpoint(run, runs) for run in runs]
+    runs = [_with_severity(run, models) for run in models]
     labels, apart = [run.label for run in runs], []
     for run in runs:
         if labels.count(run.label) > 1:
@@ -140,6 +148,17 @@ def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
             labels.append(run.label)
         apart.append(run)
     return apart
+
+
+def _with_checkpoint(run: EvaluationRun, runs: Sequence[EvaluationRun]) -> EvaluationRun:
+    names = {of.checkpoint for of in runs if of.label == run.label}
+    if len(names) == 1 or not run.checkpoint or len({Path(name).stem for name in names}) < len(names):
+        return run
+    return replace(
+        run,
+        label=f"{run.label}, {Path(run.checkpoint).stem}",
+        model=f"{run.model}, {Path(run.checkpoint).stem}",
+    )
 
 
 def _with_severity(run: EvaluationRun, runs: Sequence[EvaluationRun]) -> EvaluationRun:
@@ -171,7 +190,9 @@ def read_run(folder: str | Path) -> EvaluationRun:
         )
     config = folder / ".hydra" / "config.yaml"
     label = " ".join(about["label"].split()) or folder.resolve().name
-    return EvaluationRun(folder, label, about, **tables, config=_text(config) if config.exists() else None)
+    return EvaluationRun(
+        folder, label, label, about, **tables, config=_text(config) if config.exists() else None
+    )
 
 
 def _about(path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def severity_runs(runs: Sequence[EvaluationRun], dataset: str) -> tuple[str, dic
     of: dict[str, dict[float, EvaluationRun]] = {}
     for run in degraded:
         if name in run.severity:
-            of.setdefault(run.about["label"], {}).setdefault(run.severity[name], run)
+            of.setdefault(run.model, {}).setdefault(run.severity[name], run)
     return name, {who: [at[value] for value in sorted(at)] for who, at in of.items() if len(at) > 1}
 
 
