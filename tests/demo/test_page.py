@@ -405,7 +405,7 @@ def strangers(browser: Any, address: str) -> set[str]:
 def test_a_user_enlarges_mixes_paints_and_saves(address: str, small: Path, tmp_path: Path) -> None:
     from slider import chromium, move, sides, upload
 
-    model, image = linf.load("default"), read_photo(small)
+    model, image = linf.load("photo"), read_photo(small)
 
     def wanted(temperature: float) -> np.ndarray:
         lr = torch.from_numpy(image.pixels / np.float32(255))
