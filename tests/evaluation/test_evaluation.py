@@ -376,6 +376,7 @@ def test_killed_evaluation_resumes_to_the_same_tables(
     ).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_evaluation_says_how_to_resume(
     checkpoint: Path, photos: Path, tmp_path: Path, stop: signal.Signals

@@ -70,6 +70,7 @@ def config(request: pytest.FixtureRequest, composed: Compose, tmp_path: Path) ->
     return composed(script, *choices, f"run_dir={tmp_path}")
 
 
+@pytest.mark.slow
 def test_no_number_takes_another_kind_of_value(config: DictConfig) -> None:
     numbers = {
         key: value for key, value in leaves(OmegaConf.to_container(config)) if type(value) in (int, float)

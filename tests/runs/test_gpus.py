@@ -97,6 +97,7 @@ def test_what_is_chosen_otherwise_stays(eight: None, accelerator: str, devices: 
         assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
+@pytest.mark.slow
 def test_two_commands_beside_each_other_use_two_gpus(eight: None, tmp_path: Path) -> None:
     runs = [tmp_path / name for name in ("one", "other")]
     long = ("trainer.max_epochs=1000", "trainer.accelerator=auto", "trainer.devices=1")

@@ -75,6 +75,7 @@ def windows(patch_size: int, size: int) -> SRBatch:
     return SRBatch(lr, hr, (2 * coord + 1) / size - 1, torch.full((2, 2), 2 / size))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["perceptual", "prior"])
 def test_windows_are_one_graph_at_all_scales(task: str, tmp_path: Path) -> None:
     prior = UNet(3, width=8, depth=1) if task == "prior" else None

@@ -273,6 +273,7 @@ def test_a_scaled_loss_takes_the_same_steps(settings: Settings) -> None:
 # Interruptions and records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_an_interrupted_stage_2_resumes_bit_for_bit(settings: Settings, tmp_path: Path, task: str) -> None:
     saving = ("+trainer.val_check_interval=2", "trainer.max_epochs=3")
