@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -169,7 +169,7 @@ class Round:
 
     def __init__(
         self,
-        blur: Blur = Blur(),  # Frozen.
+        blur: Blur = Blur(),
         kernel: Kernels = Kernels(),
         noise: Noise = Noise(),
         shot_noise: ShotNoise = ShotNoise(),
@@ -195,23 +195,23 @@ class Round:
     def draw(self, rng: np.random.Generator) -> list[float]:
         """The numbers of `Settings` for one image."""
 
-        def number(of: Any, bounds: Range, chance: float = 1.0) -> float:
+        def number(value: Range, chance: float = 1.0, *, logarithmic: bool = False) -> float:
             # As many numbers are drawn whatever is chosen: to change one setting changes no other's.
             chosen, at = rng.random() < chance, float(rng.random())
-            low, high = bounds_of(bounds)
-            value = low * (high / low) ** at if of is ShotNoise else low + at * (high - low)
-            return value if chosen else 0.0
+            low, high = bounds_of(value)
+            drawn = low * (high / low) ** at if logarithmic else low + at * (high - low)
+            return drawn if chosen else 0.0
 
         return [
-            number(Blur, self.blur.sigma, self.blur.probability),
-            number(Blur, self.blur.elongation),
+            number(self.blur.sigma, self.blur.probability),
+            number(self.blur.elongation),
             math.pi * float(rng.random()),
             int(np.searchsorted(self.kernel.shares.cumsum(), rng.random(), "right")),
-            number(None, self.size),
-            number(Noise, self.noise.sigma, self.noise.probability) / 255,
+            number(self.size),
+            number(self.noise.sigma, self.noise.probability) / 255,
             float(rng.random() < self.noise.grey),
-            number(ShotNoise, self.shot_noise.photons, self.shot_noise.probability),
+            number(self.shot_noise.photons, self.shot_noise.probability, logarithmic=True),
             float(rng.random() < self.shot_noise.grey),
-            number(Compression, self.jpeg.quality, self.jpeg.probability),
-            number(Compression, self.webp.quality, self.webp.probability),
+            number(self.jpeg.quality, self.jpeg.probability),
+            number(self.webp.quality, self.webp.probability),
         ]
