@@ -45,9 +45,10 @@ def train(cfg: DictConfig) -> entry.Result | None:
     with shortage_advice(SHORTAGE):
         trainer.fit(task, data, ckpt_path=checkpoint)
     if trainer.is_global_zero:
-        learn_usual_deviation(task.model, data, trainer.global_step)
         weights = Path(cfg.run_dir) / "model.safetensors"
         linf.save(task.model, weights)
+        if learn_usual_deviation(task.model, data, trainer.global_step, trainer.strategy.root_device):
+            linf.save(task.model, weights)
         best = getattr(trainer.checkpoint_callback, "best", None)
         print(f"trained model: {weights}" + (f"\nbest by validation: {best}" if best else ""))
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}

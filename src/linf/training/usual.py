@@ -1,5 +1,6 @@
 """What a model has seen when its training ends: the deviation that it predicts for its own images."""
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,20 +14,31 @@ from linf.images.resize import pil_bicubic
 from linf.models.deviation import usual_deviation
 from linf.models.linf import LINF
 
+log = logging.getLogger(__name__)
+
 IMAGES, LR_SIDE, LEAST_STEPS = 24, 96, 500
 """Images that are looked at, LR pixels a side of each, and steps below which a training has settled nothing."""
 
 
-def learn_usual_deviation(model: object, data: SRDataModule, steps: int) -> None:
+def learn_usual_deviation(model: object, data: SRDataModule, steps: int, device: torch.device) -> bool:
     """Note with a model what `linf upscale` takes for usual, from images of its training, degraded as there.
 
     Args:
         model: of which only a `LINF` predicts a deviation.
         data: of the training.
         steps: of the training; too few of them are passed over.
+        device: of the training, from which Lightning has taken the model when it ends.
+
+    Returns:
+        Whether anything was noted.
     """
-    if isinstance(model, LINF) and data.train_crops is not None and steps >= LEAST_STEPS:
-        model.usual_deviation = usual_deviation(model.eval(), _images(data, next(model.parameters()).device))
+    if not isinstance(model, LINF) or data.train_crops is None or steps < LEAST_STEPS:
+        return False
+    log.info("looking at %d training images, for what this model takes for noise", IMAGES)
+    model.eval().to(device)
+    model.usual_deviation = usual_deviation(model, _images(data, device))
+    model.cpu()
+    return True
 
 
 def _images(data: SRDataModule, device: torch.device) -> Iterator[tuple[Tensor, tuple[int, int]]]:
