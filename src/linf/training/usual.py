@@ -34,7 +34,7 @@ def learn_usual_deviation(model: object, data: SRDataModule, steps: int, device:
     """
     if not isinstance(model, LINF) or data.train_crops is None or steps < LEAST_STEPS:
         return False
-    log.info("looking at %d training images, for what this model takes for noise", IMAGES)
+    log.info("looking once more at training images, to tell later which images are noisy to this model")
     model.eval().to(device)
     model.usual_deviation = usual_deviation(model, _images(data, device))
     model.cpu()
