@@ -26,9 +26,9 @@ def test_it_is_standard_gaussian_and_independent_between_indices_and_seeds() -> 
     assert correlation.abs().max() < 5 / 4096**0.5
 
 
-@pytest.mark.parametrize("kept", [0, 3])
-def test_latents_in_parts_are_those_of_the_whole(kept: int) -> None:
-    whole = LatentField(3, 7, 27)[1, slice(0, 9), slice(0, 7)]
+@pytest.mark.parametrize(("kept", "threads"), [(0, 1), (3, 1), (3, 4)])
+def test_latents_in_parts_are_those_of_the_whole(kept: int, threads: int) -> None:
+    whole = LatentField(3, 7, 27, threads=threads)[1, slice(0, 9), slice(0, 7)]
     parts = LatentField(3, 7, 27, kept=kept)
     for row in (8, 0, 4, 5):
         assert torch.equal(parts[1, slice(row, row + 1), slice(2, 5)], whole[row : row + 1, 2:5])

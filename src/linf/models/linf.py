@@ -156,7 +156,9 @@ class LINF(SuperResolver):
 
         def decode(block: Block) -> Region:
             condition = block.answers
-            columns = [z[block.image, block.rows, block.cols].flatten(0, 1).T for z in latents]
+            # Turned on the device: where it is not the CPU, that would turn them first, by one thread.
+            drawn = [z[block.image, block.rows, block.cols].to(condition.device) for z in latents]
+            columns = [z.flatten(0, 1).T for z in drawn]
             mean, *noise = flow.mean_and_noise(columns, condition, inverses)
             exploded = _tame(mean, noise, highest)
             rows, cols = block.pixels

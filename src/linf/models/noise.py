@@ -4,8 +4,10 @@ Neither torch's generators nor the order of drawing decide it: Philox (Salmon et
 as 1, 2, 3*, SC 2011) is counter-based, so any two pairs of seed and index give independent streams, drawn in any order.
 """
 
+import os
 from collections.abc import Sequence
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -43,9 +45,10 @@ class LatentField:
         cols: patches in a row.
         dim: D, numbers in a latent.
         kept: rows that are kept, for neighbouring tiles that ask for parts of the same rows.
+        threads: that make rows at the same time; a GPU would wait for one.
     """
 
-    def __init__(self, seed: int, cols: int, dim: int, *, kept: int = 0) -> None:
+    def __init__(self, seed: int, cols: int, dim: int, *, kept: int = 0, threads: int = 1) -> None:
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed {seed} is not a whole number from 0 to {2**63 - 1}")
 
@@ -53,11 +56,21 @@ class LatentField:
             return gaussian(seed + image, index, (cols, dim))
 
         self.row = lru_cache(kept)(row) if kept else row
+        self.threads = threads
 
     def __getitem__(self, where: tuple[int, slice, slice]) -> Tensor:
         """``field[image, rows, cols]``: (rows, cols, D), float32 on the CPU."""
         image, rows, cols = where
-        return torch.stack([self.row(image, index)[cols] for index in range(rows.start, rows.stop)])
+        make, indices = partial(self.row, image), range(rows.start, rows.stop)
+        if self.threads == 1 or len(indices) == 1:
+            return torch.stack([make(index)[cols] for index in indices])
+        with ThreadPoolExecutor(self.threads) as pool:
+            return torch.stack([row[cols] for row in pool.map(make, indices)])
+
+
+def noise_threads(device: torch.device) -> int:
+    """How many threads should make the latents for a device: one on a CPU, where each already has its own chunk."""
+    return 1 if device.type == "cpu" else min(len(os.sched_getaffinity(0)), 8)
 
 
 def rows_kept(lr: Tensor, size: Sequence[int], patch_size: int, tile: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from linf.models.bilinear import image_residual
 from linf.models.decoding import Latents, Region, Request, check_size
 from linf.models.distribution import Distribution
-from linf.models.noise import LatentField, rows_kept
+from linf.models.noise import LatentField, noise_threads, rows_kept
 from linf.models.prior import UNet
 from linf.models.tiling import TILE, Tile
 
@@ -219,7 +219,10 @@ class SuperResolver(nn.Module, ABC):
             return (z,)
         seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
         kept = rows_kept(lr, size, self.patch_size, TILE)
-        return [LatentField(seed + k * batch, cols, self.dim, kept=kept) for k in range(samples)]
+        threads = noise_threads(lr.device)
+        return [
+            LatentField(seed + k * batch, cols, self.dim, kept=kept, threads=threads) for k in range(samples)
+        ]
 
 
 def check_temperatures(temperature: float | Sequence[float]) -> list[float]:

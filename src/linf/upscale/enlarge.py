@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from linf.images.luma import PILLOW_GREY
-from linf.memory import free_memory
 from linf.models.decoding import Request, check_size
-from linf.models.noise import LatentField, rows_kept
+from linf.models.noise import LatentField, noise_threads, rows_kept
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.tile_size import best_tile
 
@@ -77,10 +76,10 @@ def enlarge(
     cols = -(-size[1] // model.patch_size)
     kept = rows_kept(lr, size, model.patch_size, tile or lr.shape[-1])
     drawn = ask.samples if model.dim and ask.temperature > 0 else 0
-    latents = [LatentField(ask.seed + k, cols, model.dim, kept=kept) for k in range(drawn)]
-    # Queries at a time: few where memory is small, and many where launches would take longer than their work.
-    room = free_memory(ask.device) if ask.device.type == "cuda" else None
-    chunk = None if room is None else 8192 if room < 4 * 2**30 else 65536 if room < 16 * 2**30 else 262144
+    latents = [
+        LatentField(ask.seed + k, cols, model.dim, kept=kept, threads=noise_threads(ask.device))
+        for k in range(drawn)
+    ]
     out = [np.empty((*size, pixels.shape[2]), pixels.dtype) for _ in range(ask.samples)]
     deviation = np.empty(size, np.float16) if ask.uncertainty else None
     autocast = nullcontext() if ask.dtype is None else torch.autocast(ask.device.type, dtype=ask.dtype)
@@ -91,7 +90,6 @@ def enlarge(
         mix.to(ask.device) if ask.uncertainty else None,
         peak=peak,
         tile=tile,
-        chunk=chunk,
     )
     with torch.no_grad(), autocast:
         for region in model.regions(lr, size, request):

@@ -18,7 +18,7 @@ from linf.errors import UsageError
 class Throughput(Callback):
     """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time. The
     floating-point operations of a batch, without elementwise ones, are counted during the first step, forward and
-    backward. The peak is the speed of a large matrix product in the run's precision, measured when training starts.
+    backward, which is not compiled: the compiler sees nothing while they are counted, or nothing ever after. The peak is the speed of a large matrix product in the run's precision, measured when training starts.
 
     Args:
         every_n_steps: Number of optimizer steps from one log to the next.
@@ -44,9 +44,11 @@ class Throughput(Callback):
     def _restart(self) -> None:
         self.samples, self.batches, self.began, self.paused = 0, 0, time.perf_counter(), 0.0
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Start counting the operations of the first batch."""
         if self.flops is None:
+            self.counting.callback(setattr, pl_module, "compute", pl_module.compute)
+            pl_module.compute = pl_module.loss
             self.counter = self.counting.enter_context(FlopCounterMode(display=False))
 
     def on_train_batch_end(
