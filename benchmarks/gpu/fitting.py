@@ -40,11 +40,9 @@ ROWS = {
 TINY = {"edsr_baseline": "edsr_tiny", "edsr": "edsr_tiny"}
 """The tiny size of an encoder, where it is not its name and ``_tiny``."""
 BF16 = ("trainer.precision=bf16-mixed",)
-FAST = (
-    "speed=gpu",
-    "callbacks.acceleration.compile=true",
-)
-"""What users of a GPU have by default, and the compiler."""
+USUAL = ("speed=gpu",)
+"""What users of a GPU have by default."""
+FAST = (*USUAL, "callbacks.acceleration.compile=true")
 
 
 class InMemory(pl.LightningDataModule):

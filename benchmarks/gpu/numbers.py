@@ -42,6 +42,9 @@ def machine(run: Run) -> None:
     target = torch.empty_like(source)
     took = milliseconds(lambda: target.copy_(source), warm=3)
     run.tell("copy on the GPU", 2 * source.numel() / took / 1e9, "TB/s", "bytes read and written")
+    few = torch.zeros(8, device=run.device)
+    took = milliseconds(lambda: [few.add_(1) for _ in range(1000)])
+    run.tell("launch of a kernel", took, "µs", "of the host, one after another")
 
 
 def _versions() -> str:

@@ -120,7 +120,7 @@ class Finetune:
             sample = to_patches(mean + self.temperature * noise, residual)
             sr = model.restore(batch.lr, sample, batch.coord, batch.cell)
             sr, hr = (F.pixel_shuffle(patches, model.patch_size) for patches in (sr, batch.hr))
-            terms["perceptual"] = self.perceptual.to(sr)(sr, hr)
+            terms["perceptual"] = self.perceptual(sr, hr)
         return weighted_sum(terms, self.weights | {"nll": self.weights["nll"] * model.flow.dim})
 
 

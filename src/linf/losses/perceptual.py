@@ -87,6 +87,8 @@ class Perceptual(nn.Module):
                 f"the perceptual loss needs windows of at least 16 pixels a side, not {height}×{width}: "
                 "raise data.queries or data.crop"
             )
+        if (self.mean.device, self.mean.dtype) != (sr.device, sr.dtype):  # A graph cannot move it.
+            self.to(sr)
         with torch.no_grad():
             target = self.features(normalize(hr, self.mean, self.deviation))
         return F.l1_loss(self.features(normalize(sr.clamp(0, 1), self.mean, self.deviation)), target)

@@ -64,7 +64,7 @@ class LearnedPrior:
             assert self.perceptual is not None
             patches = model.restore(lr, x, coord, cell), hr
             sr_window, hr_window = (F.pixel_shuffle(part, model.patch_size) for part in patches)
-            terms["perceptual"] = self.perceptual.to(sr_window)(sr_window, hr_window)
+            terms["perceptual"] = self.perceptual(sr_window, hr_window)
         if self.weights["l1"]:
             terms["l1"] = (x - residual).abs().mean()
         return weighted_sum(terms, self.weights)

@@ -70,7 +70,7 @@ class PriorTraining(Training):
             raise UsageError(
                 "a prior is trained on contiguous windows of whole patches: set data.window=true"
             )
-        self.record_perceptual()
+        self.prepare_perceptual()
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.model.sample_prior(lr, size)

@@ -96,9 +96,10 @@ class Training(pl.LightningModule):
             limited = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
             check_length(config.scheduler, epochs if steps is None else steps, limited)  # type: ignore[arg-type]
 
-    def record_perceptual(self) -> None:
-        """Log the network and the weights of the perceptual loss, if there is one, with the hyperparameters."""
+    def prepare_perceptual(self) -> None:
+        """Move the network of the perceptual loss, if there is one, to the device, and log it as a hyperparameter."""
         if (perceptual := getattr(self.loss, "perceptual", None)) is not None:
+            perceptual.to(self.device)
             network = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
             for logger in self.loggers:
                 logger.log_hyperparams({"perceptual": network})

@@ -85,7 +85,7 @@ class Finetuning(Training):
             return
         if not self.trainer.datamodule.window:  # type: ignore[attr-defined]
             raise UsageError("the perceptual loss compares whole windows: add data.window=true")
-        self.record_perceptual()
+        self.prepare_perceptual()
 
     def training_step(
         self, batch: SRBatch, batch_idx: int, step: int = 0, first: int | None = None
