@@ -7,7 +7,7 @@ as 1, 2, 3*, SC 2011) is counter-based, so any two pairs of seed and index give 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -61,11 +61,18 @@ class LatentField:
     def __getitem__(self, where: tuple[int, slice, slice]) -> Tensor:
         """``field[image, rows, cols]``: (rows, cols, D), float32 on the CPU."""
         image, rows, cols = where
-        make, indices = partial(self.row, image), range(rows.start, rows.stop)
-        if self.threads == 1 or len(indices) == 1:
-            return torch.stack([make(index)[cols] for index in indices])
+        indices = range(rows.start, rows.stop)
+
+        def make(part: range) -> list[Tensor]:
+            return [self.row(image, index)[cols] for index in part]
+
+        # Few threads with many rows each: they share Python, and leave it only while a row's numbers are drawn.
+        if self.threads == 1 or len(indices) < 2 * self.threads:
+            return torch.stack(make(indices))
+        each = -(-len(indices) // self.threads)
+        parts = [indices[start : start + each] for start in range(0, len(indices), each)]
         with ThreadPoolExecutor(self.threads) as pool:
-            return torch.stack([row[cols] for row in pool.map(make, indices)])
+            return torch.stack([row for part in pool.map(make, parts) for row in part])
 
 
 def noise_threads(device: torch.device) -> int:
