@@ -149,7 +149,7 @@ def _ask(given: Namespace, device: torch.device) -> Ask:
     """Return the options that concern the model; raise UsageError if one is out of its range."""
     import torch
 
-    from linf.models.super_resolver import check_temperatures
+    from linf.models.temperature import check_temperatures
     from linf.upscale.enlarge import Ask
 
     if given.samples < 1:

@@ -26,7 +26,8 @@ from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
-from linf.models.super_resolver import SuperResolver, check_temperatures
+from linf.models.super_resolver import SuperResolver
+from linf.models.temperature import check_temperatures
 
 log = logging.getLogger(__name__)
 
