@@ -5,12 +5,14 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal, Normal
 from torch.nn import functional as F
 
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import CorrelatedField, LatentCorrelation
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
+from linf.models.joint_density import joint_gain
 from linf.models.latent_statistics import LatentCovariance, estimate_correlation, filter_taps
 from linf.models.linf import LINF
 from linf.models.noise import LatentField
@@ -177,3 +179,28 @@ def test_a_model_that_does_not_know_its_correlation_says_so() -> None:
 def test_impossible_correlations_are_refused(scales: list[float], reach: int) -> None:
     with pytest.raises(ValueError, match=r"ascend|negative"):
         LatentCorrelation(3, scales, reach)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 3), (3, 4)])
+def test_joint_density_is_that_of_the_whole_field(size: tuple[int, int]) -> None:
+    """Where all of a small grid is near, it equals torch's own density of all latents at once."""
+    (filters,) = correlation(dim=3, reach=2).filters(torch.tensor([2.0])).double()
+    places = [(y, x) for y in range(size[0]) for x in range(size[1])]
+    whole = torch.cat(
+        [torch.cat([covariances(filters, (b[0] - a[0], b[1] - a[1])) for b in places], dim=1) for a in places]
+    )
+    z = torch.randn(3, *size, generator=torch.Generator().manual_seed(0)).double()
+    column = torch.stack([z[:, y, x] for y, x in places]).flatten()
+    joint = MultivariateNormal(torch.zeros(len(column)).double(), whole).log_prob(column)
+    alone = Normal(0, 1).log_prob(column).sum()
+    torch.testing.assert_close(joint_gain(z, filters, near=4).sum(), joint - alone)
+
+
+def test_joint_density_is_higher_for_the_fields_own_latents_only() -> None:
+    of = correlation(dim=3, reach=1)
+    filters = of.filters(torch.tensor([2.0]))
+    drawn = of(torch.randn(1, 3, 102, 122, generator=torch.Generator().manual_seed(0)), filters)[0]
+    assert joint_gain(drawn, filters[0], near=2).mean() > 0.05
+    assert joint_gain(torch.randn(3, 100, 120), filters[0], near=2).mean() < -0.05
+    white = torch.zeros(1, 1, 3, 3) + torch.eye(3)
+    torch.testing.assert_close(joint_gain(drawn, white, near=1), torch.zeros(100, 120).double())

@@ -175,6 +175,6 @@ def chosen_correlation(
     if check_latents(latents) == "correlated" and correlation is None:
         raise ValueError(
             "the model does not know how the latents of neighbouring patches are correlated: estimate it with "
-            "`linf latents MODEL --data FOLDER --out FILE`, or ask for independent ones"
+            "`linf latents MODEL OUT --data DIR`, or ask for independent ones"
         )
     return correlation if latents == "correlated" else None
