@@ -7,6 +7,7 @@ the same process. Each name runs in a fresh one, whose peak memory is its own. S
 import csv
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -40,8 +41,10 @@ from linf.losses.flow import LikelihoodL1
 from linf.memory import keep_freed_memory
 from linf.metrics.metric import LRPSNR, PSNR, SSIM, NonFinite
 from linf.models.conditioner import FourierConditioner
+from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
+from linf.models.latent_statistics import REACH
 from linf.models.linf import LINF
 
 BATCH, CROP, QUERIES = 16, 48, 48**2
@@ -106,6 +109,19 @@ def temperatures() -> list[Figure]:
     enlarge = partial(model.sample, lr, (512, 512))
     ratio, many, one = side_by_side(partial(enlarge, temperature=taus), partial(enlarge, temperature=0.8), 5)
     return [Figure("21 temperatures / 1, P=3, 128²→512²", ratio, 1.5, detail=f"{many:.2f} / {one:.2f} s")]
+
+
+def latents() -> list[Figure]:
+    """A sample whose latents are correlated, against one whose latents are drawn for each patch alone."""
+    figures = []
+    for patch_size in (1, 3):
+        model, lr = edsr_baseline(patch_size), torch.rand(1, 3, 128, 128)
+        model.correlation = LatentCorrelation(model.dim, [2, 3, 4], reach=math.ceil(REACH / patch_size))
+        enlarge = partial(model.sample, lr, (512, 512), temperature=0.8)
+        ratio, one, other = side_by_side(partial(enlarge, latents="correlated"), enlarge, 5)
+        what = f"correlated latents / independent, P={patch_size}, 128²→512²"
+        figures.append(Figure(what, ratio, 1.15, detail=f"{one:.2f} / {other:.2f} s"))
+    return figures
 
 
 def grid() -> list[Figure]:
@@ -527,6 +543,7 @@ FIGURES = {
     f.__name__: f
     for f in (
         temperatures,
+        latents,
         grid,
         ensemble,
         sample,

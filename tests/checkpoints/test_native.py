@@ -17,9 +17,11 @@ import torch
 import linf
 from helpers.paths import REFERENCE
 from helpers.pickles import Malicious
-from linf.checkpoints.start import check_resumable
+from linf.checkpoints.native import check_same
+from linf.checkpoints.start import average_with, check_resumable, start_from
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
+from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -106,6 +108,30 @@ def test_saved_model_comes_back_bit_by_bit(tmp_path: Path, patch_size: int) -> N
     assert same(back, model)
     assert not back.training
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_correlation_of_latents_is_kept_beside_the_weights(tmp_path: Path) -> None:
+    model = tiny(3)
+    model.correlation = LatentCorrelation(27, [2, 3.5], reach=1)
+    model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
+    linf.save(model, tmp_path / "whole.safetensors")
+    back = linf.load(tmp_path / "whole.safetensors")
+    assert back.config == model.config
+    assert same(back, model)
+    linf.save(model, tmp_path / "half.safetensors", half=True)
+    (filters,) = linf.load(tmp_path / "half.safetensors").correlation.filters(torch.tensor([2.7]))
+    taps = filters.flatten(0, 1)
+    assert torch.allclose((taps @ taps.mT).sum(0), torch.eye(27), atol=1e-5)
+    without = tiny(3)
+    check_same(tmp_path / "whole.safetensors", back, without)  # Of the same settings all the same.
+    before = without.flow.weight.clone()
+    for one, other in ((without, "whole.safetensors"), (back, "without.safetensors")):
+        linf.save(tiny(3), tmp_path / "without.safetensors")
+        average_with(tmp_path / other, one)
+    assert torch.equal(back.correlation.taps, model.correlation.taps)
+    assert torch.allclose(without.flow.weight, (before + model.flow.weight) / 2)
+    start_from(tmp_path / "half.safetensors", without)
+    assert without.correlation is not None
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])

@@ -30,6 +30,7 @@ from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
+from linf.models.correlation import LatentCorrelation
 from linf.report import write_report
 from linf.report.crops import shown_images
 from linf.report.evaluations import read_run
@@ -518,6 +519,41 @@ def test_distribution_table_agrees_with_the_model(evaluated: tuple[Path, Evaluat
     calibration = pd.read_csv(folder / "calibration.csv")
     assert len(calibration) == len(table) * 2 * 12
     assert calibration["covered"].between(0, 1).all()
+
+
+def test_correlated_latents_are_sampled_and_their_joint_likelihood_is_told(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, evaluated: tuple[Path, Evaluation]
+) -> None:
+    model = linf.load(checkpoint)
+    model.correlation = LatentCorrelation(27, [2, 4], reach=1)
+    linf.save(model, tmp_path / "white.safetensors")
+    model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
+    linf.save(model, tmp_path / "known.safetensors")
+    given = ("data.test_scales=[2]", "temperatures=[0,0.8]", "metrics=fidelity")
+    tables = {}
+    for name, latents in (("white", "independent"), ("known", "independent"), ("known", "correlated")):
+        folder = tmp_path / f"{name}_{latents}"
+        task = evaluate(
+            composed, tmp_path / f"{name}.safetensors", photos, folder, *given, f"latents={latents}"
+        )
+        assert ("correlated latents" in task.label) == (latents == "correlated")
+        tables[folder.name] = [pd.read_csv(folder / f"{of}.csv") for of in ("images", "distribution")]
+    (_, white), (alone, found), (joint, again) = tables.values()
+    assert white["joint_bits_per_dim"].tolist() == pytest.approx(white["bits_per_dim"].tolist(), abs=1e-6)
+    assert (found["joint_bits_per_dim"] - found["bits_per_dim"]).abs().min() > 1e-3
+    pd.testing.assert_frame_equal(found, again)
+    differ = alone["psnr_rgb"] != joint["psnr_rgb"]
+    assert differ.tolist() == (alone["temperature"] == 0.8).tolist()
+    assert pd.read_csv(evaluated[0] / "distribution.csv")["joint_bits_per_dim"].isna().all()
+    with pytest.raises(UsageError, match="latents is None there and correlated here"):
+        evaluate(
+            composed,
+            tmp_path / "known.safetensors",
+            photos,
+            tmp_path / "known_independent",
+            *given,
+            "latents=correlated",
+        )
 
 
 def test_figures_are_means_over_samples(

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from helpers.networks import write_network
 from linf.coordinates import patch_centres
 from linf.data.crops import SRBatch
-from linf.losses.flow import Finetune, LikelihoodL1, l1, latents, nll
+from linf.losses.flow import Finetune, LikelihoodL1, l1, nll, white_latents
 from linf.losses.perceptual import Perceptual
 from linf.models.conditioner import FourierConditioner
+from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -185,6 +186,37 @@ def test_without_latents_torchs_own_generator_draws_them(features: Callable[[], 
     assert first != second
 
 
+def test_correlated_latents_of_a_window_are_filtered_by_its_own_scale(
+    features: Callable[[], Perceptual],
+) -> None:
+    model, batch, _, _ = windows(3)
+    model.correlation = LatentCorrelation(27, [2, 4], reach=1)
+    model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
+    of_scales = batch._replace(
+        cell=batch.cell * torch.tensor([[18 / 10], [18 / 15]])
+    )  # ×2 and ×3 of 5 pixels.
+    loss = Finetune(0, 0, 1, latents="correlated", features=features)
+    z = loss.draw(model, of_scales, seed=3, first=8)
+    white = white_latents(torch.empty(2, 27, 8, 8), 3, 8)
+    for i, scale in enumerate((2.0, 3.0)):
+        (kernel,) = model.correlation.filters(torch.tensor([scale]))
+        expected = F.conv2d(white[i][None], kernel.permute(2, 3, 0, 1))[0].double()
+        torch.testing.assert_close(z[i], expected, rtol=0, atol=1e-5)
+    assert loss(model, of_scales, z)["loss"] != Finetune(0, 0, 1, features=features)(model, of_scales)["loss"]
+    torch.manual_seed(5)
+    first = loss(model, of_scales)["loss"]
+    torch.manual_seed(5)
+    assert first == loss(model, of_scales, loss.draw(model, of_scales))["loss"]
+
+
+def test_correlated_latents_need_a_model_that_knows_them(features: Callable[[], Perceptual]) -> None:
+    model, batch, _, _ = windows(1)
+    with pytest.raises(ValueError, match="linf latents"):
+        Finetune(0, 0, 1, latents="correlated", features=features)(model, batch)
+    with pytest.raises(ValueError, match="give one of independent, correlated"):
+        Finetune(0, 0, 1, latents="smooth", features=features)  # type: ignore[arg-type]
+
+
 def test_weight_of_zero_leaves_a_term_of_stage_2_and_its_network_out() -> None:
     model, batch, _, _ = windows(1)
 
@@ -201,14 +233,17 @@ def test_weight_of_zero_leaves_a_term_of_stage_2_and_its_network_out() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_latents_depend_on_seed_and_index_alone(dtype: torch.dtype) -> None:
     like = torch.empty(4, 27, 5, 6, dtype=dtype)
-    whole = latents(like, 7, 8)
+    whole = white_latents(like, 7, 8)
     assert whole.dtype == dtype
     assert torch.equal(
-        whole, torch.cat([latents(like[:2], 7, 8), latents(like[:1], 7, 10), latents(like[:1], 7, 11)])
+        whole,
+        torch.cat(
+            [white_latents(like[:2], 7, 8), white_latents(like[:1], 7, 10), white_latents(like[:1], 7, 11)]
+        ),
     )
     assert torch.equal(whole[1], gaussian(7, 9, (27, 5, 6)).to(dtype))
-    assert not torch.equal(whole, latents(like, 8, 8))
-    many = latents(torch.empty(200, 27, 5, 6), 0, 0)
+    assert not torch.equal(whole, white_latents(like, 8, 8))
+    many = white_latents(torch.empty(200, 27, 5, 6), 0, 0)
     assert many.mean().item() == pytest.approx(0, abs=0.01)
     assert many.std().item() == pytest.approx(1, abs=0.01)
     assert torch.corrcoef(many.flatten(1))[0, 1:].abs().max() < 0.15

@@ -16,7 +16,7 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.models.super_resolver import check_temperatures
+from linf.models.temperature import check_temperatures
 
 PATCH_SIZES = [1, 3, 5]
 SIZE = (11, 13)

@@ -17,6 +17,7 @@ from linf.losses.flow import Finetune, LikelihoodL1
 from linf.losses.perceptual import Perceptual
 from linf.losses.prior import LearnedPrior
 from linf.models.conditioner import FourierConditioner
+from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -120,6 +121,22 @@ def test_a_step_with_a_fused_optimizer_never_waits(
 def test_a_step_waits_once_at_most(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits, _ = steps("mixture", encoder, 1, tmp_path, monkeypatch)
     assert waits.total() <= STEPS - WARM, waits
+
+
+def test_drawing_correlated_latents_never_waits(tmp_path: Path) -> None:
+    write_network(tmp_path / "vgg16.pth")
+    loss = Finetune(latents="correlated", features=partial(Perceptual, weights=tmp_path / "vgg16.pth"))
+    model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(3, steps=2))
+    model.correlation = LatentCorrelation(27, [2, 3, 4], reach=2)
+    lr, hr, coord = torch.rand(2, 3, 12, 12), torch.rand(2, 27, 8, 8), torch.rand(2, 8, 8, 2)
+    with fake_cuda() as watch:
+        moved(model)
+        batch = SRBatch(*(part.to(GPU) for part in (lr, hr, coord, torch.full((2, 2), 0.05))))
+        before = Counter(watch.found)
+        z = loss.draw(model, batch, seed=0)
+        assert z.device == GPU
+        assert z.shape == hr.shape
+        assert not watch.found - before, watch.found - before
 
 
 def test_mixed_devices_are_found() -> None:

@@ -28,7 +28,8 @@ from linf.data.cache import ImageCache
 from linf.data.crops import RandomScaleCrops, SRBatch
 from linf.data.sources import bundled
 from linf.errors import UsageError
-from linf.losses.flow import latents
+from linf.losses.flow import white_latents
+from linf.models.correlation import LatentCorrelation
 from linf.models.linf import LINF
 
 TASKS = ("finetune", "finetune_joint")
@@ -103,7 +104,7 @@ def test_it_takes_one_optimizer_step_per_group(settings: Settings, tmp_path: Pat
     for i, batch in enumerate(data.train_dataloader()):
         sums = dict.fromkeys(PARTS, 0.0)
         for group in groups:
-            parts = loss(model, batch, latents(batch.hr, config.seed, i * len(batch.lr)), group)
+            parts = loss(model, batch, white_latents(batch.hr, config.seed, i * len(batch.lr)), group)
             optimizer.zero_grad()
             parts["loss"].backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -520,6 +521,30 @@ def test_starting_leaves_the_source_as_it_is(checkpoint: Path) -> None:
     torch.nn.init.zeros_(one.flow.bias)
     start_from(checkpoint, one)
     assert same(dict(one.state_dict()), dict(other.state_dict()))
+
+
+@pytest.mark.slow
+def test_it_trains_and_resumes_on_correlated_latents_of_init_from(
+    command: Command, checkpoint: Path, vgg: Path, tmp_path: Path
+) -> None:
+    model = linf.load(checkpoint)
+    model.correlation = LatentCorrelation(27, [2, 3], reach=1)
+    model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
+    linf.save(model, tmp_path / "known.safetensors")
+    started = overrides(
+        "finetune_joint", vgg, tmp_path / "run", *sized(model), "task.loss.latents=correlated"
+    )
+    done = command("train", *started, f"init_from={checkpoint}")
+    assert done.status == 2
+    assert "linf latents" in done.err
+    for steps in (1, 2):  # The second one resumes.
+        known = f"init_from={tmp_path / 'known.safetensors'}"
+        done = command("train", *started, known, f"trainer.max_steps={steps}")
+        assert done.status == 0, done.err
+        made = linf.load(tmp_path / "run" / "model.safetensors")
+        assert made.correlation is not None
+        assert torch.equal(made.correlation.taps, model.correlation.taps)
+    assert state(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
 # What it is by default

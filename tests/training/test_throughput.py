@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 import torch
 import torch._dynamo.testing
 from torch import _dynamo, nn
-from torch.utils.data import DataLoader
 from torch.utils._python_dispatch import _len_torch_dispatch_stack
+from torch.utils.data import DataLoader
 
 import linf
 from helpers.commands import Command

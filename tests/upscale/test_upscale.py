@@ -29,6 +29,7 @@ from linf.images.read import read_photo
 from linf.images.resize import bicubic, matlab_bicubic
 from linf.models.baselines import LIIF, LTE, Bicubic, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
+from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -179,6 +180,25 @@ def test_samples_have_the_seeds_that_follow_and_do_not_depend_on_tiles() -> None
     for k, one in enumerate(many):
         assert_same(one, enlarge(model, pixels, (100, 75), Ask(0.8, seed=7 + k, tile=33)).images[0])
     assert np.abs(many[0].astype(int) - many[1]).mean() > 1
+
+
+def test_correlated_latents_do_not_depend_on_tiles(upscale: Linf, tmp_path: Path) -> None:
+    model, pixels = small_linf(3), photograph(40, 30)
+    model.correlation = LatentCorrelation(27, [2, 4], reach=2)
+    model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
+    ask = Ask(0.8, seed=7, latents="correlated")
+    whole = model.sample(as_lr(pixels), (100, 75), temperature=0.8, seed=7, latents="correlated")[0]
+    for tile in (16, 33, 64):
+        assert_same(
+            enlarge(model, pixels, (100, 75), ask._replace(tile=tile)).images[0], as_pixels(whole, pixels)
+        )
+    Image.fromarray(pixels).save("a.png")
+    linf.save(model, tmp_path / "known.safetensors")
+    options = ("a.png", "--size", "75x100", "--temperature", "0.8", "--seed", "7", "--latents", "correlated")
+    assert upscale(*options, model="known.safetensors").status == 0
+    assert_same(np.asarray(Image.open("a_75x100.png")), as_pixels(whole, pixels))
+    done = upscale(*options, "--force")
+    assert (done.status, "linf latents" in done.err) == (2, True), done.err
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -41,7 +41,7 @@ _Run = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class Graph(nn.Module):
     """The module that is exported: `LINF.sample` of whole images, with latents and temperature as inputs. It does not
     work in tiles, so that memory grows with the output: about 2 kB per pixel at P = 3, and nine times that at P = 1.
-    The model is copied without its prior.
+    The model is copied without its prior and what it knows of its latents.
     """
 
     inverses: Tensor
@@ -50,6 +50,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model = copy.deepcopy(model)
         self.model.set_prior(None)
+        self.model.correlation = None
         self.register_buffer("inverses", model.flow.inverses().contiguous())
         self.eval().requires_grad_(False)
 

@@ -19,6 +19,7 @@ from linf.errors import UsageError
 from linf.files import atomic_write, expand_home
 from linf.models.baselines import LIIF, LTE, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
+from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -32,6 +33,7 @@ BUILDABLE: dict[str, tuple[type, ...]] = {
     "conditioner": (FourierConditioner, LIIFConditioner),
     "flow": (ConditionalFlow,),
     "prior": (UNet,),
+    "correlation": (LatentCorrelation,),
     "model": (LIIF, LTE),
 }
 """The classes that each part of a config may name; nothing else is ever built from a file."""
@@ -48,6 +50,7 @@ def build(config: dict[str, Any]) -> Model:
         return _part("model", config)(encoder, conditioner)
     flow = _part("flow", config)()
     model = LINF(encoder, conditioner, flow, _part("prior", config)() if "prior" in config else None)
+    model.correlation = _part("correlation", config)() if "correlation" in config else None
     model.usual_deviation = {float(s): limit for s, limit in config.get("usual_deviation", {}).items()}
     return model
 
@@ -139,7 +142,7 @@ def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None
             f"{part}.{key}": value
             for part, settings in config.items()
             for key, value in settings.items()
-            if part != "usual_deviation"  # Of the weights, not of the settings.
+            if part not in ("usual_deviation", "correlation")  # Of the weights, not of the settings.
         }
         for config in (other.config, model.config)
     )

@@ -76,11 +76,12 @@ def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
             "init_from any model to start from"
         )
     check_same(path, other, model)
+    model.correlation = other.correlation
 
 
 def start_from(path: str | os.PathLike[str], model: Model) -> None:
-    """Give a model the weights of a checkpoint, ours or published, of a model like it. A prior that the checkpoint
-    lacks stays as it is.
+    """Give a model the weights of a checkpoint, ours or published, of a model like it, and the correlation of its
+    latents. A prior that the checkpoint lacks stays as it is.
 
     Raises:
         UsageError: the checkpoint cannot be loaded, or is of another model.
@@ -89,6 +90,7 @@ def start_from(path: str | os.PathLike[str], model: Model) -> None:
     if other.dim and other.prior is None:
         other.set_prior(model.prior)
     check_same(path, other, model)
+    model.correlation = other.correlation
     model.load_state_dict(other.state_dict())
 
 
@@ -138,5 +140,9 @@ def average_with(path: str | os.PathLike[str], model: Model) -> None:
     other = load(path)
     check_same(path, other, model)
     theirs = other.state_dict()
-    mean = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    # What only one of them knows of its latents stays.
+    mean = {
+        k: (v + theirs[k]) / 2 if v.is_floating_point() and k in theirs else v
+        for k, v in model.state_dict().items()
+    }
     model.load_state_dict(mean)

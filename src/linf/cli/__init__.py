@@ -14,6 +14,7 @@ from linf.cli.convert import add_convert
 from linf.cli.demo import add_demo
 from linf.cli.export import add_export
 from linf.cli.info import add_info
+from linf.cli.latents import add_latents
 from linf.cli.models import add_models
 from linf.cli.report import add_report
 from linf.cli.shard import add_shard
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         *(add_upscale, add_demo, add_models, add_info, add_convert),
-        *(add_export, add_shard, add_report, add_sweep, add_weights),
+        *(add_latents, add_export, add_shard, add_report, add_sweep, add_weights),
     ):
         add(commands)
     try:

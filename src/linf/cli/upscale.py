@@ -64,6 +64,12 @@ def add_upscale(commands: Any) -> None:
     parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="samples of each image, with seeds from --seed up"
     )
+    parser.add_argument(
+        "--latents",
+        choices=("independent", "correlated"),
+        default="independent",
+        help="correlated: neighbouring patches agree, with a model that `linf latents` wrote (default: independent)",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
         "--uncertainty", action="store_true", help="also write NAME_uncertainty.png, a map of the deviation"
@@ -101,6 +107,7 @@ def _upscale(given: Namespace) -> None:
     from linf.images.pixels import checked_range
     from linf.images.write import FORMAT_BY_SUFFIX, FORMATS
     from linf.models.baselines import Bicubic
+    from linf.models.correlation import chosen_correlation
     from linf.models.super_resolver import SuperResolver
     from linf.upscale.inputs import PIPE, parse_size, planned
     from linf.upscale.run import Upscaler
@@ -126,6 +133,7 @@ def _upscale(given: Namespace) -> None:
         raise UsageError(
             f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
         )
+    chosen_correlation(model.correlation, ask.latents)
     model = model.to(device)
     failed = Upscaler(
         model,
@@ -149,7 +157,7 @@ def _ask(given: Namespace, device: torch.device) -> Ask:
     """Return the options that concern the model; raise UsageError if one is out of its range."""
     import torch
 
-    from linf.models.super_resolver import check_temperatures
+    from linf.models.temperature import check_temperatures
     from linf.upscale.enlarge import Ask
 
     if given.samples < 1:
@@ -167,4 +175,4 @@ def _ask(given: Namespace, device: torch.device) -> Ask:
         tile = int(given.tile)
     types = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
     dtype = types.get(given.dtype, torch.float16 if device.type == "cuda" else None)
-    return Ask(tau, given.samples, given.seed, given.uncertainty, tile, device, dtype)
+    return Ask(tau, given.samples, given.seed, given.uncertainty, tile, device, dtype, given.latents)

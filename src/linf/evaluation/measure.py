@@ -7,13 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from linf.coordinates import mean_scale
 from linf.data.pairs import ImagePair
 from linf.evaluation.systems import systems
 from linf.images.luma import BENCHMARK_LUMA
 from linf.images.pixels import PixelFormat
 from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
+from linf.models.correlation import LatentChoice
 from linf.models.distribution import NOMINAL, Distribution, coverage
+from linf.models.joint_density import NEAR, joint_gain
 from linf.models.super_resolver import SuperResolver
 
 Measured = dict[str, float | str | None]
@@ -39,6 +42,7 @@ def measure(
     samples: int,
     border: int,
     seed: int,
+    latents: LatentChoice = "independent",
     shown: dict[str, Tensor] | None = None,
 ) -> Unit:
     """Score every system on an image, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
@@ -51,6 +55,7 @@ def measure(
         samples: of each temperature, over which its figures are means.
         border: pixels left out on each side.
         seed: of the first sample; the next has ``seed + 1``.
+        latents: of the samples, see `SuperResolver.sample`.
         shown: receives each system's first image (C,H,W), LINF's ``deviation`` (H,W) at τ = 1, of Y or else over all
             channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W).
     """
@@ -60,7 +65,15 @@ def measure(
     features = model.encode(lr)
     mix = mixtures(hr.shape[1]).to(lr)
     known = model.distribution(
-        lr, size, samples=samples, seed=seed, highest=max(temperatures), mix=mix, hr=hr, features=features
+        lr,
+        size,
+        samples=samples,
+        seed=seed,
+        latents=latents,
+        highest=max(temperatures),
+        mix=mix,
+        hr=hr,
+        features=features,
     )
     rows: list[Measured] = []
     for name, temperature, images in systems(
@@ -83,7 +96,7 @@ def measure(
         lpips = next((m for m in metrics.values() if isinstance(m, LPIPS)), None)
         if lpips is not None and len(temperatures) > 1:
             shown["best_temperature"] = best_temperature(lpips, known, hr, temperatures)
-    return Unit(rows, *_distribution(known, hr, border, image.peak))
+    return Unit(rows, *_distribution(known, hr, border, image.peak, _joint_log_prob(model, known, image)))
 
 
 def mixtures(channels: int) -> Tensor:
@@ -119,7 +132,20 @@ def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures
     return best
 
 
-def _distribution(known: Distribution, hr: Tensor, border: int, peak: int) -> tuple[Measured, list[Measured]]:
+def _joint_log_prob(model: SuperResolver, known: Distribution, image: ImagePair) -> Tensor | None:
+    """As `Distribution.log_prob`, of correlated latents; None for a model that does not know how they are."""
+    assert known.latents is not None
+    assert known.log_prob is not None
+    if model.correlation is None:
+        return None
+    (filters,) = model.correlation.filters(image.lr.new_tensor([mean_scale(image.scale)]))
+    gain = joint_gain(known.latents[0], filters, math.ceil(NEAR / model.patch_size))
+    return known.log_prob + gain
+
+
+def _distribution(
+    known: Distribution, hr: Tensor, border: int, peak: int, joint: Tensor | None
+) -> tuple[Measured, list[Measured]]:
     assert known.deviation is not None
     assert known.latents is not None
     assert known.log_prob is not None
@@ -130,6 +156,7 @@ def _distribution(known: Distribution, hr: Tensor, border: int, peak: int) -> tu
     z = known.latents.double()
     measured: Measured = {
         "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1], peak).item(),
+        "joint_bits_per_dim": None if joint is None else bits_per_dimension(joint, z.shape[1], peak).item(),
         "whitened_mean": z.mean().item(),
         "whitened_var": z.var(correction=0).item(),
         "whitened_kurtosis": ((z - z.mean()).pow(4).mean() / z.var(correction=0).square()).item(),

@@ -41,6 +41,7 @@ _DECISIVE = (
     "temperatures",
     "samples",
     "seed",
+    "latents",
     "resize",
     "pixels",
 )

@@ -3,6 +3,7 @@
 `linf.evaluation` writes by it and `linf.report` reads and prints by it; no other module lists columns.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ COLUMNS = METRICS | {
     "images": Column("images", 0),
     "lr": Column("LR", text=True),
     "bits_per_dim": Column("bits/dim"),
+    "joint_bits_per_dim": Column("joint bits/dim"),
     "whitened_mean": Column("mean of z"),
     "whitened_var": Column("variance of z"),
     "whitened_kurtosis": Column("kurtosis of z"),
@@ -98,14 +100,14 @@ TABLES = {
     "images": (*UNIT, "system", "temperature"),
     "distribution": (
         *UNIT,
-        *("bits_per_dim", "whitened_mean", "whitened_var", "whitened_kurtosis"),
+        *("bits_per_dim", "joint_bits_per_dim", "whitened_mean", "whitened_var", "whitened_kurtosis"),
         *("error_y", "variance_y", "error_rgb", "variance_rgb"),
     ),
     "calibration": (*UNIT, "kind", "nominal", "covered"),
 }
 """Columns of each table, which is a CSV file; in `metrics` and `images` a column for each metric follows."""
 
-ADDED = {"lr": "not recorded"}
+ADDED = {"lr": "not recorded", "joint_bits_per_dim": math.nan}
 """Columns that earlier versions did not write, and what stands for their values."""
 
 FORMER_NAMES = {"pictures": "images", "picture": "image"}

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 
 from linf.data.crops import SRBatch
 from linf.losses.perceptual import Perceptual
+from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.noise import gaussian
-from linf.models.super_resolver import check_temperatures
+from linf.models.temperature import check_temperatures
 
 
 def nll(flow: ConditionalFlow, residual: Tensor, condition: Tensor) -> Tensor:
@@ -67,10 +68,12 @@ class Finetune:
         l1: weight of the error at τ = 0.
         perceptual: weight of the perceptual distance; published for RRDB, and 0 for the other encoders.
         temperature: τ of the sample in the perceptual distance.
+        latents: of that sample's patches, ``independent`` or ``correlated`` as `linf latents` found them.
         features: makes the perceptual distance; not called if its weight is 0.
 
     Raises:
-        ValueError: a weight is negative or not finite, all are 0, or the temperature is out of range.
+        ValueError: a weight is negative or not finite, all are 0, the temperature is out of range, or latents are
+            neither.
     """
 
     def __init__(
@@ -80,10 +83,12 @@ class Finetune:
         perceptual: float = 2.5e-2,
         *,
         temperature: float = 0.8,
+        latents: LatentChoice = "independent",
         features: Callable[[], Perceptual] = Perceptual,
     ) -> None:
         self.weights = check_weights(nll=nll, l1=l1, perceptual=perceptual)
         (self.temperature,) = check_temperatures(temperature)
+        self.latents = check_latents(latents)
         self.perceptual = features() if perceptual else None
 
     def __call__(
@@ -94,7 +99,7 @@ class Finetune:
         Args:
             model: a LINF.
             batch: training samples; for the perceptual term, contiguous windows of whole patches.
-            z: (B,D,gh,gw) latents of the sample at τ = 1; None takes them from torch's own generator.
+            z: (B,D,gh,gw) latents of the sample at τ = 1; None draws them from torch's own generator.
             only: the terms to compute; None computes all whose weight is not 0.
 
         Raises:
@@ -114,7 +119,7 @@ class Finetune:
             terms["l1"] = (mean - x).abs().mean()
         if "perceptual" in wanted:
             assert self.perceptual is not None
-            z = torch.randn_like(residual) if z is None else z
+            z = self.draw(model, batch) if z is None else z
             noise = model.flow.inverse_linear(to_columns(z), condition, inverses)
             # The model is affine in z (METHOD §4).
             sample = to_patches(mean + self.temperature * noise, residual)
@@ -123,8 +128,33 @@ class Finetune:
             terms["perceptual"] = self.perceptual(sr, hr)
         return weighted_sum(terms, self.weights | {"nll": self.weights["nll"] * model.flow.dim})
 
+    def draw(self, model: LINF, batch: SRBatch, seed: int | None = None, first: int = 0) -> Tensor:
+        """Latents of the sample in the perceptual distance, at τ = 1.
 
-def latents(like: Tensor, seed: int, first: int) -> Tensor:
+        Args:
+            model: a LINF.
+            batch: training samples in contiguous windows of patches.
+            seed: see `white_latents`, as for ``first``; None draws from torch's own generator.
+            first: the number of the batch's first sample.
+
+        Returns:
+            (B,D,gh,gw) on the batch's device.
+
+        Raises:
+            ValueError: they are to be correlated, and the model does not know how.
+        """
+        correlation = chosen_correlation(model.correlation, self.latents)
+        margin = 0 if correlation is None else correlation.reach
+        around = F.pad(batch.hr, [margin] * 4)
+        white = torch.randn_like(around) if seed is None else white_latents(around, seed, first)
+        if correlation is None:
+            return white
+        h, w = batch.lr.shape[-2:]
+        scale = (4 / (batch.cell.prod(1) * h * w)).sqrt()  # A cell is (2/H, 2/W).
+        return correlation(white, correlation.filters(scale)).to(white.dtype)
+
+
+def white_latents(like: Tensor, seed: int, first: int) -> Tensor:
     """Standard Gaussian latents of a tensor's shape (B,D,gh,gw), dtype and device. Row ``i`` is a function of (seed,
     first + i) alone: a sample has the same latents in any batch, on any rank and device.
     """

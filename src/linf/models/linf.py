@@ -92,8 +92,9 @@ class LINF(SuperResolver):
             "conditioner": self.conditioner,
             "flow": self.flow,
         }
-        if self.prior is not None:
-            parts["prior"] = self.prior
+        for name, part in (("prior", self.prior), ("correlation", self.correlation)):
+            if part is not None:
+                parts[name] = part
         config = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
         usual = {f"{scale:g}": limit for scale, limit in self.usual_deviation.items()}
         return config | ({"usual_deviation": usual} if usual else {})

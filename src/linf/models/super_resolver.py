@@ -1,6 +1,5 @@
 """What every model keeps that can be evaluated: decoded regions, and whole images made of them."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -10,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from linf.models.bilinear import image_residual
+from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
 from linf.models.decoding import Latents, Region, Request, check_size
 from linf.models.distribution import Distribution
-from linf.models.noise import LatentField, noise_threads, rows_kept
+from linf.models.noise import LatentField
 from linf.models.prior import UNet
-from linf.models.tiling import TILE, Tile
-
-Temperature = float | Sequence[float] | Tensor
-"""τ ≥ 0: one, a sequence, or a map (H,W) of one for each pixel."""
+from linf.models.temperature import Temperature, each_temperature
+from linf.models.tiling import Tile
 
 
 class SuperResolver(nn.Module, ABC):
@@ -29,6 +27,7 @@ class SuperResolver(nn.Module, ABC):
         dim: D = C·P², the numbers in the latent of a patch; 0 for a model whose output is not random.
         config: what builds it again, but for its weights: plain numbers and names.
         prior: predicts latents from the LR image; None for a model without.
+        correlation: of the latents of neighbouring patches; None until it is estimated.
     """
 
     patch_size: int = 1
@@ -36,10 +35,12 @@ class SuperResolver(nn.Module, ABC):
     dim: int = 0
     config: dict[str, Any]
     prior: UNet | None
+    correlation: LatentCorrelation | None
 
     def __init__(self) -> None:
         super().__init__()
         self.prior = None
+        self.correlation = None
 
     def output_channels(self, lr: Tensor) -> int:
         """C of the output for LR images, of which grey ones fit a model of RGB too.
@@ -92,6 +93,7 @@ class SuperResolver(nn.Module, ABC):
         temperature: Temperature = 0.0,
         seed: int | None = None,
         z: Tensor | None = None,
+        latents: LatentChoice = "independent",
         tile: int | None = None,
         chunk: int | None = None,
         features: Sequence[Tile] | None = None,
@@ -109,6 +111,7 @@ class SuperResolver(nn.Module, ABC):
             seed: of the latents, image b of the batch has ``seed + b``; the same image on every device. By default one
                 of torch's own generator.
             z: (B,gh,gw,D) latents on the patch grid at τ = 1, gh = ceil(H/P), gw = ceil(W/P), instead of a seed.
+            latents: of neighbouring patches, ``independent`` or ``correlated``; a patch's own distribution is the same.
             tile: LR pixels a side that are encoded at once.
             chunk: queries decoded at once.
             features: of ``lr``, from `encode`; by default they are made here.
@@ -117,15 +120,16 @@ class SuperResolver(nn.Module, ABC):
             (B,C,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,C,H,W).
 
         Raises:
-            ValueError: a temperature, the size or the latents' shape is not what is said above.
+            ValueError: a temperature, the size or the latents' shape is not what is said above, or the model does not
+                know how its latents are correlated.
         """
-        taus = _temperatures(temperature, size)
+        taus = each_temperature(temperature, size)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
         channels = self.output_channels(lr)
         size = check_size(size, lr.shape[0] * 4 * channels * len(taus), lr.device)
-        latents = self._latents(lr, size, 1, seed, z) if highest > 0 and self.dim else ()
+        fields = self._latents(lr, size, 1, seed, latents, z) if highest > 0 and self.dim else ()
         out = lr.new_empty(len(taus), len(lr), channels, *size)
-        request = Request(latents, highest, tile=tile, chunk=chunk, features=features)
+        request = Request(fields, highest, tile=tile, chunk=chunk, features=features)
         for region in self.regions(lr, size, request):
             for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
                 image.copy_(region.mean)
@@ -144,6 +148,7 @@ class SuperResolver(nn.Module, ABC):
         *,
         samples: int = 1,
         seed: int | None = None,
+        latents: LatentChoice = "independent",
         highest: float = 1.0,
         mix: Tensor | None = None,
         hr: Tensor | None = None,
@@ -156,7 +161,7 @@ class SuperResolver(nn.Module, ABC):
             lr: (B,C,h,w) in [0, 1].
             size: (H, W).
             samples: S; the first is that of `sample` with this seed, for a single image the next that of ``seed + 1``.
-            seed: see `sample`.
+            seed: see `sample`, as for ``latents``.
             highest: temperature that will be asked of `Distribution.at`, see `Request`.
             mix: see `Request`; a deviation costs D more decodes.
             hr: (B,C,H,W), for its latents and log-density.
@@ -176,10 +181,10 @@ class SuperResolver(nn.Module, ABC):
         mean, noise = (lr.new_empty(*n, len(lr), channels, *size) for n in ((), (samples,)))
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
         grid = [-(-n // p) for n in size]
-        latents, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)
+        z, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)
         residual = None if hr is None else image_residual(lr, hr)
         request = Request(
-            self._latents(lr, size, samples, seed, None), highest, mix, residual, features=features
+            self._latents(lr, size, samples, seed, latents), highest, mix, residual, features=features
         )
         for region in self.regions(lr, size, request):
             place = (region.image, slice(None), region.rows, region.cols)
@@ -189,13 +194,13 @@ class SuperResolver(nn.Module, ABC):
             if deviation is not None and region.deviation is not None:
                 deviation[place] = region.deviation
             if region.latents is not None and region.log_prob is not None:
-                latents[region.image, :, *region.patches] = region.latents
+                z[region.image, :, *region.patches] = region.latents
                 log_prob[region.image, *region.patches] = region.log_prob
             advance(region.mean.shape[-2] * region.mean.shape[-1])
         if hr is None:
             return Distribution(mean, noise, deviation)
         whole_patches = (..., slice(size[0] // p), slice(size[1] // p))
-        return Distribution(mean, noise, deviation, latents[whole_patches], log_prob[whole_patches])
+        return Distribution(mean, noise, deviation, z[whole_patches], log_prob[whole_patches])
 
     def sample_prior(
         self, lr: Tensor, size: tuple[int, int], *, features: Sequence[Tile] | None = None
@@ -208,42 +213,20 @@ class SuperResolver(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} has no prior: train one with task=prior, or sample without")
 
     def _latents(
-        self, lr: Tensor, size: tuple[int, int], samples: int, seed: int | None, z: Tensor | None
+        self,
+        lr: Tensor,
+        size: tuple[int, int],
+        samples: int,
+        seed: int | None,
+        latents: LatentChoice,
+        z: Tensor | None = None,
     ) -> Sequence[Latents]:
-        batch = len(lr)
-        rows, cols = (-(-n // self.patch_size) for n in size)
+        wanted = (len(lr), *(-(-n // self.patch_size) for n in size), self.dim)
+        if z is not None and z.shape != wanted:
+            raise ValueError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} needs {wanted}")
         if z is not None:
-            wanted = (batch, rows, cols, self.dim)
-            if z.shape != wanted:
-                raise ValueError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} needs {wanted}")
             return (z,)
         seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
-        kept = rows_kept(lr, size, self.patch_size, TILE)
-        threads = noise_threads(lr.device)
-        return [
-            LatentField(seed + k * batch, cols, self.dim, kept=kept, threads=threads) for k in range(samples)
-        ]
-
-
-def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
-    """One temperature or several as a list.
-
-    Raises:
-        ValueError: one of them is negative or not finite, or there is none.
-    """
-    taus = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature]
-    if not taus or not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
-        raise ValueError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
-    return taus
-
-
-def _temperatures(temperature: Temperature, size: Sequence[int]) -> Sequence[float | Tensor]:
-    if not isinstance(temperature, Tensor):
-        return check_temperatures(temperature)
-    valid = (temperature >= 0).logical_and(temperature < math.inf).all()
-    if temperature.shape != torch.Size(size) or not bool(valid):
-        raise ValueError(
-            f"a map of temperatures has shape {tuple(temperature.shape)} and values from {float(temperature.min()):g} "
-            f"to {float(temperature.max()):g}; output {size[0]}×{size[1]} needs its shape, and finite values from 0 up"
-        )
-    return [temperature]
+        seeds = [seed + k * len(lr) for k in range(samples)]
+        correlation = chosen_correlation(self.correlation, latents)
+        return latent_fields(seeds, lr, size, self.dim, self.patch_size, correlation=correlation)

@@ -104,7 +104,8 @@ def _stacked(runs: Sequence[EvaluationRun], tables: Sequence[pd.DataFrame]) -> p
 
 
 def _distribution(run: EvaluationRun) -> pd.DataFrame:
-    names = ["bits_per_dim", "whitened_mean", "whitened_var", "whitened_kurtosis"]
+    joint = ["joint_bits_per_dim"] if run.distribution["joint_bits_per_dim"].notna().any() else []
+    names = ["bits_per_dim", *joint, "whitened_mean", "whitened_var", "whitened_kurtosis"]
     means = run.distribution.groupby(["dataset", "scale"], sort=False)[names].mean()
     return means.rename(columns={name: COLUMNS[name].title for name in names}).reset_index()
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from linf.data.crops import SRBatch
 from linf.errors import UsageError
-from linf.losses.flow import Finetune, latents
+from linf.losses.flow import Finetune
+from linf.models.correlation import chosen_correlation
 from linf.models.linf import LINF
 from linf.training.stage1 import Training
 
@@ -35,6 +36,7 @@ class Finetuning(Training):
     Raises:
         UsageError: If the steps do not name each weighted part once, or, when the training starts, if the perceptual
             loss is used without contiguous windows.
+        ValueError: If its latents are to be correlated, and the model does not know how.
     """
 
     model: LINF
@@ -85,6 +87,7 @@ class Finetuning(Training):
             return
         if not self.trainer.datamodule.window:  # type: ignore[attr-defined]
             raise UsageError("the perceptual loss compares whole windows: add data.window=true")
+        chosen_correlation(self.model.correlation, self.loss.latents)
         self.prepare_perceptual()
 
     def training_step(
@@ -106,7 +109,7 @@ class Finetuning(Training):
             self.batches.append((batch, first))
         self.draw(len(batch.lr), first)
         names = self.steps[step]
-        z = latents(batch.hr, self.seed, first) if "perceptual" in names else None
+        z = self.loss.draw(self.model, batch, self.seed, first) if "perceptual" in names else None
         parts = self.compute(self.model, batch, z, names)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.losses.append(self.parts)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from linf.images.luma import PILLOW_GREY
+from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Request, check_size
-from linf.models.noise import LatentField, noise_threads, rows_kept
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.tile_size import best_tile
 
@@ -33,6 +33,7 @@ class Ask(NamedTuple):
     device: torch.device = CPU
     dtype: torch.dtype | None = None
     """Autocast."""
+    latents: LatentChoice = "independent"
 
 
 class Enlarged(NamedTuple):
@@ -73,13 +74,16 @@ def enlarge(
     lr = torch.from_numpy(plane).to(ask.device).permute(2, 0, 1)[None]
     channels = model.output_channels(lr)
     tile = best_tile(model, lr.shape[-2], lr.shape[-1], ask.device) if ask.tile is None else ask.tile
-    cols = -(-size[1] // model.patch_size)
-    kept = rows_kept(lr, size, model.patch_size, tile or lr.shape[-1])
     drawn = ask.samples if model.dim and ask.temperature > 0 else 0
-    latents = [
-        LatentField(ask.seed + k, cols, model.dim, kept=kept, threads=noise_threads(ask.device))
-        for k in range(drawn)
-    ]
+    latents = latent_fields(
+        [ask.seed + k for k in range(drawn)],
+        lr,
+        size,
+        model.dim,
+        model.patch_size,
+        tile=tile or lr.shape[-1],
+        correlation=chosen_correlation(model.correlation, ask.latents),
+    )
     out = [np.empty((*size, pixels.shape[2]), pixels.dtype) for _ in range(ask.samples)]
     deviation = np.empty(size, np.float16) if ask.uncertainty else None
     autocast = nullcontext() if ask.dtype is None else torch.autocast(ask.device.type, dtype=ask.dtype)

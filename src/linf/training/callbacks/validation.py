@@ -15,7 +15,7 @@ from linf.errors import UsageError
 from linf.evaluation.panels import detail_row, panel
 from linf.evaluation.systems import systems
 from linf.metrics.metric import LPIPS
-from linf.models.super_resolver import check_temperatures
+from linf.models.temperature import check_temperatures
 
 
 class ValidationLPIPS(Callback):

@@ -1,0 +1,70 @@
+"""The command ``linf latents``: how the latents of neighbouring patches are correlated, estimated and kept."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from linf.cli.options import LINF_FILE, add_command, check_output, chosen_device
+from linf.errors import UsageError
+
+
+def add_latents(commands: Any) -> None:
+    parser = add_command(
+        commands, "latents", _latents, "estimate how latents of neighbouring patches are correlated"
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help=LINF_FILE)
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="NAME.safetensors, the model with what was found"
+    )
+    parser.add_argument("--data", required=True, metavar="DIR", help="HR images like those of the training")
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=[2, 3, 4], metavar="S", help="default: 2 3 4"
+    )
+    parser.add_argument(
+        "--images", type=int, default=24, metavar="N", help="evenly spaced in the folder (default: 24)"
+    )
+    parser.add_argument(
+        "--resize", choices=("pil", "matlab"), default="pil", help="the bicubic that makes LR (default: pil)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
+    parser.add_argument("--half", action="store_true", help="weights in half precision")
+    parser.add_argument("--force", action="store_true", help="overwrite OUT")
+
+
+def _latents(given: Namespace) -> None:
+    """Estimate how the latents of neighbouring patches are correlated, and write the model with it.
+
+    Samples with latents=correlated are then drawn so that neighbouring patches agree; the weights stay the same.
+    """
+    from linf.checkpoints.native import load, save
+    from linf.coordinates import mean_scale
+    from linf.data.cache import ImageCache
+    from linf.data.pairs import ScaledImages, collate_pair
+    from linf.data.sources import image_folder
+    from linf.images.pixels import PixelFormat
+    from linf.models.latent_statistics import estimate_correlation
+    from linf.models.linf import LINF
+
+    if given.out.suffix != ".safetensors":
+        raise UsageError(f"a model is saved as .safetensors, not as {given.out.name}")
+    check_output(given.out, given.force)
+    if given.images < 1:
+        raise UsageError(f"--images {given.images} is not a whole number from 1 up")
+    device = chosen_device(given.device)
+    model = load(given.model)
+    if not isinstance(model, LINF):
+        raise UsageError(f"a {type(model).__name__} has no latents: give a LINF")
+    files = image_folder(given.data).hr
+    chosen = files[:: -(-len(files) // given.images)]
+    cache = ImageCache(chosen, pixels=PixelFormat(channels=model.image_channels))
+    pairs = ScaledImages(cache, sorted(set(given.scales)), crop=768, resize=given.resize)
+    images = (collate_pair([pairs[i]]) for i in range(len(pairs)))
+    model.to(device)
+    model.correlation, covariance = estimate_correlation(
+        model, ((mean_scale(pair.scale), pair.lr.to(device), pair.hr.to(device)) for pair in images)
+    )
+    save(model.cpu(), given.out, half=given.half)
+    print(f"{given.out}, from {len(cache)} images:")
+    for scale, found in covariance.items():
+        n = found.shape[0] // 2
+        print(f"×{scale:g}: variance {found[n, n].diagonal().mean():.2f}")

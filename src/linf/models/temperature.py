@@ -1,0 +1,40 @@
+"""Sampling temperatures: one, several, or a map of one for each pixel."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Temperature = float | Sequence[float] | Tensor
+"""τ ≥ 0: one, a sequence, or a map (H,W) of one for each pixel."""
+
+
+def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
+    """One temperature or several as a list.
+
+    Raises:
+        ValueError: one of them is negative or not finite, or there is none.
+    """
+    taus = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature]
+    if not taus or not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
+        raise ValueError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
+    return taus
+
+
+def each_temperature(temperature: Temperature, size: Sequence[int]) -> Sequence[float | Tensor]:
+    """One temperature, each of a sequence, or a map for an output of this size (H, W), as a list.
+
+    Raises:
+        ValueError: a temperature is negative or not finite, or a map is not of this size.
+    """
+    if not isinstance(temperature, Tensor):
+        return check_temperatures(temperature)
+    valid = (temperature >= 0).logical_and(temperature < math.inf).all()
+    if temperature.shape != torch.Size(size) or not bool(valid):
+        raise ValueError(
+            f"a map of temperatures has shape {tuple(temperature.shape)} and values from {float(temperature.min()):g} "
+            f"to {float(temperature.max()):g}; output {size[0]}×{size[1]} needs its shape, and finite values from 0 up"
+        )
+    return [temperature]
