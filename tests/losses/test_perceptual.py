@@ -12,7 +12,8 @@ from torchvision.transforms.functional import normalize
 from helpers.networks import convolutions, write_network
 from helpers.pickles import Malicious
 from linf.errors import UsageError
-from linf.losses.perceptual import Perceptual
+from linf.losses.perceptual import LearnedPerceptual, Perceptual
+from linf.metrics.networks import DISTSNetwork, LPIPSNetwork
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +153,26 @@ def test_damaged_and_foreign_files_are_refused(
         Perceptual("vgg19", files["vgg16"])
     with pytest.raises(ValueError, match="'vgg11' is not one of auto, vgg19, vgg16"):
         Perceptual("vgg11")
+
+
+def test_the_learned_perceptual_loss_is_the_metric_with_a_gradient(files: dict[str, Path]) -> None:
+    sr, hr = images()
+    for name, metric in (
+        ("lpips", LPIPSNetwork("vgg", files["vgg16"])),
+        ("dists", DISTSNetwork(files["vgg16"])),
+    ):
+        loss = LearnedPerceptual(name, files["vgg16"])  # type: ignore[arg-type]
+        x = sr.clone().requires_grad_()
+        found = loss(x, hr)
+        torch.testing.assert_close(found, metric(sr, hr).mean(), rtol=1e-5, atol=1e-6)
+        found.backward()
+        with torch.no_grad():
+            better = loss(sr - 0.05 * x.grad / x.grad.abs().mean(), hr)  # type: ignore[operator, union-attr]
+        assert better < found, name
+        assert not any(p.requires_grad for p in loss.parameters())
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(loss(sr, hr), found.detach(), rtol=0.05, atol=1e-3)
+        with pytest.raises(ValueError, match="at least 16 pixels"):
+            loss(sr[..., :9], hr[..., :9])
+    with pytest.raises(ValueError, match="neither lpips nor dists"):
+        LearnedPerceptual("ssim")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from helpers.networks import write_network
 from linf.data.crops import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1
-from linf.losses.perceptual import Perceptual
+from linf.losses.perceptual import LearnedPerceptual, Perceptual
 from linf.losses.prior import LearnedPrior
 from linf.losses.regression import RegressionL1
 from linf.models.baselines import LIIF, LTE
@@ -76,13 +76,14 @@ def windows(patch_size: int, size: int) -> SRBatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["perceptual", "prior"])
+@pytest.mark.parametrize("task", ["perceptual", "lpips", "dists", "prior"])
 def test_windows_are_one_graph_at_all_scales(task: str, tmp_path: Path) -> None:
     prior = UNet(3, width=8, depth=1) if task == "prior" else None
     model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(3, steps=2), prior).train()
     loss: Any = LearnedPrior(perceptual=0.0, l1=1.0, l1_latent=1.0)
-    if task == "perceptual":
-        loss = Finetune(features=partial(Perceptual, weights=write_network(tmp_path / "vgg16.pth")))
+    if task != "prior":
+        made = Perceptual if task == "perceptual" else partial(LearnedPerceptual, task)
+        loss = Finetune(features=partial(made, weights=write_network(tmp_path / "vgg16.pth")))
     assert graphs(loss, model, 3, windows) == 1
 
 

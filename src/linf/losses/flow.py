@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linf.data.crops import SRBatch
-from linf.losses.perceptual import Perceptual
+from linf.losses.perceptual import Perceptual, PerceptualLoss
 from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -84,7 +84,7 @@ class Finetune:
         *,
         temperature: float = 0.8,
         latents: LatentChoice = "independent",
-        features: Callable[[], Perceptual] = Perceptual,
+        features: Callable[[], PerceptualLoss] = Perceptual,
     ) -> None:
         self.weights = check_weights(nll=nll, l1=l1, perceptual=perceptual)
         (self.temperature,) = check_temperatures(temperature)

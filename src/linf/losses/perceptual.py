@@ -1,15 +1,15 @@
-"""Loss box of the figure: the distance of two images in the features of a VGG trained on ImageNet (METHOD §6)."""
+"""Loss box of the figure: distances of two images in the features of a VGG trained on ImageNet (METHOD §6, §11)."""
 
 import logging
 import os
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from kornia.enhance import normalize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.metrics.networks import find_weights, vgg_layers
+from linf.metrics.networks import DISTSNetwork, LPIPSNetwork, find_weights, vgg_layers
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +76,7 @@ class Perceptual(nn.Module):
         Raises:
             ValueError: the images are smaller than 16 pixels a side, or no RGB.
         """
-        if hr.shape[1] != 3:
-            raise ValueError(
-                f"the perceptual loss compares RGB images, and these have {hr.shape[1]} channels: set "
-                "task.loss.perceptual=0"
-            )
-        height, width = hr.shape[-2:]
-        if min(height, width) < 16:  # The features are sixteen times smaller.
-            raise ValueError(
-                f"the perceptual loss needs windows of at least 16 pixels a side, not {height}×{width}: "
-                "raise data.queries or data.crop"
-            )
+        _check_images(hr)
         if (self.mean.device, self.mean.dtype) != (sr.device, sr.dtype):  # A graph cannot move it.
             self.to(sr)
         with torch.no_grad():
@@ -96,3 +86,65 @@ class Perceptual(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Perceptual":
         """Return itself, since nothing in it changes: averaging a task's weights copies the task."""
         return self
+
+
+class LearnedPerceptual(nn.Module):
+    """LPIPS with VGG16 or DISTS as a loss: five layers weighed as people judged images, see `linf.metrics.networks`.
+
+    Args:
+        network: ``lpips`` or ``dists``.
+        weights: VGG16's, see `Perceptual`.
+
+    Attributes:
+        backbone: the name under which a run records it.
+        weights: the file that its weights are from.
+
+    Raises:
+        ValueError: the network is unknown, or its weights are missing or damaged.
+    """
+
+    def __init__(
+        self,
+        network: Literal["lpips", "dists"] = "lpips",
+        weights: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if network not in ("lpips", "dists"):
+            raise ValueError(f"perceptual network {network!r} is neither lpips nor dists")
+        self.network = LPIPSNetwork("vgg", weights) if network == "lpips" else DISTSNetwork(weights)
+        self.backbone, self.weights = f"{network}-vgg16", self.network.weights
+        log.info("perceptual loss: %s, VGG16's weights of %s", network, self.weights)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """The mean distance of two batches of images; arguments, result and errors as `Perceptual` has them."""
+        _check_images(hr)
+        like = next(self.network.buffers())
+        if (like.device, like.dtype) != (sr.device, sr.dtype):
+            self.to(sr)
+        with torch.no_grad():
+            target = list(self.network.features(hr))
+        ours = list(self.network.features(sr.clamp(0, 1)))
+        with torch.autocast(sr.device.type, enabled=False):
+            return self.network.distance(iter(ours), target).mean()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LearnedPerceptual":
+        """Return itself, since nothing in it changes."""
+        return self
+
+
+PerceptualLoss = Perceptual | LearnedPerceptual
+"""Called with images and their HR; a training records its ``backbone`` and ``weights``."""
+
+
+def _check_images(hr: Tensor) -> None:
+    if hr.shape[1] != 3:
+        raise ValueError(
+            f"the perceptual loss compares RGB images, and these have {hr.shape[1]} channels: set "
+            "task.loss.perceptual=0"
+        )
+    height, width = hr.shape[-2:]
+    if min(height, width) < 16:  # The features are sixteen times smaller.
+        raise ValueError(
+            f"the perceptual loss needs windows of at least 16 pixels a side, not {height}×{width}: "
+            "raise data.queries or data.crop"
+        )

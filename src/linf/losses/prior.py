@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from linf.data.crops import SRBatch
 from linf.losses.flow import check_weights, to_columns, to_patches, weighted_sum
-from linf.losses.perceptual import Perceptual
+from linf.losses.perceptual import Perceptual, PerceptualLoss
 from linf.models.linf import LINF
 from linf.models.prior import window_lr_residual
 
@@ -37,7 +37,7 @@ class LearnedPrior:
         l1: float = 0.0,
         *,
         aligned: bool = False,
-        features: Callable[[], Perceptual] = Perceptual,
+        features: Callable[[], PerceptualLoss] = Perceptual,
     ) -> None:
         self.weights = check_weights(perceptual=perceptual, l1_latent=l1_latent, l1=l1)
         self.aligned = aligned

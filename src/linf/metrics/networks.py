@@ -39,6 +39,10 @@ class FrozenNetwork(nn.Module, ABC):
     def features(self, image: Tensor) -> Iterator[Tensor]:
         """Features of an image (1,3,H,W), from the first layer to the last, each (1,F,h,w)."""
 
+    @abstractmethod
+    def distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        """Distance of images by their `features`, (B,)."""
+
     @torch.no_grad()
     def compare(
         self, sr: Tensor, hr: Tensor, figure: Callable[[Iterator[Tensor], Sequence[Tensor]], Tensor]
@@ -91,7 +95,7 @@ class LPIPSNetwork(FrozenNetwork):
         if backbone not in LPIPS_BACKBONES:
             raise ValueError(f"LPIPS's backbone {backbone!r} is not one of {', '.join(LPIPS_BACKBONES)}")
         network, self.smallest = LPIPS_BACKBONES[backbone]
-        file, state = find_weights([network], weights, "LPIPS")
+        self.weights, state = find_weights([network], weights, "LPIPS")
         # On the meta device, since every weight comes from a file; torchvision warns of an argument of lpips.
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -101,7 +105,7 @@ class LPIPSNetwork(FrozenNetwork):
         self.network.load_state_dict(read_tensors(heads, "LPIPS") | scaling, strict=False, assign=True)
         # The package's slices keep torchvision's numbers.
         names = {name: f"features.{name.split('.', 1)[1]}" for name in self.network.net.state_dict()}
-        _load(self.network.net, names, network, file, state)
+        _load(self.network.net, names, network, self.weights, state)
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
@@ -109,7 +113,7 @@ class LPIPSNetwork(FrozenNetwork):
         x = self.network.scaling_layer(2 * image - 1)
         for number in range(1, 6):
             x = getattr(self.network.net, f"slice{number}")(x)
-            yield lpips.normalize_tensor(x)
+            yield lpips.normalize_tensor(_single(x))
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,). Images smaller than the network
@@ -117,7 +121,11 @@ class LPIPSNetwork(FrozenNetwork):
         """
         if min(hr.shape[-2:]) < self.smallest:
             return sr.new_full(sr.shape[:1], math.nan)
-        return self.compare(sr, hr, partial(self._sum, lambda layer: layer.mean((1, 2, 3))))
+        return self.compare(sr, hr, self.distance)
+
+    def distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        """Distance of images by their `features`, (B,)."""
+        return self._sum(lambda layer: layer.mean((1, 2, 3)), ours, theirs)
 
     def spatial(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance at every pixel, (B,H,W): as `forward`, with each layer's map enlarged bilinearly."""
@@ -159,8 +167,8 @@ class DISTSNetwork(FrozenNetwork):
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
-        file, state = find_weights(["vgg16"], weights, "DISTS")
-        layers = vgg_layers("vgg16", file, state)
+        self.weights, state = find_weights(["vgg16"], weights, "DISTS")
+        layers = vgg_layers("vgg16", self.weights, state)
         starts, ends = (0, 5, 10, 17, 24), (4, 9, 16, 23, 30)
         self.stages = nn.ModuleList(layers[start:end] for start, end in zip(starts, ends, strict=True))
         # ImageNet's mean and deviation, with which torchvision trained its weights.
@@ -179,18 +187,19 @@ class DISTSNetwork(FrozenNetwork):
         x = normalize(image, self.mean, self.deviation)
         for number, stage in enumerate(self.stages):
             x = stage(self._pool(x) if number else x)
-            yield x
+            yield _single(x)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,)."""
-        return self.compare(sr, hr, self._distance)
+        return self.compare(sr, hr, self.distance)
 
     def _pool(self, x: Tensor) -> Tensor:
         """L2 pooling: the root of the windowed mean of squares, at every second pixel."""
         window = self.window.expand(x.shape[1], 1, 3, 3)
         return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
 
-    def _distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+    def distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
+        """Distance of images by their `features`, (B,)."""
         luminance, structure = [], []
         for x, y in zip(ours, theirs, strict=True):
             mean_x, mean_y = (z.mean((2, 3), keepdim=True) for z in (x, y))
@@ -200,6 +209,11 @@ class DISTSNetwork(FrozenNetwork):
             structure.append((2 * covariance + 1e-6) / (variances + 1e-6))
         similarity = torch.cat(luminance, 1).flatten(1) @ self.alpha + torch.cat(structure, 1) @ self.beta
         return 1 - similarity / (self.alpha.sum() + self.beta.sum())
+
+
+def _single(x: Tensor) -> Tensor:
+    """In at least float32: a half-precision autocast of a training leaves too few digits for differences."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def find_weights(
