@@ -35,8 +35,14 @@ CHOICES = [
     for option in OPTIONS
     if option not in (*BASES, ("model", "checkpoint")) and option[0] not in EVALUATED
 ]
-PLACES = {"loss": "loss@task.loss", "optimizer": "optimizer@task.optimizer"}
+PLACES = {
+    "loss": "loss@task.loss",
+    "optimizer": "optimizer@task.optimizer",
+    "perceptual": "perceptual@task.loss.features",
+}
 """Groups whose choice belongs to a part of the task."""
+NEEDED = {"perceptual": ["task=finetune"]}
+"""What else must be chosen, where not every task has that part."""
 NARROW = {
     "encoder.blocks": 1,
     "encoder.layers": 2,
@@ -108,7 +114,7 @@ def test_every_option_composes_and_its_targets_exist(
     # A schedule by step needs their number.
     choice = f"{PLACES.get(group, group)}={option}"
     given = [choice, f"run_dir={tmp_path}", "trainer.max_steps=10", *root(group, option)]
-    config = composed("train", *given)
+    config = composed("train", *NEEDED.get(group, []), *given)
     found = targets(config)
     assert {f"linf.training.{task}" for task in ("Training", "Finetuning", "PriorTraining")} & set(found)
     assert "pytorch_lightning.Trainer" in found

@@ -18,7 +18,8 @@ from linf.errors import UsageError
 class Throughput(Callback):
     """Logs ``speed/samples_per_s``, ``speed/tflops`` and ``speed/of_peak`` over all ranks, without validation time. The
     floating-point operations of a batch, without elementwise ones, are counted during the first step, forward and
-    backward, which is not compiled: the compiler sees nothing while they are counted, or nothing ever after. The peak is the speed of a large matrix product in the run's precision, measured when training starts.
+    backward. That step is never compiled, since the compiler would skip for good what it first meets under counting.
+    The peak is the speed of a large matrix product in the run's precision, measured when training starts.
 
     Args:
         every_n_steps: Number of optimizer steps from one log to the next.
