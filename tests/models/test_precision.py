@@ -30,12 +30,12 @@ def test_settings_old_and_new_are_understood() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("dim", "compiled"), [(27, False), (27, True), (3, False), (3, True)])
 def test_a_product_and_its_gradient_keep_their_digits(
-    compiled: bool, monkeypatch: pytest.MonkeyPatch
+    dim: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    a, b, c = torch.randn(27, 27), torch.randn(27, 500), torch.randn(27, 1)
+    a, b, c = torch.randn(dim, dim), torch.randn(dim, 500), torch.randn(dim, 1)
     factors = [t.clone().requires_grad_() for t in (a, b, c)]
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiled)
     with tensor_float_32():
@@ -50,7 +50,8 @@ def test_a_product_and_its_gradient_keep_their_digits(
     for ours, theirs in zip(factors, whole, strict=True):
         assert theirs.grad is not None
         worst = (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max()
-        assert worst < (1e-3 if compiled else 1e-6)
+        # Products of few terms are compiled as sums, whose gradients are exact, too.
+        assert worst < (1e-3 if compiled and dim > 3 else 1e-6)
 
 
 @pytest.mark.parametrize("name", ["edsr_pixel", "edsr_patch3"])

@@ -163,5 +163,3 @@ def test_the_presets_of_a_gpu_train(command: Command, tmp_path: Path) -> None:
     done = command("train", *TINY, "speed=gpu", "trainer.log_every_n_steps=1", "hydra.run.dir=run")
     assert done.status == 0, done.err
     assert len(column(tmp_path / "run", "train/loss")) == 2
-    assert torch.get_float32_matmul_precision() == "high"
-    torch.set_float32_matmul_precision("highest")

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 _PLACES: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+SMALL = 4
+"""The most terms of a product that is compiled as a sum: those of single pixels."""
 _lock = Lock()
 _entered = 0
 _before: list[str] = []
@@ -46,6 +48,10 @@ def exact_products() -> Iterator[None]:
 
 def exact_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """``a b + bias`` in IEEE single precision, forward and backward; (D, E), (E, N), (D, 1) → (D, N)."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and a.shape[1] <= SMALL:
+        # The compiler makes one kernel of these and all around them; each matrix product would be one of its own.
+        product = (a[:, :, None] * b).sum(1)
+        return product if bias is None else bias + product
     if is_exact() or a.dtype != torch.float32:
         return a @ b if bias is None else torch.addmm(bias, a, b)
     if torch.compiler.is_compiling():  # A graph holds no settings.
