@@ -61,7 +61,7 @@ bench: $(READY)  ## Measure speed and memory, as ratios within one run
 	$(BIN)/python benchmarks/run.py
 
 # Status 2 says that there is no GPU and that nothing was run.
-gpu: $(READY)  ## Measure all that this project does on a GPU, against bars; needs one, and six minutes
+gpu: $(READY)  ## Measure all that this project does on a GPU, against bars; needs one, and ten minutes
 	mkdir -p outputs
 	$(BIN)/python -m benchmarks.gpu --json outputs/gpu.json || [ $$? -eq 2 ]
 

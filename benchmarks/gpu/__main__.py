@@ -113,7 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         if failure is None and missing:
             failure = f"not measured: {', '.join(missing)}"
         if failure is not None:
-            words = " ".join(failure.split())[:300]
+            words = " ".join(failure.split())[-300:]  # The end, where a traceback has its reason.
             print(f"| {section} | failed | | | **missed** | {words} |", flush=True)
             failed = True
         met, bars = met + sum(row["met"] is True for row in rows), bars + len(SECTIONS[section].bars)

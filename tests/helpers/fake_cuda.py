@@ -138,3 +138,13 @@ def fake_cuda() -> Iterator[Waits]:
             stack.enter_context(mock.patch(name, lie))
         stack.enter_context(mode)
         yield stack.enter_context(Waits())
+
+
+def can_fake_cuda() -> bool:
+    """Whether this version of torch lets tensors say that they are on a GPU where there is no driver."""
+    try:
+        with fake_cuda():
+            torch.rand(3, device=GPU) + 1
+    except RuntimeError:
+        return False
+    return True

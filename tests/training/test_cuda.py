@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from helpers.fake_cuda import GPU, fake_cuda, moved
+from helpers.fake_cuda import GPU, can_fake_cuda, fake_cuda, moved
 from helpers.networks import write_network
 from linf.data.crops import SRBatch
 from linf.losses.flow import Finetune, LikelihoodL1
@@ -24,6 +24,10 @@ from linf.models.linf import LINF
 from linf.models.prior import UNet
 from linf.training import Finetuning, PriorTraining, Training
 from linf.training.callbacks import EMA, LastCheckpoint, ProgressBar, StopAtNonFinite
+
+pytestmark = pytest.mark.skipif(
+    not can_fake_cuda(), reason="torch before 2.12 asks a driver for every GPU tensor"
+)
 
 LOSSES = {
     "nll": LikelihoodL1(),
