@@ -10,8 +10,8 @@ from torch import Tensor
 
 from linf.data.rounds import Round, Settings, bounds_of, check_bounds
 from linf.errors import UsageError
-from linf.images.degrade import KERNELS, blur, jpeg, pillow_jpeg, resample, shot_noise, webp
-from linf.images.resize import pil_bicubic
+from linf.images.degrade import blur, jpeg, pillow_jpeg, resample, shot_noise, webp
+from linf.images.resize import KERNELS, pil_bicubic
 
 
 class Draw(NamedTuple):
