@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from linf.images.resize import product_dtype
 
+
 def blur(images: Tensor, sigma: Tensor, angle: Tensor, size: int) -> Tensor:
     """Blur each image by a Gaussian of its own; the border is repeated.
 

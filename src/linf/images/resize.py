@@ -86,6 +86,7 @@ class AxisResize:
         self.scale = scale or n_out / n_in
         self.shrink = min(self.scale, 1.0) if kernel == "matlab" else 1 / max(n_in / n_out, 1.0)
         self.radius = {"bilinear": 1.0, "area": 0.5}.get(kernel, 2.0) / self.shrink
+        self._bands: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
 
     def support(self, start: int, stop: int) -> tuple[int, int]:
         """Input pixels (start, stop) that output pixels [start, stop) depend on."""
@@ -95,7 +96,9 @@ class AxisResize:
             first, last = min(first, 2 * self.n_in - 1 - last), max(last, -1 - first)
         return max(first, 0), min(last + 1, self.n_in)
 
-    def __call__(self, part: Tensor, dim: int, outputs: tuple[int, int] | None = None, first: int = 0) -> Tensor:
+    def __call__(
+        self, part: Tensor, dim: int, outputs: tuple[int, int] | None = None, first: int = 0
+    ) -> Tensor:
         """Resize an axis.
 
         Args:
@@ -113,8 +116,10 @@ class AxisResize:
             for low in range(start, stop, BLOCK):
                 high = min(low + BLOCK, stop)
                 near, far = self.support(low, high)
-                band = self._band((low, high), (near, far), part.device).to(dtype)
-                inputs = part.narrow(dim, near - first, far - near).to(dtype)
+                key = (low, high, part.device, dtype)
+                if key not in self._bands:  # A projection uses each of them several times.
+                    self._bands[key] = self._band((low, high), (near, far), part.device).to(dtype)
+                band, inputs = self._bands[key], part.narrow(dim, near - first, far - near).to(dtype)
                 blocks.append(inputs @ band if dim == -1 else band.T @ inputs)
         return torch.cat(blocks, dim).to(part.dtype)
 
