@@ -19,11 +19,11 @@ from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct
 from linf.evaluation.means import TableMeans
-from linf.evaluation.measure import Unit, fit_metrics, measure
+from linf.evaluation.measure import Unit, check_consistency, fit_metrics, measure
 from linf.evaluation.notes import lr_sentences, measured_on, partial_means
 from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
-from linf.evaluation.systems import system_temperatures
+from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
@@ -54,6 +54,7 @@ class Evaluation(pl.LightningModule):
         checkpoint: the file that the model came from, for the record.
         prior: the file that its prior came from, for the record.
         trained_scale: the largest scale that the model was trained at, for the record.
+        consistency: rounds that make every image of the model consistent with its LR; 0 for none.
 
     Attributes:
         skipped: why a metric was skipped, by its name.
@@ -81,9 +82,14 @@ class Evaluation(pl.LightningModule):
         checkpoint: str | None = None,
         prior: str | None = None,
         trained_scale: float | None = 4,
+        consistency: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (("samples", samples, 1), ("shown", shown, 0)):
+        for name, value, least in (
+            ("samples", samples, 1),
+            ("shown", shown, 0),
+            ("consistency", consistency, 0),
+        ):
             if value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         if trained_scale is not None and trained_scale < 1:
@@ -92,9 +98,10 @@ class Evaluation(pl.LightningModule):
         check_distinct("temperatures", self.temperatures)
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
         self.save_images, self.shown = save_images, shown
-        self.latents = check_latents(latents)
+        self.latents, self.consistency = check_latents(latents), consistency
         chosen_correlation(model.correlation, self.latents)
-        self.label = label or model_label(model) + ", correlated latents" * (self.latents == "correlated")
+        added = ", correlated latents" * (latents == "correlated") + ", consistent" * bool(consistency)
+        self.label = label or model_label(model) + added
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
         self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
         for name, make in metrics.items():
@@ -109,6 +116,7 @@ class Evaluation(pl.LightningModule):
         if not isinstance(data, SRDataModule):
             raise UsageError("an evaluation needs the images of an SRDataModule: give one to trainer.test")
         self.keys: list[Key] = [pairs.key(i) for pairs in data.test_pairs for i in range(len(pairs))]
+        check_consistency(self.consistency, self.model, data.test_pairs)
         names = [pairs.name for pairs in data.test_pairs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"several data sets are called {', '.join(twice)}: give each only once")
@@ -155,6 +163,7 @@ class Evaluation(pl.LightningModule):
             "samples": self.samples,
             "seed": self.seed,
             **({} if self.latents == "independent" else {"latents": self.latents}),
+            "consistency": self.consistency or None,
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
             **data.describe_test(),
@@ -178,6 +187,7 @@ class Evaluation(pl.LightningModule):
             seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode(errors="surrogateescape")),
             latents=self.latents,
             shown=kept,
+            consistency=self.consistency,
         )
         if kept is not None:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
@@ -247,11 +257,3 @@ class Evaluation(pl.LightningModule):
         )
         lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])
-
-
-def model_label(model: nn.Module) -> str:
-    """A model's name for legends: its class, patch size and encoder."""
-    config = getattr(model, "config", {})
-    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
-    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
-    return f"{type(model).__name__}{patch}{encoder}"

@@ -20,6 +20,7 @@ from torch import Tensor
 from linf.images.reduction import Reduction
 from linf.images.resize import AxisResize
 from linf.models.decoding import Region
+from linf.models.distribution import Distribution
 from linf.models.threads import parallel
 
 BAND = 64
@@ -81,6 +82,10 @@ class Projection:
         bands = self.bands() if images.device.type == "cpu" else [(0, self.size[0])]
         parts = parallel([partial(self.rows, images, lr, band) for band in bands], images.device)
         return torch.cat(list(parts), -2)
+
+    def of_distribution(self, known: Distribution, lr: Tensor) -> Distribution:
+        """Project mean and noise of a model's distribution; all else stays that of the model itself."""
+        return known._replace(mean=self(known.mean, lr), noise=self(known.noise, 0))
 
     def bands(self) -> list[Rows]:
         """HR rows to project at a time: those of `BAND` LR rows."""
