@@ -61,8 +61,7 @@ class Evaluation(pl.LightningModule):
         tables: by name, after `teardown`; on rank 0 only.
 
     Raises:
-        UsageError: an argument is out of its range, a temperature or a data set is repeated, or the
-            folder cannot be used.
+        UsageError: an argument is out of range, a temperature or data set is repeated, the folder cannot be used.
     """
 
     def __init__(
@@ -97,8 +96,8 @@ class Evaluation(pl.LightningModule):
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
         check_distinct("temperatures", self.temperatures)
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
-        self.save_images, self.shown = save_images, shown
-        self.latents, self.consistency = check_latents(latents), consistency
+        self.save_images, self.shown, self.consistency = save_images, shown, consistency
+        self.latents = check_latents(latents)
         chosen_correlation(model.correlation, self.latents)
         added = ", correlated latents" * (latents == "correlated") + ", consistent" * bool(consistency)
         self.label = label or model_label(model) + added

@@ -23,7 +23,7 @@ from linf.models.decoding import Region
 from linf.models.distribution import Distribution
 from linf.models.threads import parallel
 
-BAND = 64
+LR_ROWS = 64
 """LR rows whose HR rows are projected at a time, so that what waits for its neighbours stays small."""
 
 Rows = tuple[int, int]
@@ -88,9 +88,9 @@ class Projection:
         return known._replace(mean=self(known.mean, lr), noise=self(known.noise, 0))
 
     def bands(self) -> list[Rows]:
-        """HR rows to project at a time: those of `BAND` LR rows."""
+        """HR rows to project at a time: those of `LR_ROWS` LR rows."""
         height = self.size[0]
-        step = max(BAND * height // self.lr_size[0], 1)
+        step = max(LR_ROWS * height // self.lr_size[0], 1)
         return [(top, min(top + step, height)) for top in range(0, height, step)]
 
     def needed(self, rows: Rows) -> Rows:
