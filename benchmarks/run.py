@@ -204,6 +204,17 @@ def sample() -> list[Figure]:
     return figures
 
 
+def consistency() -> list[Figure]:
+    """A sample whose LR is made the given one, in three rounds, against the plain sample."""
+    lr, figures = torch.rand(1, 3, 128, 128), []
+    for patch_size in (1, 3):
+        upscale = partial(edsr_baseline(patch_size).sample, lr, (512, 512), temperature=0.8, seed=0)
+        ratio, made, plain = side_by_side(partial(upscale, consistency=3), upscale, 7)
+        what = f"consistent sample / plain one, P={patch_size}, 128²→512²"
+        figures.append(Figure(what, ratio, 1.15, detail=f"{made:.2f} / {plain:.2f} s"))
+    return figures
+
+
 def spin() -> None:
     """Keep a core busy, as another user's job does: the scheduler shares the machine out between sessions."""
     os.setsid()
@@ -547,6 +558,7 @@ FIGURES = {
         grid,
         ensemble,
         sample,
+        consistency,
         busy,
         encoders,
         x32,
