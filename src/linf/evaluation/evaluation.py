@@ -13,7 +13,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from linf.checkpoints.native import resolve_path
 from linf.coordinates import Scale, mean_scale
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
@@ -21,7 +20,7 @@ from linf.errors import UsageError, check_distinct
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, check_consistency, fit_metrics, measure
 from linf.evaluation.notes import lr_sentences, measured_on, partial_means
-from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
+from linf.evaluation.record import Key, Record, describe_file, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.metric import ImageMetric
@@ -84,11 +83,8 @@ class Evaluation(pl.LightningModule):
         consistency: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (
-            ("samples", samples, 1),
-            ("shown", shown, 0),
-            ("consistency", consistency, 0),
-        ):
+        least_values = (("samples", samples, 1), ("shown", shown, 0), ("consistency", consistency, 0))
+        for name, value, least in least_values:
             if value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         if trained_scale is not None and trained_scale < 1:
@@ -99,8 +95,7 @@ class Evaluation(pl.LightningModule):
         self.save_images, self.shown, self.consistency = save_images, shown, consistency
         self.latents = check_latents(latents)
         chosen_correlation(model.correlation, self.latents)
-        added = ", correlated latents" * (latents == "correlated") + ", consistent" * bool(consistency)
-        self.label = label or model_label(model) + added
+        self.label = label or model_label(model, latents, consistency)
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
         self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
         for name, make in metrics.items():
@@ -151,10 +146,8 @@ class Evaluation(pl.LightningModule):
                 "parameters": sum(p.numel() for p in self.model.parameters()),
             },
             "weights": weights_digest(self.model),
-            **{
-                name: {"path": str(path), "sha256": file_digest(resolve_path(path))} if path else None
-                for name, path in {"checkpoint": self.checkpoint, "prior": self.prior}.items()
-            },
+            "checkpoint": describe_file(self.checkpoint),
+            "prior": describe_file(self.prior),
             "protocol": self.protocol.describe(),
             "metrics": list(self.metrics),
             "skipped": self.skipped,
@@ -227,9 +220,8 @@ class Evaluation(pl.LightningModule):
     def _headlines(self) -> Iterator[tuple[str, Scale, pd.Series]]:
         """Each data set and scale, and the protocol's first metric there by system, if it was measured."""
         headline, table = self.protocol.headline, self.tables["metrics"]
-        for (dataset, scale), of in (
-            table.groupby(["dataset", "scale"], sort=False) if headline in table else ()
-        ):
+        groups = table.groupby(["dataset", "scale"], sort=False) if headline in table else ()
+        for (dataset, scale), of in groups:
             yield dataset, scale, of.set_index("system")[headline]
 
     def merits(self) -> dict[str, float]:
@@ -251,8 +243,7 @@ class Evaluation(pl.LightningModule):
             first, value = of.index[:2][-1], of.iloc[:2].iloc[-1]
             gain = f"{value - of['bicubic']:+.2f} dB against bicubic"
             lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}, {gain}")
-        lines += lr_sentences(self.tables["metrics"]) + partial_means(
-            self.tables["images"], list(self.metrics)
-        )
+        lines += lr_sentences(self.tables["metrics"])
+        lines += partial_means(self.tables["images"], list(self.metrics))
         lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])

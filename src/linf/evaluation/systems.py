@@ -66,12 +66,13 @@ def systems(
         yield System("prior", None, (projection(image, lr) if projection else image)[None])
 
 
-def model_label(model: SuperResolver) -> str:
-    """A model's name for legends: its class, patch size and encoder."""
+def model_label(model: SuperResolver, latents: str = "independent", consistency: int = 0) -> str:
+    """A model's name for legends: its class, patch size and encoder, and how its samples are made, if otherwise."""
     config = getattr(model, "config", {})
     patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
     encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
-    return f"{type(model).__name__}{patch}{encoder}"
+    made = ", correlated latents" * (latents == "correlated") + ", consistent" * bool(consistency)
+    return f"{type(model).__name__}{patch}{encoder}{made}"
 
 
 def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> dict[str, float | None]:
