@@ -204,6 +204,22 @@ def sample() -> list[Figure]:
     return figures
 
 
+def consistency() -> list[Figure]:
+    """A sample whose LR is made the given one, alone and with correlated latents, against the plain sample."""
+    lr, figures = torch.rand(1, 3, 128, 128), []
+    for patch_size in (1, 3):
+        model = edsr_baseline(patch_size)
+        model.correlation = LatentCorrelation(model.dim, [2, 3, 4], reach=math.ceil(REACH / patch_size))
+        plain = partial(model.sample, lr, (512, 512), temperature=0.8, seed=0)
+        alone = partial(plain, consistency=3)
+        both = partial(alone, latents="correlated")
+        for name, work, bar in (("consistent", alone, 1.15), ("consistent and correlated", both, 1.25)):
+            ratio, made, without = side_by_side(work, plain, 5)
+            what = f"{name} sample / plain one, P={patch_size}, 128²→512²"
+            figures.append(Figure(what, ratio, bar, detail=f"{made:.2f} / {without:.2f} s"))
+    return figures
+
+
 def spin() -> None:
     """Keep a core busy, as another user's job does: the scheduler shares the machine out between sessions."""
     os.setsid()
@@ -547,6 +563,7 @@ FIGURES = {
         grid,
         ensemble,
         sample,
+        consistency,
         busy,
         encoders,
         x32,

@@ -19,7 +19,7 @@ import linf
 from helpers.paths import ROOT
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
-from linf.evaluation.record import Record, file_digest, git_commit, weights_digest
+from linf.evaluation.record import Record, describe_file, git_commit, weights_digest
 
 ABOUT: dict[str, Any] = {
     "model": {"name": "LINF"},
@@ -147,7 +147,9 @@ def test_digests_differ_between_models_and_files(checkpoint: Path, tmp_path: Pat
     with torch.no_grad():
         again.flow.bias[0, 0] += 1e-6  # type: ignore[union-attr]
     assert weights_digest(model) != weights_digest(again)
-    assert file_digest(checkpoint) == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert describe_file(checkpoint) == {"path": str(checkpoint), "sha256": digest}
+    assert describe_file(None) is None
 
 
 def test_git_commit_is_that_of_the_code() -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from linf.images.degrade import KERNELS, blur, jpeg, pad_to, pillow_jpeg, resample, shot_noise, webp
-from linf.images.resize import matlab_bicubic
+from linf.images.degrade import blur, jpeg, pad_to, pillow_jpeg, resample, shot_noise, webp
+from linf.images.resize import KERNELS, matlab_bicubic
 
 
 def smooth_images(*shape: int, seed: int = 0) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from helpers.paths import DATA
 from linf.errors import UsageError
 from linf.images.read import read_image
-from linf.images.resize import matlab_bicubic, pil_bicubic
+from linf.images.resize import KERNELS, AxisResize, matlab_bicubic, pil_bicubic
 
 needs_data = pytest.mark.skipif(
     not (DATA / "Set5_LR_matlab").is_dir(),
@@ -137,3 +137,24 @@ def test_pil_bicubic_is_pillows() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     expected = Image.fromarray(image).resize((13, 7), Image.Resampling.BICUBIC)
     assert np.array_equal(pil_bicubic(image, (7, 13)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("n_in", "n_out"), [(300, 90), (90, 300), (201, 67), (5, 1), (1, 7), (90, 60)])
+def test_any_part_of_an_axis_is_that_of_the_whole(kernel: str, n_in: int, n_out: int) -> None:
+    image, resize = torch.rand(2, n_in, 3, dtype=torch.float64), AxisResize(n_in, n_out, kernel)
+    whole = resize(image, -2)
+    if kernel != "matlab":
+        way = {"bicubic": "BICUBIC", "bilinear": "BILINEAR", "area": "BOX"}[kernel]
+        for plane, ours in zip(image.float(), whole, strict=True):
+            theirs = Image.fromarray(plane.numpy()).resize((3, n_out), Image.Resampling[way])
+            assert np.abs(ours.numpy() - np.asarray(theirs)).max() < 2e-6
+    for outputs in ((0, 1), (n_out // 3, n_out // 2 + 1), (n_out - 1, n_out), (0, n_out)):
+        near, far = resize.support(*outputs)
+        first = max(near - 2, 0)
+        part = resize(image[:, first : far + 1], -2, outputs, first)
+        assert torch.allclose(part, whole[:, slice(*outputs)], atol=1e-14)
+        # Nothing beyond its support matters.
+        changed = image.clone()
+        changed[:, :near], changed[:, far:] = 9, 9
+        assert torch.allclose(resize(changed, -2)[:, slice(*outputs)], part, atol=1e-14)

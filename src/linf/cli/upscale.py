@@ -62,6 +62,11 @@ def add_upscale(commands: Any) -> None:
         help="also for an image that is noisy as the model's training images were not, which else gets a lower one",
     )
     parser.add_argument(
+        "--consistent",
+        action="store_true",
+        help="make the result, downscaled, the given image again, which is to be clean; see also --model",
+    )
+    parser.add_argument(
         "--samples", type=int, default=1, metavar="N", help="samples of each image, with seeds from --seed up"
     )
     parser.add_argument(
@@ -175,4 +180,10 @@ def _ask(given: Namespace, device: torch.device) -> Ask:
         tile = int(given.tile)
     types = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
     dtype = types.get(given.dtype, torch.float16 if device.type == "cuda" else None)
-    return Ask(tau, given.samples, given.seed, given.uncertainty, tile, device, dtype, given.latents)
+    if given.consistent and given.uncertainty:
+        raise UsageError(
+            "--uncertainty maps the deviation of samples as the model makes them, which --consistent changes: give one "
+            "of them"
+        )
+    rounds = 3 if given.consistent else 0
+    return Ask(tau, given.samples, given.seed, given.uncertainty, tile, device, dtype, given.latents, rounds)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from linf.data.rounds import Round, Settings, bounds_of, check_bounds
 from linf.errors import UsageError
-from linf.images.degrade import KERNELS, blur, jpeg, pillow_jpeg, resample, shot_noise, webp
-from linf.images.resize import pil_bicubic
+from linf.images.degrade import blur, jpeg, pillow_jpeg, resample, shot_noise, webp
+from linf.images.reduction import Reduction
+from linf.images.resize import KERNELS, pil_bicubic
 
 
 class Draw(NamedTuple):
@@ -55,6 +56,36 @@ class Degradation:
         if self.clean or len(self.rounds) > 1 or not alike:
             return {}
         return {name: low for name, _, low, _ in parts}
+
+    @property
+    def linear(self) -> bool:
+        """Whether LR is a linear map of HR, but for rounding: by one round that only blurs and reduces."""
+        first = self.rounds[0]
+        noisy = first.noise.probability and bounds_of(first.noise.sigma)[1]
+        others = first.shot_noise.probability or first.jpeg.probability or first.webp.probability
+        return self.clean == 1 or not (noisy or others or self.rounds[1:])
+
+    def reduction(
+        self, n_in: Sequence[int], size: Sequence[int], rng: np.random.Generator
+    ) -> Reduction | None:
+        """The linear map by which `degrade` makes an LR image; None where there is more to it.
+
+        Args:
+            n_in: (H, W).
+            size: (h, w).
+            rng: as it is given to `degrade`.
+        """
+        draw, first = self.draw(rng, (1, 1)), self.rounds[0]
+        if draw.clean:
+            return Reduction("bicubic")
+        if not self.linear:
+            return None
+        settings = Settings(*draw.settings[0])
+        long, short = (
+            float(s) for s in _axes(settings, sum(a / b for a, b in zip(n_in, size, strict=True)) / 2)
+        )
+        kernel = KERNELS[int(settings.kernel)]
+        return Reduction(kernel, (long, short), float(settings.angle), _side(first, n_in, size))
 
     def __str__(self) -> str:
         rounds = []
@@ -115,11 +146,7 @@ class Degradation:
             settings = Settings(*numbers.to(hr.device, non_blocking=True).unbind(1))
             qualities = Settings(*numbers.unbind(1))
             if each.blur.probability:
-                ratio = n_in / wanted
-                long = settings.sigma * settings.elongation.sqrt()
-                sigma = torch.stack((long, settings.sigma**2 / long.clamp(min=1e-6)), 1) * ratio.mean(
-                    1, keepdim=True
-                )
+                sigma = torch.stack(_axes(settings, (n_in / wanted).mean(1)), 1)
                 images = blur(images, sigma, settings.angle, _side(each, images.shape[-2:], size))
             n_out = (wanted * settings.size[:, None]).round().clamp(min=1).to(n_in.dtype)
             images = resample(images, n_in, n_out, _larger(each, size), settings.kernel)
@@ -174,6 +201,12 @@ def _add_noise(each: Round, images: Tensor, noise: Tensor, settings: Settings, p
     if each.noise.probability:
         images = images + settings.noise[:, None, None, None] * field(0, settings.grey_noise)
     return round_to_peak(images, peak)
+
+
+def _axes(settings: Settings, ratio: Tensor | float) -> tuple[Tensor, Tensor]:
+    """The blur's standard deviations along its two axes in HR pixels, of which ``ratio`` make an LR pixel."""
+    long = settings.sigma * settings.elongation.sqrt()
+    return long * ratio, settings.sigma**2 / long.clamp(min=1e-6) * ratio
 
 
 def round_to_peak(images: Tensor, peak: int) -> Tensor:

@@ -17,6 +17,7 @@ from linf.data.crops import tensor, unit
 from linf.data.degradation import Degradation
 from linf.errors import UsageError
 from linf.files import readable_name
+from linf.images.reduction import Reduction
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
 
@@ -30,6 +31,7 @@ class ImagePair(NamedTuple):
         name: the image's name in tables.
         dataset: the dataset's name in tables.
         peak: the value of white of the whole numbers that both are made of, 255 for 8 bits.
+        reduction: the linear map that makes LR of HR, MATLAB's bicubic where LR is given; None where it is not linear.
     """
 
     lr: Tensor
@@ -38,6 +40,7 @@ class ImagePair(NamedTuple):
     name: str
     dataset: str = ""
     peak: int = 255
+    reduction: Reduction | None = Reduction()
 
 
 class ScaledImages(Dataset[ImagePair]):
@@ -125,16 +128,24 @@ class ScaledImages(Dataset[ImagePair]):
             (_lr_pixels(hr.shape[0], sy), _lr_pixels(hr.shape[1], sx)) if given is None else given.shape[:2]
         )
         hr = hr[: round(h * sy), : round(w * sx)]
-        lr = given if given is not None else self._make_lr(np.ascontiguousarray(hr), (h, w), name, s)
+        lr, reduction = (
+            (given, Reduction())
+            if given is not None
+            else self._make_lr(np.ascontiguousarray(hr), (h, w), name, s)
+        )
         peak = self.hr.pixels.peak
         lr, hr = lr.transpose(2, 0, 1), hr.transpose(2, 0, 1)
-        return ImagePair(unit(lr, peak), unit(hr, peak), s, name, self.name, peak)
+        return ImagePair(unit(lr, peak), unit(hr, peak), s, name, self.name, peak, reduction)
 
-    def _make_lr(self, hr: np.ndarray, size: tuple[int, int], name: str, s: Scale) -> np.ndarray:
+    def _make_lr(
+        self, hr: np.ndarray, size: tuple[int, int], name: str, s: Scale
+    ) -> tuple[np.ndarray, Reduction | None]:
         if self.degradation is None:
-            return self.resize(hr, size, self.hr.pixels.peak)
+            kernel = "bicubic" if self.resize is pil_bicubic else "matlab"
+            return self.resize(hr, size, self.hr.pixels.peak), Reduction(kernel)
         key = (self.seed, zlib.crc32(f"{self.name}/{name}".encode()), *_thousandths(s))
-        return self.degradation.degrade(hr, size, np.random.default_rng(key), self.hr.pixels.peak)
+        lr = self.degradation.degrade(hr, size, np.random.default_rng(key), self.hr.pixels.peak)
+        return lr, self.degradation.reduction(hr.shape[:2], size, np.random.default_rng(key))
 
     def describe_lr(self) -> dict[str, dict[str, str]]:
         """Where the LR images of each scale come from, and their folder where they are given, for the record."""

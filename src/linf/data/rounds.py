@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from linf.errors import UsageError
-from linf.images.degrade import KERNELS
+from linf.images.resize import KERNELS
 
 Range = float | tuple[float, float]
 """A number, or the lowest and the highest of a uniform distribution."""
@@ -70,7 +70,7 @@ class Blur(_Checked):
 
 @dataclass(frozen=True)
 class Kernels:
-    """Weights of the reductions to choose from, each at least 0 and one above; see `linf.images.degrade.KERNELS`."""
+    """Weights of the reductions to choose from, each at least 0 and one above; see `linf.images.resize.KERNELS`."""
 
     bicubic: float = 1.0
     matlab: float = 0.0

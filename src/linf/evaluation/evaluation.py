@@ -13,17 +13,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from linf.checkpoints.native import resolve_path
 from linf.coordinates import Scale, mean_scale
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct
 from linf.evaluation.means import TableMeans
-from linf.evaluation.measure import Unit, fit_metrics, measure
+from linf.evaluation.measure import Unit, check_consistency, fit_metrics, measure
 from linf.evaluation.notes import lr_sentences, measured_on, partial_means
-from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
+from linf.evaluation.record import Key, Record, describe_file, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
-from linf.evaluation.systems import system_temperatures
+from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
@@ -54,14 +53,14 @@ class Evaluation(pl.LightningModule):
         checkpoint: the file that the model came from, for the record.
         prior: the file that its prior came from, for the record.
         trained_scale: the largest scale that the model was trained at, for the record.
+        consistency: rounds that make every image of the model consistent with its LR; 0 for none.
 
     Attributes:
         skipped: why a metric was skipped, by its name.
         tables: by name, after `teardown`; on rank 0 only.
 
     Raises:
-        UsageError: an argument is out of its range, a temperature or a data set is repeated, or the
-            folder cannot be used.
+        UsageError: an argument is out of range, a temperature or data set is repeated, the folder cannot be used.
     """
 
     def __init__(
@@ -81,9 +80,11 @@ class Evaluation(pl.LightningModule):
         checkpoint: str | None = None,
         prior: str | None = None,
         trained_scale: float | None = 4,
+        consistency: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (("samples", samples, 1), ("shown", shown, 0)):
+        least_values = (("samples", samples, 1), ("shown", shown, 0), ("consistency", consistency, 0))
+        for name, value, least in least_values:
             if value < least:
                 raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
         if trained_scale is not None and trained_scale < 1:
@@ -91,10 +92,10 @@ class Evaluation(pl.LightningModule):
         self.model, self.temperatures = model, check_temperatures(list(temperatures))
         check_distinct("temperatures", self.temperatures)
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
-        self.save_images, self.shown = save_images, shown
+        self.save_images, self.shown, self.consistency = save_images, shown, consistency
         self.latents = check_latents(latents)
         chosen_correlation(model.correlation, self.latents)
-        self.label = label or model_label(model) + ", correlated latents" * (self.latents == "correlated")
+        self.label = label or model_label(model, latents, consistency)
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
         self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
         for name, make in metrics.items():
@@ -109,6 +110,7 @@ class Evaluation(pl.LightningModule):
         if not isinstance(data, SRDataModule):
             raise UsageError("an evaluation needs the images of an SRDataModule: give one to trainer.test")
         self.keys: list[Key] = [pairs.key(i) for pairs in data.test_pairs for i in range(len(pairs))]
+        check_consistency(self.consistency, self.model, data.test_pairs)
         names = [pairs.name for pairs in data.test_pairs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"several data sets are called {', '.join(twice)}: give each only once")
@@ -144,10 +146,8 @@ class Evaluation(pl.LightningModule):
                 "parameters": sum(p.numel() for p in self.model.parameters()),
             },
             "weights": weights_digest(self.model),
-            **{
-                name: {"path": str(path), "sha256": file_digest(resolve_path(path))} if path else None
-                for name, path in {"checkpoint": self.checkpoint, "prior": self.prior}.items()
-            },
+            "checkpoint": describe_file(self.checkpoint),
+            "prior": describe_file(self.prior),
             "protocol": self.protocol.describe(),
             "metrics": list(self.metrics),
             "skipped": self.skipped,
@@ -155,6 +155,7 @@ class Evaluation(pl.LightningModule):
             "samples": self.samples,
             "seed": self.seed,
             **({} if self.latents == "independent" else {"latents": self.latents}),
+            "consistency": self.consistency or None,
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
             **data.describe_test(),
@@ -178,6 +179,7 @@ class Evaluation(pl.LightningModule):
             seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode(errors="surrogateescape")),
             latents=self.latents,
             shown=kept,
+            consistency=self.consistency,
         )
         if kept is not None:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
@@ -218,9 +220,8 @@ class Evaluation(pl.LightningModule):
     def _headlines(self) -> Iterator[tuple[str, Scale, pd.Series]]:
         """Each data set and scale, and the protocol's first metric there by system, if it was measured."""
         headline, table = self.protocol.headline, self.tables["metrics"]
-        for (dataset, scale), of in (
-            table.groupby(["dataset", "scale"], sort=False) if headline in table else ()
-        ):
+        groups = table.groupby(["dataset", "scale"], sort=False) if headline in table else ()
+        for (dataset, scale), of in groups:
             yield dataset, scale, of.set_index("system")[headline]
 
     def merits(self) -> dict[str, float]:
@@ -242,16 +243,7 @@ class Evaluation(pl.LightningModule):
             first, value = of.index[:2][-1], of.iloc[:2].iloc[-1]
             gain = f"{value - of['bicubic']:+.2f} dB against bicubic"
             lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}, {gain}")
-        lines += lr_sentences(self.tables["metrics"]) + partial_means(
-            self.tables["images"], list(self.metrics)
-        )
+        lines += lr_sentences(self.tables["metrics"])
+        lines += partial_means(self.tables["images"], list(self.metrics))
         lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])
-
-
-def model_label(model: nn.Module) -> str:
-    """A model's name for legends: its class, patch size and encoder."""
-    config = getattr(model, "config", {})
-    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
-    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
-    return f"{type(model).__name__}{patch}{encoder}"

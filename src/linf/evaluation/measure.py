@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from linf.coordinates import mean_scale
-from linf.data.pairs import ImagePair
+from linf.data.pairs import ImagePair, ScaledImages
+from linf.errors import UsageError
 from linf.evaluation.systems import systems
 from linf.images.luma import BENCHMARK_LUMA
 from linf.images.pixels import PixelFormat
 from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
+from linf.models.baselines import Bicubic
+from linf.models.consistency import Projection
 from linf.models.correlation import LatentChoice
 from linf.models.distribution import NOMINAL, Distribution, coverage
 from linf.models.joint_density import NEAR, joint_gain
@@ -44,6 +47,7 @@ def measure(
     seed: int,
     latents: LatentChoice = "independent",
     shown: dict[str, Tensor] | None = None,
+    consistency: int = 0,
 ) -> Unit:
     """Score every system on an image, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
 
@@ -58,6 +62,8 @@ def measure(
         latents: of the samples, see `SuperResolver.sample`.
         shown: receives each system's first image (C,H,W), LINF's ``deviation`` (H,W) at τ = 1, of Y or else over all
             channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W).
+        consistency: rounds that make every image of the model consistent with LR; its likelihood, deviation and
+            calibration stay those of the model itself.
     """
     lr, hr = image.lr, image.hr
     size = (hr.shape[-2], hr.shape[-1])
@@ -75,9 +81,21 @@ def measure(
         hr=hr,
         features=features,
     )
+    projection, made = None, known
+    if consistency:
+        assert image.reduction is not None
+        projection = Projection((lr.shape[-2], lr.shape[-1]), size, consistency, image.reduction)
+        made = projection.of_distribution(known, lr) if known else None
     rows: list[Measured] = []
     for name, temperature, images in systems(
-        model, lr, size, temperatures, known=known, features=features, peak=image.peak
+        model,
+        lr,
+        size,
+        temperatures,
+        known=made,
+        features=features,
+        peak=image.peak,
+        projection=projection,
     ):
         rows.append({"system": name, "temperature": temperature})
         for figure, metric in metrics.items():
@@ -87,7 +105,7 @@ def measure(
             rows[-1][figure] = metric.of_image(sr, hr, lr, border).item()
         if shown is not None:
             shown[name] = images[0, 0]
-    if known is None:
+    if known is None or made is None:
         return Unit(rows, None, [])
     if shown is not None:
         assert known.deviation is not None
@@ -95,8 +113,20 @@ def measure(
         shown["deviation"] = part[0] if len(part) == 1 else part.square().mean(0).sqrt()
         lpips = next((m for m in metrics.values() if isinstance(m, LPIPS)), None)
         if lpips is not None and len(temperatures) > 1:
-            shown["best_temperature"] = best_temperature(lpips, known, hr, temperatures)
+            shown["best_temperature"] = best_temperature(lpips, made, hr, temperatures)
     return Unit(rows, *_distribution(known, hr, border, image.peak, _joint_log_prob(model, known, image)))
+
+
+def check_consistency(rounds: int, model: SuperResolver, data_sets: Sequence[ScaledImages]) -> None:
+    """Raise UsageError where no image can be made consistent: bicubic's, or with LR that is not linear in HR."""
+    if rounds and isinstance(model, Bicubic):
+        raise UsageError("consistency changes a model's images, and bicubic stays as it is: leave it out")
+    for images in data_sets if rounds else ():
+        if images.degradation and not images.degradation.linear and set(images.scales) - set(images.lr):
+            raise UsageError(
+                f"consistency={rounds} would put into every image what was done to LR of {images.name} "
+                f"({images.degradation}): leave it out, or degrade by blur and a kernel alone"
+            )
 
 
 def mixtures(channels: int) -> Tensor:

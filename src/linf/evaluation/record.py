@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from linf.checkpoints.native import resolve_path
 from linf.coordinates import AxisScales, Scale, read_scale
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
@@ -42,6 +43,7 @@ _DECISIVE = (
     "samples",
     "seed",
     "latents",
+    "consistency",
     "resize",
     "pixels",
 )
@@ -217,10 +219,12 @@ def weights_digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """The sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def describe_file(path: str | os.PathLike[str] | None) -> dict[str, str] | None:
+    """The path and the sha256 of a checkpoint, or of a prior; None if there is none."""
+    if not path:
+        return None
+    with open(resolve_path(path), "rb") as file:
+        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def git_commit() -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
+from linf.models.consistency import Projection
 from linf.models.distribution import Distribution
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile
@@ -32,6 +33,7 @@ def systems(
     known: Distribution | None = None,
     features: Sequence[Tile] | None = None,
     peak: int = 255,
+    projection: Projection | None = None,
 ) -> Iterator[System]:
     """Bicubic, then the model, at each temperature if it is random, and by its prior; made one by one.
 
@@ -41,22 +43,36 @@ def systems(
         size: (H, W).
         temperatures: of the samples, which share their latents.
         seed: of those latents.
-        known: the model's distribution of these images, where it has been computed already.
+        known: the model's distribution of these images, where it has been computed already, and been projected.
         features: of ``lr``, from the model's `encode`, likewise.
         peak: the value of white of the whole numbers that bicubic takes, see `linf.images.resize.bicubic`.
+        projection: makes the model's images consistent with ``lr``; bicubic's stay as they are.
     """
     yield System("bicubic", None, bicubic(lr, size, peak)[None])
     if isinstance(model, Bicubic):
         return
     features = model.encode(lr) if features is None else features
-    known = known or model.distribution(lr, size, seed=seed, highest=max(temperatures), features=features)
     if known is None:
-        yield System(type(model).__name__, None, model.sample(lr, size, features=features)[None])
+        known = model.distribution(lr, size, seed=seed, highest=max(temperatures), features=features)
+        known = projection.of_distribution(known, lr) if known and projection else known
+    if known is None:
+        image = model.sample(lr, size, features=features)
+        yield System(type(model).__name__, None, (projection(image, lr) if projection else image)[None])
         return
     for tau in temperatures:
         yield System(f"τ={tau:g}", tau, known.at(tau))
     if model.prior is not None:
-        yield System("prior", None, model.sample_prior(lr, size, features=features)[None])
+        image = model.sample_prior(lr, size, features=features)
+        yield System("prior", None, (projection(image, lr) if projection else image)[None])
+
+
+def model_label(model: SuperResolver, latents: str = "independent", consistency: int = 0) -> str:
+    """A model's name for legends: its class, patch size and encoder, and how its samples are made, if otherwise."""
+    config = getattr(model, "config", {})
+    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
+    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
+    made = ", correlated latents" * (latents == "correlated") + ", consistent" * bool(consistency)
+    return f"{type(model).__name__}{patch}{encoder}{made}"
 
 
 def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> dict[str, float | None]:

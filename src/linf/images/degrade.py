@@ -13,9 +13,6 @@ from torch.nn import functional as F
 
 from linf.images.resize import product_dtype
 
-KERNELS = ("bicubic", "matlab", "bilinear", "area")
-"""Reductions: Pillow's bicubic, MATLAB's, which mirrors the border, and Pillow's bilinear and box."""
-
 
 def blur(images: Tensor, sigma: Tensor, angle: Tensor, size: int) -> Tensor:
     """Blur each image by a Gaussian of its own; the border is repeated.
@@ -47,7 +44,7 @@ def resample(images: Tensor, n_in: Tensor, n_out: Tensor, size: tuple[int, int],
         n_in: (B,2) heights and widths.
         n_out: (B,2) heights and widths wanted.
         size: (H', W') of the result; beyond its wanted size an image's last row and column are repeated.
-        kernel: (B,) indices into `KERNELS`.
+        kernel: (B,) indices into `linf.images.resize.KERNELS`.
 
     Returns:
         (B,C,H',W'), neither rounded nor clamped.

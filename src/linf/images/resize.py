@@ -1,4 +1,4 @@
-"""The two bicubics of the field: MATLAB's ``imresize`` for benchmarks and Pillow's for training pairs."""
+"""Resizes of the field, MATLAB's and Pillow's, and each of them as a linear map of one axis."""
 
 import math
 from typing import Any
@@ -46,31 +46,119 @@ def matlab_bicubic(
     if min(size) < 1:
         raise UsageError(f"size is {tuple(size)}: give at least one pixel a side")
     axes = [
-        (scale or n_out / image.shape[dim], dim, n_out) for dim, n_out in zip((-2, -1), size, strict=True)
+        (AxisResize(image.shape[dim], n_out, scale=scale), dim)
+        for dim, n_out in zip((-2, -1), size, strict=True)
     ]
-    for ratio, dim, n_out in sorted(axes):  # As in MATLAB, the axis that shrinks most goes first.
-        image = _resize_axis(image, dim, n_out, ratio, peak or (255 if image.dtype == torch.uint8 else 65535))
+    white = peak or (255 if image.dtype == torch.uint8 else 65535)
+    # As in MATLAB, the axis that shrinks most goes first.
+    for resize, dim in sorted(axes, key=lambda axis: (axis[0].scale, axis[1])):
+        if image.is_floating_point():
+            image = resize(image, dim)
+        else:  # MATLAB rounds halves up, torch to even.
+            image = (resize(image.double(), dim) + 0.5).floor().clamp(0, white).to(image.dtype)
     return image
 
+
+KERNELS = ("bicubic", "matlab", "bilinear", "area")
+"""Reductions: Pillow's bicubic, MATLAB's, which mirrors the border, and Pillow's bilinear and box."""
 
 BLOCK = 64
 """Output pixels of an axis that one matrix product makes: their input pixels lie close together."""
 
 
-def _resize_axis(image: Tensor, dim: int, n_out: int, scale: float, peak: int) -> Tensor:
-    if not image.is_floating_point():
-        exact = _resize_axis(image.double(), dim, n_out, scale, peak)
-        return (exact + 0.5).floor().clamp(0, peak).to(image.dtype)  # MATLAB rounds halves up, torch to even.
-    dtype = product_dtype(image)
-    index, weight = _taps(image.shape[dim], n_out, scale)
-    parts = []
-    with torch.autocast(image.device.type, enabled=False):
-        for i, w in zip(index.split(BLOCK, 1), weight.split(BLOCK, 1), strict=True):
-            first, count = int(i.min()), int(i.max() - i.min()) + 1
-            band = w.new_zeros(count, i.shape[1]).scatter_add_(0, i - first, w).to(image.device, dtype)
-            part = image.narrow(dim, first, count).to(dtype)
-            parts.append(part @ band if dim == -1 else band.T @ part)
-    return torch.cat(parts, dim).to(image.dtype)
+class AxisResize:
+    """A resize of one axis: a linear map, of which any part can be applied, on any device and without waiting for it.
+
+    Args:
+        n_in: input pixels of the axis.
+        n_out: output pixels.
+        kernel: one of `KERNELS`; all are antialiased when they shrink.
+        scale: output pixels per input pixel, for MATLAB's bicubic; by default ``n_out / n_in``.
+
+    Raises:
+        UsageError: there is no such kernel.
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: str = "matlab", *, scale: float | None = None) -> None:
+        if kernel not in KERNELS:
+            raise UsageError(f"the kernel of a reduction is {kernel!r}: choose from {', '.join(KERNELS)}")
+        self.n_in, self.n_out, self.kernel = n_in, n_out, kernel
+        self.scale = scale or n_out / n_in
+        self.shrink = min(self.scale, 1.0) if kernel == "matlab" else 1 / max(n_in / n_out, 1.0)
+        self.radius = {"bilinear": 1.0, "area": 0.5}.get(kernel, 2.0) / self.shrink
+        self._bands: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+
+    def support(self, start: int, stop: int) -> tuple[int, int]:
+        """Input pixels (start, stop) that output pixels [start, stop) depend on."""
+        first = math.floor((start + 0.5) / self.scale - 0.5 - self.radius)
+        last = math.ceil((stop - 0.5) / self.scale - 0.5 + self.radius)
+        if self.kernel == "matlab":  # What lies beyond the border is mirrored.
+            first, last = min(first, 2 * self.n_in - 1 - last), max(last, -1 - first)
+        return max(first, 0), min(last + 1, self.n_in)
+
+    def __call__(
+        self, part: Tensor, dim: int, outputs: tuple[int, int] | None = None, first: int = 0
+    ) -> Tensor:
+        """Resize an axis.
+
+        Args:
+            part: floats, along ``dim`` the input pixels from ``first`` on, all of `support`.
+            dim: -2 or -1.
+            outputs: the output pixels (start, stop) that are wanted; by default all.
+            first: the first of the input pixels that ``part`` holds.
+
+        Returns:
+            The output pixels, neither rounded nor clamped, in the dtype of ``part``.
+        """
+        start, stop = outputs or (0, self.n_out)
+        dtype, blocks = product_dtype(part), []
+        with torch.autocast(part.device.type, enabled=False):
+            for low in range(start, stop, BLOCK):
+                high = min(low + BLOCK, stop)
+                near, far = self.support(low, high)
+                key = (low, high, part.device, dtype)
+                if key not in self._bands:  # A projection uses each of them several times.
+                    self._bands[key] = self._band((low, high), (near, far), part.device).to(dtype)
+                band, inputs = self._bands[key], part.narrow(dim, near - first, far - near).to(dtype)
+                blocks.append(inputs @ band if dim == -1 else band.T @ inputs)
+        return torch.cat(blocks, dim).to(part.dtype)
+
+    def _band(self, outputs: tuple[int, int], inputs: tuple[int, int], device: torch.device) -> Tensor:
+        """The weights of input pixels in output pixels, (inputs, outputs), made on the device."""
+        out = torch.arange(*outputs, dtype=torch.float64, device=device) + 0.5
+        taps = torch.arange(math.ceil(2 * self.radius) + 2, device=device)[:, None]
+        if self.kernel == "matlab":
+            centre = out / self.scale - 0.5
+            index = torch.floor(centre - self.radius) + taps
+            weight = _keys_cubic((centre - index) * self.shrink)
+            index = torch.remainder(index.long(), 2 * self.n_in)
+            index = torch.minimum(index, 2 * self.n_in - 1 - index)
+        else:
+            centre = out * (self.n_in / self.n_out)
+            index = torch.floor(centre - self.radius) + taps - 1
+            t = (index - centre + 0.5) * self.shrink  # In the order of Pillow, which decides ties of the box.
+            shape = {"bicubic": _keys_cubic, "bilinear": _triangle, "area": _box}[self.kernel]
+            weight = torch.where((index >= 0) & (index < self.n_in), shape(t), 0.0)
+            index = index.long()
+        # Taps beyond the inputs have no weight.
+        index = (index - inputs[0]).clamp(0, inputs[1] - inputs[0] - 1)
+        band = weight.new_zeros(inputs[1] - inputs[0], len(out))
+        return band.scatter_add_(0, index, weight / weight.sum(0))
+
+
+def _keys_cubic(t: Tensor) -> Tensor:
+    """Keys's cubic kernel with a = -0.5."""
+    t = t.abs()
+    near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
+    return torch.where(t <= 1, near, torch.where(t <= 2, far, 0.0))
+
+
+def _triangle(t: Tensor) -> Tensor:
+    return (1 - t.abs()).clamp(min=0)
+
+
+def _box(t: Tensor) -> Tensor:
+    return ((t > -0.5) & (t <= 0.5)).double()
 
 
 def product_dtype(image: Tensor) -> torch.dtype:
@@ -80,20 +168,6 @@ def product_dtype(image: Tensor) -> torch.dtype:
     places: tuple[Any, ...] = (torch.backends.cuda, torch.backends.mkldnn)
     exact = all(place.matmul.fp32_precision in ("ieee", "none") for place in places)
     return torch.promote_types(image.dtype, torch.float32 if exact else torch.float64)
-
-
-def _taps(n_in: int, n_out: int, scale: float) -> tuple[Tensor, Tensor]:
-    """Indices of the input pixels of each output pixel, and their weights, both (taps, n_out)."""
-    shrink = min(scale, 1.0)
-    centre = (torch.arange(n_out, dtype=torch.float64) + 0.5) / scale - 0.5
-    first = torch.floor(centre - 2 / shrink)
-    index = first + torch.arange(math.ceil(4 / shrink) + 2)[:, None]
-    x = ((centre - index) * shrink).abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1  # Keys's cubic kernel with a = -0.5.
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    weight = torch.where(x <= 1, near, torch.where(x <= 2, far, 0.0))
-    index = torch.remainder(index.long(), 2 * n_in)
-    return torch.minimum(index, 2 * n_in - 1 - index), weight / weight.sum(0)
 
 
 def whole_numbers(image: Tensor, peak: int) -> Tensor:

@@ -102,6 +102,17 @@ class Region(NamedTuple):
     exploded: int = 0
     """Patches whose noise would lie far beyond any image, and was left out."""
 
+    def at(self, temperature: float | Tensor) -> "Region":
+        """The region with the image of its first noise, if it has any, as mean; τ is a number, or a map (H,W)."""
+        if not self.noise:
+            return self
+        noise = self.noise[0]
+        if isinstance(temperature, Tensor):
+            mixed = self.mean.addcmul(noise, temperature[self.rows, self.cols].to(noise))
+        else:
+            mixed = self.mean.add(noise, alpha=temperature)
+        return self._replace(mean=mixed, noise=())
+
 
 def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) -> tuple[int, int]:
     """The output size as (H, W), if it is one and there is memory for it.

@@ -32,7 +32,7 @@ def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
         lr: (1,C,h,w) in [0, 1].
         size: (H, W) of the output.
     """
-    windows = _windows(lr)
+    windows = windows_of(lr)
     side = [n * high / low for n, high, low in zip(windows.shape[-2:], size, lr.shape[-2:], strict=True)]
     y, x = (patch_centres(max(round(n), 1), model.patch_size, device=lr.device) for n in side)
     y, x = (c[:: max(1, len(c) // math.isqrt(QUERIES))] for c in (y, x))
@@ -45,7 +45,7 @@ def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
     return float(torch.quantile(variances.mean(0).sqrt().float(), QUIET_SHARE)) * 255 / 2
 
 
-def _windows(lr: Tensor) -> Tensor:
+def windows_of(lr: Tensor) -> Tensor:
     """Windows of an image (1,C,h,w), evenly spread: (N,C,WINDOW_SIDE,WINDOW_SIDE), smaller if the image is."""
     sides = [min(WINDOW_SIDE, n) for n in lr.shape[-2:]]
     across = [min(math.isqrt(MOST_WINDOWS), -(-n // WINDOW_SIDE)) for n in lr.shape[-2:]]

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from linf.images.reduction import Reduction
 from linf.models.bilinear import image_residual
+from linf.models.consistency import Projection, consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
 from linf.models.decoding import Latents, Region, Request, check_size
 from linf.models.distribution import Distribution
@@ -97,6 +99,8 @@ class SuperResolver(nn.Module, ABC):
         tile: int | None = None,
         chunk: int | None = None,
         features: Sequence[Tile] | None = None,
+        consistency: int = 0,
+        reduction: Reduction = Reduction(),  # noqa: B008 (it cannot be changed)
     ) -> Tensor:
         """Super-resolve.
 
@@ -115,29 +119,34 @@ class SuperResolver(nn.Module, ABC):
             tile: LR pixels a side that are encoded at once.
             chunk: queries decoded at once.
             features: of ``lr``, from `encode`; by default they are made here.
+            consistency: rounds of the projection onto images whose LR is ``lr``, see `linf.models.consistency`; 3 are
+                enough, and 0 leaves it out.
+            reduction: how that LR is made of an image; by default by MATLAB's bicubic.
 
         Returns:
             (B,C,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,C,H,W).
 
         Raises:
-            ValueError: a temperature, the size or the latents' shape is not what is said above, or the model does not
-                know how its latents are correlated.
+            ValueError: a temperature, the size, the latents' shape or consistency is not what is said above, or the
+                model does not know how its latents are correlated.
         """
         taus = each_temperature(temperature, size)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
         channels = self.output_channels(lr)
-        size = check_size(size, lr.shape[0] * 4 * channels * len(taus), lr.device)
+        size = check_size(size, 4 * channels * (len(lr) * len(taus) + 2 * bool(consistency)), lr.device)
         fields = self._latents(lr, size, 1, seed, latents, z) if highest > 0 and self.dim else ()
         out = lr.new_empty(len(taus), len(lr), channels, *size)
         request = Request(fields, highest, tile=tile, chunk=chunk, features=features)
-        for region in self.regions(lr, size, request):
+        regions = self.regions(lr, size, request)
+        if consistency:
+            # A map is mixed before, for a mixture of two consistent images by a map is not.
+            regions = (region.at(taus[0]) if len(taus) == 1 else region for region in regions)
+            regions = consistent(
+                regions, lr, Projection((lr.shape[-2], lr.shape[-1]), size, consistency, reduction)
+            )
+        for region in regions:
             for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
-                image.copy_(region.mean)
-                for noise in region.noise:
-                    if isinstance(tau, Tensor):
-                        image.addcmul_(noise, tau[region.rows, region.cols].to(noise))
-                    else:
-                        image.add_(noise, alpha=tau)
+                image.copy_(region.at(tau).mean)
         return out[0] if isinstance(temperature, Tensor) or np.ndim(temperature) == 0 else out
 
     @torch.no_grad()

@@ -101,11 +101,11 @@ class EvaluationRun:
     def closed_form(self, dataset: str, scale: Scale, temperatures: ArrayLike) -> np.ndarray:
         """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels. For one
         image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the predicted
-        variance. Empty where the model predicts no distribution.
+        variance. Empty where the model predicts no distribution, or its images were made consistent.
         """
         of = self.distribution
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]
-        if not len(of):
+        if not len(of) or self.about.get("consistency"):
             return np.empty(0)
         channels = self.headline.removeprefix("psnr_")
         error, variance = (of[f"{part}_{channels}"].to_numpy()[:, None] for part in ("error", "variance"))

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from linf.images.luma import PILLOW_GREY
+from linf.memory import free_memory
+from linf.models.consistency import LR_ROWS, Projection, consistent
 from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Request, check_size
 from linf.models.super_resolver import SuperResolver
-from linf.upscale.tile_size import best_tile
+from linf.upscale.tile_size import TILES, best_tile
 
 CPU = torch.device("cpu")
 
@@ -34,6 +36,8 @@ class Ask(NamedTuple):
     dtype: torch.dtype | None = None
     """Autocast."""
     latents: LatentChoice = "independent"
+    consistency: int = 0
+    """Rounds that make LR of the result the given image, see `linf.models.consistency`."""
 
 
 class Enlarged(NamedTuple):
@@ -73,8 +77,11 @@ def enlarge(
     plane = np.require(pixels, np.uint8 if peak == 255 else np.int32, "W")
     lr = torch.from_numpy(plane).to(ask.device).permute(2, 0, 1)[None]
     channels = model.output_channels(lr)
-    tile = best_tile(model, lr.shape[-2], lr.shape[-1], ask.device) if ask.tile is None else ask.tile
     drawn = ask.samples if model.dim and ask.temperature > 0 else 0
+    tile = best_tile(model, lr.shape[-2], lr.shape[-1], ask.device) if ask.tile is None else ask.tile
+    if ask.consistency and ask.tile is None and tile:  # A row of tiles waits for the next one, as floats.
+        lr_row = 4 * channels * (1 + (drawn if drawn > 1 else 0)) * size[1] * -(-size[0] // lr.shape[-2])
+        tile = max(min(tile, int(free_memory(ask.device) / (8 * lr_row)) - 2 * LR_ROWS), TILES[0])
     latents = latent_fields(
         [ask.seed + k for k in range(drawn)],
         lr,
@@ -96,7 +103,11 @@ def enlarge(
         tile=tile,
     )
     with torch.no_grad(), autocast:
-        for region in model.regions(lr, size, request):
+        regions = model.regions(lr, size, request)
+        if ask.consistency:
+            regions = (region.at(ask.temperature) if drawn == 1 else region for region in regions)
+            regions = consistent(regions, lr, Projection(pixels.shape[:2], size, ask.consistency), peak=peak)
+        for region in regions:
             where = region.rows, region.cols
             samples = [region.mean.add(noise, alpha=ask.temperature) for noise in region.noise]
             for image, values in zip(out, samples or [region.mean] * ask.samples, strict=True):

@@ -2,14 +2,21 @@
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from linf.models.deviation import excess_deviation
+from linf.errors import UsageError
+from linf.images.resize import matlab_bicubic
+from linf.models.deviation import QUIET_SHARE, excess_deviation, windows_of
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask
 
 TOLERATED = 1.2
 """How many times the usual limit an image's predicted deviation may be before anything is said."""
+
+REMOVED = 2.0
+"""Grey levels of 255 by which a model may change the quiet parts of an LR image, before it counts as removing noise."""
 
 
 def tempered(
@@ -26,17 +33,52 @@ def tempered(
 
     Returns:
         What to ask for, and what to tell of the image: nothing where it is like the training's.
+
+    Raises:
+        UsageError: the result is to be consistent with an image that is noisy.
     """
+    if ask.consistency and (removed := removed_noise(model, _unit(model, pixels, ask), size)) > REMOVED:
+        raise UsageError(
+            f"it is noisy (the model removes {removed:.1f} of 255 grey levels), which --consistent would put into the "
+            "result: leave --consistent out"
+        )
     if not isinstance(model, LINF) or not model.usual_deviation:
         return ask, []
-    plane = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
-    lr = plane.expand(-1, model.output_channels(plane), -1, -1).to(ask.device)
-    excess = excess_deviation(model, lr, size)
+    excess = excess_deviation(model, _unit(model, pixels, ask), size)
     if excess <= TOLERATED:
         return ask, []
     told = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"
+    if ask.consistency:
+        raise UsageError(f"{told}, which --consistent would put into the result: leave --consistent out")
     if keep or not ask.temperature:
         return ask, [told]
     lowered = float(f"{ask.temperature / excess:.2g}")
     told += f", and gets temperature {lowered:g} in place of {ask.temperature:g}"
     return ask._replace(temperature=lowered), [told]
+
+
+@torch.no_grad()
+def removed_noise(model: SuperResolver, lr: Tensor, size: tuple[int, int]) -> float:
+    """The change that nine in ten parts of an LR image exceed, between it and the model's mean reduced to its size.
+
+    Args:
+        model: any.
+        lr: (1,C,h,w) in [0, 1].
+        size: the output size (H, W).
+
+    Returns:
+        The root mean square of a part, 8 pixels a side, in grey levels of 255.
+    """
+    windows = windows_of(lr)
+    low = windows.shape[-2], windows.shape[-1]
+    # A larger scale removes no other noise.
+    y, x = (round(n * min(a / b, 4)) for n, a, b in zip(low, size, lr.shape[-2:], strict=True))
+    change = (matlab_bicubic(model.sample(windows, (y, x)), low) - windows).square().mean(1)
+    parts = F.avg_pool2d(change, (min(8, low[0]), min(8, low[1])))
+    return float(torch.quantile(parts.float(), QUIET_SHARE).sqrt()) * 255
+
+
+def _unit(model: SuperResolver, pixels: np.ndarray, ask: Ask) -> Tensor:
+    """The image as (1,C,h,w) in [0, 1], of as many channels as the model's output, on its device."""
+    plane = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
+    return plane.expand(-1, model.output_channels(plane), -1, -1).to(ask.device)
