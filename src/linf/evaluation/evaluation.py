@@ -23,7 +23,7 @@ from linf.evaluation.measure import Unit, fit_metrics, measure
 from linf.evaluation.notes import lr_sentences, measured_on, partial_means
 from linf.evaluation.record import Key, Record, file_digest, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
-from linf.evaluation.systems import system_temperatures
+from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
@@ -94,7 +94,7 @@ class Evaluation(pl.LightningModule):
         self.save_images, self.shown = save_images, shown
         self.latents = check_latents(latents)
         chosen_correlation(model.correlation, self.latents)
-        self.label = label or model_label(model) + ", correlated latents" * (self.latents == "correlated")
+        self.label = label or model_label(model, self.latents)
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
         self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
         for name, make in metrics.items():
@@ -247,11 +247,3 @@ class Evaluation(pl.LightningModule):
         )
         lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])
-
-
-def model_label(model: nn.Module) -> str:
-    """A model's name for legends: its class, patch size and encoder."""
-    config = getattr(model, "config", {})
-    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
-    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
-    return f"{type(model).__name__}{patch}{encoder}"

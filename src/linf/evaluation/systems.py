@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
+from linf.models.correlation import LatentChoice
 from linf.models.distribution import Distribution
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile
@@ -68,3 +69,11 @@ def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> 
     elif not isinstance(model, Bicubic):
         found[type(model).__name__] = None
     return found
+
+
+def model_label(model: nn.Module, latents: LatentChoice = "independent") -> str:
+    """A model's name for legends: its class, patch size and encoder, and how its latents are drawn if not alone."""
+    config = getattr(model, "config", {})
+    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
+    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
+    return f"{type(model).__name__}{patch}{encoder}" + ", correlated latents" * (latents == "correlated")

@@ -15,7 +15,7 @@ from torch import Tensor
 from linf.models.correlation import LatentCorrelation
 from linf.models.linf import LINF
 
-HIGHEST = 4.0
+CUT_OFF = 4.0
 """Where latents are cut off: what a model has not foreseen should not decide what it draws."""
 
 REACH = 6
@@ -37,7 +37,7 @@ class LatentCovariance:
 
     def update(self, z: Tensor) -> None:
         """Add the latents (D, gh, gw) of an image."""
-        z, n = z.float().clamp(-HIGHEST, HIGHEST), self.window
+        z, n = z.float().clamp(-CUT_OFF, CUT_OFF), self.window
         rows, cols = z.shape[1:]
         for dy in range(min(n, rows - 1) + 1):
             for dx in range(-min(n, cols - 1), min(n, cols - 1) + 1):
