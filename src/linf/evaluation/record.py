@@ -42,6 +42,7 @@ _DECISIVE = (
     "samples",
     "seed",
     "latents",
+    "tails",
     "resize",
     "pixels",
 )

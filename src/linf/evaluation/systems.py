@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
-from linf.models.correlation import LatentChoice
 from linf.models.distribution import Distribution
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile
@@ -71,9 +70,9 @@ def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> 
     return found
 
 
-def model_label(model: nn.Module, latents: LatentChoice = "independent") -> str:
-    """A model's name for legends: its class, patch size and encoder, and how its latents are drawn if not alone."""
+def model_label(model: nn.Module) -> str:
+    """A model's name for legends: its class, patch size and encoder."""
     config = getattr(model, "config", {})
     patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
     encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
-    return f"{type(model).__name__}{patch}{encoder}" + ", correlated latents" * (latents == "correlated")
+    return f"{type(model).__name__}{patch}{encoder}"

@@ -14,6 +14,7 @@ from linf.models.decoding import Latents, Region, Request, check_size
 from linf.models.distribution import Distribution
 from linf.models.noise import LatentField
 from linf.models.prior import UNet
+from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
 from linf.models.tiling import Tile
 
@@ -28,6 +29,7 @@ class SuperResolver(nn.Module, ABC):
         config: what builds it again, but for its weights: plain numbers and names.
         prior: predicts latents from the LR image; None for a model without.
         correlation: of the latents of neighbouring patches; None until it is estimated.
+        tails: of a patch's latents by scale; empty until they are estimated.
     """
 
     patch_size: int = 1
@@ -41,6 +43,7 @@ class SuperResolver(nn.Module, ABC):
         super().__init__()
         self.prior = None
         self.correlation = None
+        self.tails: dict[float, Tails] = {}
 
     def output_channels(self, lr: Tensor) -> int:
         """C of the output for LR images, of which grey ones fit a model of RGB too.
