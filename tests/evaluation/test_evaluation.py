@@ -531,7 +531,7 @@ def test_correlated_latents_are_sampled_and_their_joint_likelihood_is_told(
     linf.save(model, tmp_path / "white.safetensors")
     model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
     linf.save(model, tmp_path / "known.safetensors")
-    given = ("data.test_scales=[2]", "temperatures=[0,0.8]", "metrics=fidelity")
+    given = ("data.test_scales=[2]", "temperatures=[0,0.8]", "metrics=fidelity", "data.test_limit=1")
     tables = {}
     for name, latents in (("white", "independent"), ("known", "independent"), ("known", "correlated")):
         folder = tmp_path / f"{name}_{latents}"
