@@ -25,6 +25,7 @@ from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.models.tails import Tails
 
 Content = dict[str, Any]
 
@@ -110,12 +111,14 @@ def test_saved_model_comes_back_bit_by_bit(tmp_path: Path, patch_size: int) -> N
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
-def test_correlation_of_latents_is_kept_beside_the_weights(tmp_path: Path) -> None:
+def test_correlation_and_tails_of_latents_are_kept_beside_the_weights(tmp_path: Path) -> None:
     model = tiny(3)
     model.correlation = LatentCorrelation(27, [2, 3.5], reach=1)
     model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
+    model.tails = {2.0: Tails(3.5, 0.7), 4.0: Tails(8.0, 0.9)}
     linf.save(model, tmp_path / "whole.safetensors")
     back = linf.load(tmp_path / "whole.safetensors")
+    assert back.tails == model.tails
     assert back.config == model.config
     assert same(back, model)
     linf.save(model, tmp_path / "half.safetensors", half=True)
@@ -131,6 +134,7 @@ def test_correlation_of_latents_is_kept_beside_the_weights(tmp_path: Path) -> No
     assert torch.equal(back.correlation.taps, model.correlation.taps)
     assert torch.allclose(without.flow.weight, (before + model.flow.weight) / 2)
     start_from(tmp_path / "half.safetensors", without)
+    assert without.tails == model.tails
     assert without.correlation is not None
 
 

@@ -21,6 +21,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from PIL import Image
+from scipy.stats import multivariate_t, norm, t
 from skimage.color import rgb2ycbcr
 
 import linf
@@ -31,6 +32,7 @@ from linf.evaluation.schema import TABLES
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
 from linf.models.correlation import LatentCorrelation
+from linf.models.tails import Tails
 from linf.report import write_report
 from linf.report.crops import shown_images
 from linf.report.evaluations import read_run
@@ -529,7 +531,7 @@ def test_correlated_latents_are_sampled_and_their_joint_likelihood_is_told(
     linf.save(model, tmp_path / "white.safetensors")
     model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
     linf.save(model, tmp_path / "known.safetensors")
-    given = ("data.test_scales=[2]", "temperatures=[0,0.8]", "metrics=fidelity")
+    given = ("data.test_scales=[2]", "temperatures=[0,0.8]", "metrics=fidelity", "data.test_limit=1")
     tables = {}
     for name, latents in (("white", "independent"), ("known", "independent"), ("known", "correlated")):
         folder = tmp_path / f"{name}_{latents}"
@@ -554,6 +556,41 @@ def test_correlated_latents_are_sampled_and_their_joint_likelihood_is_told(
             *given,
             "latents=correlated",
         )
+
+
+def test_students_tails_change_likelihood_and_calibration_only(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    model = linf.load(checkpoint)
+    model.correlation = LatentCorrelation(27, [2, 4], reach=1)
+    model.tails = {2.0: Tails(3.0, 2.0)}
+    linf.save(model, tmp_path / "known.safetensors")
+    given = ("data.test_scales=[2]", "temperatures=[0,0.8]", "metrics=fidelity", "data.test_limit=1")
+    tables = []
+    for tails in ("gaussian", "student"):
+        folder = tmp_path / tails
+        task = evaluate(composed, tmp_path / "known.safetensors", photos, folder, *given, f"tails={tails}")
+        assert ("student tails" in task.label) == (tails == "student")
+        names = ("images", "distribution", "calibration")
+        tables.append([pd.read_csv(folder / f"{name}.csv") for name in names])
+    (images, gaussian, covered), (same_images, student, tail_covered) = tables
+    pd.testing.assert_frame_equal(images, same_images)
+    same = ["error_y", "variance_y", "error_rgb", "variance_rgb"]
+    pd.testing.assert_frame_equal(gaussian[same], student[same])
+    hr = torch.from_numpy(read_image(next(iter(sorted(photos.iterdir()))))).permute(2, 0, 1)
+    hr = hr[:, : hr.shape[1] // 2 * 2, : hr.shape[2] // 2 * 2]
+    size = (hr.shape[1], hr.shape[2])
+    lr = torch.from_numpy(pil_bicubic(hr.permute(1, 2, 0).numpy().copy(), (size[0] // 2, size[1] // 2)))
+    known = model.distribution(lr.permute(2, 0, 1)[None] / 255, size, hr=hr[None] / 255, mix=torch.eye(3))
+    z = known.latents[0].flatten(1).T.double().numpy()
+    change = multivariate_t(shape=4 * np.eye(27), df=3).logpdf(z) - norm.logpdf(z).sum(1)
+    bits = gaussian["bits_per_dim"][0] - change.mean() / 27 / math.log(2)
+    assert student["bits_per_dim"][0] == pytest.approx(bits, abs=1e-4)
+    assert student["joint_bits_per_dim"][0] == pytest.approx(bits, abs=1e-4), "the correlation is none"
+    for table, quantile in ((covered, norm.ppf), (tail_covered, lambda p: 2 * t.ppf(p, df=3))):
+        of = table[table["kind"] == "pixel"].set_index("nominal")["covered"]
+        standardised = ((hr / 255 - known.mean) / known.deviation)[..., 2:-2, 2:-2].abs().numpy()
+        assert of[0.5] == pytest.approx((standardised <= quantile(0.75)).mean(), abs=1e-4)
 
 
 def test_figures_are_means_over_samples(

@@ -13,7 +13,7 @@ from linf.models.correlation import CorrelatedField, LatentCorrelation
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.joint_density import joint_gain
-from linf.models.latent_statistics import LatentCovariance, estimate_correlation, filter_taps
+from linf.models.latent_statistics import LatentCovariance, filter_taps, latent_statistics
 from linf.models.linf import LINF
 from linf.models.noise import LatentField
 
@@ -126,7 +126,9 @@ def test_estimation_finds_latents_that_were_drawn() -> None:
     truth = {2.0: linf.correlation.filters(torch.tensor([2.0]))[0]}
     lr = torch.rand(1, 3, 60, 60)
     hr = linf.sample(lr, (120, 120), temperature=1.0, seed=1, latents="correlated")
-    found, covariance = estimate_correlation(linf, [(2.0, lr, hr)])
+    found, tails, covariance = latent_statistics(linf, [(2.0, lr, hr)])
+    assert tails[2.0].freedom > 30, "they are Gaussian"
+    assert tails[2.0].scale == pytest.approx(1, abs=0.1)
     assert found.config["scales"] == [2.0]
     middle = covariance[2.0].shape[0] // 2
     assert torch.allclose(covariance[2.0][middle, middle].float(), torch.eye(3), atol=0.1)

@@ -24,6 +24,7 @@ from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.prior import UNet
+from linf.models.tails import Tails
 
 Model = LINF | LIIF | LTE
 """What a checkpoint can hold."""
@@ -51,6 +52,7 @@ def build(config: dict[str, Any]) -> Model:
     flow = _part("flow", config)()
     model = LINF(encoder, conditioner, flow, _part("prior", config)() if "prior" in config else None)
     model.correlation = _part("correlation", config)() if "correlation" in config else None
+    model.tails = {float(s): Tails(*each) for s, each in config.get("tails", {}).items()}
     model.usual_deviation = {float(s): limit for s, limit in config.get("usual_deviation", {}).items()}
     return model
 
@@ -142,7 +144,7 @@ def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None
             f"{part}.{key}": value
             for part, settings in config.items()
             for key, value in settings.items()
-            if part not in ("usual_deviation", "correlation")  # Of the weights, not of the settings.
+            if part not in ("usual_deviation", "correlation", "tails")  # Of the weights, not of the settings.
         }
         for config in (other.config, model.config)
     )

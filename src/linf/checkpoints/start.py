@@ -76,11 +76,11 @@ def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
             "init_from any model to start from"
         )
     check_same(path, other, model)
-    model.correlation = other.correlation
+    model.correlation, model.tails = other.correlation, other.tails
 
 
 def start_from(path: str | os.PathLike[str], model: Model) -> None:
-    """Give a model the weights of a checkpoint, ours or published, of a model like it, and the correlation of its
+    """Give a model the weights of a checkpoint, ours or published, of a model like it, and what is known of its
     latents. A prior that the checkpoint lacks stays as it is.
 
     Raises:
@@ -90,7 +90,7 @@ def start_from(path: str | os.PathLike[str], model: Model) -> None:
     if other.dim and other.prior is None:
         other.set_prior(model.prior)
     check_same(path, other, model)
-    model.correlation = other.correlation
+    model.correlation, model.tails = other.correlation, other.tails
     model.load_state_dict(other.state_dict())
 
 

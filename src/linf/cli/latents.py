@@ -1,4 +1,4 @@
-"""The command ``linf latents``: how the latents of neighbouring patches are correlated, estimated and kept."""
+"""The command ``linf latents``: how the latents of real images are distributed, estimated and kept."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -10,13 +10,15 @@ from linf.errors import UsageError
 
 def add_latents(commands: Any) -> None:
     parser = add_command(
-        commands, "latents", _latents, "estimate how latents of neighbouring patches are correlated"
+        commands, "latents", _latents, "estimate how the latents of real images are distributed"
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help=LINF_FILE)
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="NAME.safetensors, the model with what was found"
     )
-    parser.add_argument("--data", required=True, metavar="DIR", help="HR images like those of the training")
+    parser.add_argument(
+        "--data", required=True, nargs="+", metavar="DIR", help="one or more folders of HR images"
+    )
     parser.add_argument(
         "--scales", type=float, nargs="+", default=[2, 3, 4], metavar="S", help="default: 2 3 4"
     )
@@ -32,9 +34,10 @@ def add_latents(commands: Any) -> None:
 
 
 def _latents(given: Namespace) -> None:
-    """Estimate how the latents of neighbouring patches are correlated, and write the model with it.
+    """Estimate how the latents of real images are distributed, and write the model with it; the weights stay the same.
 
-    Samples with latents=correlated are then drawn so that neighbouring patches agree; the weights stay the same.
+    latents=correlated then draws samples whose neighbouring patches agree, and tails=student measures likelihood and
+    intervals that hold for images unlike those of the training, too.
     """
     from linf.checkpoints.native import load, save
     from linf.coordinates import mean_scale
@@ -42,7 +45,7 @@ def _latents(given: Namespace) -> None:
     from linf.data.pairs import ScaledImages, collate_pair
     from linf.data.sources import image_folder
     from linf.images.pixels import PixelFormat
-    from linf.models.latent_statistics import estimate_correlation
+    from linf.models.latent_statistics import latent_statistics
     from linf.models.linf import LINF
 
     if given.out.suffix != ".safetensors":
@@ -60,11 +63,15 @@ def _latents(given: Namespace) -> None:
     pairs = ScaledImages(cache, sorted(set(given.scales)), crop=768, resize=given.resize)
     images = (collate_pair([pairs[i]]) for i in range(len(pairs)))
     model.to(device)
-    model.correlation, covariance = estimate_correlation(
+    model.correlation, model.tails, covariance = latent_statistics(
         model, ((mean_scale(pair.scale), pair.lr.to(device), pair.hr.to(device)) for pair in images)
     )
     save(model.cpu(), given.out, half=given.half)
     print(f"{given.out}, from {len(cache)} images:")
     for scale, found in covariance.items():
         n = found.shape[0] // 2
-        print(f"×{scale:g}: variance {found[n, n].diagonal().mean():.2f}")
+        freedom, width = model.tails[scale]
+        print(
+            f"×{scale:g}: variance {found[n, n].diagonal().mean():.2f}; Student's t of {freedom:.1f} degrees of "
+            f"freedom and scale {width:.2f}"
+        )

@@ -17,6 +17,7 @@ from linf.coordinates import Scale, mean_scale
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct
+from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, check_consistency, fit_metrics, measure
 from linf.evaluation.notes import lr_sentences, measured_on, partial_means
@@ -25,7 +26,6 @@ from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
-from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
 from linf.models.super_resolver import SuperResolver
 from linf.models.temperature import check_temperatures
 
@@ -45,7 +45,7 @@ class Evaluation(pl.LightningModule):
         metrics: their constructors by name. A metric whose weights are missing is skipped, and the record says why.
         protocol: which PSNR comes first, and how many pixels at the border are left out.
         samples: per temperature, over which its figures are means.
-        latents: of neighbouring patches, see `SuperResolver.sample`; correlated ones only of a model that knows them.
+        assumed: how latents are drawn and measured.
         seed: of the latents. Each image and scale has its own, on whichever rank it is evaluated.
         save_images: keep every image of every system, rather than those of the first ``shown`` images at one scale.
         shown: images of each data set that are kept for the report, at the scale nearest to 4.
@@ -73,7 +73,7 @@ class Evaluation(pl.LightningModule):
         protocol: Protocol,
         samples: int = 1,
         seed: int = 0,
-        latents: LatentChoice = "independent",
+        assumed: Assumptions = Assumptions(),  # noqa: B008 (it is frozen)
         save_images: bool = False,
         shown: int = 4,
         label: str | None = None,
@@ -93,9 +93,10 @@ class Evaluation(pl.LightningModule):
         check_distinct("temperatures", self.temperatures)
         self.folder, self.protocol, self.samples, self.seed = Path(folder), protocol, samples, seed
         self.save_images, self.shown, self.consistency = save_images, shown, consistency
-        self.latents = check_latents(latents)
-        chosen_correlation(model.correlation, self.latents)
-        self.label = label or model_label(model, latents, consistency)
+        assumed.check(model)
+        self.assumed = assumed
+        made = assumed.label() + ", consistent" * bool(consistency)
+        self.label = label or model_label(model) + made
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
         self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
         for name, make in metrics.items():
@@ -154,8 +155,8 @@ class Evaluation(pl.LightningModule):
             "temperatures": self.temperatures,
             "samples": self.samples,
             "seed": self.seed,
-            **({} if self.latents == "independent" else {"latents": self.latents}),
             "consistency": self.consistency or None,
+            **self.assumed.record(),
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
             **data.describe_test(),
@@ -177,7 +178,7 @@ class Evaluation(pl.LightningModule):
             samples=self.samples,
             border=self.protocol.border(image.scale),
             seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode(errors="surrogateescape")),
-            latents=self.latents,
+            assumed=self.assumed,
             shown=kept,
             consistency=self.consistency,
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from linf.coordinates import mean_scale
 from linf.data.pairs import ImagePair, ScaledImages
 from linf.errors import UsageError
+from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.systems import systems
 from linf.images.luma import BENCHMARK_LUMA
 from linf.images.pixels import PixelFormat
@@ -17,10 +18,10 @@ from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, Diversity, ImageMetric
 from linf.models.baselines import Bicubic
 from linf.models.consistency import Projection
-from linf.models.correlation import LatentChoice
-from linf.models.distribution import NOMINAL, Distribution, coverage
+from linf.models.distribution import NOMINAL, Distribution, coverage, with_tails
 from linf.models.joint_density import NEAR, joint_gain
 from linf.models.super_resolver import SuperResolver
+from linf.models.tails import Tails
 
 Measured = dict[str, float | str | None]
 
@@ -45,7 +46,7 @@ def measure(
     samples: int,
     border: int,
     seed: int,
-    latents: LatentChoice = "independent",
+    assumed: Assumptions = Assumptions(),  # noqa: B008 (it is frozen)
     shown: dict[str, Tensor] | None = None,
     consistency: int = 0,
 ) -> Unit:
@@ -59,7 +60,7 @@ def measure(
         samples: of each temperature, over which its figures are means.
         border: pixels left out on each side.
         seed: of the first sample; the next has ``seed + 1``.
-        latents: of the samples, see `SuperResolver.sample`.
+        assumed: how latents are drawn and measured.
         shown: receives each system's first image (C,H,W), LINF's ``deviation`` (H,W) at τ = 1, of Y or else over all
             channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W).
         consistency: rounds that make every image of the model consistent with LR; its likelihood, deviation and
@@ -75,7 +76,7 @@ def measure(
         size,
         samples=samples,
         seed=seed,
-        latents=latents,
+        latents=assumed.latents,
         highest=max(temperatures),
         mix=mix,
         hr=hr,
@@ -114,7 +115,10 @@ def measure(
         lpips = next((m for m in metrics.values() if isinstance(m, LPIPS)), None)
         if lpips is not None and len(temperatures) > 1:
             shown["best_temperature"] = best_temperature(lpips, made, hr, temperatures)
-    return Unit(rows, *_distribution(known, hr, border, image.peak, _joint_log_prob(model, known, image)))
+    tails = assumed.tails_of(model, image.scale)
+    known = known if tails is None else with_tails(known, tails)
+    joint = _joint_log_prob(model, known, image)
+    return Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails))
 
 
 def check_consistency(rounds: int, model: SuperResolver, data_sets: Sequence[ScaledImages]) -> None:
@@ -174,7 +178,7 @@ def _joint_log_prob(model: SuperResolver, known: Distribution, image: ImagePair)
 
 
 def _distribution(
-    known: Distribution, hr: Tensor, border: int, peak: int, joint: Tensor | None
+    known: Distribution, hr: Tensor, border: int, peak: int, joint: Tensor | None, tails: Tails | None
 ) -> tuple[Measured, list[Measured]]:
     assert known.deviation is not None
     assert known.latents is not None
@@ -197,7 +201,7 @@ def _distribution(
     }
     calibration: list[Measured] = [
         {"kind": kind, "nominal": nominal, "covered": covered}
-        for kind, values in (("pixel", error / deviation[:, :channels]), ("latent", z))
-        for nominal, covered in zip(NOMINAL, coverage(values), strict=True)
+        for kind, values, of in (("pixel", error / deviation[:, :channels], tails), ("latent", z, None))
+        for nominal, covered in zip(NOMINAL, coverage(values, of), strict=True)
     ]
     return measured, calibration

@@ -44,6 +44,7 @@ _DECISIVE = (
     "seed",
     "latents",
     "consistency",
+    "tails",
     "resize",
     "pixels",
 )

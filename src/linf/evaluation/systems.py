@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
@@ -66,15 +66,6 @@ def systems(
         yield System("prior", None, (projection(image, lr) if projection else image)[None])
 
 
-def model_label(model: SuperResolver, latents: str = "independent", consistency: int = 0) -> str:
-    """A model's name for legends: its class, patch size and encoder, and how its samples are made, if otherwise."""
-    config = getattr(model, "config", {})
-    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
-    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
-    made = ", correlated latents" * (latents == "correlated") + ", consistent" * bool(consistency)
-    return f"{type(model).__name__}{patch}{encoder}{made}"
-
-
 def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> dict[str, float | None]:
     """Temperature, or None, of each of `systems` by its name, in their order and without decoding anything."""
     found: dict[str, float | None] = {"bicubic": None}
@@ -84,3 +75,11 @@ def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> 
     elif not isinstance(model, Bicubic):
         found[type(model).__name__] = None
     return found
+
+
+def model_label(model: nn.Module) -> str:
+    """A model's name for legends: its class, patch size and encoder."""
+    config = getattr(model, "config", {})
+    patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
+    encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
+    return f"{type(model).__name__}{patch}{encoder}"

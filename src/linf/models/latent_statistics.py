@@ -1,4 +1,4 @@
-"""What the latents of real images are like: their covariance within a patch and between neighbours (METHOD §11).
+"""What the latents of real images are like: covariance within a patch and between neighbours, and tails (METHOD §11).
 
     C(Δ) = E[z_p z_{p+Δ}ᵀ],   z = flow(HR − bilinear), cut off at ±4
 
@@ -8,14 +8,16 @@ the Hermitian square root of its spectrum, cut to a window.
 
 import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from linf.models.correlation import LatentCorrelation
 from linf.models.linf import LINF
+from linf.models.tails import Tails, fit_tails
 
-HIGHEST = 4.0
+CUT_OFF = 4.0
 """Where latents are cut off: what a model has not foreseen should not decide what it draws."""
 
 REACH = 6
@@ -37,7 +39,7 @@ class LatentCovariance:
 
     def update(self, z: Tensor) -> None:
         """Add the latents (D, gh, gw) of an image."""
-        z, n = z.float().clamp(-HIGHEST, HIGHEST), self.window
+        z, n = z.float().clamp(-CUT_OFF, CUT_OFF), self.window
         rows, cols = z.shape[1:]
         for dy in range(min(n, rows - 1) + 1):
             for dx in range(-min(n, cols - 1), min(n, cols - 1) + 1):
@@ -91,29 +93,38 @@ def _root(matrix: Tensor, *, inverse: bool = False) -> Tensor:
     return (vectors * values[..., None, :].to(vectors.dtype)) @ vectors.mH
 
 
-def estimate_correlation(
-    model: LINF, images: Iterable[tuple[float, Tensor, Tensor]]
-) -> tuple[LatentCorrelation, dict[float, Tensor]]:
-    """How the latents of a model are correlated, by images at one or more scales.
+class LatentStatistics(NamedTuple):
+    """What is found of a model's latents."""
+
+    correlation: LatentCorrelation
+    """For `LINF.correlation`."""
+    tails: dict[float, Tails]
+    """For `LINF.tails`."""
+    covariance: dict[float, Tensor]
+    """By scale, (2n+1, 2n+1, D, D)."""
+
+
+def latent_statistics(model: LINF, images: Iterable[tuple[float, Tensor, Tensor]]) -> LatentStatistics:
+    """How the latents of a model are distributed, by images at one or more scales.
 
     Args:
         model: a LINF.
         images: scale, LR image (1,C,h,w) and HR image (1,C,H,W) in [0, 1], on the model's device.
-
-    Returns:
-        The filter for `LINF.correlation`, and the covariance by scale, (2n+1, 2n+1, D, D).
 
     Raises:
         ValueError: there is no image, or all of a scale are too small.
     """
     reach = math.ceil(REACH / model.patch_size)
     sums: dict[float, LatentCovariance] = {}
+    energies: dict[float, list[Tensor]] = {}
     for scale, lr, hr in images:
         known = model.distribution(lr, (hr.shape[-2], hr.shape[-1]), samples=0, hr=hr)
         assert known is not None
         assert known.latents is not None
         sums.setdefault(scale, LatentCovariance(model.dim, 2 * reach)).update(known.latents[0])
+        energies.setdefault(scale, []).append(known.latents[0].square().sum(0).flatten().cpu())
     covariance = {scale: sums[scale].compute() for scale in sorted(sums)}
     correlation = LatentCorrelation(model.dim, list(covariance), reach)
     correlation.taps.copy_(torch.stack([filter_taps(each, reach) for each in covariance.values()]))
-    return correlation.to(model.flow.weight.device), covariance
+    tails = {scale: fit_tails(torch.cat(energies[scale]), model.dim) for scale in covariance}
+    return LatentStatistics(correlation.to(model.flow.weight.device), tails, covariance)

@@ -97,7 +97,8 @@ class LINF(SuperResolver):
                 parts[name] = part
         config = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
         usual = {f"{scale:g}": limit for scale, limit in self.usual_deviation.items()}
-        return config | ({"usual_deviation": usual} if usual else {})
+        tails = {f"{scale:g}": list(each) for scale, each in self.tails.items()}
+        return config | {k: v for k, v in (("usual_deviation", usual), ("tails", tails)) if v}
 
     # Training
 

@@ -16,6 +16,7 @@ from linf.models.decoding import Latents, Region, Request, check_size
 from linf.models.distribution import Distribution
 from linf.models.noise import LatentField
 from linf.models.prior import UNet
+from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
 from linf.models.tiling import Tile
 
@@ -30,6 +31,7 @@ class SuperResolver(nn.Module, ABC):
         config: what builds it again, but for its weights: plain numbers and names.
         prior: predicts latents from the LR image; None for a model without.
         correlation: of the latents of neighbouring patches; None until it is estimated.
+        tails: of a patch's latents by scale; empty until they are estimated.
     """
 
     patch_size: int = 1
@@ -43,6 +45,7 @@ class SuperResolver(nn.Module, ABC):
         super().__init__()
         self.prior = None
         self.correlation = None
+        self.tails: dict[float, Tails] = {}
 
     def output_channels(self, lr: Tensor) -> int:
         """C of the output for LR images, of which grey ones fit a model of RGB too.
