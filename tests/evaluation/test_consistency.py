@@ -22,7 +22,7 @@ from linf.evaluation.measure import check_consistency
 from linf.evaluation.systems import systems
 from linf.models.baselines import Bicubic
 from linf.models.consistency import Projection
-from linf.report.evaluations import find_runs
+from linf.report import find_runs
 
 BLURS = Blur(1.0, sigma=(0.3, 0.8), elongation=(1, 1.5))
 LINEAR = Degradation(Round(BLURS, Kernels(bicubic=1, matlab=1, bilinear=1, area=1)), clean=0.2)

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,126 +28,19 @@ from matplotlib.text import Text
 from PIL import Image
 
 from helpers.commands import Compose, Linf, assert_in_words
-from linf.data.sources import bundled
+from helpers.evaluations import SHA, evaluation
 from linf.errors import UsageError
 from linf.report import find_runs, findings, read_run, write_report
 from linf.report.figures import all_figures
 from linf.report.style import series_style
-from linf.report.tables import all_tables, published_results
-from linf.report.typesetting import best_temperatures, escape_latex, latex, markdown
-
-SHA = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
+from linf.report.tables import all_tables, published_results, safe_name
+from linf.report.typesetting import escape_latex, latex, markdown, ranks
 
 
 @pytest.fixture
 def linf(run: Linf) -> Linf:
     """`run`, as here runs are evaluations."""
     return run
-
-
-def evaluation(
-    folder: Path,
-    label: str = "LINF",
-    model: str = "LINF",
-    *,
-    datasets: Sequence[str] = ("Set5",),
-    scales: Sequence[float] = (2, 4),
-    temperatures: Sequence[float] = (0, 0.4, 0.8),
-    names: Sequence[str] = ("one", "two"),
-    lpips: bool = True,
-    prior: bool = False,
-    shown: bool = False,
-    shift: float = 0,
-    **about: Any,
-) -> Path:
-    """An evaluation's folder in its format, of a system whose law is known: no network is run."""
-    systems: list[tuple[str, float | None]] = [("bicubic", None)]
-    if model == "LINF":
-        systems += [(f"τ={t:g}", t) for t in temperatures] + [("prior", None)] * prior
-    elif model != "Bicubic":
-        systems.append((model, None))
-    lines, law, intervals = [], [], []
-    for dataset in datasets:
-        for scale in scales:
-            for n, name in enumerate(names):
-                unit = {"dataset": dataset, "image": name, "scale": scale}
-                error, variance = 1e-4 * scale * (1 + n), 3e-4 * scale
-                for system, t in systems:
-                    total = error + (t or 0) ** 2 * variance if system != "bicubic" else 3 * error
-                    psnr = -10 * math.log10(total) + shift * (system != "bicubic")
-                    line = unit | {"system": system, "temperature": t, "psnr_y": psnr, "psnr_rgb": psnr - 1.5}
-                    line |= {"ssim": 1 - 20 * total}
-                    if lpips:
-                        line["lpips_alex"] = 0.05 * scale * (1 + ((t or 0) - 0.5) ** 2) + 0.1 * (
-                            system == "bicubic"
-                        )
-                    line |= {"lr_psnr": psnr + 9, "diversity": None if t is None else 12 * t, "nonfinite": 0}
-                    lines.append(line)
-                figures = {
-                    "bits_per_dim": 3.1,
-                    "whitened_mean": 0,
-                    "whitened_var": 1.05,
-                    "whitened_kurtosis": 3.4,
-                }
-                parts = {
-                    "error_y": error,
-                    "variance_y": variance,
-                    "error_rgb": 2 * error,
-                    "variance_rgb": 2 * variance,
-                }
-                law.append(unit | figures | parts)
-                for kind in ("pixel", "latent"):
-                    intervals += [
-                        unit | {"kind": kind, "nominal": p, "covered": p**0.8} for p in (0.1, 0.5, 0.9)
-                    ]
-                if shown and scale == max(scales):
-                    draw(folder / "images" / dataset / f"x{scale:g}" / name, int(scale), systems, lpips)
-    folder.mkdir(parents=True, exist_ok=True)
-    images = pd.DataFrame(lines)
-    groups = images.groupby(["dataset", "scale", "system", "temperature"], sort=False, dropna=False)
-    means = groups.mean(numeric_only=True)
-    means.insert(0, "images", groups.size())
-    tables = {"images": images, "metrics": means.reset_index()}
-    if model == "LINF":
-        tables |= {"distribution": pd.DataFrame(law), "calibration": pd.DataFrame(intervals)}
-    for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
-    run = {
-        "label": label,
-        "model": {"name": model, "config": {"encoder": {"name": "EDSR"}}, "parameters": 2_057_176},
-        "checkpoint": {"path": "model.safetensors", "sha256": SHA},
-        "protocol": {"name": "benchmark", "headline": "psnr_y", "border": "ceil(s)"},
-        "metrics": list(images.columns[5:]),
-        "skipped": {} if lpips else {"lpips_alex": "the weights alexnet are not here"},
-        "temperatures": list(temperatures) if model == "LINF" else [],
-        "samples": 2,
-        "seed": 0,
-        "scales": list(scales),
-        "datasets": list(datasets),
-        "git": {"commit": "abc123", "dirty": False},
-        "versions": {"linf": "0.1.0"},
-        "device": "cpu",
-        "max_trained_scale": 4,
-    }
-    (folder / "run.json").write_text(json.dumps(run | about, ensure_ascii=False))
-    return folder
-
-
-def draw(folder: Path, scale: int, systems: Sequence[tuple[str, float | None]], lpips: bool) -> None:
-    """A detail of a photograph, made worse by noise in one corner, more of it at higher temperatures."""
-    folder.mkdir(parents=True)
-    hr = np.asarray(Image.open(bundled("heldout").hr[0]).convert("RGB"))[80:200, 160:320]
-    noise = np.random.default_rng(0).normal(0, 40, (32, 32, 3))
-    Image.fromarray(hr).save(folder / "HR.png")
-    Image.fromarray(hr[::scale, ::scale]).save(folder / "LR.png")
-    for system, t in systems:
-        made = hr.astype(float)
-        made[24:56, 96:128] += (1 if t is None else t) * noise
-        Image.fromarray(made.clip(0, 255).astype(np.uint8)).save(folder / f"{system}.png")
-    if any(t is not None for _, t in systems):
-        np.save(folder / "deviation.npy", np.full(hr.shape[:2], 0.1, np.float16))
-        if lpips:
-            np.save(folder / "best_temperature.npy", np.full(hr.shape[:2], 0.4, np.float16))
 
 
 def overlapping(figure: Figure) -> list[str]:
@@ -218,12 +111,6 @@ def test_folders_are_found_at_any_depth_and_once(tmp_path: Path) -> None:
     a, b, c = (evaluation(tmp_path / name, name[-1]) for name in ("grid/x/a", "grid/b", "c"))
     assert [run.folder for run in find_runs([tmp_path / "grid", b, c])] == [b, a, c]
     assert [run.label for run in find_runs([c, tmp_path])] == ["c", "b", "a"]
-
-
-def test_equal_labels_are_numbered(tmp_path: Path) -> None:
-    labels = ["LINF", "other", "LINF", "LINF (1)"]
-    runs = [evaluation(tmp_path / str(n), label) for n, label in enumerate(labels)]
-    assert [run.label for run in find_runs(runs)] == ["LINF (2)", "other", "LINF (3)", "LINF (1)"]
 
 
 def test_names_like_numbers_stay_text(tmp_path: Path) -> None:
@@ -440,7 +327,7 @@ def test_detail_shows_where_systems_differ(tmp_path: Path) -> None:
     titles = [axis.get_title() for axis in figure.axes if axis.get_visible() and axis.get_title()]
     assert [title.split("\n")[0] for title in titles] == [
         *("one ×4", "LR", "bicubic", "HR"),
-        *("τ=0", "τ=0.4", "τ=0.8", "σ at τ=1", "best τ"),
+        *("τ=0", "τ=0.4", "τ=0.8", "HR", "σ at τ=1", "best τ"),
     ]
     frame = figure.axes[0].patches[0]
     assert frame.get_x() <= 96
@@ -511,7 +398,11 @@ def test_no_text_overlaps_or_leaves_the_figure(crowd: str, tmp_path: Path) -> No
 def test_labels_are_drawn_literally(tmp_path: Path) -> None:
     labels = ["$x^2$", "_hidden", "a_b"]
     runs = [read_run(evaluation(tmp_path / str(n), label)) for n, label in enumerate(labels)]
-    for figure in all_figures(runs).values():
+    figures = all_figures(runs)
+    gaps = [text.get_text() for text in figures.pop("differences_Set5").legends[0].get_texts()]
+    assert [text.replace(r"\$", "$").strip() for text in gaps] == ["$x^2$ (0)", "_hidden", "a_b"]
+    assert not any(matplotlib.cbook.is_math_text(text) for text in gaps)
+    for figure in figures.values():
         shown = [text.get_text() for text in figure.legends[0].get_texts()]
         assert [text.replace(r"\$", "$").strip() for text in shown[:3]] == labels
         assert not any(matplotlib.cbook.is_math_text(text) for text in shown)
@@ -547,18 +438,36 @@ def test_results_table_has_bicubic_once(tmp_path: Path) -> None:
     assert table["×3 PSNR (Y)"].notna().tolist() == [True, False, False, False, True]
 
 
-def test_the_best_temperature_is_bold(tmp_path: Path) -> None:
-    table = all_tables([read_run(evaluation(tmp_path))])["results_Set5"]
-    bold = best_temperatures(table)
-    assert bold["×2 PSNR (Y)"].tolist() == [False, True, False, False]
-    assert bold["×2 LPIPS"].tolist() == [False, False, True, False]
-    assert not bold["×2 diversity"].any()
-    assert markdown(table).count("**") == latex(table).count("textbf") * 2
-    alone = all_tables([read_run(evaluation(tmp_path / "b", temperatures=(0,)))])["results_Set5"]
-    assert not best_temperatures(alone).any(axis=None)
+def test_the_best_of_all_runs_is_bold_and_the_second_underlined(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", "LINF")
+    evaluation(tmp_path / "b", "LIIF", "LIIF", shift=0.25)
+    table = all_tables(find_runs([tmp_path]))["results_Set5"]
+    assert table["system"].tolist() == ["bicubic", "τ=0", "τ=0.4", "τ=0.8", "LIIF"]
+    of = ranks(table)
+    assert of["×2 PSNR (Y)"].tolist() == [0, 2, 0, 0, 1]
+    assert of["×2 LPIPS"].tolist() == [0, 0, 1, 2, 0]
+    assert not of["×2 diversity"].any()
+    bold, second = (of == 1).to_numpy().sum(), (of == 2).to_numpy().sum()
+    assert (latex(table).count("textbf"), latex(table).count("underline")) == (bold, second)
+    assert (markdown(table).count("**"), markdown(table).count("<ins>")) == (2 * bold, second)
+    page = write_report(find_runs([tmp_path]), tmp_path / "report").read_text()
+    assert len(re.findall(r'class="[^"]*\bbest\b', page)) == bold
+    assert len(re.findall(r'class="[^"]*\bsecond\b', page)) == second
+
+
+def test_equal_values_share_a_rank(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", "one")
+    evaluation(tmp_path / "b", "two")
+    of = ranks(all_tables(find_runs([tmp_path]))["results_Set5"])
+    assert of["×4 LPIPS"].tolist() == [0] + [0, 1, 2] * 2
+    alone = all_tables([read_run(evaluation(tmp_path / "c", "bicubic", "Bicubic"))])["results_Set5"]
+    assert not ranks(alone).any(axis=None)
 
 
 NAMES = (r"a_b $x^2$ & <i>100%</i> \foo {q} #1 ~ |p| `*`", "Set_5 & <b>")
+
+
+KINDS = ("distribution", "calibration", "metrics", "intervals", "differences")
 
 
 def check_latex(text: str) -> None:
@@ -581,7 +490,7 @@ def test_special_characters_in_every_table_format(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", NAMES[0], datasets=NAMES[1:], scales=(2, 3, 4, 6))
     evaluation(tmp_path / "b", "b", datasets=NAMES[1:])
     tables = all_tables(find_runs([tmp_path]))
-    assert len(tables) == 4
+    assert set(tables) == {f"results_{safe_name(NAMES[1])}", *KINDS}
     for table in tables.values():
         check_latex(latex(table))
         lines = markdown(table).splitlines()
@@ -637,16 +546,19 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
     evaluation(tmp_path / "runs/a", names=("one",), shown=True)
     evaluation(tmp_path / "runs/b", "LIIF", "LIIF", names=("one",), shown=True)
     page = Page(write_report(find_runs([tmp_path / "runs"]), tmp_path / "report"))
-    assert {element.tag for element in page.root.iter()}.isdisjoint(
-        {"script", "link", "iframe", "object", "base"}
-    )
+    assert {element.tag for element in page.root.iter()}.isdisjoint({"link", "iframe", "object", "base"})
+    assert [script.attrib for script in page.root.iter("script")] == [{}]
+    ids = [element.attrib["id"] for element in page.root.iter() if "id" in element.attrib]
+    assert len(set(ids)) == len(ids)
     for element in page.root.iter():
         for key, value in element.attrib.items():
-            assert key not in ("href", "srcset", "onload", "style")
+            assert key not in ("srcset", "onload", "style")
+            assert key != "href" or value.removeprefix("#") in ids
             assert key != "src" or value.startswith("data:image/")
     assert not re.search(r"url\(|@import|https?://", page.source)
-    assert len(page.images) == 4 + 1
-    files = {path.read_bytes() for path in (tmp_path / "report/figures").iterdir()}
+    assert len(page.images) == 4 + 1 + 2
+    folders = [tmp_path / "report" / name for name in ("figures", "crops")]
+    files = {path.read_bytes() for folder in folders for path in folder.iterdir()}
     assert set(page.images) <= files
     for image in page.images:
         if image.startswith(b"\x89PNG"):
@@ -660,7 +572,7 @@ def test_report_is_deterministic(tmp_path: Path) -> None:
     runs = find_runs([evaluation(tmp_path / "run", scales=(2, 4), names=("one",), shown=True)])
     one, two = (write_report(runs, tmp_path / name).parent for name in ("one", "two"))
     files = sorted(path.relative_to(one) for path in one.rglob("*.*"))
-    assert {path.parts[0] for path in files} == {"index.html", "figures", "tables"}
+    assert {path.parts[0] for path in files} == {"index.html", "figures", "crops", "tables"}
     for path in files:
         assert (one / path).read_bytes() == (two / path).read_bytes()
 
@@ -691,7 +603,7 @@ def test_missing_metrics_are_explained(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path / "run", lpips=False, temperatures=(0.4,), scales=(4,)))
     assert set(all_figures([run])) == {"temperature_Set5", "calibration_Set5"}
     text = Page(write_report([run], tmp_path / "report")).text
-    assert text.count("LPIPS was not measured for LINF: the weights alexnet are not here.") == 2
+    assert text.count("LPIPS was not measured for LINF: the weights alexnet are not here.") == 1
     assert "LINF at ×4 was evaluated at τ=0.4 alone" in text
     assert "Only ×4 was evaluated" in text
     assert "without lpips_alex the weights alexnet are not here" in text
@@ -719,7 +631,7 @@ def test_bicubic_alone_is_a_report(tmp_path: Path) -> None:
         "unknown",
     ):
         assert said in text
-    assert set(all_tables([run])) == {"results_Set5", "published", "metrics"}
+    assert set(all_tables([run])) == {"results_Set5", "published", "metrics", "intervals"}
 
 
 def test_caveats_name_runs_that_cannot_be_compared(tmp_path: Path) -> None:
@@ -762,8 +674,9 @@ def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     assert NAMES[0] in page.text
     assert NAMES[1] in page.text
     assert "name: <b>eval</b> & more list: [1, 2]" in page.text
-    assert not list(page.root.iter("script"))
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"index.html", "figures", "tables"}
+    assert not any("alert" in "".join(script.itertext()) for script in page.root.iter("script"))
+    made = {path.name for path in (tmp_path / "report").iterdir()}
+    assert made == {"index.html", "figures", "crops", "tables"}
 
 
 def test_a_real_evaluation_makes_a_report(real: Path, tmp_path: Path) -> None:
@@ -773,7 +686,7 @@ def test_a_real_evaluation_makes_a_report(real: Path, tmp_path: Path) -> None:
     assert "linf weights fetch alexnet" in page.text
     names = {path.stem for path in (tmp_path / "report/figures").iterdir()}
     assert {name.split("_")[0] for name in names} == {"temperature", "scale", "calibration", "details"}
-    assert len(page.images) == 3 + 2
+    assert len(page.images) == 3 + 2 * 3
     for name, figure in all_figures([run]).items():
         assert not overlapping(figure), name
 
@@ -792,7 +705,7 @@ def test_report_command(linf: Linf, tmp_path: Path) -> None:
     done = linf("report", tmp_path / "runs")
     assert (done.status, done.err) == (0, "")
     assert done.out == "report/index.html, 2 evaluations\n"
-    assert Page(tmp_path / "report/index.html").text.count("LINF (2)") > 1
+    assert Page(tmp_path / "report/index.html").text.count("LINF, b") > 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]
 
 

@@ -29,11 +29,11 @@ EVALUATED = ("metrics", "protocol")
 """Groups that only eval.py has."""
 BASES = (("data", "default"), ("task", "default"))
 """Bases that other options of the group extend and that are incomplete by themselves."""
-# A checkpoint is evaluated, not trained.
+# A checkpoint and a peer are evaluated, not trained.
 CHOICES = [
     option
     for option in OPTIONS
-    if option not in (*BASES, ("model", "checkpoint")) and option[0] not in EVALUATED
+    if option not in (*BASES, ("model", "checkpoint"), ("model", "spandrel")) and option[0] not in EVALUATED
 ]
 PLACES = {
     "loss": "loss@task.loss",

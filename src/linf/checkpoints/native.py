@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from linf.checkpoints.pickled import plain_state, read_pickle
+from linf.checkpoints.pretrained import KNOWN, weights_file
 from linf.checkpoints.published import from_published
 from linf.checkpoints.shipped import SHIPPED, shipped_file
 from linf.errors import UsageError
@@ -96,8 +97,11 @@ def load_prior(path: str | os.PathLike[str]) -> UNet:
 
 
 def resolve_path(path: str | os.PathLike[str]) -> Path:
-    """The file of a checkpoint; a name of a model in the package stands for its file."""
-    return shipped_file(path) or Path(expand_home(os.fspath(path)))
+    """The file of a checkpoint; a name of a model in the package, or of fetched weights, stands for its file."""
+    name = os.fspath(path)
+    if name in KNOWN and not Path(name).exists():
+        return weights_file(name)
+    return shipped_file(path) or Path(expand_home(name))
 
 
 def load_any(path: str | os.PathLike[str]) -> Model | UNet:

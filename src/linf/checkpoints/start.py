@@ -7,7 +7,7 @@ from pathlib import Path
 
 from linf.checkpoints.native import Model, check_same, load, load_any, resolve_path
 from linf.checkpoints.pickled import read_pickle
-from linf.checkpoints.pretrained import KNOWN, weights_file
+from linf.checkpoints.pretrained import KNOWN
 from linf.errors import UsageError
 from linf.models.encoders import Encoder
 
@@ -104,7 +104,7 @@ def start_encoder_from(source: str | os.PathLike[str], encoder: Encoder) -> None
     Raises:
         UsageError: there is no such file, or its encoder is another one.
     """
-    path = weights_file(str(source)) if source in KNOWN else resolve_path(source)
+    path = resolve_path(source)
     if not path.is_file():
         names = ", ".join(name for name, known in KNOWN.items() if known.convolutions is None)
         raise UsageError(f"encoder_from={source}: give the file of a checkpoint, or {names}")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from linf.cli.compare import add_compare
 from linf.cli.convert import add_convert
 from linf.cli.demo import add_demo
 from linf.cli.export import add_export
@@ -41,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protect_output()
     parser = _Parser(
         "linf",
-        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, pack, report.",
+        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, pack, compare.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
         *(add_upscale, add_demo, add_models, add_info, add_convert),
-        *(add_latents, add_export, add_shard, add_report, add_sweep, add_weights),
+        *(add_latents, add_export, add_shard, add_report, add_compare, add_sweep, add_weights),
     ):
         add(commands)
     try:

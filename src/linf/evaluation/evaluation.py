@@ -19,9 +19,10 @@ from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct
 from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.means import TableMeans
-from linf.evaluation.measure import Unit, check_consistency, fit_metrics, measure
+from linf.evaluation.measure import Unit, check_consistency, fit_metrics, measure, nearest_system
 from linf.evaluation.notes import lr_sentences, measured_on, partial_means
-from linf.evaluation.record import Key, Record, describe_file, git_commit, weights_digest
+from linf.evaluation.origin import origin
+from linf.evaluation.record import Key, Record, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.metric import ImageMetric
@@ -142,13 +143,12 @@ class Evaluation(pl.LightningModule):
         return {
             "label": self.label,
             "model": {
-                "name": type(self.model).__name__,
+                "name": self.model.name,
                 "config": getattr(self.model, "config", {}),
                 "parameters": sum(p.numel() for p in self.model.parameters()),
             },
             "weights": weights_digest(self.model),
-            "checkpoint": describe_file(self.checkpoint),
-            "prior": describe_file(self.prior),
+            **origin(self.checkpoint, self.prior),
             "protocol": self.protocol.describe(),
             "metrics": list(self.metrics),
             "skipped": self.skipped,
@@ -184,8 +184,8 @@ class Evaluation(pl.LightningModule):
         )
         if kept is not None:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
-            # Of many temperatures six, unless every image is to be saved.
-            few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)}
+            # Of many temperatures six and the best for this image, unless every image is to be saved.
+            few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)} | {nearest_system(unit.rows)}
             for name, content in kept.items():
                 if self.save_images or not name.startswith("τ=") or name in few:
                     self.record.keep(kept_folder(self.folder, *key) / name, content.cpu(), self.pixels)

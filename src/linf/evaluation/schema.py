@@ -86,6 +86,12 @@ COLUMNS = METRICS | {
     "kind": Column("kind", text=True),
     "nominal": Column("nominal", None),
     "covered": Column("covered"),
+    "parameters": Column("parameters (M)", 2),
+    "gmacs": Column("MACs (G)", 1),
+    "seconds": Column("time (s)", 3),
+    "memory": Column("memory (MB)", 0),
+    "lr_size": Column("LR size", text=True),
+    "device": Column("device", text=True),
 }
 """Every column by its name in the files."""
 
@@ -94,6 +100,9 @@ UNIT = ("dataset", "image", "scale")
 
 CELL = ("dataset", "scale", "system")
 """The key of a mean over images."""
+
+COSTS = ("parameters", "gmacs", "seconds", "memory")
+"""What one image costs by a system; see `linf.evaluation.cost.costs`."""
 
 TABLES = {
     "metrics": (*CELL, "temperature", "images", "lr"),
@@ -104,6 +113,7 @@ TABLES = {
         *("error_y", "variance_y", "error_rgb", "variance_rgb"),
     ),
     "calibration": (*UNIT, "kind", "nominal", "covered"),
+    "cost": ("scale", "system", *COSTS, "lr_size", "device"),
 }
 """Columns of each table, which is a CSV file; in `metrics` and `images` a column for each metric follows."""
 

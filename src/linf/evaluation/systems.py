@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
@@ -57,7 +57,7 @@ def systems(
         known = projection.of_distribution(known, lr) if known and projection else known
     if known is None:
         image = model.sample(lr, size, features=features)
-        yield System(type(model).__name__, None, (projection(image, lr) if projection else image)[None])
+        yield System(model.name, None, (projection(image, lr) if projection else image)[None])
         return
     for tau in temperatures:
         yield System(f"τ={tau:g}", tau, known.at(tau))
@@ -73,13 +73,13 @@ def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> 
         found |= {f"τ={tau:g}": tau for tau in temperatures}
         found |= {} if model.prior is None else {"prior": None}
     elif not isinstance(model, Bicubic):
-        found[type(model).__name__] = None
+        found[model.name] = None
     return found
 
 
-def model_label(model: nn.Module) -> str:
-    """A model's name for legends: its class, patch size and encoder."""
+def model_label(model: SuperResolver) -> str:
+    """A model's name for legends: its name, patch size and encoder."""
     config = getattr(model, "config", {})
     patch = f" P={config['flow']['patch_size']}" if "flow" in config else ""
     encoder = f", {config['encoder']['name']}" if "encoder" in config else ""
-    return f"{type(model).__name__}{patch}{encoder}"
+    return f"{model.name}{patch}{encoder}"

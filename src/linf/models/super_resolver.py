@@ -32,6 +32,7 @@ class SuperResolver(nn.Module, ABC):
         prior: predicts latents from the LR image; None for a model without.
         correlation: of the latents of neighbouring patches; None until it is estimated.
         tails: of a patch's latents by scale; empty until they are estimated.
+        name: what the model is called in tables.
     """
 
     patch_size: int = 1
@@ -43,8 +44,7 @@ class SuperResolver(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.prior = None
-        self.correlation = None
+        self.prior, self.correlation, self.name = None, None, type(self).__name__
         self.tails: dict[float, Tails] = {}
 
     def output_channels(self, lr: Tensor) -> int:

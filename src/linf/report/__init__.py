@@ -1,6 +1,7 @@
-"""Reports: `evaluations` reads, `tables` and `figures` present, `findings` words, and `page` writes it all."""
+"""Reports: `evaluations` reads, `collection` finds and labels, `tables` and `figures` present, `page` writes it all."""
 
-from linf.report.evaluations import find_runs, read_run
+from linf.report.collection import find_runs
+from linf.report.evaluations import read_run
 from linf.report.page import write_report
 
 __all__ = ["find_runs", "read_run", "write_report"]

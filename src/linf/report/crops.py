@@ -75,10 +75,25 @@ def shown_images(runs: Sequence[EvaluationRun], most: int = 4) -> dict[ShownImag
 def detail_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
     """A figure for each of `shown_images`: first what does not depend on τ, then a row for each run that samples."""
     headline = common_headline(runs)
-    return {image.name: _detail(image, keepers, headline) for image, keepers in shown_images(runs).items()}
+    shown = shown_images(runs).items()
+    return {image.name: _draw(image, read_detail(image, keepers, headline)) for image, keepers in shown}
 
 
-def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) -> Figure:
+class Detail(NamedTuple):
+    """What is shown of an image: whole images (H,W,3) with their titles, and where the detail is."""
+
+    hr: np.ndarray
+    lr: np.ndarray
+    """Enlarged to HR's size without interpolation."""
+    shared: list[_Titled]
+    """What does not depend on τ: bicubic, and models without temperatures."""
+    rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]]
+    """Each run that samples: its images, and its maps."""
+    square: tuple[slice, slice]
+
+
+def read_detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) -> Detail:
+    """Read an image by every system of the runs that have kept it, and find the square where they differ most."""
     hr, lr = _image(shown, keepers[0], "HR.png"), read_image(shown.path(keepers[0], "LR.png"))
     shared: list[_Titled] = []
     rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]] = []
@@ -93,11 +108,17 @@ def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) 
         if own:
             rows.append((run, own, _maps(shown, run)))
     images = [image for _, image in [*shared, *(titled for _, own, _ in rows for titled in own)]]
-    y, x = square = fullest_square(_variance(images or [hr]), SIDE)
-
     enlarged = np.asarray(Image.fromarray(lr).resize(shown.size, Image.Resampling.NEAREST))
-    top = [("LR", enlarged), *shared, ("HR", hr)]
-    figure, axes = _axes(1 + len(rows), max([1 + len(top), *(len(own) + len(maps) for _, own, maps in rows)]))
+    return Detail(hr, enlarged, shared, rows, fullest_square(_variance(images or [hr]), SIDE))
+
+
+def _draw(shown: ShownImage, detail: Detail) -> Figure:
+    hr, lr, shared, rows, square = detail
+    y, x = square
+    top = [("LR", lr), *shared, ("HR", hr)]
+    figure, axes = _axes(
+        1 + len(rows), max([1 + len(top), *(1 + len(own) + len(maps) for _, own, maps in rows)])
+    )
     _show(axes[0, 0], _folded(f"{shown.image} ×{shown.scale:g}", 22), hr)
     frame = Rectangle((x.start, y.start), x.stop - x.start, y.stop - y.start, fill=False, edgecolor="red")
     axes[0, 0].add_patch(frame)
@@ -107,7 +128,7 @@ def _detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: str) 
     highest = max(map(_highest, deviations), default=1)
     for line, (run, own, maps) in zip(axes[1:], rows, strict=True):
         line[0].set_ylabel(_folded(run.label, 24), fontsize=8)
-        for axis, (title, image) in zip(line, [*own, *maps], strict=False):
+        for axis, (title, image) in zip(line, [*own, ("HR", hr), *maps], strict=False):
             _show(axis, title, image[square], highest if title == _DEVIATION else _highest(image))
     for axis in axes.flat:
         axis.set_visible(bool(axis.images))
@@ -120,14 +141,22 @@ def _titles(shown: ShownImage, run: EvaluationRun, headline: str) -> dict[str, s
     of = of.sort_values("temperature", kind="stable").set_index("system")
     kept = [system for system in of.index if shown.path(run, f"{system}.png").exists()]
     temperatures = [system for system in kept if system.startswith("τ=")]
-    left_out = set(temperatures) - set(evenly_spaced(temperatures, 5))
     metrics = [name for name in (headline, *[name for name in PERCEPTUAL if name in of][:1]) if name in of]
+    left_out = set(temperatures) - set(evenly_spaced(temperatures, 5)) - {nearest(shown, run)}
     titles = {}
     for system in [system for system in kept if system not in left_out]:
         values = [METRICS[name].format(of[name][system]) for name in metrics if pd.notna(of[name][system])]
         label = run.label if system == run.system and system != "bicubic" else system
         titles[system] = f"{_folded(label, 22)}\n{' / '.join(values)}"
     return titles
+
+
+def nearest(shown: ShownImage, run: EvaluationRun) -> str | None:
+    """The temperature that perception puts nearest to HR, of those that a run has kept; None where it is not known."""
+    of = run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1) & run.images["temperature"].notna()]
+    of = of[of["system"].map(lambda system: shown.path(run, f"{system}.png").exists()).astype(bool)]
+    name = next((name for name in PERCEPTUAL if name in of and of[name].notna().any()), None)
+    return None if name is None else str(of.set_index("system")[name].idxmin())
 
 
 def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:

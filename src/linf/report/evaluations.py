@@ -3,9 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import count
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,9 @@ class EvaluationRun:
         images: the same for each image.
         distribution: likelihood, whitened residuals, and the terms of the closed-form PSNR; empty except for LINF.
         calibration: shares of HR within the predicted intervals; empty except for LINF.
+        cost: seconds, memory, multiplications and parameters of each system at one scale; empty where not measured.
         config: the text of Hydra's config of the run, where there is one.
+        members: the runs of single seeds whose mean this is; none for a run of one seed.
     """
 
     folder: Path
@@ -53,7 +54,9 @@ class EvaluationRun:
     images: pd.DataFrame
     distribution: pd.DataFrame
     calibration: pd.DataFrame
+    cost: pd.DataFrame
     config: str | None
+    members: tuple["EvaluationRun", ...] = ()
 
     @property
     def headline(self) -> str:
@@ -103,6 +106,8 @@ class EvaluationRun:
         image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the predicted
         variance. Empty where the model predicts no distribution, or its images were made consistent.
         """
+        if self.members:
+            return np.mean([run.closed_form(dataset, scale, temperatures) for run in self.members], axis=0)
         of = self.distribution
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]
         if not len(of) or self.about.get("consistency"):
@@ -111,62 +116,6 @@ class EvaluationRun:
         error, variance = (of[f"{part}_{channels}"].to_numpy()[:, None] for part in ("error", "variance"))
         with np.errstate(divide="ignore"):
             return (-10 * np.log10(error + np.square(np.asarray(temperatures)) * variance)).mean(0)
-
-
-def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
-    """Read the evaluations in some folders, at any depth, and make their labels distinct.
-
-    Raises:
-        UsageError: a folder holds none, or an evaluation cannot be read.
-    """
-    folders: dict[Path, Path] = {}
-    for path in paths:
-        if not path.is_dir():
-            raise UsageError(
-                f"{path} is {'a file' if path.exists() else 'missing'}: give an evaluation's folder"
-            )
-        inside = [path] if (path / "run.json").exists() else sorted(p.parent for p in path.rglob("run.json"))
-        if not inside:
-            raise UsageError(
-                f"{path} holds no evaluation, for there is no run.json in it or below: make one with "
-                "`python eval.py ckpt_path=…`"
-            )
-        for folder in inside:
-            folders.setdefault(folder.resolve(), folder)
-    return with_distinct_labels([read_run(folder) for folder in folders.values()])
-
-
-def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
-    """Tell apart the runs that share a label: by checkpoint, by the degradation of their LR images, or by number."""
-    models = [_with_checkpoint(run, runs) for run in runs]
-    runs = [_with_severity(run, models) for run in models]
-    labels, apart = [run.label for run in runs], []
-    for run in runs:
-        if labels.count(run.label) > 1:
-            numbered = (f"{run.label} ({number})" for number in count(1))
-            run = replace(run, label=next(label for label in numbered if label not in labels))
-            labels.append(run.label)
-        apart.append(run)
-    return apart
-
-
-def _with_checkpoint(run: EvaluationRun, runs: Sequence[EvaluationRun]) -> EvaluationRun:
-    names = {of.checkpoint for of in runs if of.label == run.label}
-    if len(names) == 1 or not run.checkpoint or len({Path(name).stem for name in names}) < len(names):
-        return run
-    return replace(
-        run,
-        label=f"{run.label}, {Path(run.checkpoint).stem}",
-        model=f"{run.model}, {Path(run.checkpoint).stem}",
-    )
-
-
-def _with_severity(run: EvaluationRun, runs: Sequence[EvaluationRun]) -> EvaluationRun:
-    others = [other.severity for other in runs if other.label == run.label and other is not run]
-    differ = [name for name, value in run.severity.items() if any(of.get(name) != value for of in others)]
-    if not differ:
-        return run
-    return replace(run, label=", ".join([run.label, *(f"{name} {run.severity[name]:g}" for name in differ)]))
 
 
 def read_run(folder: str | Path) -> EvaluationRun:

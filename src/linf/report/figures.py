@@ -13,11 +13,14 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from linf.coordinates import Scale, axis_scales
-from linf.evaluation.schema import METRICS
+from linf.evaluation.schema import METRICS, evenly_spaced
+from linf.report.collection import with_distinct_labels
 from linf.report.crops import detail_figures
-from linf.report.evaluations import EvaluationRun, with_distinct_labels
+from linf.report.evaluations import EvaluationRun
+from linf.report.gaps import gap_figure
 from linf.report.plane import perceptual_metric, plane_figure, regression_runs, sampling_runs
 from linf.report.severity import severity_figure
+from linf.report.statistics import mean_intervals
 from linf.report.style import DOTTED, GREY, MARKERS, STYLE, draw_curve, legend_below, panel_grid, series_style
 from linf.report.tables import (
     common_headline,
@@ -28,6 +31,15 @@ from linf.report.tables import (
     scales,
     single_scales,
 )
+
+MOST_BANDS = 3
+"""Curves in a panel around which intervals are still told apart."""
+
+
+MOST_CURVES = 4
+"""Curves that share a panel; of more, each scale has its own."""
+
+MOST_COLUMNS = 4
 
 
 def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
@@ -45,6 +57,8 @@ def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
         for dataset in datasets(runs):
             for kind, draw in kinds.items():
                 figures[f"{kind}_{safe_name(dataset)}"] = draw(runs, dataset)
+            gaps = gap_figure(runs, dataset, curve_scales(runs, dataset)[-1])
+            figures[f"differences_{safe_name(dataset)}"] = gaps
         figures |= detail_figures(runs)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -59,22 +73,29 @@ def curve_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[Scale]:
 
 
 def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
-    """Each metric against τ, a curve for each run and scale, with bicubic, LIIF and LTE as level lines."""
+    """Each metric against τ, a curve for each run and scale, with bicubic, LIIF and LTE as level lines. Where more than
+    `MOST_CURVES` would cross, each scale has a panel of its own.
+    """
     drawn, references = sampling_runs(runs, dataset), regression_runs(runs, dataset)
     if not drawn:
         return None
-    first, at, alone = common_headline(runs), curve_scales(runs, dataset), len(drawn) == 1
+    first, at, alone = common_headline(runs), curve_scales(runs, dataset), len(drawn) + len(references) == 1
     wanted = [first, "ssim", perceptual_metric(drawn, dataset), "lr_psnr", "diversity"]
     names = [name for name in wanted if name in measured_metrics(drawn, dataset)]
     last = max(run.metrics["temperature"].max() for run in drawn)
-    figure, axes = panel_grid(len(names), 3, (3.2, 2.5))
-    for axis, name in zip(axes, names, strict=True):
-        axis.set(title=METRICS[name].axis, xlabel="τ")
-        for j, s in enumerate(at):
+    apart = len(drawn) > 1 and len(at) > 1 and len(drawn) * len(at) > MOST_CURVES  # A column for each scale.
+    columns = [(s,) for s in evenly_spaced(at, MOST_COLUMNS)] if apart else [tuple(at)]
+    panels = [(name, of) for name in names for of in columns]
+    figure, axes = panel_grid(len(panels), len(columns) if apart else 3, (3.2, 2.2 if apart else 2.5))
+    for axis, (name, of_axis) in zip(axes, panels, strict=True):
+        axis.set(title=METRICS[name].axis + f", ×{of_axis[0]:g}" * apart, xlabel="τ")
+        for j, s in enumerate(of_axis):
             for i, run in enumerate(drawn):
                 of = run.curve(dataset, s)
                 if name in of:
                     draw_curve(axis, of["temperature"], of[name], **series_style(i, j, alone))
+                    if len(drawn) * len(of_axis) <= MOST_BANDS:
+                        _band(axis, run, dataset, s, name, series_style(i, j, alone)["color"])
                 if name == first == run.headline and len(of):
                     tau = np.linspace(0, of["temperature"].max(), 101)
                     exact = run.closed_form(dataset, s, tau)
@@ -89,8 +110,18 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
     others: dict[str, Any] = {"bicubic": {"color": GREY, "linestyle": DOTTED, "linewidth": 1.0}}
     if last > 0 and any(len(run.distribution) for run in drawn):
         others["closed form"] = {"color": "black", "linewidth": 0.6}
-    _legend(figure, [*drawn, *references], others, at)
+    _legend(figure, [*drawn, *references], others, () if apart else at)
     return figure
+
+
+def _band(axis: Axes, run: EvaluationRun, dataset: str, scale: Scale, name: str, colour: str) -> None:
+    """Shade the bootstrap's interval over images around a curve."""
+    of = run.images
+    of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & of["temperature"].notna()]
+    table = of.pivot_table(name, "image", "temperature", dropna=False)
+    low, high = mean_intervals(table.to_numpy(float))
+    good = np.isfinite(low)
+    axis.fill_between(table.columns[good], low[good], high[good], color=colour, alpha=0.12, linewidth=0)
 
 
 def _legend(

@@ -167,6 +167,10 @@ def scale_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
         if parts:
             guess = f" ({run.best_guess(dataset, evaluated[0])})" if run.samples else ""
             findings.append(f"{run.label}{guess}: {METRICS[headline].title} {'; '.join(parts)}.")
+    limit = min(run.about.get("max_trained_scale") or np.inf for run in runs)
+    peers = any("network" in (run.about["model"].get("config") or {}) for run in runs)
+    if evaluated and evaluated[-1] > limit and not peers:
+        findings.append(f"No run is of a network of ×{limit:g} alone, resized beyond it: model=spandrel.")
     if len(evaluated) < 2:
         only = f"Only ×{evaluated[0]:g} was evaluated" if evaluated else "No scale was evaluated"
         alike = " that is the same on both axes" if len(scales(runs, dataset)) > len(evaluated) else ""

@@ -16,10 +16,14 @@ from matplotlib.figure import Figure
 import linf.report.findings as findings
 from linf.errors import UsageError
 from linf.evaluation.schema import METRICS
+from linf.report.collection import with_distinct_labels
+from linf.report.cost import cost_finding
 from linf.report.crops import shown_images
-from linf.report.evaluations import EvaluationRun, with_distinct_labels
-from linf.report.figures import all_figures
+from linf.report.evaluations import EvaluationRun
+from linf.report.figures import all_figures, curve_scales
+from linf.report.gaps import gap_findings
 from linf.report.severity import severity_findings
+from linf.report.sliders import Slider, detail_sliders
 from linf.report.style import STYLE
 from linf.report.tables import all_tables, common_headline, datasets, safe_name
 from linf.report.typesetting import html_tables, latex, markdown
@@ -29,8 +33,8 @@ GENERATOR_TAG = '<meta name="generator" content="linf report"/>'
 
 
 def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool = False) -> Path:
-    """Write ``index.html``, ``figures/`` and ``tables/``. They are written beside ``out`` and moved there when
-    complete; an older report is removed only then.
+    """Write ``index.html``, ``figures/``, ``crops/`` and ``tables/``. They are written beside ``out`` and moved there
+    when complete; an older report is removed only then.
 
     Args:
         runs: from `linf.report.evaluations.find_runs` or `read_run`.
@@ -45,18 +49,22 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
     """
     out, runs = Path(out), with_distinct_labels(runs)
     _check_out(out, force, runs)
-    figures, tables = all_figures(runs), all_tables(runs)
+    figures, tables, sliders = all_figures(runs), all_tables(runs), detail_sliders(runs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
             new, old = Path(aside) / "new", Path(aside) / "old"
             images = _write_figures(figures, new / "figures")
+            (new / "crops").mkdir()
+            for name, slider in sliders.items():
+                for file, content in slider.files(name).items():
+                    (new / "crops" / file).write_bytes(content)
             (new / "tables").mkdir()
             for name, table in tables.items():
                 written = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
                 for kind, text in written.items():
                     (new / "tables" / f"{name}.{kind}").write_text(text, encoding="utf-8")
-            (new / "index.html").write_text(render_page(runs, images, tables), encoding="utf-8")
+            (new / "index.html").write_text(render_page(runs, images, tables, sliders), encoding="utf-8")
             if out.exists():
                 os.rename(out, old)
             try:
@@ -102,7 +110,10 @@ def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
 
 
 def render_page(
-    runs: Sequence[EvaluationRun], images: dict[str, str], tables: dict[str, pd.DataFrame]
+    runs: Sequence[EvaluationRun],
+    images: dict[str, str],
+    tables: dict[str, pd.DataFrame],
+    sliders: dict[str, Slider],
 ) -> str:
     """Render the page as HTML.
 
@@ -110,6 +121,7 @@ def render_page(
         runs: with distinct labels.
         images: the figures of `all_figures`, as URLs.
         tables: from `all_tables`.
+        sliders: from `detail_sliders`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("linf.report", "."),
@@ -125,10 +137,14 @@ def render_page(
         tables={name: partial(html_tables, name, table) for name, table in tables.items()},
         findings=findings,
         severity_findings=severity_findings,
+        gap_findings=gap_findings,
+        curve_scales=curve_scales,
+        cost=cost_finding(runs),
         metrics=METRICS,
         headline=common_headline(runs),
         datasets=datasets(runs),
         details=shown_images(runs),
+        sliders=sliders,
         safe_name=safe_name,
         json=partial(json.dumps, indent=2, ensure_ascii=False),
     )

@@ -45,7 +45,9 @@ class PublishResults(Callback):
             figures["contact_sheet"].savefig(pl_module.folder / "contact_sheet.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                log_results(logger, pl_module.tables, figures | all_figures([read_run(pl_module.folder)]))
+                run = read_run(pl_module.folder)
+                tables = pl_module.tables | ({"cost": run.cost} if len(run.cost) else {})
+                log_results(logger, tables, figures | all_figures([run]))
 
 
 def _sheet_row(key: Key, folder: Path, systems: Sequence[str]) -> Row:

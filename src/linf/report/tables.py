@@ -9,8 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from linf.coordinates import AxisScales, Scale
-from linf.evaluation.schema import COLUMNS, METRICS, TABLES, Column
-from linf.report.evaluations import EvaluationRun, with_distinct_labels
+from linf.evaluation.schema import CELL, COLUMNS, COSTS, METRICS, TABLES, Column
+from linf.report.collection import with_distinct_labels
+from linf.report.differences import against_first
+from linf.report.evaluations import EvaluationRun
+from linf.report.statistics import mean_intervals
 
 
 def common_headline(runs: Sequence[EvaluationRun]) -> str:
@@ -58,7 +61,8 @@ def published_results() -> pd.DataFrame:
 
 def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
     """Every table by its name, with numbers as numbers. ``results_<data set>`` has a line for each system and a column
-    for each scale and metric; ``metrics`` holds all means, with a line for each data set, scale and system.
+    for each scale and metric; ``metrics`` holds all means, with a line for each data set, scale and system; `intervals`
+    and `against_first` say how sure they are.
     """
     runs = with_distinct_labels(runs)
     tables = {f"results_{safe_name(dataset)}": results_table(runs, dataset) for dataset in datasets(runs)}
@@ -70,13 +74,19 @@ def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
     if len(published):
         tables["published"] = published.dropna(axis="columns", how="all")
     tables["metrics"] = _stacked(runs, [run.metrics for run in runs])
+    tables["intervals"] = _stacked(runs, list(map(intervals, runs)))
+    if len(gaps := against_first(runs)):
+        tables["differences"] = gaps
+    if timed := [run for run in runs if len(run.cost)]:
+        tables["cost"] = _stacked(timed, [run.cost for run in timed])
     return tables
 
 
 def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
     """Results on one data set: systems down, scales and metrics across. Bicubic, which is the same in all runs of the
     same LR images, has one line for these, the first. The column ``nonfinite`` is left out where all values were
-    finite, and so is the PSNR that is not the headline.
+    finite, and so is the PSNR that is not the headline. A column whose title ends in ± is the deviation over seeds of
+    the one before. What an image costs stands beside the scale where it was measured.
     """
     headline = common_headline(runs)
     names = [
@@ -87,15 +97,49 @@ def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
     ]
     of = _stacked(runs, [run.metrics for run in runs])
     of = of[of["dataset"] == dataset]
+    keys = ["run", "system", "scale"]
+    of = of.merge(
+        _stacked(runs, [run.cost for run in runs]).astype({"scale": of["scale"].dtype}), "left", on=keys
+    )
+    of = of.merge(_stacked(runs, [_deviation(run, dataset, names) for run in runs]), "left", on=keys)
     if of.groupby("scale")["lr"].nunique().max() <= 1:
         of = of.assign(run=of["run"].mask(of["system"] == "bicubic", ""))
-    means = of.groupby(["run", "system", "scale"], sort=False)[names].first().unstack("scale", sort=False)
-    columns = [(name, scale) for scale in scales(runs, dataset) for name in names]
-    table = means[columns].set_axis(
-        [f"×{scale:g} {COLUMNS.get(name, Column(name)).title}" for name, scale in columns], axis="columns"
-    )
+    shown = [column for name in names for column in (name, f"{name} ±")] + list(COSTS)
+    means = of.groupby(keys, sort=False)[shown].first().unstack("scale", sort=False)
+    columns = [(name, scale) for scale in scales(runs, dataset) for name in shown]
+    table = means[columns].set_axis([f"×{scale:g} {_title(name)}" for name, scale in columns], axis="columns")
     table = table.dropna(axis="columns", how="all").reset_index()
     return table.sort_values("run", key=lambda run: run != "", kind="stable", ignore_index=True)
+
+
+def _title(name: str) -> str:
+    stem, space, sign = name.partition(" ")
+    return COLUMNS.get(stem, Column(stem)).title + space + sign
+
+
+def _deviation(run: EvaluationRun, dataset: str, names: Sequence[str]) -> pd.DataFrame:
+    """The deviation over seeds of each mean on a data set; no lines for a run of one seed."""
+    members = [of.metrics[of.metrics["dataset"] == dataset] for of in run.members]
+    if not members:
+        return pd.DataFrame(columns=["system", "scale", *(f"{name} ±" for name in names)])
+    known = [name for name in names if name in run.metrics]
+    found = pd.concat(members).groupby(["system", "scale"], sort=False)[known].std().reset_index()
+    return found.rename(columns={name: f"{name} ±" for name in known})
+
+
+def intervals(run: EvaluationRun) -> pd.DataFrame:
+    """Every mean of a run with its bootstrap interval over images, by data set, scale, system and metric."""
+    lines = []
+    names = [name for name in run.images if name not in (*TABLES["images"], "nonfinite")]
+    for (dataset, scale), of in run.images.groupby(["dataset", "scale"], sort=False):
+        for system, each in of.groupby("system", sort=False):
+            values = each[names].to_numpy(float)
+            for name, value, low, high in zip(
+                names, each[names].mean(), *mean_intervals(values), strict=True
+            ):
+                if not math.isnan(value):
+                    lines.append((dataset, scale, system, name, each[name].count(), value, low, high))
+    return pd.DataFrame(lines, columns=[*CELL, "metric", "images", "mean", "low", "high"])
 
 
 def _stacked(runs: Sequence[EvaluationRun], tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

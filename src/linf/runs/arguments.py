@@ -37,7 +37,7 @@ LEAST = {
 LISTS = (Collection, Iterable, Sequence, list, tuple)
 """The annotations of lists; a tensor can be iterated over, too, but is none."""
 
-FILES = ("ckpt_path", "init_from", "encoder_from", "prior_path")
+FILES = ("path", "ckpt_path", "init_from", "encoder_from", "prior_path")
 """The settings of a command that name a file, before anything is constructed."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")

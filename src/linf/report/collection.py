@@ -1,0 +1,195 @@
+"""The evaluations of a report: found in folders, seeds pooled to one, and told apart by the settings that differ."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from linf.errors import UsageError
+from linf.evaluation.schema import CELL, UNIT
+from linf.report.evaluations import EvaluationRun, read_run
+
+_PLACES = re.compile(
+    r"model\.usual_deviation|(evaluation|training)\.(run_dir|path|name|label|logger|callbacks|launcher|trainer|hydra"
+    r"|shown|save_images|temperatures|init_from|task\.(folder|checkpoint|label)|data\.(num_workers|cache\w*|root))\b"
+)
+# What says where and how a run was done, or goes with its weights, but not what was set.
+
+_WEIGHTS = (".ckpt", ".safetensors", ".pth", ".pt")
+
+_SEEDS = ("evaluation.seed", "training.seed")
+
+
+def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
+    """Read the evaluations in some folders, at any depth, pool those that differ in nothing but seeds, and make the
+    labels distinct.
+
+    Raises:
+        UsageError: a folder holds none, or an evaluation cannot be read.
+    """
+    folders: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UsageError(
+                f"{path} is {'a file' if path.exists() else 'missing'}: give an evaluation's folder"
+            )
+        inside = [path] if (path / "run.json").exists() else sorted(p.parent for p in path.rglob("run.json"))
+        if not inside:
+            raise UsageError(
+                f"{path} holds no evaluation, for there is no run.json in it or below: make one with "
+                "`python eval.py ckpt_path=…`"
+            )
+        for folder in inside:
+            folders.setdefault(folder.resolve(), folder)
+    return with_distinct_labels(pooled([read_run(folder) for folder in folders.values()]))
+
+
+def settings(run: EvaluationRun) -> dict[str, Any]:
+    """What a run recorded of itself, by dotted names, what says most first: the model, its training, its files, the LR
+    images, the evaluation, and at last the commit and the folder.
+    """
+    about = run.about
+    found = dict(_flat(about["model"].get("config") or {}, "model"))
+    found |= dict(_flat(about.get("training") or {}, "training"))
+    found |= {name: (about.get(name) or {}).get("path") for name in ("checkpoint", "prior")}
+    found |= dict(_flat(about.get("severity") or {}, "severity"))
+    recorded = {
+        name: about.get(name) for name in ("seed", "samples", "resize", "latents", "tails", "consistency")
+    }
+    recorded["protocol"] = about["protocol"].get("name")
+    if run.config is not None:
+        recorded |= yaml.safe_load(run.config) or {}
+    found |= dict(_flat(recorded, "evaluation"))
+    found |= {
+        "commit": str((about.get("git") or {}).get("commit") or "")[:7],
+        "folder": str(run.folder.resolve()),
+    }
+    return {name: value for name, value in found.items() if not _PLACES.match(name)}
+
+
+def _flat(node: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _flat(value, f"{name}.{key}")
+    else:
+        yield name, node if isinstance(node, int | float | str | None) else str(node)
+
+
+def pooled(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
+    """Runs that differ in nothing but seeds, of the evaluation or of the training, as one run of their means."""
+    groups: dict[Any, list[EvaluationRun]] = {}
+    for run in runs:
+        of = settings(run)
+        # With another training seed the weights differ too; without a recorded training they say what the model is.
+        seeds = {*_SEEDS, "commit", "folder"} | (
+            {"checkpoint", "prior"} if run.about.get("training") else set()
+        )
+        same = frozenset((name, str(value)) for name, value in of.items() if name not in seeds)
+        table = run.images[[*UNIT, "system"]].astype(str).itertuples(index=False, name=None)
+        weights = None if run.about.get("training") else run.about.get("weights")
+        groups.setdefault((run.label, weights, same, frozenset(table), tuple(run.images)), []).append(run)
+    found = []
+    for of_group in groups.values():
+        distinct = {tuple(settings(run).get(seed) for seed in _SEEDS) for run in of_group}
+        alike = len(of_group) > 1 and len(distinct) == len(of_group)
+        found += [_mean(of_group)] if alike else of_group
+    order = {id(run): n for n, run in enumerate(runs)}
+    return sorted(found, key=lambda run: order[id(run.members[0] if run.members else run)])
+
+
+def _mean(runs: Sequence[EvaluationRun]) -> EvaluationRun:
+    def mean(name: str, keys: Sequence[str]) -> pd.DataFrame:
+        table = pd.concat([getattr(run, name) for run in runs], ignore_index=True)
+        if not len(table):
+            return table
+        words = [
+            column
+            for column in table
+            if column not in keys and not pd.api.types.is_numeric_dtype(table[column])
+        ]
+        numbers = table.drop(columns=words).groupby(list(keys), sort=False).mean().reset_index()
+        first = table[[*keys, *words]].drop_duplicates(list(keys), ignore_index=True)
+        return first.merge(numbers, on=list(keys), sort=False)[table.columns.tolist()]
+
+    return replace(
+        runs[0],
+        label=f"{runs[0].label}, {len(runs)} seeds",
+        model=f"{runs[0].model}, {len(runs)} seeds",
+        metrics=mean("metrics", CELL),
+        images=mean("images", (*UNIT, "system")),
+        distribution=mean("distribution", UNIT),
+        calibration=mean("calibration", (*UNIT, "kind", "nominal")),
+        cost=mean("cost", ("scale", "system")),
+        members=tuple(runs),
+    )
+
+
+def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
+    """Give the runs that share a label the settings that tell them apart, as few as do."""
+    labels = [run.label for run in runs]
+    apart = []
+    for run in runs:
+        group = [other for other in runs if other.label == run.label]
+        if len(group) > 1:
+            words = _differences(group)[group.index(run)]
+            label = ", ".join([run.label, *words.values()])
+            # Degradations are drawn as one model's curve.
+            of_model = [word for name, word in words.items() if not name.startswith("severity.")]
+            run = replace(run, label=label, model=", ".join([run.model, *of_model]))
+            while run.label in labels:  # Another run's own label says the same.
+                run = replace(run, label=f"{run.label}, {run.folder.name}")
+        apart.append(run)
+    return apart
+
+
+def _differences(group: Sequence[EvaluationRun]) -> list[dict[str, str]]:
+    """For each run the settings, by name and in words, that tell it from the others: the first that tell most apart."""
+    of = [settings(run) for run in group]
+    names = list(dict.fromkeys(name for each in of for name in each))
+    # Where something else tells runs apart, their seeds need not; earlier versions recorded less of an evaluation.
+    names.sort(key=lambda name: 2 if name in ("commit", "folder") else int(name in _SEEDS))
+    names = [n for n in names if not n.startswith("evaluation.") or all(n in each for each in of)]
+    chosen: list[str] = []
+    told = 1
+    for name in names:
+        values = {tuple(str(each.get(one)) for one in (*chosen, name)) for each in of}
+        if len(values) > told:
+            chosen, told = [*chosen, name], len(values)
+        if told == len(group):
+            break
+    return [
+        {name: _word(name, [each.get(name) for each in of], n) for name in chosen} for n in range(len(group))
+    ]
+
+
+def _word(name: str, values: Sequence[Any], index: int) -> str:
+    """A setting's value for a legend."""
+    value, key = values[index], name.rpartition(".")[2]
+    if name in ("checkpoint", "prior", "folder"):
+        return _distinct_part([str(other or "none") for other in values], index)
+    if value is None:
+        return f"no {key}"
+    if key in ("name", "_target_", "commit"):
+        return str(value).rpartition(".")[2]
+    return (
+        f"{key} {value:g}"
+        if isinstance(value, int | float) and not isinstance(value, bool)
+        else f"{key} {value}"
+    )
+
+
+def _distinct_part(paths: Sequence[str], index: int) -> str:
+    """The last part of a path that no other of these paths has there, without its suffix."""
+    parts = [Path(path).parts[::-1] for path in paths]
+    own = parts[index]
+    for n, part in enumerate(own):
+        others = {
+            other[n] if n < len(other) else "" for m, other in enumerate(parts) if paths[m] != paths[index]
+        }
+        if part not in others:
+            return part.removesuffix(Path(part).suffix) if Path(part).suffix in _WEIGHTS else part
+    return str(Path(*own[::-1]))

@@ -1,0 +1,182 @@
+"""Paired differences between runs: image by image, with the bootstrap's interval and a verdict in words."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from linf.coordinates import Scale
+from linf.evaluation.schema import METRICS, TABLES, UNIT, Column
+from linf.report.evaluations import EvaluationRun
+from linf.report.statistics import LEAST_IMAGES, LEVEL, judge, mean_intervals
+
+DIFFERENCES = (
+    *("dataset", "scale", "system", "metric", "images"),
+    *("first", "second", "difference", "low", "high", "verdict"),
+)
+"""Columns of a table of differences; ``difference`` is the first run's mean less the second's."""
+
+CLEAR = ("better", "worse", "higher", "lower")
+_VERBS = {"no clear difference": "shows no clear difference", "too few images": "has too few images"}
+
+
+def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
+    """Differences between two runs on the images that both have, per data set, scale, system and metric.
+
+    Systems of one name are paired: temperatures with the same, and bicubic where its LR images differ. Where a run has
+    no temperatures, its model is paired with each temperature of the other.
+    """
+    lines = []
+    for dataset in pd.unique(first.metrics["dataset"]):
+        there = [
+            name
+            for name in first.images
+            if name in second.images and name not in (*TABLES["images"], "nonfinite")
+        ]
+        names = sorted(there, key=[*METRICS, *there].index)
+        for scale in pd.unique(first.metrics["scale"][first.metrics["dataset"] == dataset]):
+            for system, one, other in _pairs(first, second, dataset, scale):
+                both = one.add_suffix(" 1").join(other.add_suffix(" 2"), how="inner")
+                a, b = (both[[f"{name} {n}" for name in names]].to_numpy(float) for n in (1, 2))
+                with np.errstate(invalid="ignore"):  # Of perfect images, infinity less infinity.
+                    each = a - b
+                low, high = mean_intervals(each)
+                for k, name in enumerate(names):
+                    known = ~np.isnan(each[:, k])
+                    if known.any():
+                        means = a[known, k].mean(), b[known, k].mean(), each[known, k].mean()
+                        count, better = int(known.sum()), METRICS.get(name, Column(name)).better
+                        said = judge(low[k], high[k], count, better)
+                        lines.append((dataset, scale, system, name, count, *means, low[k], high[k], said))
+    return pd.DataFrame(lines, columns=list(DIFFERENCES))
+
+
+def _pairs(
+    first: EvaluationRun, second: EvaluationRun, dataset: str, scale: Scale
+) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame]]:
+    """The name of each pair of systems, and their lines by image."""
+    one, other = (
+        {
+            system: of.set_index("image").drop(columns=[*UNIT[::2], "system", "temperature"])
+            for system, of in run.images[
+                (run.images["dataset"] == dataset) & (run.images["scale"] == scale)
+            ].groupby("system", sort=False)
+        }
+        for run in (first, second)
+    )
+    for system in one:
+        if system in other and not (system == "bicubic" and one[system].equals(other[system])):
+            yield system, one[system], other[system]
+    for run, own, others in ((first, one, other), (second, other, one)):
+        if run is second and not first.samples:  # Both have one system, and it is paired already.
+            return
+        if not run.samples and run.system in own and run.system not in (*others, "bicubic"):
+            for system in [name for name in others if name != "bicubic" and name not in own]:
+                name = f"{run.system} – {system}" if run is first else f"{system} – {run.system}"
+                yield (
+                    name,
+                    *(
+                        (own[run.system], others[system])
+                        if run is first
+                        else (others[system], own[run.system])
+                    ),
+                )
+
+
+def verdicts(table: pd.DataFrame, first: str, second: str) -> list[str]:
+    """A table of differences in words: a sentence for each data set, scale and metric.
+
+    Args:
+        table: of `differences`.
+        first: the first run's label.
+        second: the second run's.
+    """
+    sentences = []
+    for (dataset, scale, name), of in table.groupby(["dataset", "scale", "metric"], sort=False):
+        column = METRICS.get(name, Column(name))
+        parts = []
+        for verdict, group in of.groupby("verdict", sort=False):
+            # One example stands for all: the clearest.
+            gaps = np.abs(group["difference"])
+            example = group.loc[gaps.idxmax()]
+            at = ", ".join(map(short_pair, group["system"]))
+            said = _VERBS.get(verdict, f"is {verdict}") + f" at {at}" * (" – " not in at)
+            if verdict in CLEAR:
+                amount = f"{column.quantity(abs(example['difference']))} {_interval(example, column)}"
+                where = f" at {short_pair(example['system'])}" if len(group) > 1 else ""
+                said += f" (by {amount}{where})"
+            parts.append(said)
+        sentences.append(
+            f"{dataset} ×{scale:g}, {column.title}: {first} against {second} {'; '.join(parts)}."
+        )
+    few = sorted({int(n) for n in table["images"] if n < LEAST_IMAGES})
+    if few:
+        sentences.append(f"Fewer than {LEAST_IMAGES} images ({', '.join(map(str, few))}) allow no verdict.")
+    return sentences
+
+
+def short_pair(system: str) -> str:
+    """A pair's name in a sentence or below an axis: the temperature, where one of the two models has none."""
+    parts = system.split(" – ")
+    return next((part for part in parts if part.startswith("τ=")), system)
+
+
+def _interval(line: pd.Series, column: Column) -> str:
+    low, high = sorted(abs(line[end]) for end in ("low", "high"))
+    return f"[{column.format(low)}, {column.format(high)}]"
+
+
+def comparable(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
+    """The first run and those whose LR images are degraded as its are."""
+    return [run for run in runs if run.severity == runs[0].severity]
+
+
+def against_first(runs: Sequence[EvaluationRun]) -> pd.DataFrame:
+    """Differences of the other `comparable` runs against the first, each with its label in the column ``run``."""
+    tables = [differences(run, runs[0]).assign(run=run.label) for run in comparable(runs)[1:]]
+    tables = [table for table in tables if len(table)]
+    if not tables:
+        return pd.DataFrame(columns=["run", *DIFFERENCES])
+    return pd.concat(tables, ignore_index=True)[["run", *DIFFERENCES]]
+
+
+def comparison_text(first: EvaluationRun, second: EvaluationRun, table: pd.DataFrame) -> str:
+    """What `linf compare` prints: a table in text for each data set and scale, and the verdicts.
+
+    Args:
+        first: the run that is judged.
+        second: the run that it is held against.
+        table: of `differences`.
+    """
+    lines = [f"first   {first.label}: {first.folder}", f"second  {second.label}: {second.folder}"]
+    for (dataset, scale), of in table.groupby(["dataset", "scale"], sort=False):
+        counts = sorted({int(n) for n in of["images"]})
+        lines += ["", f"{dataset} ×{scale:g}, {' or '.join(map(str, counts))} images"]
+        text = pd.DataFrame(
+            {
+                "metric": [METRICS.get(name, Column(name)).title for name in of["metric"]],
+                "system": of["system"].tolist(),
+                **{key: _numbers(of, key) for key in ("first", "second", "difference")},
+                f"{LEVEL:.0%} interval": [
+                    f"[{low}, {high}]"
+                    for low, high in zip(_numbers(of, "low"), _numbers(of, "high"), strict=True)
+                ],
+                "verdict": of["verdict"].tolist(),
+            }
+        )
+        lines.append(
+            text.sort_values(
+                "metric", kind="stable", key=lambda m: m.map(list(dict.fromkeys(m)).index)
+            ).to_string(index=False)
+        )
+    return "\n".join([*lines, "", *verdicts(table, first.label, second.label)])
+
+
+def _numbers(table: pd.DataFrame, key: str) -> list[str]:
+    """A column in print, each number to its metric's digits; differences with their sign."""
+    sign = "+" if key in ("difference", "low", "high") else ""
+    found = []
+    for name, value in zip(table["metric"], table[key], strict=True):
+        text = METRICS.get(name, Column(name)).format(value)
+        found.append(f"{sign * (value > 0)}{text}")
+    return found

@@ -1,0 +1,76 @@
+"""Figure and findings of a report: every run against the first, image by image, with the bootstrap's intervals."""
+
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
+
+from linf.coordinates import Scale
+from linf.evaluation.schema import METRICS, evenly_spaced
+from linf.report.differences import comparable, differences, short_pair, verdicts
+from linf.report.evaluations import EvaluationRun
+from linf.report.plane import perceptual_metric
+from linf.report.style import GREY, legend_below, panel_grid, series_style
+from linf.report.tables import common_headline, datasets
+
+MOST_RUNS = 7
+"""Runs that are held against the first in one figure."""
+
+MOST_SYSTEMS = 7
+
+
+def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Figure | None:
+    """Differences to the first run at a scale: a panel for each metric, a colour for each run, systems across."""
+    runs = comparable(runs)
+    tables = {
+        run.label: of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] != "bicubic")]
+        for run in runs[1 : MOST_RUNS + 1]
+        if dataset in datasets([run])
+        for of in [differences(run, runs[0])]
+    }
+    tables = {label: of[of["low"].notna()] for label, of in tables.items() if of["low"].notna().any()}
+    names = [
+        name
+        for name in _metrics(runs, dataset)
+        if any((of["metric"] == name).any() for of in tables.values())
+    ]
+    if not names:
+        return None
+    figure, axes = panel_grid(len(names), 3, (3.2, 2.7))
+    systems = list(dict.fromkeys(system for of in tables.values() for system in of["system"]))
+    systems = evenly_spaced(systems, MOST_SYSTEMS)
+    entries: dict[str, Artist] = {}
+    for axis, name in zip(axes, names, strict=True):
+        axis.set(title=f"Δ {METRICS[name].axis}, ×{scale:g}")
+        entries[f"{runs[0].label} (0)"] = axis.axhline(0, color=GREY, linewidth=0.8)
+        for n, (label, of) in enumerate(tables.items()):
+            lines = of[(of["metric"] == name) & of["system"].isin(systems)]
+            x = [systems.index(system) + 0.12 * (n - (len(tables) - 1) / 2) for system in lines["system"]]
+            ends = [lines["difference"] - lines["low"], lines["high"] - lines["difference"]]
+            # The first run's colour is left out, since other figures use it.
+            style = series_style(n + 1, n + 1, False) | {"linestyle": "", "elinewidth": 1.2, "capsize": 2}
+            entries.setdefault(label, axis.errorbar(x, lines["difference"], ends, **style).lines[0])
+        axis.xaxis.set_major_locator(FixedLocator(range(len(systems))))
+        axis.set_xticklabels([short_pair(system) for system in systems])
+        axis.set_xlim(-0.6, len(systems) - 0.4)
+    legend_below(figure, [(artist, label) for label, artist in entries.items()])
+    return figure
+
+
+def _metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
+    wanted = [common_headline(runs), perceptual_metric(runs, dataset), "lr_psnr"]
+    return [name for name in wanted if name is not None]
+
+
+def gap_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
+    """Verdicts on every other run against the first, on the headline PSNR, perception and LR-PSNR at one scale."""
+    findings, runs = [], comparable(runs)
+    for run in runs[1 : MOST_RUNS + 1]:
+        of = differences(run, runs[0])
+        of = of[
+            (of["dataset"] == dataset) & (of["scale"] == scale) & of["metric"].isin(_metrics(runs, dataset))
+        ]
+        findings += verdicts(of[of["system"] != "bicubic"], run.label, runs[0].label)
+    left_out = len(runs) - 1 - MOST_RUNS
+    return findings + [f"{left_out} more runs are in tables/differences.csv."] * (left_out > 0)

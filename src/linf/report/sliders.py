@@ -1,0 +1,69 @@
+"""Before and after: two systems of a detail in one place, with a divider between them that the reader moves."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from linf.report.crops import nearest, read_detail, shown_images
+from linf.report.evaluations import EvaluationRun
+from linf.report.tables import common_headline, safe_name
+
+
+class Slider(NamedTuple):
+    """A detail by every system.
+
+    Attributes:
+        titles: system, and its figures for the whole image.
+        crops: PNG of each.
+        before: index of what is on the left at first, bicubic.
+        after: of what is on the right, the first run at the best temperature for this image.
+    """
+
+    titles: list[str]
+    crops: list[bytes]
+    before: int
+    after: int
+
+    @property
+    def urls(self) -> list[str]:
+        """The crops as data URLs."""
+        return [f"data:image/png;base64,{base64.b64encode(crop).decode()}" for crop in self.crops]
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """The crops by the names of their files, which begin with the detail's name."""
+        return {
+            f"{name}_{n}_{safe_name(title)}.png": crop
+            for n, (title, crop) in enumerate(zip(self.titles, self.crops, strict=True))
+        }
+
+
+def detail_sliders(runs: Sequence[EvaluationRun]) -> dict[str, Slider]:
+    """A slider for each of `shown_images` that two systems have, by the name of its figure."""
+    sliders = {}
+    for shown, keepers in shown_images(runs).items():
+        detail = read_detail(shown, keepers, common_headline(runs))
+        images = [("LR", detail.lr), *detail.shared]
+        after = len(images) - 1
+        for n, (run, own, _) in enumerate(detail.rows):
+            best = nearest(shown, run)
+            for title, image in own:
+                if n == 0 and (best is None or title.split("\n")[0] == best):
+                    after = len(images)
+                images.append((f"{run.label}, {title}", image))
+        images.append(("HR", detail.hr))
+        titles = [" ".join(title.split()) for title, _ in images]
+        before = next((n for n, title in enumerate(titles) if title.startswith("bicubic")), 0)
+        sliders[shown.name] = Slider(
+            titles, [_png(image[detail.square]) for _, image in images], before, after
+        )
+    return sliders
+
+
+def _png(image: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    return content.getvalue()

@@ -1,0 +1,36 @@
+"""The settings of the training that a checkpoint comes from."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from helpers.commands import Command
+from helpers.runs import TINY
+from linf.evaluation.origin import training_settings
+
+
+def test_an_evaluation_records_how_its_model_was_trained(
+    command: Command, photos: Path, tmp_path: Path
+) -> None:
+    assert command("train", *TINY, "seed=3", "hydra.run.dir=run").status == 0
+    for checkpoint in ("run/model.safetensors", "run/checkpoints/last.ckpt"):
+        given = (f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", "data.test_scales=[2]")
+        done = command("eval", *given, "temperatures=[0]", "metrics=fidelity", "hydra.run.dir=evaluated")
+        assert done.status == 0, done.err
+        about = json.loads((tmp_path / "evaluated" / "run.json").read_text())
+        assert about["training"]["seed"] == 3
+        assert about["training"]["task"]["_target_"].startswith("linf.training.")
+        for file in (tmp_path / "evaluated" / "units").iterdir():
+            file.unlink()  # For the other checkpoint, whose weights are those before averaging or not.
+    # An evaluation's own folder is no training.
+    assert training_settings(tmp_path / "evaluated" / "copied.safetensors") is None
+
+
+@pytest.mark.parametrize("text", [None, "task: [", "- a list", "task: {_target_: other.Task}"])
+def test_no_training_is_found_beside_a_copied_file(text: str | None, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / ".hydra").mkdir()
+        (tmp_path / ".hydra" / "config.yaml").write_text(text)
+    assert training_settings(tmp_path / "model.safetensors") is None
+    assert training_settings(None) is None
