@@ -31,6 +31,7 @@ from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
+from linf.metrics.functional import ssim
 from linf.models.correlation import LatentCorrelation
 from linf.models.tails import Tails
 from linf.report import write_report
@@ -620,6 +621,44 @@ def test_figures_are_means_over_samples(
     ]
     expected = np.mean(-10 * np.log10(errors))
     assert several.loc[(name, "τ=0.8"), "psnr_rgb"] == pytest.approx(expected, abs=1e-3)
+    assert not (one / "deviations.csv").exists()
+    spread = pd.read_csv(five / "deviations.csv").set_index(["image", "system"])
+    assert set(spread.index) == set(several.index[~fixed]), "what is not random has one image"
+    expected = np.std(-10 * np.log10(errors), ddof=1)
+    assert spread.loc[(name, "τ=0.8"), "psnr_rgb"] == pytest.approx(expected, abs=1e-3)
+    assert (spread["psnr_rgb"] > 0).all()
+    assert spread["diversity"].isna().all(), "it is one figure of all samples"
+
+
+def test_self_ssim_compares_the_same_sample_at_half_the_scale(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    metric = "+metrics.self_ssim={_target_:linf.metrics.metric.SelfSSIM,_partial_:true}"
+    task = evaluate(
+        composed,
+        checkpoint,
+        photos,
+        tmp_path,
+        metric,
+        "samples=2",
+        "metrics=fidelity",
+        "data.test_scales=[4]",
+    )
+    table = pd.read_csv(tmp_path / "images.csv").set_index(["image", "system"])["self_ssim"]
+    for path in photos.iterdir():
+        hr = np.array(Image.open(path))
+        h, w = (n // 4 for n in hr.shape[:2])
+        lr = torch.from_numpy(pil_bicubic(hr[: 4 * h, : 4 * w].copy(), (h, w))).permute(2, 0, 1)[None] / 255
+        seed, found = zlib.crc32(f"0 {path.stem} 4".encode()), []
+        for k in range(2):
+            large, small = (
+                task.model.sample(lr, (n * h, n * w), temperature=0.8, seed=seed + k).clamp(0, 1)
+                for n in (4, 2)
+            )
+            reduced = matlab_bicubic(large, (2 * h, 2 * w))
+            found.append(ssim(reduced, small).item())
+        assert table[path.stem, "τ=0.8"] == pytest.approx(np.mean(found), abs=1e-5)
+        assert table[path.stem, "bicubic"] > table[path.stem, "τ=0"] > table[path.stem, "τ=0.8"]
 
 
 def test_div2k_protocol_crops_the_border(

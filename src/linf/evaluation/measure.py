@@ -1,8 +1,9 @@
 """One image at one scale, by every system: all that a table, a curve or a panel of a study shows of it."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,11 @@ from linf.data.pairs import ImagePair, ScaledImages
 from linf.errors import UsageError
 from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.schema import PERCEPTUAL
-from linf.evaluation.systems import systems
+from linf.evaluation.systems import System, systems
 from linf.images.luma import BENCHMARK_LUMA
 from linf.images.pixels import PixelFormat
 from linf.metrics.functional import bits_per_dimension, crop_border
-from linf.metrics.metric import LPIPS, Diversity, ImageMetric
+from linf.metrics.metric import LPIPS, ImageMetric, SelfSSIM
 from linf.models.baselines import Bicubic
 from linf.models.consistency import Projection
 from linf.models.distribution import NOMINAL, Distribution, coverage, with_tails
@@ -36,6 +37,8 @@ class Unit(NamedTuple):
     """Of LINF: likelihood, whitened residuals, and what closed-form PSNR is made of."""
     calibration: list[Measured]
     """Of LINF: shares of HR within the predicted intervals."""
+    deviations: list[Measured] = []  # noqa: RUF012 (never changed)
+    """Of systems with several samples: their names, temperatures, and the deviation of each metric over the samples."""
 
 
 def measure(
@@ -72,43 +75,56 @@ def measure(
     # The distribution and the prior share them.
     features = model.encode(lr)
     mix = mixtures(hr.shape[1]).to(lr)
-    known = model.distribution(
-        lr,
-        size,
-        samples=samples,
-        seed=seed,
-        latents=assumed.latents,
-        highest=max(temperatures),
-        mix=mix,
-        hr=hr,
-        features=features,
-    )
-    projection, made = None, known
-    if consistency:
+    sampling: dict[str, Any] = {
+        "samples": samples,
+        "seed": seed,
+        "latents": assumed.latents,
+        "highest": max(temperatures),
+        "features": features,
+    }
+    known = model.distribution(lr, size, mix=mix, hr=hr, **sampling)
+
+    def project(
+        size: tuple[int, int], known: Distribution | None
+    ) -> tuple[Projection | None, Distribution | None]:
+        if not consistency:
+            return None, known
         assert image.reduction is not None
         projection = Projection((lr.shape[-2], lr.shape[-1]), size, consistency, image.reduction)
-        made = projection.of_distribution(known, lr) if known else None
+        return projection, projection.of_distribution(known, lr) if known else None
+
+    projection, made = project(size, known)
+    given: dict[str, Any] = {"features": features, "peak": image.peak}
+    lower: Iterator[System | None] = itertools.repeat(None)
+    if any(isinstance(metric, SelfSSIM) for metric in metrics.values()):
+        # Half the size, but not below LR's: the scale at which `SelfSSIM` looks again.
+        half = (max((size[0] + 1) // 2, lr.shape[-2]), max((size[1] + 1) // 2, lr.shape[-1]))
+        to_half, reduced = project(half, model.distribution(lr, half, **sampling))
+        lower = systems(model, lr, half, temperatures, known=reduced, projection=to_half, **given)
     rows: list[Measured] = []
-    for name, temperature, images in systems(
-        model,
-        lr,
-        size,
-        temperatures,
-        known=made,
-        features=features,
-        peak=image.peak,
-        projection=projection,
+    deviations: list[Measured] = []
+    # The endless `lower` is not asked for a system more than there are.
+    for (name, temperature, images), below in zip(
+        systems(model, lr, size, temperatures, known=made, projection=projection, **given),
+        lower,
+        strict=False,
     ):
-        rows.append({"system": name, "temperature": temperature})
+        row: Measured = {"system": name, "temperature": temperature}
+        spread = dict(row)
         for figure, metric in metrics.items():
             # What is not random varies by nothing, however often it is sampled.
-            repeated = isinstance(metric, Diversity) and len(images) == 1
+            repeated = metric.compares_samples and len(images) == 1
             sr = images[:, 0].expand(samples if repeated else -1, -1, -1, -1)
-            rows[-1][figure] = metric.of_image(sr, hr, lr, border).item()
+            against = below.images[:, 0] if isinstance(metric, SelfSSIM) and below else hr
+            figures = metric.of_samples(sr, against, lr, border).double()
+            row[figure] = figures.mean().item()
+            spread[figure] = figures.std().item() if figures.ndim and len(figures) > 1 else None
+        rows.append(row)
+        deviations += [spread] * (len(images) > 1)
         if shown is not None:
             shown[name] = images[0, 0]
     if known is None or made is None:
-        return Unit(rows, None, [])
+        return Unit(rows, None, [], deviations)
     if shown is not None:
         assert known.deviation is not None
         part = luma_of(known.deviation, hr.shape[1])[0]
@@ -119,7 +135,7 @@ def measure(
     tails = assumed.tails_of(model, image.scale)
     known = known if tails is None else with_tails(known, tails)
     joint = _joint_log_prob(model, known, image)
-    return Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails))
+    return Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails), deviations)
 
 
 def check_consistency(rounds: int, model: SuperResolver, data_sets: Sequence[ScaledImages]) -> None:
