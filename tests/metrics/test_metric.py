@@ -227,7 +227,8 @@ def test_two_ranks_compute_the_mean_of_one(files: dict[str, Path], tmp_path: Pat
 
 FIDELITY = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr", "nonfinite"]
 GENERATIVE = [*FIDELITY, "lpips_alex", "diversity"]
-MORE = ["lpips_vgg", "dists", "niqe", "self_ssim", "ntire_diversity"]
+NO_REFERENCE = ["musiq", "maniqa", "clipiqa"]
+MORE = ["lpips_vgg", "dists", "fid", "kid", "niqe", "self_ssim", "ntire_diversity", *NO_REFERENCE]
 GROUPS = {"fidelity": FIDELITY, "generative": GENERATIVE, "all": [*GENERATIVE, *MORE]}
 WEIGHTS = {
     "lpips_alex": "alexnet",
@@ -246,7 +247,13 @@ def test_each_entry_of_a_group_is_built_or_says_what_it_lacks(composed: Compose,
     )
     assert list(constructors) == GROUPS[group]
     for name, constructor in constructors.items():
-        if name in WEIGHTS:
+        if name in NO_REFERENCE:
+            with pytest.raises(ValueError, match="pyiqa"):
+                constructor()
+        elif name in ("fid", "kid"):
+            with pytest.raises(UsageError, match="for FID and KID: there is no"):
+                constructor()
+        elif name in WEIGHTS:
             with pytest.raises(UsageError, match=f"linf weights fetch {WEIGHTS[name]}"):
                 constructor()
         else:

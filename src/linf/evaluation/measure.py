@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.coordinates import mean_scale
 from linf.data.pairs import ImagePair, ScaledImages
@@ -15,7 +15,7 @@ from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.schema import PERCEPTUAL
 from linf.evaluation.systems import System, systems
 from linf.images.luma import BENCHMARK_LUMA
-from linf.images.pixels import PixelFormat
+from linf.metrics.corpus import PatchFeatures
 from linf.metrics.functional import bits_per_dimension, crop_border
 from linf.metrics.metric import LPIPS, ImageMetric, SelfSSIM
 from linf.models.baselines import Bicubic
@@ -53,6 +53,9 @@ def measure(
     assumed: Assumptions = Assumptions(),  # noqa: B008 (it is frozen)
     shown: dict[str, Tensor] | None = None,
     consistency: int = 0,
+    ensemble: bool = False,
+    networks: Mapping[str, PatchFeatures] | None = None,
+    features_kept: dict[str, dict[str, Tensor]] | None = None,
 ) -> Unit:
     """Score every system on an image, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
 
@@ -69,6 +72,9 @@ def measure(
             channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W).
         consistency: rounds that make every image of the model consistent with LR; its likelihood, deviation and
             calibration stay those of the model itself.
+        ensemble: whether there is a line of the self-ensemble.
+        networks: what computes features of patches, by name, for the metrics of all images together.
+        features_kept: receives for each of them the features of each system's first image, and of ``HR``.
     """
     lr, hr = image.lr, image.hr
     size = (hr.shape[-2], hr.shape[-1])
@@ -94,13 +100,20 @@ def measure(
         return projection, projection.of_distribution(known, lr) if known else None
 
     projection, made = project(size, known)
-    given: dict[str, Any] = {"features": features, "peak": image.peak}
+    given: dict[str, Any] = {"features": features, "peak": image.peak, "ensemble": ensemble}
     lower: Iterator[System | None] = itertools.repeat(None)
     if any(isinstance(metric, SelfSSIM) for metric in metrics.values()):
         # Half the size, but not below LR's: the scale at which `SelfSSIM` looks again.
         half = (max((size[0] + 1) // 2, lr.shape[-2]), max((size[1] + 1) // 2, lr.shape[-1]))
         to_half, reduced = project(half, model.distribution(lr, half, **sampling))
         lower = systems(model, lr, half, temperatures, known=reduced, projection=to_half, **given)
+
+    def keep_features(name: str, image: Tensor) -> None:
+        if features_kept is not None:
+            for each, network in (networks or {}).items():
+                features_kept.setdefault(each, {})[name] = network(image)
+
+    keep_features("HR", hr)
     rows: list[Measured] = []
     deviations: list[Measured] = []
     # The endless `lower` is not asked for a system more than there are.
@@ -123,6 +136,7 @@ def measure(
         deviations += [spread] * (len(images) > 1)
         if shown is not None:
             shown[name] = images[0, 0]
+        keep_features(name, images[0])
     if known is None or made is None:
         return Unit(rows, None, [], deviations)
     if shown is not None:
@@ -171,18 +185,6 @@ def mixtures(channels: int) -> Tensor:
 def luma_of(mixed: Tensor, channels: int) -> Tensor:
     """Of `mixtures` (B,M,H,W) what PSNR on Y is taken on: Y of RGB, and otherwise all channels."""
     return mixed[:, 3:] if channels == 3 else mixed
-
-
-def fit_metrics(metrics: nn.ModuleDict, pixels: PixelFormat) -> dict[str, str]:
-    """Tell metrics the depth of the images, and take out those that need RGB where the images are none; the reasons."""
-    skipped = {}
-    for name, metric in list(metrics.items()):
-        assert isinstance(metric, ImageMetric)
-        metric.peak = pixels.peak
-        if metric.rgb_only and pixels.channels != 3:
-            del metrics[name]
-            skipped[name] = f"it compares RGB images, and these have {pixels.channels} channels"
-    return skipped
 
 
 def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures: Sequence[float]) -> Tensor:

@@ -42,6 +42,7 @@ _DECISIVE = (
     "temperatures",
     "samples",
     "seed",
+    "self_ensemble",
     "latents",
     "consistency",
     "tails",
