@@ -21,7 +21,7 @@ from PIL import Image
 
 import linf
 from helpers.commands import Command, Compose, Linf, Outcome
-from helpers.networks import write_network
+from helpers.networks import write_inception, write_network
 from helpers.paths import ROOT
 from linf import cli
 from linf.checkpoints.fetch import fetch
@@ -83,6 +83,12 @@ def alexnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return write_network(folder / "alexnet-00000000.pth", "alexnet")
+
+
+@pytest.fixture(scope="session")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """FID's Inception with made-up weights."""
+    return write_inception(tmp_path_factory.mktemp("inception") / "weights-inception-0.pth")
 
 
 @pytest.fixture(scope="session")

@@ -443,9 +443,10 @@ def test_weights_list_says_what_is_there(
     (home / "edsr_baseline_liif.pth").write_bytes(b"half")
     main(["weights", "list"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[:2] for line in lines[:3]] == [
+    assert [line[:2] for line in lines[:4]] == [
         ["edsr_baseline_liif", "damaged"],
         ["alexnet", "ready"],
         ["vgg16", "missing"],
+        ["niqe", "missing"],
     ]
     assert lines[-1][-1] == str(home)

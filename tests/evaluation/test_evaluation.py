@@ -31,7 +31,9 @@ from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
+from linf.metrics.functional import psnr, ssim
 from linf.models.correlation import LatentCorrelation
+from linf.models.self_ensemble import self_ensemble
 from linf.models.tails import Tails
 from linf.report import write_report
 from linf.report.crops import shown_images
@@ -620,6 +622,44 @@ def test_figures_are_means_over_samples(
     ]
     expected = np.mean(-10 * np.log10(errors))
     assert several.loc[(name, "τ=0.8"), "psnr_rgb"] == pytest.approx(expected, abs=1e-3)
+    assert not (one / "deviations.csv").exists()
+    spread = pd.read_csv(five / "deviations.csv").set_index(["image", "system"])
+    assert set(spread.index) == set(several.index[~fixed]), "what is not random has one image"
+    expected = np.std(-10 * np.log10(errors), ddof=1)
+    assert spread.loc[(name, "τ=0.8"), "psnr_rgb"] == pytest.approx(expected, abs=1e-3)
+    assert (spread["psnr_rgb"] > 0).all()
+    assert spread["diversity"].isna().all(), "it is one figure of all samples"
+
+
+def test_self_ssim_compares_the_same_sample_at_half_the_scale(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    metric = "+metrics.self_ssim={_target_:linf.metrics.metric.SelfSSIM,_partial_:true}"
+    task = evaluate(
+        composed,
+        checkpoint,
+        photos,
+        tmp_path,
+        metric,
+        "samples=2",
+        "metrics=fidelity",
+        "data.test_scales=[4]",
+    )
+    table = pd.read_csv(tmp_path / "images.csv").set_index(["image", "system"])["self_ssim"]
+    for path in photos.iterdir():
+        hr = np.array(Image.open(path))
+        h, w = (n // 4 for n in hr.shape[:2])
+        lr = torch.from_numpy(pil_bicubic(hr[: 4 * h, : 4 * w].copy(), (h, w))).permute(2, 0, 1)[None] / 255
+        seed, found = zlib.crc32(f"0 {path.stem} 4".encode()), []
+        for k in range(2):
+            large, small = (
+                task.model.sample(lr, (n * h, n * w), temperature=0.8, seed=seed + k).clamp(0, 1)
+                for n in (4, 2)
+            )
+            reduced = matlab_bicubic(large, (2 * h, 2 * w))
+            found.append(ssim(reduced, small).item())
+        assert table[path.stem, "τ=0.8"] == pytest.approx(np.mean(found), abs=1e-5)
+        assert table[path.stem, "bicubic"] > table[path.stem, "τ=0"] > table[path.stem, "τ=0.8"]
 
 
 def test_div2k_protocol_crops_the_border(
@@ -739,3 +779,39 @@ def test_degraded_lr_is_evaluated_recorded_and_told(
         assert values[0] < values[1] - 0.5
     with pytest.raises(UsageError, match=r"noise σ 10 there and .*bicubic, noise σ 3 here"):
         evaluate(composed, checkpoint, photos, tmp_path / "noisy", severity, noise + "3")
+
+
+def test_self_ensemble_is_a_line_of_its_own(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    given = ("data.test_scales=[2]", "temperatures=[0]", "metrics=fidelity")
+    task = evaluate(composed, checkpoint, photos, tmp_path, "self_ensemble=true", *given)
+    table = pd.read_csv(tmp_path / "images.csv").set_index(["image", "system"])
+    assert list(task.tables["metrics"]["system"]) == ["bicubic", "τ=0", "self-ensemble"]
+    for path in photos.iterdir():
+        hr = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
+        lr = pil_bicubic(np.array(Image.open(path)), (hr.shape[2] // 2, hr.shape[3] // 2))
+        lr = torch.from_numpy(lr).permute(2, 0, 1)[None] / 255
+        image = self_ensemble(task.model, lr, (hr.shape[2], hr.shape[3]))
+        expected = psnr(image, hr, border=2).item()
+        assert table.loc[(path.stem, "self-ensemble"), "psnr_rgb"] == pytest.approx(expected, abs=1e-4)
+    assert "self-ensemble" in write_report([read_run(tmp_path)], tmp_path / "report").read_text()
+    with pytest.raises(UsageError, match="self_ensemble is True there and None here"):
+        evaluate(composed, checkpoint, photos, tmp_path, *given)
+
+
+def test_every_line_of_a_model_is_made_consistent(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    metric = "+metrics.self_ssim={_target_:linf.metrics.metric.SelfSSIM,_partial_:true}"
+    given = (metric, "data.test_scales=[2]", "temperatures=[0.8]", "metrics=fidelity", "self_ensemble=true")
+    tables = []
+    for rounds in (0, 3):
+        evaluate(composed, checkpoint, photos, tmp_path / str(rounds), f"consistency={rounds}", *given)
+        tables.append(pd.read_csv(tmp_path / str(rounds) / "metrics.csv").set_index("system"))
+    plain, consistent = tables
+    assert plain.loc["bicubic"].equals(consistent.loc["bicubic"])
+    for system in ("τ=0.8", "self-ensemble"):
+        assert consistent.loc[system, "lr_psnr"] > plain.loc[system, "lr_psnr"] + 5
+        # At ×1, the lower scale of ×2, what is consistent is LR itself.
+        assert consistent.loc[system, "self_ssim"] > 0.99

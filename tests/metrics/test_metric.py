@@ -6,15 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lpips
 import pytest
 import torch
 from hydra.utils import instantiate
+from skimage.metrics import structural_similarity
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torchmetrics import MetricCollection
 
 from helpers.commands import Compose
 from linf.errors import UsageError
+from linf.images.resize import matlab_bicubic
 from linf.metrics import functional, networks
 from linf.metrics import metric as metric_module
 from linf.metrics.metric import (
@@ -26,6 +29,8 @@ from linf.metrics.metric import (
     Diversity,
     ImageMetric,
     NonFinite,
+    NTIREDiversity,
+    SelfSSIM,
 )
 
 BORDER = 3
@@ -43,6 +48,7 @@ def made(files: dict[str, Path]) -> dict[str, ImageMetric]:
         "diversity": Diversity(),
         "lpips_vgg": LPIPS("vgg", files["vgg16"]),
         "dists": DISTS(files["vgg16"]),
+        "ntire_diversity": NTIREDiversity(files["alexnet"]),
     }
 
 
@@ -56,6 +62,20 @@ def image(i: int, samples: int = 2) -> tuple[Tensor, Tensor, Tensor, int]:
     return hr + noise, hr, lr, BORDER
 
 
+@torch.no_grad()
+def ntire_score(alexnet: Path, sr: Tensor, hr: Tensor) -> Tensor:
+    """The challenge's own arithmetic, on the lpips package's maps."""
+    package = lpips.LPIPS(spatial=True, pnet_rand=True, verbose=False).eval()
+    state = torch.load(alexnet)
+    names = {name: f"features.{name.split('.', 1)[1]}" for name in package.net.state_dict()}
+    package.net.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
+    maps = [package(2 * image.clamp(0, 1) - 1, 2 * hr - 1) for image in sr.split(1)]
+    overall = min(each.mean() for each in maps)
+    local = torch.stack(maps).min(0).values.mean()
+    return torch.as_tensor((overall - local) / overall * 100)
+
+
+@pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than a weight enum")
 def test_the_figure_of_an_image_is_the_functions_mean_over_samples(files: dict[str, Path]) -> None:
     sr, hr, lr, border = image(2, samples=3)
     same = hr.expand_as(sr)
@@ -72,12 +92,13 @@ def test_the_figure_of_an_image_is_the_functions_mean_over_samples(files: dict[s
         "diversity": functional.diversity(sr[:, None])[0],
         "lpips_vgg": vgg(sr, hr).mean(),
         "dists": networks.DISTSNetwork(files["vgg16"])(sr, hr).mean(),
+        "ntire_diversity": ntire_score(files["alexnet"], sr, hr),
     }
     for name, metric in made(files).items():
         value = metric.of_image(sr, hr, lr, border)
         assert value.shape == ()
         assert value.dtype == torch.double
-        assert value.item() == pytest.approx(expected[name].item(), rel=1e-6), name
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-5), name
 
 
 def test_the_mean_is_over_images(files: dict[str, Path]) -> None:
@@ -99,10 +120,24 @@ def test_without_images_there_is_no_mean(files: dict[str, Path]) -> None:
         assert metric.compute().isnan()
 
 
-def test_one_sample_has_no_diversity() -> None:
-    metric = Diversity()
-    assert metric.of_image(*image(0, samples=1)).isnan()
-    assert metric.of_image(*image(0, samples=2)) > 1
+def test_one_sample_has_no_diversity(files: dict[str, Path]) -> None:
+    for metric in (Diversity(), NTIREDiversity(files["alexnet"])):
+        assert metric.of_image(*image(0, samples=1)).isnan()
+        assert metric.of_image(*image(0, samples=2)) > 1
+        sr, *rest = image(0, samples=1)
+        assert metric.of_image(sr.expand(3, -1, -1, -1), *rest) == 0
+
+
+def test_self_ssim_is_that_of_the_reduced_image_with_the_lower_scales() -> None:
+    sr = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    below = matlab_bicubic(sr, (20, 24)).clamp(0, 1)
+    noisy = (below + 0.1 * torch.randn(below.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    found = SelfSSIM().of_samples(sr, torch.stack([below[0], noisy[1]]), sr, BORDER)
+    assert found[0].item() == pytest.approx(1, abs=1e-6)
+    pair = [each[1].permute(1, 2, 0).numpy() for each in (below, noisy)]
+    gaussian = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    full = structural_similarity(*pair, channel_axis=2, data_range=1, full=True, **gaussian)[1]
+    assert found[1].item() == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-4)
 
 
 def test_nonfinite_values_are_counted_over_the_samples() -> None:
@@ -121,7 +156,7 @@ def test_every_metric_says_whether_higher_is_better() -> None:
         for name, kind in kinds.items()
         if issubclass(kind, ImageMetric) and kind is not ImageMetric
     }
-    up = {"PSNR", "SSIM", "LRPSNR", "Diversity"}
+    up = {"PSNR", "SSIM", "LRPSNR", "Diversity", "NTIREDiversity", "SelfSSIM"}
     assert told == {name: name in up for name in (*up, "LPIPS", "DISTS", "NonFinite")}
 
 
@@ -192,7 +227,16 @@ def test_two_ranks_compute_the_mean_of_one(files: dict[str, Path], tmp_path: Pat
 
 FIDELITY = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr", "nonfinite"]
 GENERATIVE = [*FIDELITY, "lpips_alex", "diversity"]
-GROUPS = {"fidelity": FIDELITY, "generative": GENERATIVE, "all": [*GENERATIVE, "lpips_vgg", "dists"]}
+NO_REFERENCE = ["musiq", "maniqa", "clipiqa"]
+MORE = ["lpips_vgg", "dists", "fid", "kid", "niqe", "self_ssim", "ntire_diversity", *NO_REFERENCE]
+GROUPS = {"fidelity": FIDELITY, "generative": GENERATIVE, "all": [*GENERATIVE, *MORE]}
+WEIGHTS = {
+    "lpips_alex": "alexnet",
+    "lpips_vgg": "vgg16",
+    "dists": "vgg16",
+    "niqe": "niqe",
+    "ntire_diversity": "alexnet",
+}
 
 
 @pytest.mark.usefixtures("places")
@@ -203,9 +247,14 @@ def test_each_entry_of_a_group_is_built_or_says_what_it_lacks(composed: Compose,
     )
     assert list(constructors) == GROUPS[group]
     for name, constructor in constructors.items():
-        if name in ("lpips_alex", "lpips_vgg", "dists"):
-            net = "alexnet" if name == "lpips_alex" else "vgg16"
-            with pytest.raises(UsageError, match=f"linf weights fetch {net}"):
+        if name in NO_REFERENCE:
+            with pytest.raises(ValueError, match="pyiqa"):
+                constructor()
+        elif name in ("fid", "kid"):
+            with pytest.raises(UsageError, match="for FID and KID: there is no"):
+                constructor()
+        elif name in WEIGHTS:
+            with pytest.raises(UsageError, match=f"linf weights fetch {WEIGHTS[name]}"):
                 constructor()
         else:
             assert constructor().figure == name
@@ -213,7 +262,7 @@ def test_each_entry_of_a_group_is_built_or_says_what_it_lacks(composed: Compose,
 
 @pytest.mark.usefixtures("places")
 def test_weights_can_be_named(composed: Compose, files: dict[str, Path]) -> None:
-    weights = {"lpips_alex": "alexnet", "lpips_vgg": "vgg16", "dists": "vgg16"}
+    weights = {name: net for name, net in WEIGHTS.items() if net in files}
     overrides = [f"metrics.{name}.weights={files[net]}" for name, net in weights.items()]
     constructors = instantiate(composed("eval", "metrics=all", *overrides).metrics)
     for name in weights:

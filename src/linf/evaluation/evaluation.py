@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -11,20 +11,23 @@ from typing import Any, cast
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from linf.coordinates import Scale, mean_scale
+from linf.coordinates import mean_scale
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct
 from linf.evaluation.assumptions import Assumptions
+from linf.evaluation.corpora import Corpora, Features
 from linf.evaluation.means import TableMeans
-from linf.evaluation.measure import Unit, check_consistency, fit_metrics, measure, nearest_system
-from linf.evaluation.notes import lr_sentences, measured_on, partial_means
+from linf.evaluation.measure import Unit, check_consistency, measure, nearest_system
+from linf.evaluation.metrics import conventions, fit_metrics, open_metrics
 from linf.evaluation.origin import origin
 from linf.evaluation.record import Key, Record, git_commit, weights_digest
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
+from linf.evaluation.summary import first_figures, summary
 from linf.evaluation.systems import model_label, system_temperatures
+from linf.metrics.corpus import CorpusMetric
 from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.super_resolver import SuperResolver
@@ -55,6 +58,7 @@ class Evaluation(pl.LightningModule):
         prior: the file that its prior came from, for the record.
         trained_scale: the largest scale that the model was trained at, for the record.
         consistency: rounds that make every image of the model consistent with its LR; 0 for none.
+        self_ensemble: whether there is a line of the model's self-ensemble, for eight times the work of its mean.
 
     Attributes:
         skipped: why a metric was skipped, by its name.
@@ -70,7 +74,7 @@ class Evaluation(pl.LightningModule):
         temperatures: Sequence[float],
         folder: str,
         *,
-        metrics: Mapping[str, Callable[[], ImageMetric]],
+        metrics: Mapping[str, Callable[[], ImageMetric | CorpusMetric]],
         protocol: Protocol,
         samples: int = 1,
         seed: int = 0,
@@ -82,6 +86,7 @@ class Evaluation(pl.LightningModule):
         prior: str | None = None,
         trained_scale: float | None = 4,
         consistency: int = 0,
+        self_ensemble: bool = False,
     ) -> None:
         super().__init__()
         least_values = (("samples", samples, 1), ("shown", shown, 0), ("consistency", consistency, 0))
@@ -99,12 +104,8 @@ class Evaluation(pl.LightningModule):
         made = assumed.label() + ", consistent" * bool(consistency)
         self.label = label or model_label(model) + made
         self.checkpoint, self.prior, self.trained_scale = checkpoint, prior, trained_scale
-        self.metrics, self.skipped = nn.ModuleDict(), dict[str, str]()
-        for name, make in metrics.items():
-            try:
-                self.metrics[name] = make()
-            except ValueError as error:
-                self.skipped[name] = str(error)
+        self.self_ensemble = self_ensemble
+        self.metrics, self.corpus_metrics, self.skipped = open_metrics(metrics)
 
     def setup(self, stage: str) -> None:
         """Open the folder, and leave out the images that are finished there."""
@@ -120,12 +121,14 @@ class Evaluation(pl.LightningModule):
         at_scale = [[key for key in self.keys if key[::2] == (of.name, scale)] for of in data.test_pairs]
         self.shown_keys = [key for keys in at_scale for key in keys[: self.shown]]
         self.pixels = data.pixels
-        self.skipped |= fit_metrics(self.metrics, self.pixels)
+        self.skipped |= fit_metrics(self.metrics, self.pixels) | fit_metrics(self.corpus_metrics, self.pixels)
+        self.corpora = Corpora(self.folder, cast(Mapping[str, CorpusMetric], self.corpus_metrics))
         self.record = Record(self.folder, self._about(data), self.global_rank)
+        self.record.units = {key: unit for key, unit in self.record.units.items() if self.corpora.has(key)}
         data.tested = self.record.units.keys()
         self.tables: dict[str, pd.DataFrame] = {}
         self.finished = False
-        self.systems = system_temperatures(self.model, self.temperatures)
+        self.systems = system_temperatures(self.model, self.temperatures, self.self_ensemble)
         places = dict.fromkeys((dataset, scale) for dataset, _, scale in self.keys)
         self.cells = {(*place, system): n for n, (place, system) in enumerate(product(places, self.systems))}
         self.lr_from = {
@@ -150,12 +153,14 @@ class Evaluation(pl.LightningModule):
             "weights": weights_digest(self.model),
             **origin(self.checkpoint, self.prior),
             "protocol": self.protocol.describe(),
-            "metrics": list(self.metrics),
+            "metrics": [*self.metrics, *self.corpus_metrics],
+            "conventions": conventions(self.metrics) | conventions(self.corpus_metrics),
             "skipped": self.skipped,
             "temperatures": self.temperatures,
             "samples": self.samples,
             "seed": self.seed,
             "consistency": self.consistency or None,
+            "self_ensemble": self.self_ensemble or None,
             **self.assumed.record(),
             "scales": list(data.test_scales),
             "datasets": [pairs.name for pairs in data.test_pairs],
@@ -169,6 +174,7 @@ class Evaluation(pl.LightningModule):
     def test_step(self, image: ImagePair, batch_idx: int) -> None:
         """Evaluate every system on one image at one scale."""
         key = (image.dataset, image.name, image.scale)
+        features: Features = {}
         kept: dict[str, Tensor] | None = {} if self.save_images or key in self.shown_keys else None
         unit = measure(
             self.model,
@@ -181,6 +187,9 @@ class Evaluation(pl.LightningModule):
             assumed=self.assumed,
             shown=kept,
             consistency=self.consistency,
+            ensemble=self.self_ensemble,
+            networks=self.corpora.networks,
+            features_kept=features,
         )
         if kept is not None:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
@@ -189,6 +198,7 @@ class Evaluation(pl.LightningModule):
             for name, content in kept.items():
                 if self.save_images or not name.startswith("τ=") or name in few:
                     self.record.keep(kept_folder(self.folder, *key) / name, content.cpu(), self.pixels)
+        self.corpora.keep(key, features)
         self.record.add(key, unit)
         self._count(key, unit)
 
@@ -215,36 +225,21 @@ class Evaluation(pl.LightningModule):
                 if any(images[n])
             ]
             metrics = pd.DataFrame(lines, columns=[*TABLES["metrics"], *self.metrics])
+            metrics = self.corpora.complete(metrics, self.keys)
             self.tables = self.record.tables(self.keys) | {"metrics": metrics}
             self.record.write_tables(self.tables)
 
-    def _headlines(self) -> Iterator[tuple[str, Scale, pd.Series]]:
-        """Each data set and scale, and the protocol's first metric there by system, if it was measured."""
-        headline, table = self.protocol.headline, self.tables["metrics"]
-        groups = table.groupby(["dataset", "scale"], sort=False) if headline in table else ()
-        for (dataset, scale), of in groups:
-            yield dataset, scale, of.set_index("system")[headline]
-
     def merits(self) -> dict[str, float]:
         """The protocol's first metric in the model's first line, for each data set and scale."""
-        return {
-            f"{dataset}/x{scale:g}/{of.name}": float(of.iloc[:2].iloc[-1])
-            for dataset, scale, of in self._headlines()
-        }
+        return first_figures(self.tables["metrics"], self.protocol.headline)
 
     def report(self) -> str:
         """The table as text, the model's gain over bicubic, where LR came from, which metrics or images of them are
         missing, and where the files are.
         """
-        unit = f"dB on {measured_on(self.protocol.headline, self.pixels.channels)}"
-        with pd.option_context("display.width", 200):
-            table = self.tables["metrics"].drop(columns=["temperature", "images", "lr"])
-            lines = [table.round(3).to_string(index=False)]
-        for dataset, scale, of in self._headlines():
-            first, value = of.index[:2][-1], of.iloc[:2].iloc[-1]
-            gain = f"{value - of['bicubic']:+.2f} dB against bicubic"
-            lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}, {gain}")
-        lines += lr_sentences(self.tables["metrics"])
-        lines += partial_means(self.tables["images"], list(self.metrics))
-        lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
+        lines = summary(self.tables, self.protocol.headline, self.pixels.channels)
+        lines += [
+            *self.corpora.sentences(self.keys),
+            *(f"{name} skipped: {why}" for name, why in self.skipped.items()),
+        ]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])

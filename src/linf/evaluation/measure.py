@@ -1,22 +1,23 @@
 """One image at one scale, by every system: all that a table, a curve or a panel of a study shows of it."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.coordinates import mean_scale
 from linf.data.pairs import ImagePair, ScaledImages
 from linf.errors import UsageError
 from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.schema import PERCEPTUAL
-from linf.evaluation.systems import systems
+from linf.evaluation.systems import System, systems
 from linf.images.luma import BENCHMARK_LUMA
-from linf.images.pixels import PixelFormat
+from linf.metrics.corpus import PatchFeatures
 from linf.metrics.functional import bits_per_dimension, crop_border
-from linf.metrics.metric import LPIPS, Diversity, ImageMetric
+from linf.metrics.metric import LPIPS, ImageMetric, SelfSSIM
 from linf.models.baselines import Bicubic
 from linf.models.consistency import Projection
 from linf.models.distribution import NOMINAL, Distribution, coverage, with_tails
@@ -36,6 +37,8 @@ class Unit(NamedTuple):
     """Of LINF: likelihood, whitened residuals, and what closed-form PSNR is made of."""
     calibration: list[Measured]
     """Of LINF: shares of HR within the predicted intervals."""
+    deviations: list[Measured] = []  # noqa: RUF012 (never changed)
+    """Of systems with several samples: their names, temperatures, and the deviation of each metric over the samples."""
 
 
 def measure(
@@ -50,6 +53,9 @@ def measure(
     assumed: Assumptions = Assumptions(),  # noqa: B008 (it is frozen)
     shown: dict[str, Tensor] | None = None,
     consistency: int = 0,
+    ensemble: bool = False,
+    networks: Mapping[str, PatchFeatures] | None = None,
+    features_kept: dict[str, dict[str, Tensor]] | None = None,
 ) -> Unit:
     """Score every system on an image, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
 
@@ -66,49 +72,73 @@ def measure(
             channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W).
         consistency: rounds that make every image of the model consistent with LR; its likelihood, deviation and
             calibration stay those of the model itself.
+        ensemble: whether there is a line of the self-ensemble.
+        networks: what computes features of patches, by name, for the metrics of all images together.
+        features_kept: receives for each of them the features of each system's first image, and of ``HR``.
     """
     lr, hr = image.lr, image.hr
     size = (hr.shape[-2], hr.shape[-1])
     # The distribution and the prior share them.
     features = model.encode(lr)
     mix = mixtures(hr.shape[1]).to(lr)
-    known = model.distribution(
-        lr,
-        size,
-        samples=samples,
-        seed=seed,
-        latents=assumed.latents,
-        highest=max(temperatures),
-        mix=mix,
-        hr=hr,
-        features=features,
-    )
-    projection, made = None, known
-    if consistency:
+    sampling: dict[str, Any] = {
+        "samples": samples,
+        "seed": seed,
+        "latents": assumed.latents,
+        "highest": max(temperatures),
+        "features": features,
+    }
+    known = model.distribution(lr, size, mix=mix, hr=hr, **sampling)
+
+    def project(
+        size: tuple[int, int], known: Distribution | None
+    ) -> tuple[Projection | None, Distribution | None]:
+        if not consistency:
+            return None, known
         assert image.reduction is not None
         projection = Projection((lr.shape[-2], lr.shape[-1]), size, consistency, image.reduction)
-        made = projection.of_distribution(known, lr) if known else None
+        return projection, projection.of_distribution(known, lr) if known else None
+
+    projection, made = project(size, known)
+    given: dict[str, Any] = {"features": features, "peak": image.peak, "ensemble": ensemble}
+    lower: Iterator[System | None] = itertools.repeat(None)
+    if any(isinstance(metric, SelfSSIM) for metric in metrics.values()):
+        # Half the size, but not below LR's: the scale at which `SelfSSIM` looks again.
+        half = (max((size[0] + 1) // 2, lr.shape[-2]), max((size[1] + 1) // 2, lr.shape[-1]))
+        to_half, reduced = project(half, model.distribution(lr, half, **sampling))
+        lower = systems(model, lr, half, temperatures, known=reduced, projection=to_half, **given)
+
+    def keep_features(name: str, image: Tensor) -> None:
+        if features_kept is not None:
+            for each, network in (networks or {}).items():
+                features_kept.setdefault(each, {})[name] = network(image)
+
+    keep_features("HR", hr)
     rows: list[Measured] = []
-    for name, temperature, images in systems(
-        model,
-        lr,
-        size,
-        temperatures,
-        known=made,
-        features=features,
-        peak=image.peak,
-        projection=projection,
+    deviations: list[Measured] = []
+    # The endless `lower` is not asked for a system more than there are.
+    for (name, temperature, images), below in zip(
+        systems(model, lr, size, temperatures, known=made, projection=projection, **given),
+        lower,
+        strict=False,
     ):
-        rows.append({"system": name, "temperature": temperature})
+        row: Measured = {"system": name, "temperature": temperature}
+        spread = dict(row)
         for figure, metric in metrics.items():
             # What is not random varies by nothing, however often it is sampled.
-            repeated = isinstance(metric, Diversity) and len(images) == 1
+            repeated = metric.compares_samples and len(images) == 1
             sr = images[:, 0].expand(samples if repeated else -1, -1, -1, -1)
-            rows[-1][figure] = metric.of_image(sr, hr, lr, border).item()
+            against = below.images[:, 0] if isinstance(metric, SelfSSIM) and below else hr
+            figures = metric.of_samples(sr, against, lr, border).double()
+            row[figure] = figures.mean().item()
+            spread[figure] = figures.std().item() if figures.ndim and len(figures) > 1 else None
+        rows.append(row)
+        deviations += [spread] * (len(images) > 1)
         if shown is not None:
             shown[name] = images[0, 0]
+        keep_features(name, images[0])
     if known is None or made is None:
-        return Unit(rows, None, [])
+        return Unit(rows, None, [], deviations)
     if shown is not None:
         assert known.deviation is not None
         part = luma_of(known.deviation, hr.shape[1])[0]
@@ -119,7 +149,7 @@ def measure(
     tails = assumed.tails_of(model, image.scale)
     known = known if tails is None else with_tails(known, tails)
     joint = _joint_log_prob(model, known, image)
-    return Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails))
+    return Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails), deviations)
 
 
 def check_consistency(rounds: int, model: SuperResolver, data_sets: Sequence[ScaledImages]) -> None:
@@ -155,18 +185,6 @@ def mixtures(channels: int) -> Tensor:
 def luma_of(mixed: Tensor, channels: int) -> Tensor:
     """Of `mixtures` (B,M,H,W) what PSNR on Y is taken on: Y of RGB, and otherwise all channels."""
     return mixed[:, 3:] if channels == 3 else mixed
-
-
-def fit_metrics(metrics: nn.ModuleDict, pixels: PixelFormat) -> dict[str, str]:
-    """Tell metrics the depth of the images, and take out those that need RGB where the images are none; the reasons."""
-    skipped = {}
-    for name, metric in list(metrics.items()):
-        assert isinstance(metric, ImageMetric)
-        metric.peak = pixels.peak
-        if metric.rgb_only and pixels.channels != 3:
-            del metrics[name]
-            skipped[name] = f"it compares RGB images, and these have {pixels.channels} channels"
-    return skipped
 
 
 def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures: Sequence[float]) -> Tensor:

@@ -42,6 +42,7 @@ _DECISIVE = (
     "temperatures",
     "samples",
     "seed",
+    "self_ensemble",
     "latents",
     "consistency",
     "tails",
@@ -162,8 +163,8 @@ class Record:
         )
 
     def tables(self, keys: Sequence[Key]) -> dict[str, pd.DataFrame]:
-        """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration``. The
-        last two are only there for LINF.
+        """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration`` and
+        ``deviations``. The last three are only there for LINF.
         """
         units = self._read()
         found = [(dict[str, Any](zip(UNIT, key, strict=True)), units[key]) for key in keys if key in units]
@@ -171,6 +172,7 @@ class Record:
             "images": [of | row for of, unit in found for row in unit.rows],
             "distribution": [of | unit.distribution for of, unit in found if unit.distribution],
             "calibration": [of | row for of, unit in found for row in unit.calibration],
+            "deviations": [of | row for of, unit in found for row in unit.deviations],
         }
         return {name: pd.DataFrame(lines) for name, lines in tables.items() if lines}
 

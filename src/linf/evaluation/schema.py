@@ -54,8 +54,16 @@ METRICS = {
     "lpips_alex": Column("LPIPS", 3, -1),
     "lpips_vgg": Column("LPIPS (VGG)", 3, -1),
     "dists": Column("DISTS", 3, -1),
+    "niqe": Column("NIQE", 2, -1),
+    "musiq": Column("MUSIQ", 1, 1),
+    "maniqa": Column("MANIQA", 3, 1),
+    "clipiqa": Column("CLIP-IQA", 3, 1),
+    "fid": Column("FID", 1, -1),
+    "kid": Column("KID", 4, -1),
     "lr_psnr": Column("LR-PSNR", 2, 1, "dB"),
+    "self_ssim": Column("SelfSSIM", 4, 1),
     "diversity": Column("diversity", 2, 0, "grey levels"),
+    "ntire_diversity": Column("NTIRE diversity", 1, 1, "%"),
     "nonfinite": Column("non-finite", 0, -1),
 }
 """The metrics, in the order in which they are printed."""
@@ -114,8 +122,10 @@ TABLES = {
     ),
     "calibration": (*UNIT, "kind", "nominal", "covered"),
     "cost": ("scale", "system", *COSTS, "lr_size", "device"),
+    "deviations": (*UNIT, "system", "temperature"),
 }
-"""Columns of each table, which is a CSV file; in `metrics` and `images` a column for each metric follows."""
+"""Columns of each table, which is a CSV file; in `metrics`, `images` and `deviations` a column for each metric follows.
+`deviations` has the standard deviation of each metric over the samples of an image, where there are several."""
 
 ADDED = {"lr": "not recorded", "joint_bits_per_dim": math.nan}
 """Columns that earlier versions did not write, and what stands for their values."""

@@ -1,4 +1,4 @@
-"""The lines of a table: bicubic, then a model at each temperature and by its prior."""
+"""The lines of a table: bicubic, then a model at each temperature, by its prior and by its self-ensemble."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -9,6 +9,7 @@ from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
 from linf.models.consistency import Projection
 from linf.models.distribution import Distribution
+from linf.models.self_ensemble import self_ensemble
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile
 
@@ -34,8 +35,10 @@ def systems(
     features: Sequence[Tile] | None = None,
     peak: int = 255,
     projection: Projection | None = None,
+    ensemble: bool = False,
 ) -> Iterator[System]:
-    """Bicubic, then the model, at each temperature if it is random, and by its prior; made one by one.
+    """Bicubic, then the model, at each temperature if it is random, by its prior and by its self-ensemble; made one by
+    one.
 
     Args:
         model: any.
@@ -47,6 +50,7 @@ def systems(
         features: of ``lr``, from the model's `encode`, likewise.
         peak: the value of white of the whole numbers that bicubic takes, see `linf.images.resize.bicubic`.
         projection: makes the model's images consistent with ``lr``; bicubic's stay as they are.
+        ensemble: whether there is a line of the self-ensemble, see `self_ensemble`.
     """
     yield System("bicubic", None, bicubic(lr, size, peak)[None])
     if isinstance(model, Bicubic):
@@ -58,15 +62,20 @@ def systems(
     if known is None:
         image = model.sample(lr, size, features=features)
         yield System(model.name, None, (projection(image, lr) if projection else image)[None])
-        return
-    for tau in temperatures:
-        yield System(f"τ={tau:g}", tau, known.at(tau))
+    else:
+        for tau in temperatures:
+            yield System(f"τ={tau:g}", tau, known.at(tau))
     if model.prior is not None:
         image = model.sample_prior(lr, size, features=features)
         yield System("prior", None, (projection(image, lr) if projection else image)[None])
+    if ensemble:
+        image = self_ensemble(model, lr, size)
+        yield System("self-ensemble", None, (projection(image, lr) if projection else image)[None])
 
 
-def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> dict[str, float | None]:
+def system_temperatures(
+    model: SuperResolver, temperatures: Sequence[float], ensemble: bool = False
+) -> dict[str, float | None]:
     """Temperature, or None, of each of `systems` by its name, in their order and without decoding anything."""
     found: dict[str, float | None] = {"bicubic": None}
     if model.dim:
@@ -74,6 +83,8 @@ def system_temperatures(model: SuperResolver, temperatures: Sequence[float]) -> 
         found |= {} if model.prior is None else {"prior": None}
     elif not isinstance(model, Bicubic):
         found[model.name] = None
+    if ensemble and not isinstance(model, Bicubic):
+        found["self-ensemble"] = None
     return found
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from linf.images.resize import matlab_bicubic
 from linf.metrics import functional
 from linf.metrics.networks import DISTSNetwork, LPIPSNetwork
 
@@ -18,6 +19,8 @@ class ImageMetric(Metric):
 
     Attributes:
         rgb_only: whether images need three channels.
+        compares_samples: whether the figure is one of several samples, how they differ.
+        convention: what the figure is taken on, for the record of a run.
         peak: the value of white of the whole numbers that images are made of, 255 for 8 bits.
         figure: the figure's name, under which its sum is kept: a `torchmetrics.MetricCollection` merges two metrics
             whose states have equal names and, after the first image, equal values.
@@ -26,6 +29,8 @@ class ImageMetric(Metric):
     full_state_update = False
     is_differentiable = False
     rgb_only = False
+    compares_samples = False
+    convention = "on whole images"
     peak = 255
     figure: str
     count: Tensor
@@ -37,18 +42,22 @@ class ImageMetric(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     @abstractmethod
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        """The figure of one image, by default its mean over the samples.
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """The figure of each sample of one image, or the one figure of all of them.
 
         Args:
             sr: (S,C,H,W) samples of one image, in [0, 1] or beyond.
             hr: (1,C,H,W) in [0, 1].
             lr: (1,C,h,w) in [0, 1].
-            border: pixels that PSNR and SSIM leave out on each side.
+            border: pixels that PSNR, SSIM and NIQE leave out on each side.
 
         Returns:
-            A scalar in double precision.
+            (S,), or a scalar for one figure of all of them.
         """
+
+    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """The mean of `of_samples`, a scalar in double precision."""
+        return self.of_samples(sr, hr, lr, border).double().mean()
 
     @property
     def total(self) -> Tensor:
@@ -73,9 +82,10 @@ class PSNR(ImageMetric):
     def __init__(self, luma: bool = False) -> None:
         super().__init__("psnr_y" if luma else "psnr_rgb")
         self.luma = luma
+        self.convention = f"on {'Y' if luma else 'all channels'}, without the protocol's border"
 
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        return functional.psnr(sr, hr, border=border, luma=self.luma).double().mean()
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        return functional.psnr(sr, hr, border=border, luma=self.luma)
 
 
 class SSIM(ImageMetric):
@@ -83,9 +93,10 @@ class SSIM(ImageMetric):
 
     higher_is_better = True
     figure = "ssim"
+    convention = "mean over channels, without the protocol's border; 11×11 Gaussian windows"
 
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        return functional.ssim(sr, hr, border=border).double().mean()
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        return functional.ssim(sr, hr, border=border)
 
 
 class LRPSNR(ImageMetric):
@@ -93,9 +104,10 @@ class LRPSNR(ImageMetric):
 
     higher_is_better = True
     figure = "lr_psnr"
+    convention = "on all channels of SR reduced by MATLAB's bicubic, against LR"
 
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        return functional.lr_psnr(sr, lr).double().mean()
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        return functional.lr_psnr(sr, lr)
 
 
 class LPIPS(ImageMetric):
@@ -106,10 +118,11 @@ class LPIPS(ImageMetric):
 
     def __init__(self, backbone: str = "alex", weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__(f"lpips_{backbone}")
+        self.convention = f"v0.1, {backbone}, on whole images of RGB"
         self.network = LPIPSNetwork(backbone, weights)
 
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        return self.network(sr, hr).double().mean()
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        return self.network(sr, hr)
 
 
 class DISTS(ImageMetric):
@@ -117,13 +130,14 @@ class DISTS(ImageMetric):
 
     higher_is_better = False
     rgb_only = True
+    convention = "on whole images of RGB, not resized"
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__("dists")
         self.network = DISTSNetwork(weights)
 
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
-        return self.network(sr, hr).double().mean()
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        return self.network(sr, hr)
 
 
 class Diversity(ImageMetric):
@@ -131,12 +145,14 @@ class Diversity(ImageMetric):
 
     higher_is_better = True
     figure = "diversity"
+    compares_samples = True
+    convention = "deviation over the samples in whole grey levels, mean over pixels and channels"
 
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Deviation over the samples, in grey levels; NaN for fewer than two."""
         if len(sr) < 2:
             return sr.new_full((), torch.nan, dtype=torch.double)
-        return functional.diversity(sr[:, None], self.peak).double()[0]
+        return functional.diversity(sr[:, None], self.peak)[0]
 
 
 class NonFinite(ImageMetric):
@@ -144,7 +160,55 @@ class NonFinite(ImageMetric):
 
     higher_is_better = False
     figure = "nonfinite"
+    convention = "sum over the samples, of whole images"
 
-    def of_image(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         """Sum over the samples."""
-        return functional.nonfinite(sr).sum().double()
+        return functional.nonfinite(sr).sum()
+
+
+class NTIREDiversity(ImageMetric):
+    r"""The diversity score of NTIRE's challenge on the super-resolution space (Lugmayr et al., CVPRW 2021), in percent.
+
+    .. math::
+        100 \, (\min_s mean_{hw} d_s − mean_{hw} \min_s d_s) / \min_s mean_{hw} d_s
+
+    where d are maps (H,W) of LPIPS-Alex against HR: by how much the best sample at each pixel beats the best sample.
+    The challenge takes ten samples; more of them score higher.
+
+    Args:
+        weights: see `linf.metrics.networks.LPIPSNetwork`.
+    """
+
+    higher_is_better = True
+    rgb_only = True
+    compares_samples = True
+    figure = "ntire_diversity"
+    convention = "LPIPS v0.1, alex, on whole images of RGB; over all samples"
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        self.network = LPIPSNetwork("alex", weights)
+
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """Score in percent; NaN for fewer than two samples."""
+        if len(sr) < 2:
+            return sr.new_full((), torch.nan)
+        maps = self.network.spatial(sr, hr).double()
+        best, local = maps.mean((1, 2)).min(), maps.amin(0).mean()
+        return torch.where(best > 0, 100 * (best - local) / best, best)  # No place beats a perfect sample.
+
+
+class SelfSSIM(ImageMetric):
+    """How well images of one LR image and one seed agree at two scales (Ntavelis et al., arXiv 2204.02273): SSIM of SR,
+    reduced by MATLAB's bicubic, against the same system's SR of that lower scale.
+    """
+
+    higher_is_better = True
+    figure = "self_ssim"
+    convention = "SSIM of whole images against SR of half the size, at least LR's, by MATLAB's bicubic"
+
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        """SSIM of each sample (S,C,H,W) against the one of the lower scale, ``hr`` (S,C,H',W'), in place of HR."""
+        reduced = matlab_bicubic(sr.float().clamp(0, 1), (hr.shape[-2], hr.shape[-1]))
+        return functional.ssim(reduced, hr.clamp(0, 1))

@@ -124,6 +124,7 @@ def _mean(runs: Sequence[EvaluationRun]) -> EvaluationRun:
         distribution=mean("distribution", UNIT),
         calibration=mean("calibration", (*UNIT, "kind", "nominal")),
         cost=mean("cost", ("scale", "system")),
+        deviations=mean("deviations", (*UNIT, "system")),
         members=tuple(runs),
     )
 

@@ -42,6 +42,7 @@ class EvaluationRun:
         distribution: likelihood, whitened residuals, and the terms of the closed-form PSNR; empty except for LINF.
         calibration: shares of HR within the predicted intervals; empty except for LINF.
         cost: seconds, memory, multiplications and parameters of each system at one scale; empty where not measured.
+        deviations: of each metric over the samples of each image; empty where there is one sample.
         config: the text of Hydra's config of the run, where there is one.
         members: the runs of single seeds whose mean this is; none for a run of one seed.
     """
@@ -55,6 +56,7 @@ class EvaluationRun:
     distribution: pd.DataFrame
     calibration: pd.DataFrame
     cost: pd.DataFrame
+    deviations: pd.DataFrame
     config: str | None
     members: tuple["EvaluationRun", ...] = ()
 
@@ -134,14 +136,11 @@ def read_run(folder: str | Path) -> EvaluationRun:
     lines = tables["images"].groupby(list(CELL)).size()
     means = tables["metrics"].set_index(list(CELL))["images"]
     if means.index.has_duplicates or not means.sort_index().astype(int).equals(lines.sort_index()):
-        raise UsageError(
-            f"{folder}: metrics.csv and images.csv do not belong together; run eval.py there again"
-        )
-    config = folder / ".hydra" / "config.yaml"
+        raise UsageError(f"{folder}: metrics.csv and images.csv do not belong together; run eval.py again")
+    path = folder / ".hydra" / "config.yaml"
+    config = _text(path) if path.exists() else None
     label = " ".join(about["label"].split()) or folder.resolve().name
-    return EvaluationRun(
-        folder, label, label, about, **tables, config=_text(config) if config.exists() else None
-    )
+    return EvaluationRun(folder, label, label, about, **tables, config=config)
 
 
 def _about(path: Path) -> dict[str, Any]:

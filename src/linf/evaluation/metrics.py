@@ -1,0 +1,42 @@
+"""The metrics of an evaluation: made, where they can be, fitted to its images, and described."""
+
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from linf.images.pixels import PixelFormat
+from linf.metrics.corpus import CorpusMetric
+from linf.metrics.metric import ImageMetric
+
+
+def open_metrics(
+    metrics: Mapping[str, Callable[[], ImageMetric | CorpusMetric]],
+) -> tuple[nn.ModuleDict, nn.ModuleDict, dict[str, str]]:
+    """Make metrics: those of an image, those of all images together, and why one could not be made, by its name."""
+    of_image, of_corpus, skipped = nn.ModuleDict(), nn.ModuleDict(), {}
+    for name, make in metrics.items():
+        try:
+            metric = make()
+        except ValueError as error:
+            skipped[name] = str(error)
+        else:
+            (of_image if isinstance(metric, ImageMetric) else of_corpus)[name] = metric
+    return of_image, of_corpus, skipped
+
+
+def conventions(metrics: nn.ModuleDict) -> dict[str, str]:
+    """What each metric is taken on."""
+    return {name: str(metric.convention) for name, metric in metrics.items()}
+
+
+def fit_metrics(metrics: nn.ModuleDict, pixels: PixelFormat) -> dict[str, str]:
+    """Tell metrics the depth of the images, and take out those that need RGB where the images are none; the reasons."""
+    skipped = {}
+    for name, metric in list(metrics.items()):
+        assert isinstance(metric, ImageMetric | CorpusMetric)
+        if isinstance(metric, ImageMetric):
+            metric.peak = pixels.peak
+        if metric.rgb_only and pixels.channels != 3:
+            del metrics[name]
+            skipped[name] = f"it compares RGB images, and these have {pixels.channels} channels"
+    return skipped
