@@ -44,7 +44,7 @@ def test_noise_raises_the_quiet_deviation(model: LINF, clean: np.ndarray) -> Non
     excess = [excess_deviation(model, unit(noisy(clean, sigma)), (192, 192)) for sigma in (0, 5, 10)]
     assert excess[0] < 1.2
     assert excess[0] < excess[1] < excess[2]
-    assert excess[2] > 1.3
+    assert excess[2] > 1.2
 
 
 def test_the_quiet_deviation_is_that_of_the_whole_image(model: LINF, clean: np.ndarray) -> None:
