@@ -51,7 +51,12 @@ def sampled(model: LINF, lr: np.ndarray, peak: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("channels", "depth", "layout"), [(1, 16, "grey"), (5, 8, "planes"), (5, 16, "side by side")]
+    ("channels", "depth", "layout"),
+    [
+        pytest.param(1, 16, "grey", marks=pytest.mark.thorough),
+        pytest.param(5, 8, "planes", marks=pytest.mark.thorough),
+        (5, 16, "side by side"),
+    ],
 )
 def test_from_tiff_to_tiff(
     command: Command,

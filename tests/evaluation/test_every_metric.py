@@ -26,6 +26,7 @@ def settings(model: Path, images: Path, *overrides: str) -> list[str]:
     return [f"ckpt_path={model}", "data=folder", f"data.root={images}", "data.num_workers=0", *overrides]
 
 
+@pytest.mark.slow
 def test_fid_and_kid_are_of_all_images_and_survive_a_resume(
     command: Command, checkpoint: Path, photos: Path, inception: Path, tmp_path: Path
 ) -> None:

@@ -281,6 +281,7 @@ def noisy(folder: Path, sigma: float, **given: Any) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_metrics_are_drawn_against_the_severity(tmp_path: Path) -> None:
     runs = find_runs([noisy(tmp_path / f"{sigma}", sigma) for sigma in (10, 0, 5)])
     assert [run.label for run in runs] == ["LINF, noise σ 10", "LINF, noise σ 0", "LINF, noise σ 5"]
@@ -438,6 +439,7 @@ def test_results_table_has_bicubic_once(tmp_path: Path) -> None:
     assert table["×3 PSNR (Y)"].notna().tolist() == [True, False, False, False, True]
 
 
+@pytest.mark.thorough
 def test_the_best_of_all_runs_is_bold_and_the_second_underlined(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "LINF")
     evaluation(tmp_path / "b", "LIIF", "LIIF", shift=0.25)

@@ -97,6 +97,7 @@ def test_other_settings_run_again(
     assert steps == [4, 4], "they went on from their checkpoints"
 
 
+@pytest.mark.thorough
 def test_a_job_whose_settings_are_wrong_is_recorded_too(command: Command, tmp_path: Path) -> None:
     done = command("train", "-m", *TINY, ONE_EACH, "seed=1,-1")
     assert done.status == 1

@@ -122,7 +122,7 @@ def test_nothing_is_kept_for_a_value_that_is_not_a_number() -> None:
     assert best._is_kept(20.5)
 
 
-@pytest.mark.parametrize("moved", [False, True])
+@pytest.mark.parametrize("moved", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_a_resumed_run_keeps_the_best_of_both(command: Command, tmp_path: Path, moved: bool) -> None:
     run = tmp_path / "run"
     assert command("train", *QUICK, "trainer.max_epochs=3", f"hydra.run.dir={run}").status == 0

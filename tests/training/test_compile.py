@@ -35,7 +35,7 @@ LOSSES = {
     "mixture": LikelihoodL1(0.05, 10.0),
     "finetune": Finetune(perceptual=0.0),
 }
-FAST = {("edsr", 3, "mixture"), ("swinir", 1, "nll")}
+FAST = {("edsr", 3, "mixture")}
 CASES = [
     pytest.param(*case, marks=() if case in FAST else pytest.mark.thorough)
     for case in product(ENCODERS, (1, 3), LOSSES)

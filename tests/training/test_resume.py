@@ -137,6 +137,7 @@ def test_the_schedule_of_the_command_holds_from_its_start(command: Command, resu
         assert words in again.out + again.err
 
 
+@pytest.mark.thorough
 def test_a_longer_one_cycle_is_stretched_and_says_so(command: Command, tmp_path: Path) -> None:
     cycle = (*QUICK, "scheduler=one_cycle", "task.scheduler_interval=step", "trainer.max_epochs=-1")
     assert command("train", *cycle, "trainer.max_steps=3", "hydra.run.dir=run").status == 0
@@ -186,6 +187,7 @@ def test_another_decay_of_the_average_holds(command: Command, resumed: Path) -> 
     assert same(last["state_dict"], last["current_model_state"])
 
 
+@pytest.mark.thorough
 def test_a_schedule_that_comes_late_is_where_it_would_be(command: Command, tmp_path: Path) -> None:
     """Also by epochs where it went by steps before."""
     by_step = ("scheduler=halving", "scheduler.milestones=[4]", "task.scheduler_interval=step")

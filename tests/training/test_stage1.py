@@ -179,6 +179,7 @@ def test_a_loaded_model_is_not_whitened_again(composed: Compose, tmp_path: Path,
     assert not torch.equal(trainer.lightning_module.model.flow.weight, fresh["weight"])
 
 
+@pytest.mark.thorough
 def test_one_cycle_by_step_goes_up_and_then_down_to_nothing(composed: Compose, tmp_path: Path) -> None:
     config = composed(
         "train",
@@ -239,7 +240,13 @@ def whole(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return run
 
 
-@pytest.mark.parametrize("schedule", [HALVING, ONE_CYCLE], ids=["halving", "one_cycle"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(HALVING, id="halving"),
+        pytest.param(ONE_CYCLE, id="one_cycle", marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize(
     ("saving", "broken_at", "saved_at"), [(IN_MID_EPOCH, 6, 5), (IN_MID_EPOCH, 5, 5), ((), 3, 3), ((), 5, 3)]
 )
@@ -304,6 +311,7 @@ def test_resuming_with_another_number_of_workers_changes_nothing(
     assert_same_end(whole(*HALVING), tmp_path)
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_bit_for_bit(composed: Compose, command: Command, tmp_path: Path) -> None:
     arguments = [*SMOKE, "trainer.max_epochs=40", "data.batches_per_epoch=5", *HALVING, FEW_PANELS]
     killed = tmp_path / "killed"

@@ -88,6 +88,7 @@ def test_the_peak_is_that_of_a_matrix_product() -> None:
     assert single > double, "double numbers take twice the room"
 
 
+@pytest.mark.slow
 def test_channels_last_trains_alike(command: Command, tmp_path: Path) -> None:
     for choice in ("false", "true"):
         done = command(

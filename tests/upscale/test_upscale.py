@@ -758,6 +758,7 @@ def shell(tmp_path: Path, *arguments: str, given: bytes = b"") -> subprocess.Com
     )
 
 
+@pytest.mark.slow
 def test_stdin_to_stdout(tmp_path: Path, checkpoint: Path) -> None:
     source = image(tmp_path / "a.jpg", 8, 9)
     done = shell(tmp_path, "-", "--scale", "2", "--model", str(checkpoint), given=source.read_bytes())
