@@ -1,7 +1,7 @@
 """Latents that agree with their neighbours: a stationary Gaussian field in place of one drawn for each patch alone.
 
 The method draws every patch's latent from N(0, I) independently, although the latents of real images are correlated
-from patch to patch. Here white noise w on the patch grid is filtered (METHOD §11),
+from patch to patch. Here white noise w on the patch grid is filtered (METHOD §12),
 
     z_p = Σ_δ G(δ) w_{p+δ},   |δ| ≤ reach,   Σ_δ G(δ) G(δ)ᵀ = I
 

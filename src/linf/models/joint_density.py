@@ -1,4 +1,4 @@
-"""The density of an image by a model whose latents are correlated, beside that of patches taken alone (METHOD §11).
+"""The density of an image by a model whose latents are correlated, beside that of patches taken alone (METHOD §12).
 
 The field of correlated latents is Gaussian. Its density is taken patch by patch in reading order, each latent given
 those before it that are near,

@@ -1,4 +1,4 @@
-"""What the latents of real images are like: covariance within a patch and between neighbours, and tails (METHOD §11).
+"""What the latents of real images are like: covariance within a patch and between neighbours, and tails (METHOD §12).
 
     C(Δ) = E[z_p z_{p+Δ}ᵀ],   z = flow(HR − bilinear), cut off at ±4
 

@@ -1,4 +1,4 @@
-"""Heavier tails than a Gaussian's: the latents of each patch share a scale that is random (METHOD §12).
+"""Heavier tails than a Gaussian's: the latents of each patch share a scale that is random (METHOD §13).
 
     z = s · u · √(ν / χ²_ν),   u ~ N(0, I)
 
