@@ -30,7 +30,7 @@ def test_the_demo_model_is_a_decibel_above_bicubic_at_every_scale(tmp_path: Path
     assert (table["τ=0.4"] > table["τ=0.8"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_scale_of_32_stays_within_a_gigabyte(tmp_path: Path) -> None:
     assert "| met |" in run(str(ROOT / "benchmarks/run.py"), "x32", cwd=tmp_path)
 

@@ -499,7 +499,7 @@ def test_two_commands_share_a_search(tmp_path: Path, alexnet: Path) -> None:
         assert len(list(tmp_path.glob(f"sweep/trial_{number:04d}/csv/*"))) == 1, "run once"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_workers_of_joblib(command: Command, tmp_path: Path, alexnet: Path) -> None:
     given = [
         f"callbacks.lpips.weights={alexnet}",

@@ -84,7 +84,7 @@ def test_a_sweep_started_again_runs_only_what_is_missing(
     shutil.copytree(sweep, swept[0])
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_other_settings_run_again(
     swept: tuple[Path, int, str, str], command: Command, tmp_path: Path
 ) -> None:

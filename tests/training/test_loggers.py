@@ -39,7 +39,7 @@ def test_a_restarted_run_is_the_same_one(tmp_path: Path) -> None:
     assert first == second == (tmp_path / "run" / "wandb" / "id").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_only_the_first_rank_speaks_to_wandb(tmp_path: Path) -> None:
     done = train(tmp_path, *OFFLINE, *RANKS, "hydra.run.dir=run")
     assert done.status == 0, done.err
@@ -77,7 +77,7 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
         assert b"sweep" in record.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_run_continues_if_wandb_cannot_be_reached(tmp_path: Path) -> None:
     nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "3"}
     done = train(tmp_path, "logger=wandb", "hydra.run.dir=run", **nowhere)

@@ -361,7 +361,7 @@ def test_resuming_past_the_end_fails_with_a_message(command: Command, whole: Who
 # Sweeps
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_every_run_of_a_sweep_has_a_folder_usable_in_commands(
     command: Command, photos: Path, tmp_path: Path
 ) -> None:
