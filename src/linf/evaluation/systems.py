@@ -56,21 +56,22 @@ def systems(
     if isinstance(model, Bicubic):
         return
     features = model.encode(lr) if features is None else features
+
+    def alone(image: Tensor) -> Tensor:
+        return (projection(image, lr) if projection else image)[None]
+
     if known is None:
         known = model.distribution(lr, size, seed=seed, highest=max(temperatures), features=features)
         known = projection.of_distribution(known, lr) if known and projection else known
     if known is None:
-        image = model.sample(lr, size, features=features)
-        yield System(model.name, None, (projection(image, lr) if projection else image)[None])
+        yield System(model.name, None, alone(model.sample(lr, size, features=features)))
     else:
         for tau in temperatures:
             yield System(f"τ={tau:g}", tau, known.at(tau))
     if model.prior is not None:
-        image = model.sample_prior(lr, size, features=features)
-        yield System("prior", None, (projection(image, lr) if projection else image)[None])
+        yield System("prior", None, alone(model.sample_prior(lr, size, features=features)))
     if ensemble:
-        image = self_ensemble(model, lr, size)
-        yield System("self-ensemble", None, (projection(image, lr) if projection else image)[None])
+        yield System("self-ensemble", None, alone(self_ensemble(model, lr, size)))
 
 
 def system_temperatures(
