@@ -51,7 +51,7 @@ class ImageCache(ImageStore):
         min_side: int = 1,
         on_error: Literal["skip", "raise"] = "skip",
         cache_dir: str | Path | None = None,
-        pixels: PixelFormat = PixelFormat(),  # noqa: B008 (it is frozen)
+        pixels: PixelFormat = PixelFormat(),
         limit: float | None = None,
     ) -> None:
         if on_error not in ("skip", "raise"):

@@ -67,7 +67,7 @@ class Shards(ImageStore):
         *,
         min_side: int = 1,
         whole: bool = False,
-        pixels: PixelFormat = PixelFormat(),  # noqa: B008 (it is frozen)
+        pixels: PixelFormat = PixelFormat(),
         cache_dir: str | None = None,
         limit: float | None = None,
     ) -> None:

@@ -78,7 +78,7 @@ class Evaluation(pl.LightningModule):
         protocol: Protocol,
         samples: int = 1,
         seed: int = 0,
-        assumed: Assumptions = Assumptions(),  # noqa: B008 (it is frozen)
+        assumed: Assumptions = Assumptions(),
         save_images: bool = False,
         shown: int = 4,
         label: str | None = None,

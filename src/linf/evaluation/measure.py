@@ -37,7 +37,7 @@ class Unit(NamedTuple):
     """Of LINF: likelihood, whitened residuals, and what closed-form PSNR is made of."""
     calibration: list[Measured]
     """Of LINF: shares of HR within the predicted intervals."""
-    deviations: list[Measured] = []  # noqa: RUF012 (never changed)
+    deviations: Sequence[Measured] = ()
     """Of systems with several samples: their names, temperatures, and the deviation of each metric over the samples."""
 
 
@@ -50,7 +50,7 @@ def measure(
     samples: int,
     border: int,
     seed: int,
-    assumed: Assumptions = Assumptions(),  # noqa: B008 (it is frozen)
+    assumed: Assumptions = Assumptions(),
     shown: dict[str, Tensor] | None = None,
     consistency: int = 0,
     ensemble: bool = False,

@@ -128,7 +128,7 @@ class Record:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def keep(self, path: Path, image: Tensor, pixels: PixelFormat = PixelFormat()) -> None:  # noqa: B008 (it is frozen)
+    def keep(self, path: Path, image: Tensor, pixels: PixelFormat = PixelFormat()) -> None:
         """Write an image (C,H,W), clamped to [0, 1], as PNG of RGB, or a map (H,W) as an array in half precision. An
         image that is not RGB of 8 bits is also written whole, as TIFF.
 

@@ -48,7 +48,7 @@ class Projection:
         lr_size: tuple[int, int],
         size: tuple[int, int],
         rounds: int = 3,
-        reduction: Reduction = Reduction(),  # noqa: B008 (it cannot be changed)
+        reduction: Reduction = Reduction(),
     ) -> None:
         if type(rounds) is not int or rounds < 1:
             raise ValueError(

@@ -103,7 +103,7 @@ class SuperResolver(nn.Module, ABC):
         chunk: int | None = None,
         features: Sequence[Tile] | None = None,
         consistency: int = 0,
-        reduction: Reduction = Reduction(),  # noqa: B008 (it cannot be changed)
+        reduction: Reduction = Reduction(),
     ) -> Tensor:
         """Super-resolve.
 
