@@ -49,8 +49,11 @@ def training(folder: Path, **given: object) -> SRDataModule:
     return data
 
 
-def test_the_limit_at_each_scale_covers_the_training_images(model: LINF, folder: Path) -> None:
-    assert learn_usual_deviation(model, training(folder), 500, CPU)
+@pytest.mark.parametrize("scale", [(1, 4), (2, 4)])
+def test_the_limit_at_each_scale_covers_the_training_images(
+    model: LINF, folder: Path, scale: tuple[float, float]
+) -> None:
+    assert learn_usual_deviation(model, training(folder, scale=scale), 500, CPU)
     assert list(model.usual_deviation) == [2, 3, 4]
     with Image.open(folder / "0.png") as image:
         lr = (

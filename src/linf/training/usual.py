@@ -59,9 +59,10 @@ def _given(crops: PairedCrops, index: int) -> Iterator[tuple[np.ndarray, tuple[i
 def _made(
     data: SRDataModule, crops: RandomScaleCrops, index: int
 ) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
-    low, high = crops.scale
+    # From 1 up, whatever the training's lowest scale: `linf upscale` asks at any.
+    highest = crops.scale[1]
     rng, peak = np.random.default_rng((data.seed, index)), data.pixels.peak
-    for s in (low + share * (high - low) for share in (1 / 3, 2 / 3, 1)):
+    for s in (1 + share * (highest - 1) for share in (1 / 3, 2 / 3, 1)):
         hr = np.ascontiguousarray(_middle(crops.cache[index], [round(LR_SIDE * s)] * 2))
         h, w = (max(1, round(n / s)) for n in hr.shape[:2])
         degradation = data.degradation
