@@ -196,7 +196,7 @@ def test_correlated_latents_of_a_window_are_filtered_by_its_own_scale(
         cell=batch.cell * torch.tensor([[18 / 10], [18 / 15]])
     )  # ×2 and ×3 of 5 pixels.
     loss = Finetune(0, 0, 1, latents="correlated", features=features)
-    z = loss.draw(model, of_scales, seed=3, first=8)
+    z = loss.sample_latents(model, of_scales, seed=3, first=8)
     white = white_latents(torch.empty(2, 27, 8, 8), 3, 8)
     for i, scale in enumerate((2.0, 3.0)):
         (kernel,) = model.correlation.filters(torch.tensor([scale]))
@@ -206,7 +206,7 @@ def test_correlated_latents_of_a_window_are_filtered_by_its_own_scale(
     torch.manual_seed(5)
     first = loss(model, of_scales)["loss"]
     torch.manual_seed(5)
-    assert first == loss(model, of_scales, loss.draw(model, of_scales))["loss"]
+    assert first == loss(model, of_scales, loss.sample_latents(model, of_scales))["loss"]
 
 
 def test_correlated_latents_need_a_model_that_knows_them(features: Callable[[], Perceptual]) -> None:

@@ -137,7 +137,7 @@ def test_drawing_correlated_latents_never_waits(tmp_path: Path) -> None:
         moved(model)
         batch = SRBatch(*(part.to(GPU) for part in (lr, hr, coord, torch.full((2, 2), 0.05))))
         before = Counter(watch.found)
-        z = loss.draw(model, batch, seed=0)
+        z = loss.sample_latents(model, batch, seed=0)
         assert z.device == GPU
         assert z.shape == hr.shape
         assert not watch.found - before, watch.found - before

@@ -119,7 +119,7 @@ class Finetune:
             terms["l1"] = (mean - x).abs().mean()
         if "perceptual" in wanted:
             assert self.perceptual is not None
-            z = self.draw(model, batch) if z is None else z
+            z = self.sample_latents(model, batch) if z is None else z
             noise = model.flow.inverse_linear(to_columns(z), condition, inverses)
             # The model is affine in z (METHOD §4).
             sample = to_patches(mean + self.temperature * noise, residual)
@@ -128,7 +128,7 @@ class Finetune:
             terms["perceptual"] = self.perceptual(sr, hr)
         return weighted_sum(terms, self.weights | {"nll": self.weights["nll"] * model.flow.dim})
 
-    def draw(self, model: LINF, batch: SRBatch, seed: int | None = None, first: int = 0) -> Tensor:
+    def sample_latents(self, model: LINF, batch: SRBatch, seed: int | None = None, first: int = 0) -> Tensor:
         """Latents of the sample in the perceptual distance, at τ = 1.
 
         Args:

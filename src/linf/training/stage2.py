@@ -109,7 +109,7 @@ class Finetuning(Training):
             self.batches.append((batch, first))
         self.draw(len(batch.lr), first)
         names = self.steps[step]
-        z = self.loss.draw(self.model, batch, self.seed, first) if "perceptual" in names else None
+        z = self.loss.sample_latents(self.model, batch, self.seed, first) if "perceptual" in names else None
         parts = self.compute(self.model, batch, z, names)
         self.parts = {name: value.detach() for name, value in parts.items()}
         self.losses.append(self.parts)
