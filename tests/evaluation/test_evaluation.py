@@ -26,6 +26,7 @@ from skimage.color import rgb2ycbcr
 
 import linf
 from helpers.commands import Command, Compose, finish, start
+from helpers.evaluations import kill_between_images
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
@@ -363,16 +364,7 @@ def test_killed_evaluation_resumes_to_the_same_tables(
     command = given(
         checkpoint, photos, f"data.test_scales=[{','.join(map(str, SCALES))}]", f"hydra.run.dir={folder}"
     )
-    units = folder / "units" / "rank_0.jsonl"
-    run = start(*command, cwd=tmp_path, script="eval")
-    while run.poll() is None and not (units.exists() and units.stat().st_size):
-        time.sleep(0.001)
-    run.kill()
-    run.wait()
-    # However far it came, one image is finished and the next half written.
-    first = next(line for line in units.read_text().splitlines() if line)
-    units.write_text(f"{first}\n{first[:40]}")
-    (folder / "metrics.csv").unlink(missing_ok=True)
+    kill_between_images(folder, *command, cwd=tmp_path)
     done = finish(*command, cwd=tmp_path, script="eval")
     assert done.status == 0, done.err
     assert "1 of 4 images, counting each scale, are finished in" in done.out

@@ -1,7 +1,6 @@
 """Every metric in one evaluation: all images together, and the same however it was shared out and interrupted."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from PIL import Image
 from skimage.data import astronaut
 from torchmetrics.image.kid import poly_mmd
 
-from helpers.commands import Command, finish, start
+from helpers.commands import Command, finish
+from helpers.evaluations import kill_between_images
 from helpers.networks import write_network
 from linf.errors import UsageError
 from linf.evaluation.corpora import Corpora
@@ -132,15 +132,7 @@ def test_every_metric_is_the_same_on_two_ranks_and_after_a_kill(
     spread = tables["deviations.csv"]
     assert (spread[["psnr_y", "lpips_alex", "dists", "niqe", "self_ssim"]] > 0).all(axis=None)
 
-    units = killed / "units" / "rank_0.jsonl"
-    run = start(*given, f"hydra.run.dir={killed}", cwd=tmp_path, script="eval")
-    while run.poll() is None and not (units.exists() and units.stat().st_size):
-        time.sleep(0.001)
-    run.kill()
-    run.wait()
-    first = next(line for line in units.read_text().splitlines() if line)
-    units.write_text(f"{first}\n{first[:40]}")
-    (killed / "metrics.csv").unlink(missing_ok=True)
+    kill_between_images(killed, *given, f"hydra.run.dir={killed}", cwd=tmp_path)
     done = command("eval", *given, f"hydra.run.dir={killed}")
     assert done.status == 0, done.err
     assert "1 of 2 images, counting each scale, are finished in" in done.out

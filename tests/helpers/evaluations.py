@@ -1,7 +1,8 @@
-"""Folders as evaluations leave them, of systems whose distribution is known."""
+"""Folders as evaluations leave them: of systems whose distribution is known, or killed."""
 
 import json
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from helpers.commands import start
 from linf.data.sources import bundled
 
 SHA = "5e884898da28047151d0e56f8dc6292773603d0d6aabbdd62a11ef721d1542d8"
@@ -30,7 +32,7 @@ def evaluation(
     shift: float = 0,
     **about: Any,
 ) -> Path:
-    """An evaluation's folder in its format, of a system whose law is known: no network is run."""
+    """An evaluation's folder in its format, of a system whose distribution is known: no network is run."""
     systems: list[tuple[str, float | None]] = [("bicubic", None)]
     if model == "LINF":
         systems += [(f"τ={t:g}", t) for t in temperatures] + [("prior", None)] * prior
@@ -118,3 +120,16 @@ def draw(folder: Path, scale: int, systems: Sequence[tuple[str, float | None]], 
         np.save(folder / "deviation.npy", np.full(hr.shape[:2], 0.1, np.float16))
         if lpips:
             np.save(folder / "best_temperature.npy", np.full(hr.shape[:2], 0.4, np.float16))
+
+
+def kill_between_images(folder: Path, *command: str, cwd: Path) -> None:
+    """Run ``eval.py`` and kill it, however far it comes: one image is finished, and the next half written."""
+    units = folder / "units" / "rank_0.jsonl"
+    run = start(*command, cwd=cwd, script="eval")
+    while run.poll() is None and not (units.exists() and units.stat().st_size):
+        time.sleep(0.001)
+    run.kill()
+    run.wait()
+    first = next(line for line in units.read_text().splitlines() if line)
+    units.write_text(f"{first}\n{first[:40]}")
+    (folder / "metrics.csv").unlink(missing_ok=True)

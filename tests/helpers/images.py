@@ -25,6 +25,12 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.rint(255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
 
 
+def noisy(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """Pixels (H,W,C) uint8 with Gaussian noise in each channel, always the same."""
+    added = np.random.default_rng(0).normal(0, sigma, pixels.shape)
+    return np.clip(np.rint(pixels + added), 0, 255).astype(np.uint8)
+
+
 def write(path: Path, height: int = 12, width: int = 16) -> Path:
     """Write a random image, and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,24 +9,11 @@ from PIL import Image
 
 import linf
 from helpers.commands import Linf, assert_in_words
-from helpers.images import photograph
-from linf.data.sources import bundled
+from helpers.images import noisy, photograph
 from linf.images.resize import matlab_bicubic
 from linf.models.linf import LINF
 from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.guard import removed_noise
-
-
-@pytest.fixture(scope="module")
-def clean() -> np.ndarray:
-    """A photograph of 64×64 pixels that no model was trained on, (64,64,3) uint8."""
-    with Image.open(bundled("heldout").hr[0]) as photo:
-        return np.asarray(photo.convert("RGB").resize((128, 128), Image.Resampling.BICUBIC))[:64, 30:94]
-
-
-def noisy(pixels: np.ndarray, sigma: float) -> np.ndarray:
-    noise = np.random.default_rng(0).normal(0, sigma, pixels.shape)
-    return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
 
 
 def unit(pixels: np.ndarray) -> torch.Tensor:
