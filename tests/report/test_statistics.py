@@ -210,6 +210,7 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
         differences(*(read_run(evaluation(tmp_path / n, shift=0.1 * (n == "a"))) for n in "ab")), "a", "b"
     )
     assert few[-1] == "Fewer than 5 images (2) allow no verdict."
+    assert not any("too few" in sentence for sentence in few), "said once"
 
 
 # Seeds and labels

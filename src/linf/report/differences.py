@@ -17,7 +17,7 @@ DIFFERENCES = (
 """Columns of a table of differences; ``difference`` is the first run's mean less the second's."""
 
 CLEAR = ("better", "worse", "higher", "lower")
-_VERBS = {"no clear difference": "shows no clear difference", "too few images": "has too few images"}
+_VERBS = {"no clear difference": "shows no clear difference"}
 
 
 def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
@@ -92,7 +92,8 @@ def verdicts(table: pd.DataFrame, first: str, second: str) -> list[str]:
         second: the second run's.
     """
     sentences = []
-    for (dataset, scale, name), of in table.groupby(["dataset", "scale", "metric"], sort=False):
+    judged = table[table["verdict"] != "too few images"]  # Said once, at the end.
+    for (dataset, scale, name), of in judged.groupby(["dataset", "scale", "metric"], sort=False):
         column = METRICS.get(name, Column(name))
         parts = []
         for verdict, group in of.groupby("verdict", sort=False):
