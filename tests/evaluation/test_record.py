@@ -36,7 +36,9 @@ def unit(value: float) -> Unit:
         {"system": "bicubic", "temperature": None, "psnr_y": value},
         {"system": "τ=0.8", "temperature": 0.8, "psnr_y": value + 1},
     ]
-    return Unit(rows, {"bits_per_dim": value}, [{"kind": "pixel", "nominal": 0.9, "covered": 0.8}])
+    calibration = [{"kind": "pixel", "nominal": 0.9, "covered": 0.8}]
+    deviations = [{"system": "τ=0.8", "temperature": 0.8, "psnr_y": value / 100}]
+    return Unit(rows, {"bits_per_dim": value}, calibration, deviations)
 
 
 def test_units_are_read_by_every_rank(tmp_path: Path) -> None:
