@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all test-slurm lint format type notebooks bench gpu gpu-bundle clean
+.PHONY: help setup demo test test-slow test-all test-slurm lint format type notebooks bench gpu gpu-bundle clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ demo: $(READY)  ## Train a small LINF on bundled photographs, evaluate it beside
 # A process per core, each with one thread: small tensors gain nothing from more.
 test: $(READY)  ## Run the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8
+
+test-slow: $(READY)  ## Run the slow tests that guard a promise
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not thorough" -n 2 --dist worksteal
 
 test-all: $(READY)  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"

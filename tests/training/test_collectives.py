@@ -69,7 +69,8 @@ def _steps(task: str, log_every: int, folder: Path, port: int, found: Connection
     found.send(dict(count.calls))
 
 
-@pytest.mark.parametrize("task", [pytest.param("nll", marks=pytest.mark.slow), "finetune"])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["nll", "finetune"])
 def test_a_step_that_does_not_log_sends_only_gradients(task: str, tmp_path: Path) -> None:
     context, calls = multiprocessing.get_context("forkserver"), []
     for log_every in (100, 1):

@@ -35,9 +35,9 @@ LOSSES = {
     "mixture": LikelihoodL1(0.05, 10.0),
     "finetune": Finetune(perceptual=0.0),
 }
-FAST = {("edsr", 3, "mixture")}
+IN_CI = ("edsr", 3, "mixture")
 CASES = [
-    pytest.param(*case, marks=() if case in FAST else pytest.mark.thorough)
+    pytest.param(*case, marks=pytest.mark.slow if case == IN_CI else pytest.mark.thorough)
     for case in product(ENCODERS, (1, 3), LOSSES)
 ]
 

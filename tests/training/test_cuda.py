@@ -102,7 +102,10 @@ def steps(
     return waits[-1] - waits[WARM - 1], (kernels[-1] - kernels[WARM - 1]) / (STEPS - WARM)
 
 
-@pytest.mark.parametrize("task", [*LOSSES, pytest.param("perceptual", marks=pytest.mark.slow)])
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("mixture", "finetune", "prior", "perceptual")]
+
+
+@pytest.mark.parametrize("task", ["nll", *SLOW])
 def test_a_step_with_a_fused_optimizer_never_waits(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +118,7 @@ def test_a_step_with_a_fused_optimizer_never_waits(
 @pytest.mark.parametrize(
     "encoder",
     [
-        EDSR(1, 8),
+        pytest.param(EDSR(1, 8), marks=pytest.mark.slow),
         pytest.param(RDN(8, 2, 2, 8), marks=pytest.mark.thorough),
         pytest.param(RRDBNet(8, 1, 8), marks=pytest.mark.thorough),
         pytest.param(SwinIR(12, (2,), (2,), window=4, out_channels=6, drop_path=0.5), marks=pytest.mark.slow),

@@ -99,6 +99,7 @@ def test_pairs_that_cannot_train_are_told_in_one_line(pairs: Path, command: Comm
     assert_in_words(failed.status, failed.out, failed.err, "LR missing for coffee.png")
 
 
+@pytest.mark.slow
 def test_a_scale_for_each_axis_trains_validates_evaluates_and_upscales(
     photos: Path, tmp_path: Path, command: Command, run: Linf
 ) -> None:

@@ -248,7 +248,13 @@ def whole(composed: Compose, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     ],
 )
 @pytest.mark.parametrize(
-    ("saving", "broken_at", "saved_at"), [(IN_MID_EPOCH, 6, 5), (IN_MID_EPOCH, 5, 5), ((), 3, 3), ((), 5, 3)]
+    ("saving", "broken_at", "saved_at"),
+    [
+        (IN_MID_EPOCH, 6, 5),
+        pytest.param(IN_MID_EPOCH, 5, 5, marks=pytest.mark.thorough),
+        pytest.param((), 3, 3, marks=pytest.mark.thorough),
+        ((), 5, 3),
+    ],
 )
 def test_an_interrupted_run_resumes_bit_for_bit(
     composed: Compose,
@@ -271,6 +277,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
         assert column(tmp_path, key)[-rows:] == column(expected, key)[-rows:], key
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_with_stochastic_depth_resumes_bit_for_bit(
     composed: Compose, tmp_path: Path, whole: Whole
 ) -> None:
@@ -281,7 +288,14 @@ def test_an_interrupted_run_with_stochastic_depth_resumes_bit_for_bit(
     assert_same_end(whole(*given), tmp_path)
 
 
-@pytest.mark.parametrize("length", ["trainer.max_epochs=2", "trainer.max_steps=6", "trainer.max_steps=2"])
+@pytest.mark.parametrize(
+    "length",
+    [
+        "trainer.max_epochs=2",
+        pytest.param("trainer.max_steps=6", marks=pytest.mark.thorough),
+        pytest.param("trainer.max_steps=2", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_finished_run_resumes_for_longer(
     composed: Compose, tmp_path: Path, whole: Whole, length: str
 ) -> None:
@@ -301,6 +315,7 @@ def test_last_ckpt_is_the_newest_even_if_validation_got_worse(composed: Compose,
     assert state(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 9
 
 
+@pytest.mark.slow
 def test_resuming_with_another_number_of_workers_changes_nothing(
     composed: Compose, tmp_path: Path, whole: Whole
 ) -> None:

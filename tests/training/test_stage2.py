@@ -306,6 +306,7 @@ def test_the_perceptual_network_is_in_the_record_and_not_in_the_checkpoint(
     assert linf.load(last).config == task.model.config
 
 
+@pytest.mark.slow
 def test_a_perceptual_loss_without_weights_or_windows_fails_with_a_message(
     command: Command, composed: Compose, vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

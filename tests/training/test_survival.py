@@ -75,7 +75,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert json.loads((resumed / "job.json").read_text())["state"] == "finished"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_twenty_kills_change_no_bit(command: Command, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     longer = ("data.batches_per_epoch=10", "trainer.max_epochs=150")
