@@ -1,4 +1,4 @@
-"""The Python blocks of the README and the guide run as they stand, wherever they are pasted."""
+"""The Python blocks of the README and of docs/python.md run as they stand, wherever they are pasted."""
 
 import re
 import subprocess
@@ -31,8 +31,8 @@ def test_the_python_block_of_the_readme_writes_an_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_python_block_of_the_guide_runs(tmp_path: Path) -> None:
-    run_python_block("docs/guide.md", tmp_path)
+def test_the_python_block_of_the_docs_runs(tmp_path: Path) -> None:
+    run_python_block("docs/python.md", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -206,9 +206,8 @@ def each_run(overrides: list[str]) -> Iterator[list[str]]:
 
 def shown_commands() -> list[str]:
     """Every line with train.py or eval.py in what users read, from there on, without its comment."""
-    docs = ("clusters", "guide", "model-card", "reproduction")
-    files = ("README.md", "Makefile", *(f"docs/{name}.md" for name in docs))
-    text = "".join((ROOT / name).read_text().replace("\\\n", " ") for name in files)
+    files = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "".join(path.read_text().replace("\\\n", " ") for path in files if path.stem != "claims")
     found = re.findall(r"^.*\b((?:train|eval)\.py(?: [^#\n`]*)?)(?: +#.*)?$", text, re.MULTILINE)
     return sorted({line.strip(' "') for line in found})
 
