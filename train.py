@@ -1,58 +1,7 @@
-"""Train a model: ``python train.py [group=choice …] [key=value …]``; see ``conf/train.yaml``."""
+"""Train a model: ``python train.py [group=choice …] [key=value …]``, or ``linf train``; see ``conf/train.yaml``."""
 
-from pathlib import Path
-
-import hydra
-from omegaconf import DictConfig, OmegaConf
-
-from linf.runs import entry
-
-SHORTAGE = (
-    "lower data.batch_size (and raise trainer.accumulate_grad_batches), or add encoder.checkpoint=true, or on a GPU "
-    "trainer.precision=bf16-mixed"
-)
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@entry.job
-def train(cfg: DictConfig) -> entry.Result | None:
-    """Compose → instantiate → fit."""
-    # Imported only now, so that a misspelt setting is reported without waiting for torch.
-    import pytorch_lightning as pl
-    from hydra.utils import instantiate
-
-    import linf
-    from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, to_resume
-    from linf.memory import keep_freed_memory, shortage_advice
-    from linf.runs import launch
-    from linf.training.usual import learn_usual_deviation
-
-    keep_freed_memory()
-    pl.seed_everything(cfg.seed, workers=True)
-    trainer = instantiate(cfg.trainer)
-    if launch.needs_ranks(trainer):
-        return launch.run_in_ranks(trainer, __file__)
-    data, task = instantiate(cfg.data), instantiate(cfg.task)
-    checkpoint = to_resume(cfg.ckpt_path, Path(cfg.run_dir) / "checkpoints")
-    if checkpoint is not None:
-        check_resumable(checkpoint, task.model)
-    elif cfg.init_from is not None:
-        start_from(cfg.init_from, task.model)
-    elif cfg.encoder_from is not None:
-        start_encoder_from(cfg.encoder_from, task.model.encoder)
-    for logger in trainer.loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    with shortage_advice(SHORTAGE):
-        trainer.fit(task, data, ckpt_path=checkpoint)
-    if trainer.is_global_zero:
-        weights = Path(cfg.run_dir) / "model.safetensors"
-        linf.save(task.model, weights)
-        if learn_usual_deviation(task.model, data, trainer.global_step, trainer.strategy.root_device):
-            linf.save(task.model, weights)
-        best = getattr(trainer.checkpoint_callback, "best", None)
-        print(f"trained model: {weights}" + (f"\nbest by validation: {best}" if best else ""))
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-
+from linf.runs.entry import run
+from linf.runs.train import train
 
 if __name__ == "__main__":
-    entry.run(train, Path(__file__).with_name("conf") / "train.yaml")
+    run(train, "train")

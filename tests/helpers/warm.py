@@ -28,11 +28,12 @@ _forks.set_forkserver_preload(
 
 
 class WarmProcess:
-    """``script.py arguments …``, started; used as a `subprocess.Popen` with text output is."""
+    """``script.py arguments …`` or ``linf arguments …``, started; used as a `subprocess.Popen` with text output is."""
 
     def __init__(self, script: str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         self.output = [Path(tempfile.mkstemp(prefix="linf-test-")[1]) for _ in ("stdout", "stderr")]
-        entry = (str(ROOT / f"{script}.py"), arguments, cwd, dict(env or os.environ), self.output)
+        script = script if script == "linf" else str(ROOT / f"{script}.py")
+        entry = (script, arguments, cwd, dict(env or os.environ), self.output)
         self.process = _forks.Process(target=_enter, args=entry)
         self.process.start()
         assert self.process.pid is not None
@@ -80,4 +81,7 @@ def _enter(
     os.environ.clear()
     os.environ.update(env)
     sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
+    if script == "linf":
+        runpy.run_module(script, run_name="__main__")
+    else:
+        runpy.run_path(script, run_name="__main__")

@@ -15,6 +15,7 @@ from linf.cli.convert import add_convert
 from linf.cli.demo import add_demo
 from linf.cli.export import add_export
 from linf.cli.info import add_info
+from linf.cli.jobs import JOBS, add_jobs, run_job
 from linf.cli.latents import add_latents
 from linf.cli.models import add_models
 from linf.cli.report import add_report
@@ -40,19 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     What cannot be printed ends it with status 1, but only after all of its work.
     """
     protect_output()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] and arguments[0] in JOBS:  # What follows is Hydra's.
+        run_job(*arguments)
+        return
     parser = _Parser(
         "linf",
-        description="Enlarge images, look into checkpoints and sweeps, convert, export, fetch weights, pack, compare.",
+        description="Enlarge images, train and evaluate models, look into checkpoints and sweeps, convert, export, "
+        "fetch weights, pack, compare.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for add in (
-        *(add_upscale, add_demo, add_models, add_info, add_convert),
+        *(add_upscale, add_demo, add_jobs, add_models, add_info, add_convert),
         *(add_latents, add_export, add_shard, add_report, add_compare, add_sweep, add_weights),
     ):
         add(commands)
     try:
         # A shell leaves the ~ in --out=~/images, and in quotes, as it is.
-        given = parser.parse_args(list(map(expand_home, sys.argv[1:] if arguments is None else arguments)))
+        given = parser.parse_args(list(map(expand_home, arguments)))
         given.run(given)
         if lost_output():
             raise SystemExit(1)

@@ -1,4 +1,4 @@
-"""`train.py` and `eval.py` as Hydra jobs: one folder, one owner and one record each; over ranks and sweeps."""
+"""Training and evaluation as Hydra jobs: one folder, one owner and one record each; over ranks and sweeps."""
 
 import functools
 import logging
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake
 from linf.files import run_lock
-from linf.runs import folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
+from linf.runs import CONF, folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
 from linf.runs.command_line import readable_settings
 from linf.runs.gpus import free_gpus
 from linf.runs.messages import check_settings, error_line, expand_homes
@@ -123,14 +123,14 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
 # A whole command
 
 
-def run(entry: Callable[[], object], conf: Path) -> None:
+def run(entry: Callable[[], object], name: str) -> None:
     """Run a Hydra entry point to the end of the program.
 
     A user's mistake ends it with one line and status 2, a signal with status 128 + signal, a failed rank with one line
     and status 1. Any other error keeps its traceback, and so does every error if HYDRA_FULL_ERROR is set. A sweep ends
-    with its table, and with status 1 unless all of its jobs have finished. ``conf`` is the path of the primary config
-    file.
+    with its table, and with status 1 unless all of its jobs have finished. ``name`` is that of the primary config file.
     """
+    conf = CONF / f"{name}.yaml"
     HydraConfig.instance().cfg = None
     protect_output()
     _silence_warnings()
@@ -187,8 +187,11 @@ def _end_stopped(stop: Stopped) -> None:
 
 
 def _sweep_folder() -> Path | None:
-    """Return the sweep's folder once `Folders` has set it; Hydra restores it whenever a job has ended."""
-    return Path(HydraConfig.get().sweep.dir).absolute() if HydraConfig.initialized() else None
+    """Return the sweep's folder once `Folders` has made it; Hydra restores it whenever a job has ended."""
+    if not HydraConfig.initialized():
+        return None
+    folder = Path(HydraConfig.get().sweep.dir).absolute()
+    return folder if folder.is_dir() else None  # --cfg and --info name it, too, and make none.
 
 
 def _end_sweep(folder: Path) -> None:

@@ -51,7 +51,10 @@ def needs_ranks(trainer: Any) -> bool:
 
 
 def run_in_ranks(trainer: Any, script: str) -> dict[str, float] | None:
-    """Run the current Hydra job again by its script in one process per device of a Lightning trainer; see `launch`."""
+    """Run the current job again in one process per device of a Lightning trainer; see `launch`.
+
+    ``script`` is a file with the name of the job's command, ``train.py`` or ``eval.py``.
+    """
     hydra = HydraConfig.get()
     config = ["--config-name", str(hydra.job.config_name)]
     for source in hydra.runtime.config_sources:
@@ -61,9 +64,9 @@ def run_in_ranks(trainer: Any, script: str) -> dict[str, float] | None:
     folders = {"hydra.run.dir": hydra.runtime.output_dir, "hydra.sweep.dir": hydra.sweep.dir}
     last = [*(f"{key}={quoted(str(path))}" for key, path in folders.items()), "hydra.mode=RUN"]
     overrides = [*hydra.overrides.hydra, *hydra.overrides.task, *last]
+    command = [sys.executable, "-P", "-m", "linf", Path(script).stem, *config, *overrides]
     # Where the command began, for with hydra.job.chdir=true this process is elsewhere by now.
-    command, logs = [sys.executable, script, *config, *overrides], Path(hydra.runtime.output_dir) / "ranks"
-    return launch(command, trainer.num_devices, hydra.runtime.cwd, logs)
+    return launch(command, trainer.num_devices, hydra.runtime.cwd, Path(hydra.runtime.output_dir) / "ranks")
 
 
 def launch(command: Sequence[str], count: int, folder: str | None = None, logs: Path | None = None) -> Any:
@@ -92,6 +95,8 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
             "TORCHELASTIC_RESTART_COUNT": "0",
             "NODE_RANK": "0",
             ranks.REPORTS: reports_folder,
+            # Ranks find what this process finds, modules of the user's beside a script for example.
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         # Else each rank would start a thread for every core, as torch does.
         cores = str(max(1, len(os.sched_getaffinity(0)) // count))

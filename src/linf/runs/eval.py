@@ -1,0 +1,34 @@
+"""What ``eval.py`` and ``linf eval`` run: compose → instantiate → test; see ``conf/eval.yaml``."""
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from linf.runs import CONF, entry
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="eval")
+@entry.job
+def evaluate(cfg: DictConfig) -> entry.Result | None:
+    """Compose → instantiate → test."""
+    # Imported only now, so that a misspelt setting is reported without waiting for torch.
+    import pytorch_lightning as pl
+    import torch
+    from hydra.utils import instantiate
+
+    from linf.memory import shortage_advice
+    from linf.runs import launch
+
+    pl.seed_everything(cfg.seed, workers=True)
+    torch.backends.cudnn.allow_tf32 = False  # Figures in full precision, on every device.
+    trainer = instantiate(cfg.trainer)
+    if launch.needs_ranks(trainer):
+        return launch.run_in_ranks(trainer, __file__)
+    data, task = instantiate(cfg.data), instantiate(cfg.task)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    with shortage_advice("give fewer samples or temperatures, or smaller test images"):
+        trainer.test(task, data, verbose=False)
+    if not trainer.is_global_zero:
+        return None
+    print(task.report())
+    return task.merits()
