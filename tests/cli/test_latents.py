@@ -50,6 +50,16 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_missing_folder_is_called_what_the_command_calls_it(run: Linf, tmp_path: Path) -> None:
+    for words, name in (
+        (("latents", "default", "out.safetensors", "--data", tmp_path, "nowhere"), "--data"),
+        (("shard", "nowhere", "out"), "FOLDER"),
+    ):
+        done = run(*words)
+        assert done.status == 2
+        assert done.err == f"error: no folder nowhere: give a folder of images as {name}\n"
+
+
 def test_a_model_without_latents_is_refused(run: Linf, photos: Path, tmp_path: Path) -> None:
     linf.save(LIIF(EDSR(1, 4), partial(LIIFConditioner, width=8, depth=1)), tmp_path / "liif.safetensors")
     done = run("latents", "liif.safetensors", "out.safetensors", "--data", photos)

@@ -110,8 +110,8 @@ def every_metric(
 
 
 OF_IMAGES = (
-    *("psnr_y", "psnr_rgb", "ssim", "lr_psnr", "nonfinite", "lpips_alex", "diversity", "lpips_vgg", "dists"),
-    *("niqe", "self_ssim", "ntire_diversity"),
+    *("psnr_y", "psnr_rgb", "ssim", "lr_psnr", "nonfinite", "lpips_alex", "diversity", "detail"),
+    *("lpips_vgg", "dists", "niqe", "self_ssim", "ntire_diversity"),
 )
 
 

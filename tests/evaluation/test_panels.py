@@ -67,6 +67,12 @@ def test_saved_panel_shows_each_image_in_its_place(tmp_path: Path) -> None:
     assert np.ptp(centre[..., 0], axis=1).max() < 1
 
 
+def test_captions_stand_below_their_images() -> None:
+    row = {name: torch.zeros(3, 4, 4) for name in ("LR", "τ=0", "HR")}
+    figure = panel([("one", row), ("two", row)], [{"τ=0": "20 dB"}, {"HR": "∞"}])
+    assert [axis.get_xlabel() for axis in figure.axes] == ["", "20 dB", "", "", "", "∞"]
+
+
 def test_panel_keeps_pixels_sharp(tmp_path: Path) -> None:
     red = ((torch.arange(8)[:, None] + torch.arange(8)) % 2).float()
     board = torch.stack([red, torch.zeros(8, 8), 1 - red])

@@ -53,6 +53,7 @@ def evaluation(
                         line["lpips_alex"] = 0.05 * scale * (1 + ((t or 0) - 0.5) ** 2) + 0.1 * (
                             system == "bicubic"
                         )
+                    line |= {"detail": 4 if system == "bicubic" else 30 + 70 * (t or 0) ** 2}
                     line |= {"lr_psnr": psnr + 9, "diversity": None if t is None else 12 * t, "nonfinite": 0}
                     lines.append(line)
                 figures = {

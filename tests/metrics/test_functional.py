@@ -14,6 +14,7 @@ from linf.metrics.functional import (
     SSIM_BLOCK,
     bits_per_dimension,
     crop_border,
+    detail_energy,
     diversity,
     lr_psnr,
     nonfinite,
@@ -198,12 +199,12 @@ def test_crop_border_leaves_out_the_border_but_never_all() -> None:
     assert crop_border(image[..., :1, :2], 4).shape == (1, 1, 1, 2)
 
 
-def shrinking(n: int, n_out: int) -> np.ndarray:
+def resizing(n: int, n_out: int) -> np.ndarray:
     """MATLAB's bicubic of one axis as a matrix (n_out, n), written out pixel by pixel."""
     matrix, scale = np.zeros((n_out, n)), n_out / n
     for i in range(n_out):
         for j in range(-2 * n, 3 * n):
-            x = abs((i + 0.5) / scale - 0.5 - j) * scale
+            x = abs((i + 0.5) / scale - 0.5 - j) * min(scale, 1)
             near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
             mirrored = j if 0 <= j < n else -1 - j if j < 0 else 2 * n - 1 - j
             if x < 2:
@@ -217,7 +218,7 @@ def test_lr_psnr_is_psnr_of_matlabs_bicubic() -> None:
     assert values.shape == (2,)
     for i in range(2):
         clamped = array(3 * sr[i] - 1).clip(0, 1)
-        small = np.einsum("yh,hwc,xw->yxc", shrinking(40, 13), clamped, shrinking(54, 18))
+        small = np.einsum("yh,hwc,xw->yxc", resizing(40, 13), clamped, resizing(54, 18))
         assert small.min() < -0.005, "it overshoots"
         expected = peak_signal_noise_ratio(array(lr[i]), small.clip(0, 1), data_range=1)
         assert values[i].item() == pytest.approx(expected, abs=1e-4)
@@ -226,6 +227,34 @@ def test_lr_psnr_is_psnr_of_matlabs_bicubic() -> None:
 def test_lr_psnr_of_a_constant_difference_is_its_logarithm() -> None:
     lr = torch.full((1, 3, 5, 6), 0.5)
     assert lr_psnr(torch.full((1, 3, 17, 20), 0.6), lr).item() == pytest.approx(20, abs=1e-4)
+
+
+def test_detail_is_the_energy_beyond_lr_relative_to_hrs() -> None:
+    (sr, hr), (_, lr) = pair(40, 54), pair(13, 18)
+    down, up = (resizing(40, 13), resizing(54, 18)), (resizing(13, 40), resizing(18, 54))
+
+    def energy(image: Tensor) -> float:
+        whole = array(image).clip(0, 1)
+        small = np.einsum("yh,hwc,xw->yxc", down[0], whole, down[1])
+        return np.square(whole - np.einsum("yh,hwc,xw->yxc", up[0], small, up[1])).sum()
+
+    values = detail_energy(3 * sr - 1, hr, lr)
+    assert values.shape == (2,)
+    for i in range(2):
+        expected = 100 * energy(3 * sr[i] - 1) / energy(hr[i])
+        assert values[i].item() == pytest.approx(expected, rel=1e-4)
+    assert torch.equal(detail_energy(hr, hr, lr), torch.full((2,), 100.0))
+    assert detail_energy(hr, torch.full_like(hr, 0.3), lr).isnan().all()
+
+
+def test_samples_of_the_right_distribution_have_hrs_detail_and_their_mean_has_not() -> None:
+    """The law of total variance, for images that are a mean and noise of the same size."""
+    generator = torch.Generator().manual_seed(0)
+    mean = 0.5 + 0.05 * torch.randn(1, 3, 96, 96, generator=generator)
+    hr, sample = (mean + 0.05 * torch.randn(1, 3, 96, 96, generator=generator) for _ in range(2))
+    lr = torch.empty(1, 3, 24, 24)
+    assert detail_energy(sample, hr, lr).item() == pytest.approx(100, abs=2)
+    assert detail_energy(mean, hr, lr).item() == pytest.approx(50, abs=2)
 
 
 def test_diversity_is_the_deviation_of_8_bit_samples() -> None:

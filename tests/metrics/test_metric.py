@@ -26,6 +26,7 @@ from linf.metrics.metric import (
     LRPSNR,
     PSNR,
     SSIM,
+    DetailEnergy,
     Diversity,
     ImageMetric,
     NonFinite,
@@ -46,6 +47,7 @@ def made(files: dict[str, Path]) -> dict[str, ImageMetric]:
         "nonfinite": NonFinite(),
         "lpips_alex": LPIPS("alex", files["alexnet"]),
         "diversity": Diversity(),
+        "detail": DetailEnergy(),
         "lpips_vgg": LPIPS("vgg", files["vgg16"]),
         "dists": DISTS(files["vgg16"]),
         "ntire_diversity": NTIREDiversity(files["alexnet"]),
@@ -90,6 +92,7 @@ def test_the_figure_of_an_image_is_the_functions_mean_over_samples(files: dict[s
         "nonfinite": torch.tensor(2.0),
         "lpips_alex": alex(sr, hr).mean(),
         "diversity": functional.diversity(sr[:, None])[0],
+        "detail": functional.detail_energy(sr, same, lr).mean(),
         "lpips_vgg": vgg(sr, hr).mean(),
         "dists": networks.DISTSNetwork(files["vgg16"])(sr, hr).mean(),
         "ntire_diversity": ntire_score(files["alexnet"], sr, hr),
@@ -157,7 +160,9 @@ def test_every_metric_says_whether_higher_is_better() -> None:
         if issubclass(kind, ImageMetric) and kind is not ImageMetric
     }
     up = {"PSNR", "SSIM", "LRPSNR", "Diversity", "NTIREDiversity", "SelfSSIM"}
-    assert told == {name: name in up for name in (*up, "LPIPS", "DISTS", "NonFinite")}
+    assert told == {name: name in up for name in (*up, "LPIPS", "DISTS", "NonFinite")} | {
+        "DetailEnergy": None
+    }
 
 
 def test_a_collection_keeps_metrics_with_equal_first_values_apart(files: dict[str, Path]) -> None:
@@ -171,9 +176,9 @@ def test_a_collection_keeps_metrics_with_equal_first_values_apart(files: dict[st
         for metric in metrics.values():
             metric.update(*given)
     values = collection.compute()
-    assert {name: value.item() for name, value in values.items()} == {
-        name: metric.compute().item() for name, metric in metrics.items()
-    }
+    alone = {name: metric.compute().item() for name, metric in metrics.items()}
+    # LR of HR's size leaves no detail.
+    assert {name: value.item() for name, value in values.items()} == pytest.approx(alone, rel=0, nan_ok=True)
     assert math.isinf(values["psnr_y"])
     collection.reset()
     last = collection(*image(3))
@@ -226,7 +231,7 @@ def test_two_ranks_compute_the_mean_of_one(files: dict[str, Path], tmp_path: Pat
 
 
 FIDELITY = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr", "nonfinite"]
-GENERATIVE = [*FIDELITY, "lpips_alex", "diversity"]
+GENERATIVE = [*FIDELITY, "lpips_alex", "diversity", "detail"]
 NO_REFERENCE = ["musiq", "maniqa", "clipiqa"]
 MORE = ["lpips_vgg", "dists", "fid", "kid", "niqe", "self_ssim", "ntire_diversity", *NO_REFERENCE]
 GROUPS = {"fidelity": FIDELITY, "generative": GENERATIVE, "all": [*GENERATIVE, *MORE]}

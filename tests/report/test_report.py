@@ -198,16 +198,19 @@ def test_curves_agree_with_the_table(tmp_path: Path) -> None:
     drawn = {
         axis.get_title("left"): [np.asarray(line.get_ydata()) for line in axis.lines] for axis in figure.axes
     }
-    titles = ["PSNR (Y), dB ↑", "SSIM ↑", "LPIPS ↓", "LR-PSNR, dB ↑", "diversity, grey levels"]
+    titles = ["PSNR (Y), dB ↑", "LPIPS ↓", "detail, % of HR's", "SSIM ↑", "LR-PSNR, dB ↑"]
+    titles += ["diversity, grey levels"]
     assert list(drawn) == titles
-    for title, name in zip(titles, ("psnr_y", "ssim", "lpips_alex", "lr_psnr", "diversity"), strict=True):
+    names = ("psnr_y", "lpips_alex", "detail", "ssim", "lr_psnr", "diversity")
+    for title, name in zip(titles, names, strict=True):
         for scale in (2, 4):
             wanted = [run.curve("Set5", scale)[name].to_numpy()]
             if name != "diversity":
                 wanted.append(np.full(2, run.value("Set5", scale, "bicubic", name)))
             if name == "psnr_y":
                 wanted.append(run.closed_form("Set5", scale, np.linspace(0, 0.9, 101)))
-            for values in wanted:
+            best = wanted[0][run.curve("Set5", scale)["lpips_alex"].idxmin()]
+            for values in [*wanted, np.array([best])]:
                 assert any(len(y) == len(values) and np.allclose(y, values) for y in drawn[title])
 
 
@@ -431,7 +434,7 @@ def test_results_table_has_bicubic_once(tmp_path: Path) -> None:
     table = all_tables(runs)["results_Set5"]
     systems = [("", "bicubic"), ("LINF", "τ=0"), ("LINF", "τ=0.4"), ("LINF", "τ=0.8"), ("LIIF", "LIIF")]
     assert list(zip(table["run"], table["system"], strict=True)) == systems
-    assert [c for c in table if c.startswith("×3")] == ["×3 PSNR (Y)", "×3 SSIM", "×3 LR-PSNR"]
+    assert [c for c in table if c.startswith("×3")] == ["×3 PSNR (Y)", "×3 SSIM", "×3 detail", "×3 LR-PSNR"]
     assert table["×4 LPIPS"].tolist() == pytest.approx(
         [runs[0].value("Set5", 4, system, "lpips_alex") for _, system in systems[:4]] + [math.nan],
         nan_ok=True,

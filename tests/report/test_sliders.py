@@ -59,11 +59,11 @@ def test_where_many_curves_would_cross_each_scale_has_its_own_panel(tmp_path: Pa
         evaluation(tmp_path / str(n), f"run {n}", scales=(2, 3, 4), shift=0.1 * n)
     figure = all_figures(find_runs([tmp_path]))["temperature_Set5"]
     titles = [axis.get_title("left") for axis in figure.axes]
-    assert titles[:4] == [*(f"PSNR (Y), dB ↑, ×{s}" for s in (2, 3, 4)), "SSIM ↑, ×2"]
+    assert titles[:4] == [*(f"PSNR (Y), dB ↑, ×{s}" for s in (2, 3, 4)), "LPIPS ↓, ×2"]
     curves = [sum(len(line.get_xdata()) == 3 for line in axis.lines) for axis in figure.axes]
     assert set(curves) == {3}
     few = all_figures(find_runs([tmp_path / "0"]))["temperature_Set5"]
-    assert len(few.axes) == 5
+    assert len(few.axes) == 6
     assert MOST_CURVES >= 3
 
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from linf.cli.options import LINF_FILE, add_command, check_output, chosen_device
+from linf.cli.options import LINF_FILE, add_command, check_image_folders, check_output, chosen_device
 from linf.errors import UsageError
 
 
@@ -51,6 +51,7 @@ def _latents(given: Namespace) -> None:
     if given.out.suffix != ".safetensors":
         raise UsageError(f"a model is saved as .safetensors, not as {given.out.name}")
     check_output(given.out, given.force)
+    check_image_folders(given.data, "--data")
     if given.images < 1:
         raise UsageError(f"--images {given.images} is not a whole number from 1 up")
     device = chosen_device(given.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,13 @@ def check_output(path: Path, force: bool) -> None:
     """Raise UsageError if an output file exists and ``--force`` is not given, or if it is a folder."""
     if path.is_dir() or (path.exists() and not force):
         raise UsageError(f"{path} exists: choose another name" + (", or --force" if path.is_file() else ""))
+
+
+def check_image_folders(folders: Sequence[str], name: str) -> None:
+    """Raise UsageError if a folder of images is not there; ``name`` is what the command calls it."""
+    missing = [folder for folder in folders if not Path(folder).expanduser().is_dir()]
+    if missing:
+        raise UsageError(f"no folder {', '.join(missing)}: give a folder of images as {name}")
 
 
 def chosen_device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from linf.cli.options import add_command
+from linf.cli.options import add_command, check_image_folders
 from linf.errors import UsageError
 
 
@@ -42,6 +42,7 @@ def _shard(given: Namespace) -> None:
     from linf.data.packing import INDEX, Cut, pack
     from linf.data.sources import image_folder
 
+    check_image_folders([given.folder], "FOLDER")
     cut = Cut(given.size, given.overlap, given.min_side, given.per_shard, given.raw)
     out = Path(given.out).absolute()
     there = out.exists() and (out.is_file() or any(out.iterdir()))

@@ -1,6 +1,6 @@
 """Panels that show the same detail of an image by several systems, side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -37,16 +37,25 @@ def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], s
     return label, {name: shown_channels(image[:, y, x]).clamp(0, 1).cpu() for name, image in named.items()}
 
 
-def panel(rows: Sequence[Row]) -> Figure:
-    """Draw a figure with one line per row and one column per system."""
+def panel(rows: Sequence[Row], captions: Sequence[Mapping[str, str]] = ()) -> Figure:
+    """Draw a figure with one line per row and one column per system.
+
+    Args:
+        rows: with the same systems in each.
+        captions: for each row, what stands below the images of some systems.
+    """
     columns = list(rows[0][1])
-    figure = Figure(figsize=(2.0 * len(columns) + 0.4, 2.05 * len(rows) + 0.3), dpi=110, layout="constrained")
+    height = 2.05 + 0.3 * bool(captions)
+    figure = Figure(
+        figsize=(2.0 * len(columns) + 0.4, height * len(rows) + 0.3), dpi=110, layout="constrained"
+    )
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
-    for (label, images), line in zip(rows, axes, strict=True):
+    for (label, images), below, line in zip(rows, captions or [{}] * len(rows), axes, strict=True):
         for name, axis in zip(columns, line, strict=True):
             axis.imshow(images[name].permute(1, 2, 0).float().numpy(), interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
+            axis.set_xlabel(below.get(name, ""), fontsize=8)
             if images is rows[0][1]:
                 axis.set_title(name, fontsize=10)
         line[0].set_ylabel(label, fontsize=10)

@@ -60,6 +60,7 @@ METRICS = {
     "clipiqa": Column("CLIP-IQA", 3, 1),
     "fid": Column("FID", 1, -1),
     "kid": Column("KID", 4, -1),
+    "detail": Column("detail", 0, 0, "% of HR's"),
     "lr_psnr": Column("LR-PSNR", 2, 1, "dB"),
     "self_ssim": Column("SelfSSIM", 4, 1),
     "diversity": Column("diversity", 2, 0, "grey levels"),

@@ -57,6 +57,35 @@ def lr_psnr(sr: Tensor, lr: Tensor) -> Tensor:
     return psnr(matlab_bicubic(_single(sr).clamp(0, 1), (height, width)), lr)
 
 
+def detail_energy(sr: Tensor, hr: Tensor, lr: Tensor) -> Tensor:
+    r"""How much of an image LR cannot hold, in percent of HR's: the energy of what is lost when an image is shrunk to
+    LR's size and enlarged again, both by MATLAB's bicubic.
+
+    .. math::
+        100 \, \lVert SR - up(down(SR)) \rVert^2 / \lVert HR - up(down(HR)) \rVert^2
+
+    Means of a distribution have less detail than HR: by the law of total variance, images drawn from the right
+    distribution have as much as HR, 100 in the mean, and their mean lacks what its variance adds.
+
+    Args:
+        sr: (B,C,H,W), clamped to [0, 1] first.
+        hr: (B or 1,C,H,W).
+        lr: (·,C,h,w), for its size alone.
+
+    Returns:
+        (B,); NaN where HR has no detail.
+    """
+    energy, of_hr = (_beyond(_single(image).clamp(0, 1), lr) for image in (sr, hr))
+    # Of a flat image nothing but rounding is left.
+    return torch.where(of_hr > 1e-10, 100 * energy / of_hr, torch.nan).float()
+
+
+def _beyond(image: Tensor, lr: Tensor) -> Tensor:
+    (height, width), (h, w) = image.shape[-2:], lr.shape[-2:]
+    lost = image - matlab_bicubic(matlab_bicubic(image, (h, w)), (height, width))
+    return lost.square().mean(-1).double().mean((1, 2))
+
+
 def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
     """Structural similarity per image: 11×11 Gaussian of σ 1.5, valid region, mean of the channels. An image with fewer
     than 11 pixels a side has no valid region and scores NaN.

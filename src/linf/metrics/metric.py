@@ -110,6 +110,17 @@ class LRPSNR(ImageMetric):
         return functional.lr_psnr(sr, lr)
 
 
+class DetailEnergy(ImageMetric):
+    """See `linf.metrics.functional.detail_energy`; of whole images."""
+
+    higher_is_better = None  # HR's own is best.
+    figure = "detail"
+    convention = "energy that SR reduced to LR's size and enlarged again loses, by MATLAB's bicubic, to HR's"
+
+    def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
+        return functional.detail_energy(sr, hr, lr)
+
+
 class LPIPS(ImageMetric):
     """See `linf.metrics.networks.LPIPSNetwork`, as for backbone and weights; of whole images."""
 

@@ -142,12 +142,13 @@ def _titles(shown: ShownImage, run: EvaluationRun, headline: str) -> dict[str, s
     kept = [system for system in of.index if shown.path(run, f"{system}.png").exists()]
     temperatures = [system for system in kept if system.startswith("τ=")]
     metrics = [name for name in (headline, *[name for name in PERCEPTUAL if name in of][:1]) if name in of]
-    left_out = set(temperatures) - set(evenly_spaced(temperatures, 5)) - {nearest(shown, run)}
+    best = nearest(shown, run)
+    left_out = set(temperatures) - set(evenly_spaced(temperatures, 5)) - {best}
     titles = {}
     for system in [system for system in kept if system not in left_out]:
         values = [METRICS[name].format(of[name][system]) for name in metrics if pd.notna(of[name][system])]
         label = run.label if system == run.system and system != "bicubic" else system
-        titles[system] = f"{_folded(label, 22)}\n{' / '.join(values)}"
+        titles[system] = f"{_folded(label, 22)}\n{' / '.join(values)}" + " ★" * (system == best)
     return titles
 
 

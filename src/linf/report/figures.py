@@ -21,7 +21,18 @@ from linf.report.gaps import gap_figure
 from linf.report.plane import perceptual_metric, plane_figure, regression_runs, sampling_runs
 from linf.report.severity import severity_figure
 from linf.report.statistics import mean_intervals
-from linf.report.style import DOTTED, GREY, MARKERS, STYLE, draw_curve, legend_below, panel_grid, series_style
+from linf.report.style import (
+    BEST,
+    DOTTED,
+    GREY,
+    MARKERS,
+    STYLE,
+    draw_curve,
+    legend_below,
+    mark_best,
+    panel_grid,
+    series_style,
+)
 from linf.report.tables import (
     common_headline,
     datasets,
@@ -80,7 +91,8 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
     if not drawn:
         return None
     first, at, alone = common_headline(runs), curve_scales(runs, dataset), len(drawn) + len(references) == 1
-    wanted = [first, "ssim", perceptual_metric(drawn, dataset), "lr_psnr", "diversity"]
+    perceptual = perceptual_metric(drawn, dataset)
+    wanted = [first, perceptual, "detail", "ssim", "lr_psnr", "diversity"]
     names = [name for name in wanted if name in measured_metrics(drawn, dataset)]
     last = max(run.metrics["temperature"].max() for run in drawn)
     apart = len(drawn) > 1 and len(at) > 1 and len(drawn) * len(at) > MOST_CURVES  # A column for each scale.
@@ -94,6 +106,7 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
                 of = run.curve(dataset, s)
                 if name in of:
                     draw_curve(axis, of["temperature"], of[name], **series_style(i, j, alone))
+                    mark_best(axis, of, perceptual, "temperature", name)
                     if len(drawn) * len(of_axis) <= MOST_BANDS:
                         _band(axis, run, dataset, s, name, series_style(i, j, alone)["color"])
                 if name == first == run.headline and len(of):
@@ -102,6 +115,8 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
                     draw_curve(axis, tau[: len(exact)], exact, color="black", linewidth=0.6, zorder=3)
             if name == "diversity":  # Systems without a temperature have none.
                 continue
+            if name == "detail":
+                axis.axhline(100, color="black", linewidth=0.6)
             colour, marker = series_style(0, j, True)["color"] if alone else GREY, MARKERS[j % len(MARKERS)]
             bicubic = first_value(runs, dataset, s, "bicubic", name)
             _level(axis, last, bicubic, color=colour, linestyle=DOTTED, marker=marker)
@@ -109,7 +124,9 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
                 _level(axis, last, run.value(dataset, s, run.system, name), **series_style(i, j, alone))
     others: dict[str, Any] = {"bicubic": {"color": GREY, "linestyle": DOTTED, "linewidth": 1.0}}
     if last > 0 and any(len(run.distribution) for run in drawn):
-        others["closed form"] = {"color": "black", "linewidth": 0.6}
+        others["closed form; HR's detail"] = {"color": "black", "linewidth": 0.6}
+    if perceptual:
+        others[f"lowest {METRICS[perceptual].title}"] = BEST
     _legend(figure, [*drawn, *references], others, () if apart else at)
     return figure
 

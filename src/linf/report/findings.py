@@ -209,7 +209,7 @@ def detail_findings(runs: Sequence[EvaluationRun]) -> list[str]:
     lacking = [run.label for run in runs if run not in keepers]
     return [
         f"Each detail is the square of {SIDE} pixels in which the systems differ most. Above it stand "
-        f"{METRICS[common_headline(runs)].title} and LPIPS of the whole image, where measured.",
+        f"{METRICS[common_headline(runs)].title} and LPIPS of the whole image, where measured; ★ is a run's lowest.",
         *[f"{_and(lacking)} did not keep these images."] * bool(lacking),
     ]
 

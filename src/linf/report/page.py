@@ -24,6 +24,7 @@ from linf.report.figures import all_figures, curve_scales
 from linf.report.gaps import gap_findings
 from linf.report.severity import severity_findings
 from linf.report.sliders import Slider, detail_sliders
+from linf.report.story import story
 from linf.report.style import STYLE
 from linf.report.tables import all_tables, common_headline, datasets, safe_name
 from linf.report.typesetting import html_tables, latex, markdown
@@ -133,6 +134,7 @@ def render_page(
     return environment.get_template("page.html").render(
         generator=GENERATOR_TAG,
         runs=runs,
+        steps=story(runs),
         images=images,
         tables={name: partial(html_tables, name, table) for name, table in tables.items()},
         findings=findings,

@@ -16,6 +16,7 @@ from linf.report.style import (
     draw_curve,
     label_points,
     legend_below,
+    mark_best,
     panel_grid,
     plain_label,
     series_style,
@@ -85,6 +86,7 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
             if len(of):
                 draw_curve(axis, of[first], of[name], **style)
                 entries.setdefault(run.label, axis.lines[-1])
+                mark_best(axis, of, name, first, name)
                 # Best perception, both ends, and the middle.
                 named = list(dict.fromkeys([of[name].idxmin(), 0, len(of) - 1, len(of) // 2]))
                 named = named[: 4 if len(order) < 5 else 1]

@@ -14,9 +14,10 @@ from pytorch_lightning.loggers import WandbLogger
 
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
+from linf.evaluation.measure import nearest_system
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key
-from linf.evaluation.schema import TABLES, kept_folder
+from linf.evaluation.schema import METRICS, PERCEPTUAL, TABLES, UNIT, kept_folder
 from linf.images.read import read_image
 from linf.report.evaluations import read_run
 from linf.report.figures import all_figures
@@ -39,9 +40,11 @@ class PublishResults(Callback):
         # An earlier evaluation in this folder may have measured images without keeping them.
         kept = {key: kept_folder(pl_module.folder, *key) for key in pl_module.shown_keys}
         systems = pl_module.tables["metrics"]["system"].unique()
-        rows = [_sheet_row(key, folder, systems) for key, folder in kept.items() if folder.is_dir()]
+        kept = {key: folder for key, folder in kept.items() if folder.is_dir()}
+        rows = [_sheet_row(key, folder, systems) for key, folder in kept.items()]
         if rows:
-            figures["contact_sheet"] = panel(rows)
+            images, headline = pl_module.tables["images"], pl_module.protocol.headline
+            figures["contact_sheet"] = panel(rows, [sheet_captions(key, images, headline) for key in kept])
             figures["contact_sheet"].savefig(pl_module.folder / "contact_sheet.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -59,6 +62,25 @@ def _sheet_row(key: Key, folder: Path, systems: Sequence[str]) -> Row:
     }
     lr, hr = images.pop("LR"), images.pop("HR")
     return detail_row(f"{key[1]} ×{key[2]:g}", lr, hr, images)
+
+
+def sheet_captions(key: Key, images: pd.DataFrame, headline: str) -> dict[str, str]:
+    """What a contact sheet says below an image by each system: its PSNR and perception, with a star where that is best.
+
+    Args:
+        key: of the image.
+        images: the table of that name.
+        headline: the PSNR.
+    """
+    of = images[(images[list(UNIT)] == [*key]).all(axis=1)]
+    best = nearest_system(of[of["temperature"].notna()].to_dict("records"))
+    perceptual = [name for name in PERCEPTUAL if name in of and of[name].notna().any()][:1]
+    said = {}
+    for line in of.to_dict("records"):
+        parts = [METRICS[headline].quantity(line[headline])] if headline in line else []
+        parts += [f"{METRICS[name].title} {METRICS[name].format(line[name])}" for name in perceptual]
+        said[line["system"]] = "\n".join(parts) + " ★ lowest" * (line["system"] == best)
+    return said
 
 
 def log_results(

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,6 +21,15 @@ DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (2.5, 
 MARKERS = "os^DvPX<>"
 DOTTED = (0, (1, 1.5))
 GREY = "0.35"
+
+BEST: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "o",
+    "markersize": 9,
+    "markerfacecolor": "none",
+    "markeredgecolor": "black",
+}
+"""A ring, around the point of a curve where perception is best."""
 
 _NEAR = ((6, 3), (6, -3), (-6, 3), (-6, -3), (0, 7), (0, -7))
 _OFFSETS = (*_NEAR, *((x, y) for y in (10, -10, 18, -18) for x in (14, -14, 0)), (26, 3), (-26, 3))
@@ -65,6 +75,21 @@ def draw_curve(axis: Axes, x: Iterable[float], y: Iterable[float], **given: Any)
     x, y = np.asarray(x, float), np.asarray(y, float)
     good = np.isfinite(x) & np.isfinite(y)
     axis.plot(x[good], y[good], markevery=max(1, math.ceil(good.sum() / 12)), **given)
+
+
+def mark_best(axis: Axes, curve: pd.DataFrame, perceptual: str | None, x: str, y: str) -> None:
+    """Ring the point of a curve over temperatures where the perceptual metric is lowest, if that was measured.
+
+    Args:
+        axis: where the curve is drawn.
+        curve: a line for each temperature.
+        perceptual: the column of that metric.
+        x: the column across.
+        y: the column upwards.
+    """
+    if perceptual in curve and curve[perceptual].notna().sum() > 1:
+        best = curve.loc[curve[perceptual].idxmin()]
+        axis.plot([best[x]], [best[y]], **BEST)
 
 
 def plain_label(label: str) -> str:

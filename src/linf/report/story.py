@@ -1,0 +1,157 @@
+"""What a report says first: what a flow has learned, at which scales, and what its temperature is worth."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from linf.coordinates import Scale
+from linf.evaluation.schema import METRICS
+from linf.report.evaluations import EvaluationRun
+from linf.report.figures import curve_scales
+from linf.report.plane import perceptual_metric, regression_runs, sampling_runs
+from linf.report.tables import datasets, single_scales
+
+MOST_TOLD = 3
+"""Runs of which a report tells first; its figures show all."""
+
+
+def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
+    """The steps of the paper's argument on the first data set: a flow learns the distribution of texture, at any scale;
+    its samples have more texture than a mean; the temperature steers how much; texture is drawn in patches.
+
+    Returns:
+        For each step the kind of the figure that shows it, a title, and a sentence for each run that was measured so;
+        no steps where no run samples.
+    """
+    dataset = datasets(runs)[0]
+    drawn = sampling_runs(runs, dataset)[:MOST_TOLD]
+    if not drawn:
+        return []
+    scale = curve_scales(runs, dataset)[-1]
+    steps = [
+        ("calibration", "A distribution", [_distribution(run, dataset, scale) for run in drawn]),
+        ("scale", "Any scale", [_scales(run, dataset) for run in drawn]),
+        (
+            "details",
+            "Texture",
+            [*(_texture(run, dataset, scale) for run in drawn), _beside(runs, dataset, scale)],
+        ),
+        ("temperature", "Temperature", [_temperature(run, dataset, scale) for run in drawn]),
+        ("plane", "Patches", [_patches(drawn, dataset, scale)]),
+    ]
+    said = [(kind, title, [sentence for sentence in told if sentence]) for kind, title, told in steps]
+    return [step for step in said if step[-1]]
+
+
+def _distribution(run: EvaluationRun, dataset: str, scale: Scale) -> str:
+    predicted, covered = (
+        table[(table["dataset"] == dataset) & (table["scale"] == scale)]
+        for table in (run.distribution, run.calibration)
+    )
+    means = covered[covered["kind"] == "pixel"].groupby("nominal")["covered"].mean()
+    if not len(predicted) or not len(means):
+        return ""
+    nominal = min(means.index, key=lambda p: abs(p - 0.9))
+    return (
+        f"{run.label} predicts the distribution of each patch of HR. At ×{scale:g}, {means[nominal]:.1%} of HR values "
+        f"lie in its {nominal:.0%} intervals, and HR's likelihood is {predicted['bits_per_dim'].mean():.2f} bits per "
+        "dimension."
+    )
+
+
+def _scales(run: EvaluationRun, dataset: str) -> str:
+    gains = {
+        s: run.value(dataset, s, run.best_guess(dataset, s), run.headline)
+        - run.value(dataset, s, "bicubic", run.headline)
+        for s in single_scales([run], dataset)
+    }
+    known = [(s, gain) for s, gain in gains.items() if np.isfinite(gain)]
+    if len(known) < 2:
+        return ""
+    listed = ", ".join(f"{METRICS[run.headline].format(gain)} dB at ×{s:g}" for s, gain in known)
+    return f"{run.label} serves all scales: its {METRICS[run.headline].title} is above bicubic's by {listed}."
+
+
+def _best(run: EvaluationRun, dataset: str, scale: Scale) -> str | None:
+    """The temperature with the best perception, or else with as much detail as HR; None where neither was measured."""
+    of = run.curve(dataset, scale)
+    name = perceptual_metric([run], dataset)
+    if name in of and of[name].notna().any():
+        return str(of.loc[of[name].idxmin(), "system"])
+    if "detail" in of and of["detail"].notna().any():
+        return str(of.loc[(of["detail"] - 100).abs().idxmin(), "system"])
+    return None
+
+
+def _texture(run: EvaluationRun, dataset: str, scale: Scale) -> str:
+    """What texture the mean has, and a sample."""
+    best, least = _best(run, dataset, scale), run.best_guess(dataset, scale)
+    if best is None or least != "τ=0":
+        return ""
+    said = f"{run.label} at ×{scale:g}: its mean (τ=0), an image as regression estimates it, has "
+    said += _looks(run, dataset, scale, least)
+    return said + f"; a sample at {best} has {_looks(run, dataset, scale, best)}" * (best != least) + "."
+
+
+def _beside(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
+    """What texture bicubic has, and models of regression."""
+    rivals = [(run.label, run, run.system) for run in regression_runs(runs, dataset)[:MOST_TOLD]]
+    systems = [("bicubic", run, "bicubic") for run in runs[:1]] + rivals
+    told = [f"{who} has {said}" for who, run, name in systems if (said := _looks(run, dataset, scale, name))]
+    return f"At ×{scale:g}, {'; '.join(told)}." if told else ""
+
+
+def _looks(run: EvaluationRun, dataset: str, scale: Scale, system: str) -> str:
+    """Perception and detail of a system, where measured."""
+    name = perceptual_metric([run], dataset)
+    values = {each: run.value(dataset, scale, system, each) for each in (name, "detail") if each}
+    return " and ".join(
+        f"{METRICS[each].quantity(value)} detail"
+        if each == "detail"
+        else f"{METRICS[each].title} {value:.3f}"
+        for each, value in values.items()
+        if np.isfinite(value)
+    )
+
+
+def _temperature(run: EvaluationRun, dataset: str, scale: Scale) -> str:
+    """What the steps from the lowest temperature to the best and to the highest cost and gain."""
+    of, best = run.curve(dataset, scale), _best(run, dataset, scale)
+    names = [run.headline, perceptual_metric([run], dataset) or "detail"]
+    systems = list(
+        dict.fromkeys([of["system"].iloc[0], best or of["system"].iloc[-1], of["system"].iloc[-1]])
+    )
+    if len(systems) < 2:
+        return ""
+    told = []
+    for name in names:
+        values = [run.value(dataset, scale, system, name) for system in systems]
+        if np.isfinite(values).all():
+            *first, last = values
+            path = [*map(METRICS[name].format, first), METRICS[name].quantity(last)]
+            told.append(f"{METRICS[name].title} {' → '.join(path)}")
+    return f"{run.label} at ×{scale:g}, {' → '.join(systems)}: {', '.join(told)}." if told else ""
+
+
+def _patches(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
+    """What runs of different patch sizes reach at their best, or the one size that all have."""
+    sizes = {
+        run.label: ((run.about["model"].get("config") or {}).get("flow") or {}).get("patch_size")
+        for run in runs
+    }
+    known = sorted({size for size in sizes.values() if size})
+    if len(known) == 1:
+        return (
+            f"Texture is drawn in patches of {known[0]}×{known[0]} pixels; evaluate a model with another "
+            "model.flow.patch_size beside it to see what they gain."
+        )
+    name = perceptual_metric(runs, dataset)
+    told = [
+        f"{sizes[run.label]}×{sizes[run.label]} pixels {METRICS[name].format(value)} ({run.label}, {best})"
+        for run in runs
+        if name and sizes[run.label] and (best := _best(run, dataset, scale)) is not None
+        for value in [run.value(dataset, scale, best, name)]
+    ]
+    return (
+        f"{METRICS[name].title} at ×{scale:g} by patch: {', '.join(told)}." if name and len(told) > 1 else ""
+    )
