@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,14 +20,12 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 
 from helpers.commands import Compose, Linf, assert_in_words
 from helpers.evaluations import SHA, evaluation
+from helpers.figures import overlapping
 from linf.errors import UsageError
 from linf.report import find_runs, findings, read_run, write_report
 from linf.report.figures import all_figures
@@ -41,27 +38,6 @@ from linf.report.typesetting import escape_latex, latex, markdown, ranks
 def linf(run: Linf) -> Linf:
     """`run`, as here runs are evaluations."""
     return run
-
-
-def overlapping(figure: Figure) -> list[str]:
-    """Words that hide each other or reach beyond the canvas."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    hidden = {id(child) for axis in figure.axes if not axis.get_visible() for child in axis.findobj(Text)}
-    # An axis keeps ticks beyond its limits, which are not drawn.
-    for axis in figure.findobj(Axes):
-        for one in (axis.xaxis, axis.yaxis):
-            low, high = sorted(one.get_view_interval())
-            hidden |= {id(tick.label1) for tick in one.get_major_ticks() if not low <= tick.get_loc() <= high}
-    renderer = canvas.get_renderer()
-    boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in found if id(t) not in hidden]
-    whole = figure.bbox.padded(1)
-    bad = [words for words, box in boxes if not (whole.contains(*box.min) and whole.contains(*box.max))]
-    for (words, box), (others, other) in combinations(boxes, 2):
-        if box.padded(-1).overlaps(other.padded(-1)):
-            bad.append(f"{words!r} on {others!r}")
-    return bad
 
 
 # Reading
