@@ -27,7 +27,9 @@ from helpers.commands import Compose, Linf, assert_in_words
 from helpers.evaluations import SHA, evaluation
 from helpers.figures import overlapping
 from linf.errors import UsageError
+from linf.evaluation.schema import METRICS
 from linf.report import find_runs, findings, read_run, write_report
+from linf.report.consistency import consistency_findings
 from linf.report.figures import all_figures
 from linf.report.style import series_style
 from linf.report.tables import all_tables, published_results, safe_name
@@ -166,6 +168,54 @@ def test_truncated_image_is_an_error_line(name: str, linf: Linf, tmp_path: Path)
 
 
 # Figures
+
+
+def test_consistency_with_lr_stands_beside_distortion_and_perception(tmp_path: Path) -> None:
+    plain = evaluation(tmp_path / "a", "plain", scales=(4,))
+    peer = evaluation(tmp_path / "b", "LIIF", "LIIF", scales=(4,), shift=0.5)
+    runs = find_runs([plain, peer])
+    figure = all_figures(runs)["consistency_Set5"]
+    assert not overlapping(figure)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "bicubic",
+        "plain",
+        "plain",
+        "LIIF",
+    ]
+    assert [text.get_text() for text in figure.axes[3].texts] == ["", "τ=0", "τ=0.4", ""]
+    rows = [(runs[0], "bicubic"), (runs[0], "τ=0"), (runs[0], "τ=0.4"), (runs[1], "LIIF")]
+    titles = ("PSNR (Y), dB ↑", "LPIPS ↓", "LR-PSNR, dB ↑")
+    for axis, title, name in zip(figure.axes, titles, ("psnr_y", "lpips_alex", "lr_psnr"), strict=False):
+        assert axis.get_title("left") == title
+        drawn = [tuple(line.get_xydata()[0]) for line in axis.lines]
+        assert drawn == [(run.value("Set5", 4, system, name), n) for n, (run, system) in enumerate(rows)]
+    low, best = (METRICS["lr_psnr"].quantity(runs[0].value("Set5", 4, f"τ={t}", "lr_psnr")) for t in (0, 0.4))
+    assert (
+        consistency_findings(runs, "Set5", 4)[0]
+        == f"plain at ×4: LR-PSNR is {low} at τ=0 and {best} at τ=0.4."
+    )
+    assert consistency_findings(runs[:1], "Set5", 4) == []
+    assert "consistency_Set5" not in all_figures(runs[:1]), "its curves over τ say as much"
+
+
+def test_curves_have_deviations_over_samples_and_no_interval_over_few_images(tmp_path: Path) -> None:
+    names = tuple("abcde")
+    deviations = "dataset,image,scale,system,temperature,psnr_y\n"
+    deviations += "".join(
+        f"Set5,{name},4,τ={t},{t},{t * (1 + n)}\n" for t in (0, 0.4, 0.8) for n, name in enumerate(names)
+    )
+    drawn = {}
+    for count in (4, 5):
+        folder = evaluation(tmp_path / f"{count}", names=names[:count], scales=(4,))
+        (folder / "deviations.csv").write_text(deviations)
+        axis = all_figures([read_run(folder)])["temperature_Set5"].axes[0]
+        assert axis.get_title("left") == "PSNR (Y), dB ↑"
+        drawn[count] = [type(part).__name__ for part in axis.collections]
+        (bars,) = [part for part in axis.collections if type(part).__name__ == "LineCollection"]
+        ends = np.array([path.vertices[:, 1] for path in bars.get_paths()])
+        # At τ=0 all samples are one.
+        assert np.ptp(ends, axis=1) / 2 == pytest.approx([0.4 * 3, 0.8 * 3])
+    assert drawn == {4: ["LineCollection"], 5: ["FillBetweenPolyCollection", "LineCollection"]}
 
 
 def test_curves_agree_with_the_table(tmp_path: Path) -> None:
@@ -382,6 +432,9 @@ def test_labels_are_drawn_literally(tmp_path: Path) -> None:
     gaps = [text.get_text() for text in figures.pop("differences_Set5").legends[0].get_texts()]
     assert [text.replace(r"\$", "$").strip() for text in gaps] == ["$x^2$ (0)", "_hidden", "a_b"]
     assert not any(matplotlib.cbook.is_math_text(text) for text in gaps)
+    rows = [text.get_text() for text in figures.pop("consistency_Set5").axes[0].get_yticklabels()]
+    assert [text.replace(r"\$", "$").strip() for text in rows[1::2]] == labels
+    assert not any(matplotlib.cbook.is_math_text(text) for text in rows)
     for figure in figures.values():
         shown = [text.get_text() for text in figure.legends[0].get_texts()]
         assert [text.replace(r"\$", "$").strip() for text in shown[:3]] == labels

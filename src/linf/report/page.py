@@ -17,6 +17,7 @@ import linf.report.findings as findings
 from linf.errors import UsageError
 from linf.evaluation.schema import METRICS
 from linf.report.collection import with_distinct_labels
+from linf.report.consistency import consistency_findings
 from linf.report.cost import cost_finding
 from linf.report.crops import shown_images
 from linf.report.evaluations import EvaluationRun
@@ -140,6 +141,7 @@ def render_page(
         findings=findings,
         severity_findings=severity_findings,
         gap_findings=gap_findings,
+        consistency_findings=consistency_findings,
         curve_scales=curve_scales,
         cost=cost_finding(runs),
         metrics=METRICS,

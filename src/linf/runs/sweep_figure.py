@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from linf.report.rows import row_panels
 from linf.report.style import COLOURS, DOTTED, GREY, STYLE, legend_below, plain_label
 from linf.runs.job_names import pooled_jobs
 from linf.runs.record import JobRecord
@@ -48,8 +49,10 @@ def sweep_figure(
     rows = list(means.index[:MOST_ROWS])
     lined = False
     with matplotlib.rc_context(STYLE):
-        texts = _texts(jobs, table, groups, rows)
-        figure, axes, aside = _axes(heading, [plain_label(name) for name in rows], len(merits), texts)
+        labels = [plain_label(name) for name in rows]
+        figure, axes = row_panels(
+            plain_label(heading), labels, len(merits), _texts(jobs, table, groups, rows)
+        )
         if not merits:
             axes[0].set_xticks([])
         for axis, (merit, higher) in zip(axes, merits.items(), strict=False):
@@ -59,11 +62,6 @@ def sweep_figure(
             ]
             lined |= _draw_bicubic(axis, np.array([np.mean(row) for row in values]))
             axis.set_title(plain_label(merit) + (" ↑" if higher else " ↓"))
-        for axis, (title, column) in zip(aside, texts.items(), strict=True):
-            axis.set_title(title, loc="right")
-            across = axis.get_yaxis_transform()
-            for row, words in enumerate(column):
-                axis.text(1, row, words, ha="right", va="center_baseline", transform=across)
         _legend(figure, pooled=any(len(groups[name]) > 1 for name in rows), bicubic=lined)
         if len(means) > len(rows):
             figure.suptitle(f"the best {len(rows)} of {len(means)}", x=0, ha="left", fontsize=9)
@@ -95,33 +93,7 @@ def _state(states: Sequence[str]) -> str:
     """Return what is said of the state of jobs that share a line; nothing where all have finished."""
     others = [state for state in states if state != "finished"]
     count = f"{len(others)} of {len(states)} " if len(states) > 1 and others else ""
-    return count + (" and ".join(dict.fromkeys(others)))
-
-
-def _axes(
-    heading: str, labels: Sequence[str], panels: int, texts: Mapping[str, Sequence[str]]
-) -> tuple[Figure, list[Axes], list[Axes]]:
-    """Return a figure with a line for each label, its panels, and the axes of the columns of text."""
-    panels = max(panels, 1)
-    wide, narrow = 2.1 if panels > 1 else 2.8, 0.75
-    longest = max(map(len, [heading, *labels]))
-    width = 0.3 + 0.068 * longest + wide * panels + narrow * len(texts)
-    figure = Figure(figsize=(width, 0.55 + 0.2 * max(len(labels), 2)), dpi=150, layout="constrained")
-    ratios = [wide] * panels + [narrow] * len(texts)
-    axes = figure.subplots(1, len(ratios), sharey=True, squeeze=False, width_ratios=ratios)[0].tolist()
-    for axis in axes:
-        # Ticks are made as late as they are drawn, perhaps under other settings.
-        axis.tick_params(labelsize=STYLE["font.size"], grid_color=STYLE["grid.color"], left=False)
-        axis.spines["left"].set_visible(False)
-    axes[0].set(yticks=range(len(labels)), ylim=(len(labels) - 0.4, -0.6))
-    axes[0].set_yticklabels(labels)
-    # In line with the titles of the panels.
-    axes[0].annotate(
-        plain_label(heading), (0, 1), (-9, 6), "axes fraction", "offset points", ha="right", color=GREY
-    )
-    for axis in axes[panels:]:
-        axis.axis("off")
-    return figure, axes[:panels], axes[panels:]
+    return count + " and ".join(dict.fromkeys(others))
 
 
 def _draw(axis: Axes, rows: Sequence[pd.Series]) -> None:
@@ -139,9 +111,6 @@ def _draw(axis: Axes, rows: Sequence[pd.Series]) -> None:
             )
         if len(values):
             axis.plot(values.mean(), row, "o", color=COLOURS[0], markersize=5.5)
-    axis.locator_params(axis="x", nbins=4)
-    axis.ticklabel_format(axis="x", useOffset=False)
-    axis.margins(x=0.08)
 
 
 def _draw_bicubic(axis: Axes, values: np.ndarray) -> bool:
