@@ -31,6 +31,7 @@ from linf.evaluation.schema import METRICS
 from linf.report import find_runs, findings, read_run, write_report
 from linf.report.consistency import consistency_findings
 from linf.report.figures import all_figures
+from linf.report.spread import deviation_findings
 from linf.report.style import series_style
 from linf.report.tables import all_tables, published_results, safe_name
 from linf.report.typesetting import escape_latex, latex, markdown, ranks
@@ -198,24 +199,22 @@ def test_consistency_with_lr_stands_beside_distortion_and_perception(tmp_path: P
     assert "consistency_Set5" not in all_figures(runs[:1]), "its curves over τ say as much"
 
 
-def test_curves_have_deviations_over_samples_and_no_interval_over_few_images(tmp_path: Path) -> None:
-    names = tuple("abcde")
-    deviations = "dataset,image,scale,system,temperature,psnr_y\n"
-    deviations += "".join(
-        f"Set5,{name},4,τ={t},{t},{t * (1 + n)}\n" for t in (0, 0.4, 0.8) for n, name in enumerate(names)
-    )
-    drawn = {}
+def test_curves_have_no_interval_over_few_images(tmp_path: Path) -> None:
     for count in (4, 5):
-        folder = evaluation(tmp_path / f"{count}", names=names[:count], scales=(4,))
-        (folder / "deviations.csv").write_text(deviations)
-        axis = all_figures([read_run(folder)])["temperature_Set5"].axes[0]
-        assert axis.get_title("left") == "PSNR (Y), dB ↑"
-        drawn[count] = [type(part).__name__ for part in axis.collections]
-        (bars,) = [part for part in axis.collections if type(part).__name__ == "LineCollection"]
-        ends = np.array([path.vertices[:, 1] for path in bars.get_paths()])
-        # At τ=0 all samples are one.
-        assert np.ptp(ends, axis=1) / 2 == pytest.approx([0.4 * 3, 0.8 * 3])
-    assert drawn == {4: ["LineCollection"], 5: ["FillBetweenPolyCollection", "LineCollection"]}
+        run = read_run(evaluation(tmp_path / f"{count}", names=tuple("abcde")[:count], scales=(4,)))
+        axis = all_figures([run])["temperature_Set5"].axes[0]
+        assert len(axis.collections) == (count == 5)
+
+
+def test_deviations_over_samples_are_in_a_sentence_and_a_table(real: Path) -> None:
+    run = read_run(real)
+    (dataset,) = set(run.metrics["dataset"])
+    table = all_tables([run])["deviations"]
+    of = run.deviations[(run.deviations["scale"] == 3.3) & (run.deviations["temperature"] == 0.8)]
+    mean = table[(table["scale"] == 3.3) & (table["system"] == "τ=0.8")]["psnr_y"].item()
+    assert mean == pytest.approx(of["psnr_y"].mean())
+    said = f"the samples of an image at τ=0.8 have a standard deviation of {mean:.2g} dB of PSNR (Y)."
+    assert deviation_findings([run], dataset, 3.3) == [f"{run.label} at ×3.3: {said}"]
 
 
 def test_curves_agree_with_the_table(tmp_path: Path) -> None:

@@ -94,13 +94,21 @@ def test_bicubic_far_away_is_an_arrow_and_leaves_the_jobs_apart(tmp_path: Path) 
     assert np.ptp(axis.get_xlim()) < 0.1
 
 
+def test_bicubic_of_a_validation_is_read_from_the_log(tmp_path: Path) -> None:
+    csv = tmp_path / "csv" / "version_0" / "metrics.csv"
+    csv.parent.mkdir(parents=True)
+    csv.write_text("step,val/psnr,bicubic/psnr\n1,26.5,\n1,,25.5\n2,26.75,25.5\n")
+    (tmp_path / "csv" / "version_1").mkdir()
+    (tmp_path / "csv" / "version_1" / "metrics.csv").touch()  # As it is for a moment when a run goes on.
+    assert _bicubic(tmp_path, ["val/psnr", "val/lpips"]) == {"val/psnr": 25.5}
+
+
 def test_bicubic_of_an_evaluation_is_read_from_its_table(tmp_path: Path) -> None:
-    merits = ["a/b/x2.5/psnr_y", "a/b/x3/psnr_y"]
+    merits = ["a/b/x2.5/psnr_y", "a/b/x4/psnr_y", "a/b/x3/psnr_y"]
     assert _bicubic(tmp_path, merits) == {}
-    (tmp_path / "metrics.csv").write_text(
-        "dataset,scale,system,psnr_y\na/b,2.5,bicubic,27.9\na/b,2.5,τ=0,28\n"
-    )
-    assert _bicubic(tmp_path, merits) == {"a/b/x2.5/psnr_y": 27.9}
+    rows = ("dataset,scale,system,psnr_y", "a/b,2.5,bicubic,27.9", "a/b,2.5,τ=0,28", "a/b,4.0,bicubic,25.5")
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    assert _bicubic(tmp_path, merits) == {"a/b/x2.5/psnr_y": 27.9, "a/b/x4/psnr_y": 25.5}
 
 
 def test_states_are_told_where_not_all_have_finished(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from linf.report.evaluations import EvaluationRun
 from linf.report.gaps import gap_figure
 from linf.report.plane import perceptual_metric, plane_figure, regression_runs, sampling_runs
 from linf.report.severity import severity_figure
-from linf.report.spread import draw_deviation, draw_interval
+from linf.report.spread import draw_interval
 from linf.report.style import (
     BEST,
     DOTTED,
@@ -113,7 +113,6 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
                     if len(drawn) * len(of_axis) <= MOST_BANDS:
                         colour = series_style(i, j, alone)["color"]
                         draw_interval(axis, run, dataset, s, name, colour)
-                        draw_deviation(axis, run, dataset, s, name, colour)
                 if name == first == run.headline and len(of):
                     tau = np.linspace(0, of["temperature"].max(), 101)
                     exact = run.closed_form(dataset, s, tau)

@@ -25,6 +25,7 @@ from linf.report.figures import all_figures, curve_scales
 from linf.report.gaps import gap_findings
 from linf.report.severity import severity_findings
 from linf.report.sliders import Slider, detail_sliders
+from linf.report.spread import deviation_findings
 from linf.report.story import story
 from linf.report.style import STYLE
 from linf.report.tables import all_tables, common_headline, datasets, safe_name
@@ -143,6 +144,7 @@ def render_page(
         gap_findings=gap_findings,
         consistency_findings=consistency_findings,
         curve_scales=curve_scales,
+        deviation_findings=deviation_findings,
         cost=cost_finding(runs),
         metrics=METRICS,
         headline=common_headline(runs),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from linf.coordinates import read_scale
 from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.runs.record import RECORD_FILE, JobRecord, now, read_progress, read_record
@@ -108,14 +109,14 @@ def _line(run: Path, name: str, job: JobRecord) -> dict[str, Any]:
 def _logged(run: Path) -> pd.DataFrame:
     """Return the rows of a run's CSV files, over all its starts."""
     files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
-    # A file is empty for a moment after it was created.
     frames = []
     for file in files:
         try:
-            if file.stat().st_size:
-                frames.append(pd.read_csv(file))
+            frames.append(pd.read_csv(file))
         except OSError as error:
             log.warning("%s is left out: %s", file, error.strerror)
+        except ValueError:  # It is being written: empty for a moment, or with half a line at its end.
+            continue
     return pd.concat(frames) if frames else pd.DataFrame({"step": []})
 
 
@@ -133,19 +134,28 @@ def _best(logged: pd.DataFrame, job: JobRecord) -> dict[str, Any]:
 
 
 def _bicubic(run: Path, merits: Iterable[str]) -> dict[str, float]:
-    """Return bicubic's figures of merit where a job has measured them, as an evaluation does."""
-    try:
-        table = pd.read_csv(run / "metrics.csv", dtype={"scale": str})
-    except (OSError, ValueError):
-        return {}
-    table = table[table["system"] == "bicubic"]
-    found = {}
-    for merit in merits:  # Such as Set5/x4/psnr_y.
-        *dataset, scale, metric = merit.split("/")
-        of = table[(table["dataset"] == "/".join(dataset)) & (table["scale"] == scale.removeprefix("x"))]
+    """Return bicubic's figures of merit where a job has measured them, in its validations or as an evaluation."""
+    logged, found = _logged(run), {}
+    evaluated = _evaluated(run)
+    for merit in merits:
+        validated = logged.get(merit.replace("val/", "bicubic/", 1), pd.Series(dtype=float)).dropna()
+        if merit.startswith("val/") and len(validated):
+            found[merit] = float(validated.iloc[-1])
+        *dataset, scale, metric = merit.split("/")  # Such as Set5/x4/psnr_y.
+        of = evaluated[(evaluated["dataset"] == "/".join(dataset)) & (evaluated["scale"] == scale)]
         if metric in of and len(of):
             found[merit] = float(of[metric].iloc[0])
     return found
+
+
+def _evaluated(run: Path) -> pd.DataFrame:
+    """Return bicubic's rows of an evaluation's table, scales such as ``x4``; none if the run is a training."""
+    try:
+        table = pd.read_csv(run / "metrics.csv", dtype={"dataset": str, "scale": str})
+    except (OSError, ValueError):
+        table = pd.DataFrame(columns=["dataset", "scale", "system"], dtype=str)
+    table["scale"] = [f"x{read_scale(scale):g}" for scale in table["scale"]]
+    return table[table["system"] == "bicubic"]
 
 
 # Its figures of merit
