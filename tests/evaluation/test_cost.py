@@ -56,6 +56,16 @@ def test_seconds_are_those_of_one_image() -> None:
     assert 0.05 <= measured(FixedScale(Slow(), 2, title="x")).loc["x", "seconds"] < 0.2
 
 
+def test_the_self_ensemble_costs_eight_times_as_much() -> None:
+    model = LIIF(EDSR(1, 4), partial(LIIFConditioner, width=8, depth=1)).eval()
+    lines = costs(model, (0.0,), 2, 8, channels=3, device=CPU, ensemble=True)
+    table = pd.DataFrame(lines).set_index("system")
+    assert list(table.index) == ["bicubic", "LIIF", "self-ensemble"]
+    assert table.loc["self-ensemble", "gmacs"] == 8 * table.loc["LIIF", "gmacs"]
+    assert table.loc["self-ensemble", "parameters"] == table.loc["LIIF", "parameters"]
+    assert table.loc["self-ensemble", "seconds"] > table.loc["LIIF", "seconds"]
+
+
 def test_an_evaluation_writes_its_costs_once(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,17 +20,18 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 from hydra.utils import instantiate
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from PIL import Image
 
 from helpers.commands import Compose, Linf, assert_in_words
 from helpers.evaluations import SHA, evaluation
+from helpers.figures import overlapping
 from linf.errors import UsageError
+from linf.evaluation.schema import METRICS
 from linf.report import find_runs, findings, read_run, write_report
+from linf.report.consistency import consistency_findings
 from linf.report.figures import all_figures
+from linf.report.spread import deviation_findings
 from linf.report.style import series_style
 from linf.report.tables import all_tables, published_results, safe_name
 from linf.report.typesetting import escape_latex, latex, markdown, ranks
@@ -41,27 +41,6 @@ from linf.report.typesetting import escape_latex, latex, markdown, ranks
 def linf(run: Linf) -> Linf:
     """`run`, as here runs are evaluations."""
     return run
-
-
-def overlapping(figure: Figure) -> list[str]:
-    """Words that hide each other or reach beyond the canvas."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    found = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    hidden = {id(child) for axis in figure.axes if not axis.get_visible() for child in axis.findobj(Text)}
-    # An axis keeps ticks beyond its limits, which are not drawn.
-    for axis in figure.findobj(Axes):
-        for one in (axis.xaxis, axis.yaxis):
-            low, high = sorted(one.get_view_interval())
-            hidden |= {id(tick.label1) for tick in one.get_major_ticks() if not low <= tick.get_loc() <= high}
-    renderer = canvas.get_renderer()
-    boxes = [(t.get_text(), Text.get_window_extent(t, renderer)) for t in found if id(t) not in hidden]
-    whole = figure.bbox.padded(1)
-    bad = [words for words, box in boxes if not (whole.contains(*box.min) and whole.contains(*box.max))]
-    for (words, box), (others, other) in combinations(boxes, 2):
-        if box.padded(-1).overlaps(other.padded(-1)):
-            bad.append(f"{words!r} on {others!r}")
-    return bad
 
 
 # Reading
@@ -190,6 +169,52 @@ def test_truncated_image_is_an_error_line(name: str, linf: Linf, tmp_path: Path)
 
 
 # Figures
+
+
+def test_consistency_with_lr_stands_beside_distortion_and_perception(tmp_path: Path) -> None:
+    plain = evaluation(tmp_path / "a", "plain", scales=(4,))
+    peer = evaluation(tmp_path / "b", "LIIF", "LIIF", scales=(4,), shift=0.5)
+    runs = find_runs([plain, peer])
+    figure = all_figures(runs)["consistency_Set5"]
+    assert not overlapping(figure)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "bicubic",
+        "plain",
+        "plain",
+        "LIIF",
+    ]
+    assert [text.get_text() for text in figure.axes[3].texts] == ["", "τ=0", "τ=0.4", ""]
+    rows = [(runs[0], "bicubic"), (runs[0], "τ=0"), (runs[0], "τ=0.4"), (runs[1], "LIIF")]
+    titles = ("PSNR (Y), dB ↑", "LPIPS ↓", "LR-PSNR, dB ↑")
+    for axis, title, name in zip(figure.axes, titles, ("psnr_y", "lpips_alex", "lr_psnr"), strict=False):
+        assert axis.get_title("left") == title
+        drawn = [tuple(line.get_xydata()[0]) for line in axis.lines]
+        assert drawn == [(run.value("Set5", 4, system, name), n) for n, (run, system) in enumerate(rows)]
+    low, best = (METRICS["lr_psnr"].quantity(runs[0].value("Set5", 4, f"τ={t}", "lr_psnr")) for t in (0, 0.4))
+    assert (
+        consistency_findings(runs, "Set5", 4)[0]
+        == f"plain at ×4: LR-PSNR is {low} at τ=0 and {best} at τ=0.4."
+    )
+    assert consistency_findings(runs[:1], "Set5", 4) == []
+    assert "consistency_Set5" not in all_figures(runs[:1]), "its curves over τ say as much"
+
+
+def test_curves_have_no_interval_over_few_images(tmp_path: Path) -> None:
+    for count in (4, 5):
+        run = read_run(evaluation(tmp_path / f"{count}", names=tuple("abcde")[:count], scales=(4,)))
+        axis = all_figures([run])["temperature_Set5"].axes[0]
+        assert len(axis.collections) == (count == 5)
+
+
+def test_deviations_over_samples_are_in_a_sentence_and_a_table(real: Path) -> None:
+    run = read_run(real)
+    (dataset,) = set(run.metrics["dataset"])
+    table = all_tables([run])["deviations"]
+    of = run.deviations[(run.deviations["scale"] == 3.3) & (run.deviations["temperature"] == 0.8)]
+    mean = table[(table["scale"] == 3.3) & (table["system"] == "τ=0.8")]["psnr_y"].item()
+    assert mean == pytest.approx(of["psnr_y"].mean())
+    said = f"the samples of an image at τ=0.8 have a standard deviation of {mean:.2g} dB of PSNR (Y)."
+    assert deviation_findings([run], dataset, 3.3) == [f"{run.label} at ×3.3: {said}"]
 
 
 def test_curves_agree_with_the_table(tmp_path: Path) -> None:
@@ -406,6 +431,9 @@ def test_labels_are_drawn_literally(tmp_path: Path) -> None:
     gaps = [text.get_text() for text in figures.pop("differences_Set5").legends[0].get_texts()]
     assert [text.replace(r"\$", "$").strip() for text in gaps] == ["$x^2$ (0)", "_hidden", "a_b"]
     assert not any(matplotlib.cbook.is_math_text(text) for text in gaps)
+    rows = [text.get_text() for text in figures.pop("consistency_Set5").axes[0].get_yticklabels()]
+    assert [text.replace(r"\$", "$").strip() for text in rows[1::2]] == labels
+    assert not any(matplotlib.cbook.is_math_text(text) for text in rows)
     for figure in figures.values():
         shown = [text.get_text() for text in figure.legends[0].get_texts()]
         assert [text.replace(r"\$", "$").strip() for text in shown[:3]] == labels

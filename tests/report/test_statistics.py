@@ -321,6 +321,15 @@ def test_the_figure_shows_differences_with_their_intervals(tmp_path: Path) -> No
     assert "differences_Set5" not in all_figures(runs[:1])
 
 
+def test_the_figure_of_differences_has_no_intervals_over_few_images(tmp_path: Path) -> None:
+    one = evaluation(tmp_path / "one", "plain", names=NAMES[:4], scales=(4,))
+    other = shifted(evaluation(tmp_path / "two", "ours", names=NAMES[:4], scales=(4,)), 1, -0.01, 0.005)
+    axis = all_figures(find_runs([one, other]))["differences_Set5"].axes[0]
+    assert len(next(line for line in axis.lines if len(line.get_ydata()) == 3).get_ydata()) == 3
+    bars = np.array([path.vertices[:, 1] for path in axis.collections[0].get_paths()])
+    assert np.isnan(bars).all()
+
+
 @pytest.fixture
 def linf(run: Linf) -> Linf:
     """`run`, as here runs are evaluations."""

@@ -59,10 +59,15 @@ def test_a_sweep_leaves_one_table_and_one_figure(swept: tuple[Path, int, str, st
     for name, row in table.iterrows():
         if row["state"] == "finished":
             model = state(sweep / str(name) / "checkpoints" / "last.ckpt")
-            assert row["step"] == model["global_step"] == 2
+            assert row["step"] == row["steps"] == row["best_step"] == model["global_step"] == 2
+            weights = linf.load(sweep / str(name) / "model.safetensors")
+            assert row["parameters"] == sum(p.numel() for p in weights.parameters())
+            assert row["best"] == row["val/psnr"]
             assert row["val/psnr"] == pytest.approx((row["val/psnr_x2"] + row["val/psnr_x3.3"]) / 2)
     assert "patch size 2 is not a positive odd number" in table.loc["model.flow.patch_size-2", "error"]
-    assert min(Image.open(sweep / "sweep.png").size) > 300
+    width, height = Image.open(sweep / "sweep.png").size
+    assert width > 600
+    assert height > 150
     assert "model.flow.patch_size-3 finished" in out
 
 

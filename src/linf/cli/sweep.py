@@ -12,13 +12,24 @@ def add_sweep(commands: Any) -> None:
         "sweep", help="the jobs of a sweep", description="Look into a sweep's folder."
     )
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    status = add_command(actions, "status", _status, "every job: state, step, figures, errors")
+    status = add_command(
+        actions,
+        "status",
+        _status,
+        "every job: state, step, speed, time left, last and best validation, errors",
+    )
     status.add_argument("folder", type=Path, metavar="DIR", help="the sweep's folder")
+    status.add_argument(
+        "-w",
+        "--watch",
+        action="store_true",
+        help="on a terminal, draw it anew every 5 s until all jobs have ended",
+    )
 
 
 def _status(given: Namespace) -> None:
     """Show the state of a sweep's jobs, running or not; write DIR/sweep.csv and DIR/sweep.png."""
-    from linf.runs.sweep import print_summary
+    from linf.runs.sweep_status import print_summary, summary_line, watch
 
-    table = print_summary(given.folder)
-    print(f"{(table['state'] == 'finished').sum()} of {len(table)} finished")
+    table = (watch if given.watch else print_summary)(given.folder)
+    print(summary_line(given.folder, table))

@@ -23,6 +23,7 @@ from linf.evaluation.measure import Measured
 from linf.evaluation.systems import system_temperatures
 from linf.files import atomic_write
 from linf.images.resize import bicubic
+from linf.models.self_ensemble import self_ensemble
 from linf.models.super_resolver import SuperResolver
 
 REPETITIONS = 5
@@ -62,6 +63,7 @@ class MeasureCosts(Callback):
                 self.side,
                 channels=pl_module.pixels.channels,
                 device=pl_module.device,
+                ensemble=pl_module.self_ensemble,
             )
             with atomic_write(file) as part:
                 pd.DataFrame(lines).to_csv(part, index=False)
@@ -75,6 +77,7 @@ def costs(
     *,
     channels: int,
     device: torch.device,
+    ensemble: bool = False,
 ) -> list[Measured]:
     """Measure every system of a table from one LR image to one SR image, encoding included.
 
@@ -90,6 +93,7 @@ def costs(
         side: pixels a side of the LR image, whose content is smooth and random.
         channels: C, of the images.
         device: of the model.
+        ensemble: whether the self-ensemble is one of the systems.
 
     Returns:
         A line of the table `cost` for each system.
@@ -99,7 +103,7 @@ def costs(
     high, wide = (round(side * s) for s in axis_scales(scale))
     found: dict[str, Measured] = {}
     lines: list[Measured] = []
-    for name, tau in system_temperatures(model, temperatures).items():
+    for name, tau in system_temperatures(model, temperatures, ensemble).items():
         kind = name if tau is None else "sample" if tau > 0 else "mean"
         if kind not in found:
             found[kind] = _cost(_procedure(model, name, tau, lr, (high, wide)), device)
@@ -126,6 +130,8 @@ def _procedure(
         return lambda: bicubic(lr, size)
     if name == "prior":
         return lambda: model.sample_prior(lr, size)
+    if name == "self-ensemble":
+        return lambda: self_ensemble(model, lr, size)
     return lambda: model.sample(lr, size, temperature=tau or 0.0, seed=0)
 
 
@@ -134,6 +140,8 @@ def _cost(make: Callable[[], Tensor], device: torch.device) -> Measured:
         memory = _peak(make, device)
     times: list[float] = []
     make()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # Or the first time would have the rest of this call in it.
     while len(times) < REPETITIONS and sum(times) < PATIENCE:
         began = time.perf_counter()
         make()

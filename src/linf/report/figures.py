@@ -15,12 +15,13 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from linf.coordinates import Scale, axis_scales
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.collection import with_distinct_labels
+from linf.report.consistency import consistency_figure
 from linf.report.crops import detail_figures
 from linf.report.evaluations import EvaluationRun
 from linf.report.gaps import gap_figure
 from linf.report.plane import perceptual_metric, plane_figure, regression_runs, sampling_runs
 from linf.report.severity import severity_figure
-from linf.report.statistics import mean_intervals
+from linf.report.spread import draw_interval
 from linf.report.style import (
     BEST,
     DOTTED,
@@ -70,6 +71,8 @@ def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
                 figures[f"{kind}_{safe_name(dataset)}"] = draw(runs, dataset)
             gaps = gap_figure(runs, dataset, curve_scales(runs, dataset)[-1])
             figures[f"differences_{safe_name(dataset)}"] = gaps
+            kept = consistency_figure(runs, dataset, curve_scales(runs, dataset)[-1])
+            figures[f"consistency_{safe_name(dataset)}"] = kept
         figures |= detail_figures(runs)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -108,7 +111,8 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
                     draw_curve(axis, of["temperature"], of[name], **series_style(i, j, alone))
                     mark_best(axis, of, perceptual, "temperature", name)
                     if len(drawn) * len(of_axis) <= MOST_BANDS:
-                        _band(axis, run, dataset, s, name, series_style(i, j, alone)["color"])
+                        colour = series_style(i, j, alone)["color"]
+                        draw_interval(axis, run, dataset, s, name, colour)
                 if name == first == run.headline and len(of):
                     tau = np.linspace(0, of["temperature"].max(), 101)
                     exact = run.closed_form(dataset, s, tau)
@@ -129,16 +133,6 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
         others[f"lowest {METRICS[perceptual].title}"] = BEST
     _legend(figure, [*drawn, *references], others, () if apart else at)
     return figure
-
-
-def _band(axis: Axes, run: EvaluationRun, dataset: str, scale: Scale, name: str, colour: str) -> None:
-    """Shade the bootstrap's interval over images around a curve."""
-    of = run.images
-    of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & of["temperature"].notna()]
-    table = of.pivot_table(name, "image", "temperature", dropna=False)
-    low, high = mean_intervals(table.to_numpy(float))
-    good = np.isfinite(low)
-    axis.fill_between(table.columns[good], low[good], high[good], color=colour, alpha=0.12, linewidth=0)
 
 
 def _legend(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
@@ -11,6 +12,7 @@ from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.differences import comparable, differences, short_pair, verdicts
 from linf.report.evaluations import EvaluationRun
 from linf.report.plane import perceptual_metric
+from linf.report.statistics import LEAST_IMAGES
 from linf.report.style import GREY, legend_below, panel_grid, series_style
 from linf.report.tables import common_headline, datasets
 
@@ -47,6 +49,7 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
         for n, (label, of) in enumerate(tables.items()):
             lines = of[(of["metric"] == name) & of["system"].isin(systems)]
             x = [systems.index(system) + 0.12 * (n - (len(tables) - 1) / 2) for system in lines["system"]]
+            lines = lines.mask(lines["images"] < LEAST_IMAGES, lines.assign(low=np.nan, high=np.nan))
             ends = [lines["difference"] - lines["low"], lines["high"] - lines["difference"]]
             # The first run's colour is left out, since other figures use it.
             style = series_style(n + 1, n + 1, False) | {"linestyle": "", "elinewidth": 1.2, "capsize": 2}

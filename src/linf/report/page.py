@@ -17,6 +17,7 @@ import linf.report.findings as findings
 from linf.errors import UsageError
 from linf.evaluation.schema import METRICS
 from linf.report.collection import with_distinct_labels
+from linf.report.consistency import consistency_findings
 from linf.report.cost import cost_finding
 from linf.report.crops import shown_images
 from linf.report.evaluations import EvaluationRun
@@ -24,6 +25,7 @@ from linf.report.figures import all_figures, curve_scales
 from linf.report.gaps import gap_findings
 from linf.report.severity import severity_findings
 from linf.report.sliders import Slider, detail_sliders
+from linf.report.spread import deviation_findings
 from linf.report.story import story
 from linf.report.style import STYLE
 from linf.report.tables import all_tables, common_headline, datasets, safe_name
@@ -140,7 +142,9 @@ def render_page(
         findings=findings,
         severity_findings=severity_findings,
         gap_findings=gap_findings,
+        consistency_findings=consistency_findings,
         curve_scales=curve_scales,
+        deviation_findings=deviation_findings,
         cost=cost_finding(runs),
         metrics=METRICS,
         headline=common_headline(runs),

@@ -75,6 +75,8 @@ def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
         tables["published"] = published.dropna(axis="columns", how="all")
     tables["metrics"] = _stacked(runs, [run.metrics for run in runs])
     tables["intervals"] = _stacked(runs, list(map(intervals, runs)))
+    if sampled := [run for run in runs if len(run.deviations)]:
+        tables["deviations"] = _stacked(sampled, [_over_samples(run) for run in sampled])
     if len(gaps := against_first(runs)):
         tables["differences"] = gaps
     if timed := [run for run in runs if len(run.cost)]:
@@ -152,6 +154,12 @@ def _distribution(run: EvaluationRun) -> pd.DataFrame:
     names = ["bits_per_dim", *joint, "whitened_mean", "whitened_var", "whitened_kurtosis"]
     means = run.distribution.groupby(["dataset", "scale"], sort=False)[names].mean()
     return means.rename(columns={name: COLUMNS[name].title for name in names}).reset_index()
+
+
+def _over_samples(run: EvaluationRun) -> pd.DataFrame:
+    """The deviation of each metric over the samples of an image, as a mean over images."""
+    names = [name for name in run.deviations if name in METRICS and run.deviations[name].notna().any()]
+    return run.deviations.groupby(list(CELL), sort=False)[names].mean().reset_index()
 
 
 def _calibration(run: EvaluationRun) -> pd.DataFrame:

@@ -195,7 +195,7 @@ def _sweep_folder() -> Path | None:
 
 
 def _end_sweep(folder: Path) -> None:
-    from linf.runs.sweep import print_summary
+    from linf.runs.sweep_status import print_summary
 
     try:
         table = print_summary(folder)

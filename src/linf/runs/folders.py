@@ -3,6 +3,7 @@
 import errno
 import os
 import zlib
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from linf.errors import Mistake, UsageError
 from linf.files import expand_home, unwritable
 from linf.runs import ranks
 from linf.runs.command_line import quoted
+from linf.runs.sweep_commands import count_jobs, sweep_command
 
 
 class Folders(Callback):
@@ -23,6 +25,9 @@ class Folders(Callback):
 
     Hydra turns an ordinary exception of a callback into a warning, so a user's mistake is raised as `Mistake`.
     """
+
+    def __init__(self) -> None:
+        self.command = ExitStack()  # Open until the process ends if the sweep is cut short.
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Make the run's folder."""
@@ -42,6 +47,12 @@ class Folders(Callback):
         config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
         _make(config, "hydra.sweep.dir")
         HydraConfig.instance().set_config(config)
+        with suppress(OmegaConfBaseException):  # As in `_make`.
+            self.command.enter_context(sweep_command(Path(config.hydra.sweep.dir), count_jobs(config)))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Let others see that the sweep's command has ended."""
+        self.command.close()
 
 
 def _make(config: DictConfig, setting: str) -> None:

@@ -1,4 +1,4 @@
-"""A run's record, ``job.json`` in its folder: settings, state, result, error."""
+"""A run's record, ``job.json`` in its folder: settings, state, result, error; and ``progress.json``: how far it is."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -10,6 +10,7 @@ from linf.errors import UsageError
 from linf.files import atomic_write, owner, unwritable
 
 RECORD_FILE = "job.json"
+PROGRESS_FILE = "progress.json"
 
 
 @dataclass
@@ -63,6 +64,35 @@ def write_record(folder: Path, record: JobRecord) -> None:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(unwritable(folder, error)) from error
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        step: The number of steps that are done, those before a resume included.
+        steps: The number of all steps; None if there is no limit.
+        speed: Steps a second lately, without validations; None before it is known.
+        seconds_left: The time to the end, validations included; None before it is known.
+        parameters: The number of the model's parameters.
+        at: The local time when this was so, ISO 8601.
+    """
+
+    step: int
+    steps: int | None
+    speed: float | None
+    seconds_left: float | None
+    parameters: int
+    at: str
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """Return how far the training in a run's folder is; None if that is not known."""
+    try:
+        return Progress(**json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def now() -> str:

@@ -1,20 +1,34 @@
-"""A sweep's jobs side by side, while they run and after: one table and one figure."""
+"""A sweep's jobs side by side, while they run and after: one table, and the figure of `linf.runs.sweep_figure`."""
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from linf.coordinates import read_scale
 from linf.errors import UsageError
 from linf.files import atomic_write
-from linf.report.style import STYLE, draw_curve, legend_below, panel_grid, series_style
-from linf.runs.record import RECORD_FILE, JobRecord, now, read_record
+from linf.runs.record import RECORD_FILE, JobRecord, now, read_progress, read_record
+from linf.runs.sweep_figure import sweep_figure
 
 log = logging.getLogger(__name__)
+
+OWN_COLUMNS = (
+    "job",
+    "state",
+    "step",
+    "steps",
+    "minutes",
+    "speed",
+    "minutes_left",
+    "parameters",
+    "best",
+    "best_step",
+)
+"""The columns of a sweep's table that are no figures of merit; beside them there is the error."""
 
 
 def sweep_jobs(sweep: Path) -> dict[str, JobRecord]:
@@ -27,122 +41,132 @@ def sweep_jobs(sweep: Path) -> dict[str, JobRecord]:
     return {str(path.parent.relative_to(sweep)): read_record(path.parent) for path in paths}
 
 
-def summarise(sweep: Path) -> pd.DataFrame:
-    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return the table.
+def sweep_table(sweep: Path, jobs: Mapping[str, JobRecord]) -> pd.DataFrame:
+    """Return a sweep's table, with one row per job: `OWN_COLUMNS`, the latest figures of merit, the error.
 
-    It has one row per job: name, state, step, minutes, latest figures of merit, error.
+    Columns that no job has are left out. ``speed`` is in steps a second, and ``best`` is the best validation so far by
+    the figure that ``best.ckpt`` goes by, at ``best_step``.
+    """
+    lines = [_line(sweep / name, name, job) for name, job in jobs.items()]
+    found = pd.DataFrame(lines).astype(dict.fromkeys(("step", "steps", "parameters", "best_step"), "Int64"))
+    merits = [column for column in found if column not in (*OWN_COLUMNS, "error")]
+    return found[[*OWN_COLUMNS, *merits, "error"]].dropna(axis="columns", how="all")
+
+
+def summarise(sweep: Path) -> pd.DataFrame:
+    """Write ``sweep.csv`` and ``sweep.png`` to a sweep's folder, and return the `sweep_table`.
 
     Raises:
         UsageError: There is no sweep in the folder, or it cannot be written to.
     """
-    return _write(sweep, *_read(sweep))
-
-
-def print_summary(sweep: Path) -> pd.DataFrame:
-    """Print the table of `summarise`, also of a sweep whose folder cannot be written to, and return it.
-
-    Raises:
-        UsageError: There is no sweep in the folder.
-    """
-    jobs, logged, table = _read(sweep)
-    print(table_text(table))
-    try:
-        _write(sweep, jobs, logged, table)
-        print(f"table and figure: {sweep}/sweep.csv, sweep.png")
-    except UsageError as error:
-        print(f"no sweep.csv and sweep.png: {error}")
-    return table
-
-
-def _read(sweep: Path) -> tuple[dict[str, JobRecord], dict[str, pd.DataFrame], pd.DataFrame]:
     jobs = sweep_jobs(sweep)
-    logged = {name: _logged(sweep / name) for name in jobs}
-    return jobs, logged, _table(jobs, logged)
+    return _write(sweep, jobs, sweep_table(sweep, jobs))
 
 
-def _write(
-    sweep: Path, jobs: Mapping[str, JobRecord], logged: Mapping[str, pd.DataFrame], table: pd.DataFrame
-) -> pd.DataFrame:
+def _write(sweep: Path, jobs: Mapping[str, JobRecord], table: pd.DataFrame) -> pd.DataFrame:
     try:
         with atomic_write(sweep / "sweep.csv") as part:
             table.to_csv(part, index=False, errors="backslashreplace")
         with atomic_write(sweep / "sweep.png") as part:
-            _figure(jobs, logged, table.set_index("job")).savefig(part, format="png")
+            merits = {merit: higher_is_better(merit) for merit in headline_merits(table)}
+            bicubic = {name: found for name in jobs if (found := _bicubic(sweep / name, merits))}
+            sweep_figure(jobs, table, merits, bicubic).savefig(part, format="png")
     except OSError as error:
         raise UsageError(f"cannot write to {sweep}: {error.strerror or error}") from error
     return table
 
 
+# One job
+
+
+def _line(run: Path, name: str, job: JobRecord) -> dict[str, Any]:
+    logged, progress = _logged(run), read_progress(run)
+    steps, latest = logged["step"].dropna(), logged.filter(regex="^val/").ffill().tail(1)
+    ended = job.ended or (now() if job.state == "running" else job.began)
+    spent = pd.Timestamp(ended) - pd.Timestamp(job.began)  # Not a time before the job began.
+    line = {
+        "job": name,
+        "state": job.state,
+        "step": int(steps.max()) + 1 if len(steps) else None,
+        "minutes": round(spent.total_seconds() / 60, 1),
+        **_best(logged, job),
+        **(job.result or {key: latest[key].item() for key in latest}),
+        "error": job.error,
+    }
+    if progress is not None:
+        line |= {"step": max(line["step"] or 0, progress.step), "steps": progress.steps}
+        line |= {"parameters": progress.parameters}
+        if job.state == "running":
+            since = (pd.Timestamp(now()) - pd.Timestamp(progress.at)).total_seconds()
+            left = progress.seconds_left
+            line |= {
+                "speed": progress.speed,
+                "minutes_left": None if left is None else round(max(left - since, 0) / 60, 1),
+            }
+    return dict.fromkeys(OWN_COLUMNS) | line
+
+
 def _logged(run: Path) -> pd.DataFrame:
     """Return the rows of a run's CSV files, over all its starts."""
     files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
-    # A file is empty for a moment after it was created.
     frames = []
     for file in files:
         try:
-            if file.stat().st_size:
-                frames.append(pd.read_csv(file))
+            frames.append(pd.read_csv(file))
         except OSError as error:
             log.warning("%s is left out: %s", file, error.strerror)
+        except ValueError:  # It is being written: empty for a moment, or with half a line at its end.
+            continue
     return pd.concat(frames) if frames else pd.DataFrame({"step": []})
 
 
-def _table(jobs: Mapping[str, JobRecord], logged: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    lines = []
-    for name, job in jobs.items():
-        steps = logged[name]["step"].dropna()
-        latest = logged[name].filter(regex="^val/").ffill().tail(1)
-        ended = job.ended or (now() if job.state == "running" else job.began)
-        spent = pd.Timestamp(ended) - pd.Timestamp(job.began)  # Not a time before the job began.
-        lines.append(
-            {
-                "job": name,
-                "state": job.state,
-                "step": int(steps.max()) + 1 if len(steps) else None,
-                "minutes": round(spent.total_seconds() / 60, 1),
-                **(job.result or {key: latest[key].item() for key in latest}),
-                "error": job.error,
-            }
-        )
-    found = pd.DataFrame(lines).astype({"step": "Int64"})
-    return found[[*found.columns.drop("error"), "error"]].dropna(axis="columns", how="all")
+def _best(logged: pd.DataFrame, job: JobRecord) -> dict[str, Any]:
+    """Return the best validation of a training, by the figure that its ``best.ckpt`` goes by."""
+    callbacks = job.settings.get("callbacks") or {}
+    keeper = callbacks.get("checkpoint") or {}
+    monitor = keeper.get("monitor") or "val/psnr"
+    values = logged.set_index("step").get(monitor, pd.Series(dtype=float)).dropna()
+    if not len(values):
+        return {}
+    mode = keeper.get("mode") or ("max" if higher_is_better(monitor) else "min")
+    step = values.idxmax() if mode == "max" else values.idxmin()
+    return {"best": float(values.max() if mode == "max" else values.min()), "best_step": int(step) + 1}
 
 
-def _figure(
-    jobs: Mapping[str, JobRecord], logged: Mapping[str, pd.DataFrame], results: pd.DataFrame
-) -> Figure:
-    """Draw a sweep: the validation curve of each job, and a panel for each figure of merit."""
-    curves = {
-        name: rows.dropna(subset="val/psnr").drop_duplicates("step", keep="last").sort_values("step")
-        for name, rows in logged.items()
-        if "val/psnr" in rows
-    }
-    merits = [key for key in results.select_dtypes("number") if key not in ("step", "minutes")][:3]
-    with matplotlib.rc_context(STYLE):
-        panels = bool(curves) + len(merits) or 1
-        drawn, axes = panel_grid(panels, panels, (3.4, 0.6 + max(2.2, 0.24 * len(jobs))))
-        looks = {name: series_style(i, i, alone=False) for i, name in enumerate(jobs)}
-        if curves:
-            for name, rows in curves.items():
-                draw_curve(axes[0], rows["step"] + 1, rows["val/psnr"], **looks[name])
-            axes[0].set(title="validation", xlabel="step", ylabel="PSNR on Y (dB)")
-        for axis, merit in zip(axes[bool(curves) :], merits, strict=False):
-            for place, name in enumerate(jobs):
-                if pd.notna(value := results.loc[name, merit]):
-                    axis.plot(value, place, **looks[name] | {"linestyle": "none"})
-            axis.set(title=merit, ylim=(len(jobs) - 0.5, -0.5), yticks=[])
-        for axis in axes:
-            axis.locator_params(axis="x", nbins=4)
-            axis.ticklabel_format(useOffset=False)
-        legend_below(
-            drawn, [(Line2D([], [], **looks[name]), f"{name}: {job.state}") for name, job in jobs.items()]
-        )
-    return drawn
+def _bicubic(run: Path, merits: Iterable[str]) -> dict[str, float]:
+    """Return bicubic's figures of merit where a job has measured them, in its validations or as an evaluation."""
+    logged, found = _logged(run), {}
+    evaluated = _evaluated(run)
+    for merit in merits:
+        validated = logged.get(merit.replace("val/", "bicubic/", 1), pd.Series(dtype=float)).dropna()
+        if merit.startswith("val/") and len(validated):
+            found[merit] = float(validated.iloc[-1])
+        *dataset, scale, metric = merit.split("/")  # Such as Set5/x4/psnr_y.
+        of = evaluated[(evaluated["dataset"] == "/".join(dataset)) & (evaluated["scale"] == scale)]
+        if metric in of and len(of):
+            found[merit] = float(of[metric].iloc[0])
+    return found
 
 
-def table_text(table: pd.DataFrame) -> str:
-    """Return the table of `summarise` as text, with the errors below it."""
-    errors = table["error"].dropna() if "error" in table else pd.Series(dtype=str)
-    with pd.option_context("display.width", 200):
-        lines = [table.drop(columns="error", errors="ignore").to_string(index=False, na_rep="")]
-    return "\n".join([*lines, *(f"{table.loc[i, 'job']}: {error}" for i, error in errors.items())])
+def _evaluated(run: Path) -> pd.DataFrame:
+    """Return bicubic's rows of an evaluation's table, scales such as ``x4``; none if the run is a training."""
+    try:
+        table = pd.read_csv(run / "metrics.csv", dtype={"dataset": str, "scale": str})
+    except (OSError, ValueError):
+        table = pd.DataFrame(columns=["dataset", "scale", "system"], dtype=str)
+    table["scale"] = [f"x{read_scale(scale):g}" for scale in table["scale"]]
+    return table[table["system"] == "bicubic"]
+
+
+# Its figures of merit
+
+
+def headline_merits(table: pd.DataFrame) -> list[str]:
+    """Return the figures of merit that stand for all of a table, at most three: not those of single scales."""
+    merits = [key for key in table.select_dtypes("number") if key not in OWN_COLUMNS]
+    return ([key for key in merits if not re.search(r"_x[\d.]+$", str(key))] or merits)[:3]
+
+
+def higher_is_better(merit: str) -> bool:
+    """Tell whether higher values of a figure of merit are better, by its name."""
+    return any(name in merit for name in ("psnr", "ssim", "musiq", "maniqa", "clipiqa"))

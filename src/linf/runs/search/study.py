@@ -22,6 +22,7 @@ from linf.errors import UsageError
 from linf.files import atomic_write, lock, owner, run_lock
 from linf.report.style import COLOURS, GREY, STYLE, label_points, legend_below, panel_grid
 from linf.runs.command_line import quoted
+from linf.runs.search.importance import importance_figure, importances
 from linf.runs.search.space import Space, overrides
 from linf.runs.search.trial import PRUNED, latest, open_storage
 
@@ -172,13 +173,18 @@ class Search:
         return table.astype({"front": bool})
 
     def summarise(self) -> pd.DataFrame:
-        """Write ``pareto.csv`` and ``pareto.png`` to the search's folder, and return the `table`."""
+        """Write ``pareto.csv``, ``importance.csv`` and a figure of each to the folder, and return the `table`."""
         with lock(self.alone):  # Otherwise an older table might replace a newer one.
-            table = self.table()
+            table, found = self.table(), importances(self.study, self.objectives)
             with atomic_write(self.folder / "pareto.csv") as part:
                 table.to_csv(part)
             with atomic_write(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
                 front_figure(table, self.objectives).savefig(part, format="png")
+            with atomic_write(self.folder / "importance.csv") as part:
+                found.to_csv(part, index_label="setting")
+            with atomic_write(self.folder / "importance.png") as part, matplotlib.rc_context(STYLE):
+                figure = importance_figure(table, found, list(self.objectives), self.space)
+                figure.savefig(part, format="png")
         return table
 
 

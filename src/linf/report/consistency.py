@@ -1,0 +1,80 @@
+"""Figure and findings of a report: how well each system keeps LR, beside its distortion and perception.
+
+An image is consistent with LR if reduced it is LR again: the space of such images is what super-resolution may choose
+from (Lugmayr et al., NTIRE 2021, "Learning the super-resolution space"). LR-PSNR measures it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from linf.coordinates import Scale
+from linf.evaluation.schema import METRICS
+from linf.report.evaluations import EvaluationRun
+from linf.report.plane import perceptual_metric, regression_runs, sampling_runs
+from linf.report.rows import row_panels
+from linf.report.style import COLOURS, GREY, plain_label
+from linf.report.tables import common_headline, first_value, measured_metrics
+
+CONSISTENCY = "lr_psnr"
+"""The metric of consistency with LR."""
+
+
+def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Figure | None:
+    """PSNR, perception and LR-PSNR side by side at one scale, in a row for bicubic and for each system of several runs.
+
+    Of one run the figure over τ says as much.
+    """
+    measured = measured_metrics(runs, dataset)
+    rows = [(run, system) for run in _models(runs, dataset) for system in _shown(run, dataset, scale)]
+    wanted = [common_headline(runs), perceptual_metric(runs, dataset), CONSISTENCY]
+    names = [name for name in wanted if name in measured]
+    if len(_models(runs, dataset)) < 2 or CONSISTENCY not in names:
+        return None
+    labels = [plain_label(label) for label in ["bicubic", *(run.label for run, _ in rows)]]
+    systems = {"system": ["", *("" if system == run.system else system for run, system in rows)]}
+    figure, axes = row_panels(plain_label(f"{dataset} ×{scale:g}"), labels, len(names), systems)
+    for axis, name in zip(axes, names, strict=True):
+        values = [run.value(dataset, scale, system, name) for run, system in rows]
+        for row, value in enumerate([first_value(runs, dataset, scale, "bicubic", name), *values]):
+            if np.isfinite(value):
+                axis.plot(value, row, "o", color=COLOURS[0] if row else GREY, markersize=5.5)
+        axis.set_title(METRICS[name].axis)
+    return figure
+
+
+def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
+    """What LR-PSNR each run has, at the lowest temperature and at the best for perception, and bicubic's."""
+    metric, findings = METRICS[CONSISTENCY], list[str]()
+    beside = first_value(runs, dataset, scale, "bicubic", CONSISTENCY)
+    for run in _models(runs, dataset):
+        of = {
+            system: run.value(dataset, scale, system, CONSISTENCY) for system in _shown(run, dataset, scale)
+        }
+        known = [
+            metric.quantity(value) + (f" at {system}" if system != run.system else "")
+            for system, value in of.items()
+            if not np.isnan(value)
+        ]
+        if known:
+            findings.append(f"{run.label} at ×{scale:g}: {metric.title} is {' and '.join(known)}.")
+    findings += [f"Bicubic's {metric.title} at ×{scale:g} is {metric.quantity(beside)}."] * bool(
+        np.isfinite(beside)
+    )
+    return findings if len(_models(runs, dataset)) > 1 else []
+
+
+def _models(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
+    return [*sampling_runs(runs, dataset), *regression_runs(runs, dataset)]
+
+
+def _shown(run: EvaluationRun, dataset: str, scale: Scale) -> list[str]:
+    """The systems of a run that stand for it: its model, or the lowest temperature and the best for perception."""
+    curve, name = run.curve(dataset, scale), perceptual_metric([run], dataset)
+    if not len(curve):
+        return [run.system] if not run.samples else []
+    shown = [curve["system"].iloc[0]]
+    if name in curve and curve[name].notna().any():
+        shown.append(curve.loc[curve[name].idxmin(), "system"])
+    return list(dict.fromkeys(shown))
