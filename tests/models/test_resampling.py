@@ -1,4 +1,4 @@
-"""Other samples by the flow alone are those of a whole decode, and so is the deviation; any window decodes by itself."""
+"""Other samples and the deviation by the flow alone are those of a whole decode; any window decodes by itself."""
 
 from functools import partial
 

@@ -181,7 +181,10 @@ def stream(
     features = request.features
     for part in encode(encoder, lr, peak=request.peak, tile=request.tile) if features is None else features:
         maps = _maps(conditioner, part.features)
-        rows, cols = patches_inside(centres[0], *part.rows, height), patches_inside(centres[1], *part.cols, width)
+        rows, cols = (
+            patches_inside(centres[0], *part.rows, height),
+            patches_inside(centres[1], *part.cols, width),
+        )
         yield from parallel(
             (partial(answered, part, maps, r, c) for r, c in _rectangles(rows, cols, chunk)), device
         )

@@ -17,7 +17,7 @@ from linf.models.flow import ConditionalFlow
 from linf.models.threads import parallel
 
 
-class Part(NamedTuple):
+class PartValues(NamedTuple):
     """A rectangle of an image: HR rows and columns, and its values (M,y,x)."""
 
     rows: slice
@@ -34,7 +34,7 @@ def kept_block(region: Region, patch_size: int, size: tuple[int, int]) -> Block:
 @torch.no_grad()
 def noise_parts(
     flow: ConditionalFlow, kept: Sequence[Block], latents: Latents, highest: float = 1.0
-) -> Iterator[Part]:
+) -> Iterator[PartValues]:
     """The noise of other latents, (C,y,x) for each block in the units of [0, 1].
 
     Args:
@@ -55,7 +55,7 @@ def noise_parts(
 
 
 @torch.no_grad()
-def deviation_parts(flow: ConditionalFlow, kept: Sequence[Block], mix: Tensor) -> Iterator[Part]:
+def deviation_parts(flow: ConditionalFlow, kept: Sequence[Block], mix: Tensor) -> Iterator[PartValues]:
     """The standard deviation at τ = 1, (M,y,x) for each block in the units of [0, 1]; ``mix`` as in `Request`."""
     inverses = flow.inverses()
 
@@ -65,8 +65,8 @@ def deviation_parts(flow: ConditionalFlow, kept: Sequence[Block], mix: Tensor) -
     yield from _parts(kept, made)
 
 
-def _parts(kept: Sequence[Block], made: Callable[[Block], Tensor]) -> Iterator[Part]:
+def _parts(kept: Sequence[Block], made: Callable[[Block], Tensor]) -> Iterator[PartValues]:
     if kept:
         done = parallel((partial(made, block) for block in kept), kept[0].answers.device)
         for block, values in zip(kept, done, strict=True):
-            yield Part(*block.pixels, values)
+            yield PartValues(*block.pixels, values)

@@ -114,6 +114,22 @@ def encode_tile(
     return Tile(image, rows, cols, (y0, x0), features)
 
 
+def clipped(tile: Tile, rows: slice, cols: slice) -> Tile | None:
+    """What a tile has of some LR rows and columns of its image; None for nothing."""
+    owns, kept, origin = [], list[slice](), []
+    for own, side, start, n in zip(
+        (tile.rows, tile.cols), (rows, cols), tile.origin, tile.features.shape[-2:], strict=True
+    ):
+        low, high = max(own[0], side.start), min(own[1], side.stop)
+        if low >= high:
+            return None
+        first, last = with_margin((low - start, high - start), MARGIN, n)
+        owns.append((low, high))
+        kept.append(slice(first, last))
+        origin.append(start + first)
+    return Tile(tile.image, owns[0], owns[1], (origin[0], origin[1]), tile.features[..., kept[0], kept[1]])
+
+
 def with_margin(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:
     """``part`` of ``n`` pixels and a margin on both sides, as far as there are pixels."""
     return max(part[0] - margin, 0), min(part[1] + margin, n)
