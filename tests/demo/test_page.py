@@ -51,6 +51,7 @@ from linf.models.baselines import LIIF, Bicubic, LIIFConditioner
 from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR
 from linf.models.tiling import encode_tile
+from linf.upscale import guard as guards
 from linf.upscale.enlarge import Ask, enlarge
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -277,7 +278,7 @@ def test_a_broken_file_gives_a_message(events: Any, photos: Path, tmp_path: Path
     bad.write_bytes(BROKEN[how](good.read_bytes()))
     gradio = pytest.importorskip("gradio")
     taken, *rest = events.open_image({"path": str(bad)}, 2, "Bicubic", asking(), silent)
-    assert (taken, rest) == (None, [gradio.skip()] * 5)
+    assert (taken, rest) == (None, [gradio.skip()] * 6)
     assert re.match(r"holiday\.png: (the file is empty|it is no PNG|cannot be read: )", events.warned[0])
     assert not events.tabs.kept
     opened(events, good)
@@ -598,6 +599,42 @@ def test_correlated_latents_are_those_of_the_library(events: Any, photos: Path) 
     assert abs(pixels_of(saved) - before).mean() > 1
 
 
+@pytest.mark.parametrize("view", ["Close-up", "Whole image"])
+def test_a_consistent_result_is_that_of_the_library(
+    events: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: str
+) -> None:
+    gradio = pytest.importorskip("gradio")
+    monkeypatch.setattr(windows, "CLOSE_UP_SIZE", (40, 50))
+    monkeypatch.setattr(guards, "REMOVED", 255.0)  # An untrained model changes every image.
+    source = tmp_path / "large.png"
+    Image.open(bundled("heldout").hr[0]).resize((60, 48)).save(source)
+    session = opened(events, source, scale=3.3)
+    before = session.window_enlarged(view == "Whole image")
+    events.agree(True, view, "Bicubic", 0.8, 1, asking(), silent)
+    look(events, view)
+    events.resample(view, "Bicubic", 0.8, 1, asking(), silent)
+    ask = Ask(0.8, seed=1, consistency=3)
+    whole = enlarge(events.model, session.image.pixels, session.size, ask).images[0]
+    saved = events.save(0.8, 1, view, asking())
+    assert saved.name.endswith("_x3.3_t0.8_sample1_consistent.png")
+    assert abs(pixels_of(saved) - whole[before]).max() <= 1
+    with pytest.raises(gradio.Error, match="switch that off first"):
+        events.measure(view, asking(), silent)
+    events.agree(False, view, "Bicubic", 0.8, 1, asking(), silent)
+    assert abs(pixels_of(events.save(0.8, 1, view, asking())) - whole[before]).mean() > 1
+
+
+def test_a_noisy_image_is_not_made_consistent_which_is_said(
+    events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(events, sorted(photos.iterdir())[0])
+    monkeypatch.setattr(guards, "REMOVED", 0.0)
+    answer = events.agree(True, "Close-up", "Bicubic", 0.5, 1, asking(), silent)
+    assert (answer.consistent, session.consistent) == (False, False)
+    assert events.warned[0].startswith("it is noisy")
+    assert "--" not in events.warned[0]
+
+
 # The command
 
 
@@ -659,8 +696,8 @@ def address() -> Iterator[str]:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """An image of 100×80 pixels."""
-    Image.open(bundled("heldout").hr[0]).crop((180, 60, 280, 140)).save(tmp_path / "small.png")
+    """An image of 160×130 pixels."""
+    Image.open(bundled("heldout").hr[0]).crop((140, 40, 300, 170)).save(tmp_path / "small.png")
     return tmp_path / "small.png"
 
 
@@ -686,6 +723,14 @@ def press(browser: Any, label: str) -> None:
     """Click on the button with a label."""
     script = "[...document.querySelectorAll('button')].find(b => b.innerText.includes(arguments[0])).click()"
     browser.execute_script(script, label)
+
+
+def click(browser: Any, label: str) -> None:
+    """The same by the mouse: a browser asks before a page downloads a second file by itself."""
+    button = next(b for b in browser.find_elements("tag name", "button") if label in b.text)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    time.sleep(0.5)
+    button.click()
 
 
 def stroke(browser: Any) -> None:
@@ -716,24 +761,43 @@ def strangers(browser: Any, address: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_a_user_enlarges_mixes_paints_and_saves(address: str, small: Path, tmp_path: Path) -> None:
+def test_a_user_enlarges_mixes_paints_compares_and_saves(address: str, small: Path, tmp_path: Path) -> None:
     from slider import chromium, move, sides, upload
 
-    model, image = linf.load("photo"), read_photo(small)
+    model, image, size = linf.load("photo"), read_photo(small), (481, 592)
 
-    def wanted(temperature: float) -> np.ndarray:
+    def wanted(temperature: float, seed: int = 0) -> np.ndarray:
         lr = torch.from_numpy(image.pixels / np.float32(255))
-        sr = model.sample(lr.permute(2, 0, 1)[None], (296, 370), temperature=temperature, seed=0)
+        sr = model.sample(lr.permute(2, 0, 1)[None], size, temperature=temperature, seed=seed)
         return (sr[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
 
-    bicubic = enlarge(Bicubic(), image.pixels, (296, 370), Ask()).images[0]
+    def label(side: str) -> str:
+        script = "return getComputedStyle(document.querySelector('#compare'), arguments[0]).content"
+        return browser.execute_script(script, f"::{side}").strip('"')
+
+    def shown(size: tuple[int, int]) -> list[np.ndarray]:
+        """Both sides, once they are of a size (H, W)."""
+        until(browser, lambda: [fetched(side).shape[:2] for side in sides(browser)] == [size] * 2)
+        return [fetched(side) for side in sides(browser)]
+
+    bicubic = enlarge(Bicubic(), image.pixels, size, Ask()).images[0]
     with chromium(1280, 1000, tmp_path) as browser:
         browser.get(address)
         until(browser, lambda: browser.find_elements("css selector", "#compare"))
+        assert label("before") == label("after") == "none"
+        assert not browser.find_element("id", "cancel").is_displayed()
         browser.save_screenshot(str(tmp_path / "desktop_1_empty.png"))
         upload(browser, small)
         browser.save_screenshot(str(tmp_path / "desktop_2_enlarged.png"))
         left, right = map(fetched, sides(browser))
+        high, wide = right.shape[:2]
+        assert (high, wide) == pytest.approx((420, 560), abs=4)
+        framed = until(browser, lambda: browser.find_elements("css selector", "#upload img"))[0]
+        assert (fetched(framed.get_attribute("src")).min(2) > 250).sum() > 200  # The frame is white.
+        assert (label("before"), label("after")) == ("Bicubic", "LINF, τ = 0.5")
+
+        press(browser, "Enlarge all of it")
+        left, right = shown(size)
         assert abs(left - as_shown(bicubic)).mean() < 0.1
         assert abs(right - as_shown(wanted(0.5))).mean() < 0.1
         for value in (0.0, 0.3, 1.0):
@@ -742,12 +806,15 @@ def test_a_user_enlarges_mixes_paints_and_saves(address: str, small: Path, tmp_p
             assert abs(seen - as_shown(wanted(value))).mean() < 0.1
             assert abs(seen - before).mean() > 1
         np.testing.assert_array_equal(fetched(sides(browser)[0]), left)
+        browser.find_element("css selector", "#against input[value^=Mean]").click()
+        until(browser, lambda: label("before") == "Mean (τ = 0)")
+        until(browser, lambda: abs(fetched(sides(browser)[0]) - as_shown(wanted(0.0))).mean() < 0.1)
 
         move(browser, 0.0)
         plain = fetched(sides(browser)[1])
         press(browser, "A region")
         stroke(browser)
-        until(browser, lambda: differs(browser, plain)[128:168, 165:205].mean() > 3)
+        until(browser, lambda: differs(browser, plain)[200:280, 270:340].mean() > 3)
         assert differs(browser, plain)[:30].mean() == 0
         browser.save_screenshot(str(tmp_path / "desktop_3_region.png"))
 
@@ -760,12 +827,43 @@ def test_a_user_enlarges_mixes_paints_and_saves(address: str, small: Path, tmp_p
 
         press(browser, "Another sample")
         until(browser, lambda: "sample 1" in browser.find_element("css selector", "#caption").text)
-        press(browser, "Download")
-        saved = tmp_path / "small_x3.7_t0.png"
+        click(browser, "Download")
+        saved = tmp_path / "small_x3.7_t0_region1_sample1.png"
         until(browser, saved.exists)
         at_the_edge = np.asarray(Image.open(saved))[:20].astype(int)
         assert abs(at_the_edge - wanted(0.0)[:20]).max() <= 1
+        click(browser, "Download the map")
+        until(browser, (tmp_path / "small_x3.7_deviation.tiff").exists)
         assert strangers(browser, address) == set()
+
+
+@pytest.mark.slow
+def test_a_long_job_is_cancelled_and_a_closed_tab_stops_its_own(address: str, tmp_path: Path) -> None:
+    from slider import chromium, sides, upload
+
+    large = tmp_path / "large.png"
+    Image.open(bundled("heldout").hr[0]).save(large)
+
+    def start() -> None:
+        press(browser, "Enlarge all of it")
+        until(browser, lambda: "s left" in browser.find_element("id", "compare").text)
+
+    with chromium(1280, 1000, tmp_path) as browser:
+        browser.get(address)
+        upload(browser, large)
+        before = sides(browser)
+        start()
+        browser.save_screenshot(str(tmp_path / "desktop_6_job.png"))
+        browser.find_element("id", "cancel").click()
+        until(browser, lambda: not browser.find_element("id", "cancel").is_displayed())
+        assert browser.find_element("css selector", "#view input[value=Close-up]").is_selected()
+        assert len(sides(browser)) == len(before) == 2
+        start()
+    with chromium(1280, 1000, tmp_path) as browser:  # The next tab need not wait for the end of the job.
+        browser.get(address)
+        began = time.monotonic()
+        upload(browser, large)
+        assert time.monotonic() - began < 60
 
 
 @pytest.mark.slow
@@ -780,13 +878,13 @@ def test_the_scale_waits_for_its_turn_and_takes_keys(address: str, small: Path, 
         time.sleep(0.5)
         browser.execute_script(RESCALE)
         caption = browser.find_element("css selector", "#caption")
-        until(browser, lambda: "400×320" in caption.text)
+        until(browser, lambda: "640×520" in caption.text)
         browser.find_element("css selector", "#scale input[type=range]").send_keys(Keys.ARROW_LEFT)
-        until(browser, lambda: "390×312" in caption.text)
+        until(browser, lambda: "624×507" in caption.text)
         box = browser.find_element("css selector", "#scale input[type=number]")
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys("2", Keys.ENTER)
-        until(browser, lambda: "200×160" in caption.text)
+        until(browser, lambda: "320×260" in caption.text)
 
 
 @pytest.mark.slow
@@ -803,7 +901,7 @@ def test_a_bad_file_gives_a_message_and_the_page_goes_on(address: str, small: Pa
         time.sleep(1)
         browser.save_screenshot(str(tmp_path / "desktop_5_bad.png"))
         upload(browser, small)
-        assert fetched(sides(browser)[1]).shape == (296, 370, 3)
+        assert fetched(sides(browser)[1]).shape[:2] == pytest.approx((420, 560), abs=4)
 
 
 @pytest.mark.slow

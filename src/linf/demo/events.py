@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
 
 from linf.demo.mixture import Advance
 from linf.demo.session import Session
 from linf.demo.shown import BY_BICUBIC, BY_MEAN, Shown
-from linf.demo.tabs import NO_IMAGE, Tab, Tabs, errors_on_page
+from linf.demo.tabs import NO_IMAGE, Answer, Tab, Tabs, errors_on_page
 from linf.errors import UsageError
 from linf.images.read import read_photo
 from linf.models.linf import LINF
@@ -22,17 +22,6 @@ CLOSE_UP, WHOLE_IMAGE = "Close-up", "Whole image"
 
 # Gradio passes its own progress bar to each handler that has this default.
 PROGRESS = gr.Progress()
-
-
-class Answer(NamedTuple):
-    """What an event changes on the page; the rest stays."""
-
-    upload: Any = gr.skip()
-    view: Any = gr.skip()
-    caption: Any = gr.skip()
-    canvas: Any = gr.skip()
-    heat: Any = gr.skip()
-    temperature: Any = gr.skip()
 
 
 class Events:
@@ -68,11 +57,13 @@ class Events:
                 gr.Warning(f"{path.name}: {error}. Choose another image.", duration=30)
                 return Answer(known.shown.framed(False) if known else None)
             session.guard()
+            if known:
+                session.latents = known.session.latents
             self._make(session, False, against, advance)
             tab = Tab(session, Shown(session))
             self.tabs.keep(request, tab)
             unlike = session.temperature if session.unlike else gr.skip()
-            return self._answer(tab, False)._replace(temperature=unlike)
+            return self._answer(tab, False)._replace(temperature=unlike, consistent=False)
         return Answer(known.shown.framed(False) if known else None)
 
     def rescale(
@@ -118,6 +109,29 @@ class Events:
     ) -> Answer:
         """Draw the latents of neighbouring patches together, or each by itself."""
         self.tabs.current(request).session.latents = "correlated" if correlated else "independent"
+        return self.look(view, against, temperature, within, request, progress)
+
+    def agree(
+        self,
+        consistent: bool,
+        view: str,
+        against: str,
+        temperature: float,
+        within: float,
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> Answer:
+        """Make the result, downscaled, the image again, or leave it as the model makes it."""
+        tab = self.tabs.find(request)
+        if tab is None:
+            return Answer()
+        try:
+            tab.session.agree(consistent)
+        except UsageError as error:
+            gr.Warning(
+                str(error).replace("--consistent", "consistency").split(": leave")[0] + ".", duration=30
+            )
+            return Answer(consistent=False)
         return self.look(view, against, temperature, within, request, progress)
 
     def look(

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from linf.demo.window import WHOLE, Part, alpha_part
+from linf.errors import UsageError
 from linf.images.luma import PILLOW_GREY
 from linf.images.photo import Photo
+from linf.models.consistent_part import PartProjection
 from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Block, Latents, Request
 from linf.models.linf import LINF
@@ -45,6 +47,7 @@ class Mixture:
         seed: the sample is that of `LINF.sample` with the same one.
         latents: of neighbouring patches, see `LINF.sample`.
         advance: is called as the work goes on.
+        consistent: whether mean and noise are such that LR of every sample is the image.
     """
 
     def __init__(
@@ -57,15 +60,20 @@ class Mixture:
         seed: int = 0,
         latents: LatentChoice = "independent",
         advance: Advance = silently,
+        consistent: bool = False,
     ) -> None:
         self.model, self.image, self.size, self.part = model, image, size, part
         self.sample: tuple[int, LatentChoice] | None = seed, latents
         lr, device = plane_of(image, model), _device(model)
-        shape = tuple(side.stop - side.start for side in part)
+        self.projection = consistent_part(image, size, part) if consistent else None
+        self.held = part if self.projection is None else self.projection.needed
+        shape = tuple(side.stop - side.start for side in self.held)
         channels = image.pixels.shape[2]
         self.mean, self.noise = (torch.zeros(channels, *shape, device=device) for _ in range(2))
         self.kept: list[Block] = []
         self.spread: np.ndarray | None = None
+        self.projected: tuple[object, Tensor, Tensor] | None = None
+        """The sample, and mean and noise of the part made consistent."""
         linear = isinstance(model, LINF)
         fields = self._latents(seed, latents) if linear else []
         request = Request(fields, HIGHEST, peak=image.peak, features=tiles, scales=linear)
@@ -93,6 +101,10 @@ class Mixture:
         """(y,x) float32: standard deviation of luma at temperature 1, in the units of [0, 1]."""
         if self.spread is None:
             assert isinstance(self.model, LINF)
+            if self.projection is not None:
+                raise UsageError(
+                    "the map is of samples as the model makes them, which consistency changes: switch that off first"
+                )
             out = torch.zeros(1, *self.mean.shape[1:], device=self.mean.device)
             mix = torch.tensor([PILLOW_GREY], device=self.mean.device)
             for number, made in enumerate(deviation_parts(self.model.flow, self.kept, mix), 1):
@@ -109,10 +121,20 @@ class Mixture:
 
     def values(self, temperature: float | Tensor, part: Part = WHOLE) -> Tensor:
         """Return the same before rounding: (3,y,x) or (1,y,x) in the units of [0, 1], not clamped."""
-        mean, noise = self.mean[:, *part], self.noise[:, *part]
+        mean, noise = (plane[:, *part] for plane in self._planes())
         if isinstance(temperature, Tensor):
             return torch.addcmul(mean, noise, temperature[part].to(mean))
         return torch.add(mean, noise, alpha=temperature)
+
+    def _planes(self) -> tuple[Tensor, Tensor]:
+        """Mean and noise of the part."""
+        if self.projection is None:
+            return self.mean, self.noise
+        if self.projected is None or self.projected[0] != self.sample:
+            lr, peak = plane_of(self.image, self.model)[0], self.image.peak
+            mean = self.projection(self.mean, lr, peak)
+            self.projected = self.sample, mean, self.projection(self.noise, 0)
+        return self.projected[1:]
 
     def _latents(self, seed: int, choice: LatentChoice) -> Sequence[Latents]:
         model, lr = self.model, plane_of(self.image, self.model)
@@ -122,8 +144,13 @@ class Mixture:
     def _put(self, whole: Tensor, rows: slice, cols: slice, values: Tensor) -> None:
         """Put HR rows and columns where they belong, as far as they are wanted."""
         values = grey(values) if len(values) > len(whole) else values
-        low, high = zip(*map(_overlap, (rows, cols), self.part), strict=True)
+        low, high = zip(*map(_overlap, (rows, cols), self.held), strict=True)
         whole[:, *high] = values[:, *low]
+
+
+def consistent_part(image: Photo, size: tuple[int, int], part: Part) -> PartProjection:
+    """What makes a part of an enlarged image consistent with the small one."""
+    return PartProjection((image.pixels.shape[0], image.pixels.shape[1]), size, *part)
 
 
 def plane_of(image: Photo, model: SuperResolver) -> Tensor:

@@ -84,12 +84,32 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
                     example_labels=list(examples),
                 )
                 scale = _slider(*SCALES, 3.7, "Scale", "scale", step=0.1)
+                consistent = gr.Checkbox(
+                    label="Consistent with your image",
+                    info="The result, downscaled, is your image again; for clean images.",
+                    elem_id="consistent",
+                )
                 correlated = gr.Checkbox(
                     label="Neighbouring patches agree",
                     info="Their noise is drawn together (correlated latents).",
                     visible=model.correlation is not None,
                     elem_id="correlated",
                 )
+                with gr.Accordion("A region with a temperature of its own", open=False):
+                    gr.Markdown(REGION)
+                    within = _slider(0, HIGHEST, 1, "Temperature in the region", "within", step=0.01)
+                    outlined = gr.Checkbox(True, label="Draw its edge on the result", elem_id="outlined")
+                    canvas = gr.ImageEditor(
+                        type="pil",
+                        sources=[],
+                        transforms=[],
+                        layers=False,
+                        buttons=[],
+                        brush=gr.Brush(colors=[("#ff3b30", 0.6)], color_mode="fixed"),
+                        show_label=False,
+                        height=360,
+                        elem_id="canvas",
+                    )
             with gr.Column(scale=5, min_width=300):
                 with gr.Row():
                     temperature = _slider(
@@ -126,20 +146,6 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
                     cancel = gr.Button("Cancel", variant="stop", min_width=120, elem_id="cancel")
                     save = gr.Button("Download", variant="primary", min_width=120)
                     fetch = gr.DownloadButton(visible="hidden", elem_id="fetch")
-                with gr.Accordion("A region with a temperature of its own", open=False):
-                    gr.Markdown(REGION)
-                    within = _slider(0, HIGHEST, 1, "Temperature in the region", "within", step=0.01)
-                    outlined = gr.Checkbox(True, label="Draw its edge on the result", elem_id="outlined")
-                    canvas = gr.ImageEditor(
-                        type="pil",
-                        sources=[],
-                        transforms=[],
-                        layers=False,
-                        buttons=[],
-                        brush=gr.Brush(colors=[("#ff3b30", 0.6)], color_mode="fixed"),
-                        show_label=False,
-                        elem_id="canvas",
-                    )
                 with gr.Accordion("Where the model is uncertain", open=False):
                     gr.Markdown(MAP)
                     with gr.Row():
@@ -147,7 +153,7 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
                         save_map = gr.Button("Download the map as numbers", min_width=120)
                     heat = gr.Image(label="Uncertainty", buttons=["fullscreen"], elem_id="heat")
 
-        made = [upload, view, caption, canvas, heat, temperature]
+        made = [upload, view, caption, canvas, heat, temperature, consistent]
         # One enlargement at a time, in order.
         queue: dict[str, Any] = {"concurrency_id": "enlarge", "concurrency_limit": 1}
         slow: dict[str, Any] = {"show_progress_on": compare, "trigger_mode": "always_last"} | queue
@@ -160,6 +166,7 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
             resample.click(events.resample, asked, made, **slow),
             everything.click(events.enlarge_all, asked[1:], made, **slow),
             correlated.input(events.correlate, [correlated, *asked], made, **slow),
+            consistent.input(events.agree, [consistent, *asked], made, **slow),
             view.input(events.look, asked, made, **slow),
             against.input(events.look, asked, made, **slow),
             canvas.input(events.paint, [canvas, view], None, **quick),

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from linf.demo.mixture import Advance, Mixture, plane_of, silently
+from linf.demo.mixture import Advance, Mixture, consistent_part, plane_of, silently
 from linf.demo.window import Part, close_up, enlarged_part, mask_part, most_detailed
 from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha
@@ -32,8 +32,11 @@ TEMPERATURE = 0.5
 LARGEST_IN, LARGEST_OUT = 0.4e6, 6e6
 """Pixels of an image, and of what becomes of it, up to which all of it is kept for every temperature and sample."""
 
-BYTES_IN, BYTES_OUT = 300, 100
+BYTES_IN, BYTES_OUT = 300, 120
 """What is kept of each of them, rounded up: features, and mean, noise and the flow's scales."""
+
+ROUNDS = 3
+"""Of consistency, see `Projection`."""
 
 EDGE = 1.5
 """Radius in pixels of the uploaded image by which the edge of a painted region is softened."""
@@ -65,6 +68,7 @@ class Session:
         self.folder = tempfile.TemporaryDirectory(dir=os.environ["GRADIO_TEMP_DIR"])
         self.scale, self.seed, self.point = scale, 0, (0.0, 0.0)
         self.latents: LatentChoice = "independent"
+        self.consistent = False
         window = close_up(self.low, scale, self.point)
         self.point = most_detailed(image, [side.stop - side.start for side in window])
         self.mask: Image.Image | None = None
@@ -81,10 +85,16 @@ class Session:
 
     def guard(self) -> None:
         """Set the temperature that suits the image at its scale, and what is unlike the model's data."""
-        asked, self.unlike = tempered(
-            self.model, self.image.pixels, self.size, Ask(TEMPERATURE, device=self._lr().device)
-        )
+        ask = Ask(TEMPERATURE, device=self._lr().device)
+        asked, self.unlike = tempered(self.model, self.image.pixels, self.size, ask)
         self.temperature = asked.temperature
+
+    def agree(self, consistent: bool) -> None:
+        """Make the result consistent with the image, or not; raise UsageError for an image that is noisy."""
+        if consistent:
+            ask = Ask(TEMPERATURE, device=self._lr().device, consistency=ROUNDS)
+            tempered(self.model, self.image.pixels, self.size, ask)
+        self.consistent, self.fixed = consistent, None
 
     def rescale(self, scale: float) -> None:
         """Take another scale; what was made of all of the image is not kept."""
@@ -111,9 +121,13 @@ class Session:
         model, slot = other or self.model, (whole, other is None)
         window, made = self.window(whole), self.made.get(slot)
         part = enlarged_part(window, self.low, self.size, self.model.patch_size)
-        if made is None or (made.model, made.size, made.part) != (model, self.size, part):
+        consistent = self.consistent and other is None
+        asked = model, self.size, part, consistent
+        if made is None or (made.model, made.size, made.part, made.projection is not None) != asked:
             self.made.pop(slot, None)  # Before another takes its place in memory.
             del made
+            if consistent:
+                window = self._around(consistent_part(self.image, self.size, part).needed)
             if other is None:
                 tiles = self._features(window, whole)
             else:  # Its patches may end elsewhere.
@@ -121,7 +135,9 @@ class Session:
                     (max(s.start - 2, 0), min(s.stop + 2, n)) for s, n in zip(window, self.low, strict=True)
                 ]
                 tiles = self._encoded(model, wider, whole)
-            made = Mixture(model, self.image, self.size, part, tiles, self.seed, self.latents, advance)
+            made = Mixture(
+                model, self.image, self.size, part, tiles, self.seed, self.latents, advance, consistent
+            )
             self.made[slot] = made
         made.draw(self.seed, self.latents, advance)
         return made
@@ -130,6 +146,7 @@ class Session:
         """Enlarge all of a large image at one temperature, in bounded memory, as `linf upscale` does."""
         tau = self.temperatures(temperature, within, self.window_enlarged(True))
         ask = Ask(temperature, seed=self.seed, device=self._lr().device, latents=self.latents)
+        ask = ask._replace(consistency=ROUNDS * self.consistent)
         if isinstance(tau, Tensor):
             ask = ask._replace(temperatures=tau)
         done, total = 0, math.prod(self.size)
@@ -175,6 +192,14 @@ class Session:
 
     def _lr(self) -> Tensor:
         return plane_of(self.image, self.model)
+
+    def _around(self, part: Part) -> Part:
+        """The part of the uploaded image that a part of the enlarged one is made of."""
+        rows, cols = (
+            slice(max(side.start * n // m - 2, 0), min(-(-side.stop * n // m) + 2, n))
+            for side, n, m in zip(part, self.low, self.size, strict=True)
+        )
+        return rows, cols
 
     def _features(self, window: Part, whole: bool) -> Iterable[Tile]:
         """The features of a part of the image by the page's model, which are kept."""

@@ -72,7 +72,7 @@ class Shown:
         self, whole: bool, mixture: Mixture, temperature: float, within: float, against: str
     ) -> Path | None:
         session, other = self.session, self.session.made.get((whole, False))
-        key: tuple[object, ...] = against, mixture.size, mixture.part
+        key: tuple[object, ...] = against, mixture.size, mixture.part, self.session.consistent
         if against not in (BY_BICUBIC, BY_MEAN):
             if other is None:
                 return None
@@ -170,6 +170,8 @@ class Shown:
             words.append(f"sample{seed}")
         if self.session.latents == "correlated":
             words.append("correlated")
+        if self.session.consistent:
+            words.append("consistent")
         return "_".join(words) + ".png"
 
     def deviation(self, whole: bool, spread: np.ndarray) -> Path:

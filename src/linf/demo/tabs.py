@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -18,6 +18,18 @@ MAX_SESSIONS = 4
 """Number of tabs whose images are kept, the most recent ones; each takes up to 700 MB and its image."""
 
 NO_IMAGE = f"There is no image, or not any more: the last {MAX_SESSIONS} tabs are kept. Drop one on the page."
+
+
+class Answer(NamedTuple):
+    """What an event changes on the page; the rest stays."""
+
+    upload: Any = gr.skip()
+    view: Any = gr.skip()
+    caption: Any = gr.skip()
+    canvas: Any = gr.skip()
+    heat: Any = gr.skip()
+    temperature: Any = gr.skip()
+    consistent: Any = gr.skip()
 
 
 class Tab(NamedTuple):
