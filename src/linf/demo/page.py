@@ -36,6 +36,7 @@ CSS = """
 #compare::after {right: 8px}
 #labels {display: none}
 #compare [data-testid=status-tracker] {background: rgb(from var(--block-background-fill) r g b / 75%)}
+#compare .progress-text {visibility: hidden}
 .gradio-container:not(:has(#compare .progress-text)) #cancel {display: none}
 """
 

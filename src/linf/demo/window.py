@@ -145,9 +145,12 @@ def framed(image: Photo, part: Part | None) -> Image.Image:
         [max(1, FRAMED_SIDE // max(shown.size)) * n for n in shown.size], Image.Resampling.BICUBIC
     )
     y, x = (n / m for n, m in zip(shown.size[::-1], image.pixels.shape[:2], strict=True))
-    box = [x * part[1].start, y * part[0].start, x * part[1].stop - 1, y * part[0].stop - 1]
-    line = max(2, max(shown.size) // 200)
+    line = max(2, max(shown.size) // 150)
+    left, top = (max(at, line) for at in (x * part[1].start, y * part[0].start))
+    right = min(x * part[1].stop, shown.width - line) - 1
+    low = min(y * part[0].stop, shown.height - line) - 1
     draw = ImageDraw.Draw(shown)
-    draw.rectangle([box[0] - line, box[1] - line, box[2] + line, box[3] + line], outline="black", width=line)
-    draw.rectangle(box, outline="white", width=line)
+    if right > left + 2 * line and low > top + 2 * line:
+        draw.rectangle((left - line, top - line, right + line, low + line), outline="black", width=line)
+        draw.rectangle((left, top, right, low), outline="white", width=line)
     return shown
