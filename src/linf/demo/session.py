@@ -21,7 +21,7 @@ from linf.models.correlation import LatentChoice
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile, clipped, encode, encode_tile
-from linf.upscale.enlarge import CPU, Ask, enlarge
+from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.guard import tempered
 from linf.upscale.inputs import Size
 from linf.upscale.tile_size import best_tile
@@ -114,7 +114,7 @@ class Session:
         need = BYTES_IN * low + BYTES_OUT * high
         if (True, True) in self.made or low > LARGEST_IN or high > LARGEST_OUT:
             return low <= LARGEST_IN and high <= LARGEST_OUT
-        return need <= free_memory(CPU) / 2
+        return need <= free_memory(next(self.model.parameters()).device) / 2
 
     def make(self, whole: bool, other: SuperResolver | None = None, advance: Advance = silently) -> Mixture:
         """Make what is asked of a view unless it is there, by the page's model, or by another one."""
