@@ -649,6 +649,8 @@ def test_user_errors_are_one_line(run: Linf, tmp_path: Path) -> None:
     for arguments, message in {
         ("--model", str(regression)): f"{regression} holds a LIIF, which has no temperature",
         ("--model", "gone.ckpt"): "no checkpoint at gone.ckpt",
+        ("--against", "gone.ckpt"): "no checkpoint at gone.ckpt",
+        ("--against", str(regression), str(regression)): "two models called liif: rename one of the files",
         ("--port", "70000"): "--port 70000 is not a number from 1 to 65535",
         ("--device", "abacus"): "--device abacus is not here",
     }.items():
