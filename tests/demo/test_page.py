@@ -282,7 +282,7 @@ def test_a_broken_file_gives_a_message(events: Any, photos: Path, tmp_path: Path
     bad.write_bytes(BROKEN[how](good.read_bytes()))
     gradio = pytest.importorskip("gradio")
     taken, *rest = events.open_image({"path": str(bad)}, 2, "Bicubic", asking(), silent)
-    assert (taken, rest) == (None, [gradio.skip()] * 6)
+    assert (taken, rest) == (None, [gradio.skip()] * 7)
     assert re.match(r"holiday\.png: (the file is empty|it is no PNG|cannot be read: )", events.warned[0])
     assert not events.tabs.kept
     opened(events, good)
@@ -601,6 +601,9 @@ def test_correlated_latents_are_those_of_the_library(events: Any, photos: Path) 
     wanted = enlarge(events.model, image.pixels, size, Ask(1.0, latents="correlated")).images[0]
     assert abs(pixels_of(saved) - wanted).max() <= 1
     assert abs(pixels_of(saved) - before).mean() > 1
+    another = {"path": str(sorted(photos.iterdir())[1])}
+    for tab, kept in (("tab", True), ("other", False)):  # The box on the page says what holds.
+        assert events.open_image(another, 2, "Bicubic", asking(tab), silent).correlated is kept
 
 
 @pytest.mark.parametrize("view", ["Close-up", "Whole image"])

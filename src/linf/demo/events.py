@@ -63,7 +63,8 @@ class Events:
             tab = Tab(session, Shown(session))
             self.tabs.keep(request, tab)
             unlike = session.temperature if session.unlike else gr.skip()
-            return self._answer(tab, False)._replace(temperature=unlike, consistent=False)
+            answer = self._answer(tab, False)._replace(temperature=unlike, consistent=False)
+            return answer._replace(correlated=session.latents == "correlated")
         return Answer(known.shown.framed(False) if known else None)
 
     def rescale(

@@ -154,7 +154,7 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
                         save_map = gr.Button("Download the map as numbers", min_width=120)
                     heat = gr.Image(label="Uncertainty", buttons=["fullscreen"], elem_id="heat")
 
-        made = [upload, view, caption, canvas, heat, temperature, consistent]
+        made = [upload, view, caption, canvas, heat, temperature, consistent, correlated]
         # One enlargement at a time, in order.
         queue: dict[str, Any] = {"concurrency_id": "enlarge", "concurrency_limit": 1}
         slow: dict[str, Any] = {"show_progress_on": compare, "trigger_mode": "always_last"} | queue

@@ -30,6 +30,7 @@ class Answer(NamedTuple):
     heat: Any = gr.skip()
     temperature: Any = gr.skip()
     consistent: Any = gr.skip()
+    correlated: Any = gr.skip()
 
 
 class Tab(NamedTuple):
