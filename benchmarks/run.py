@@ -339,6 +339,18 @@ def slider() -> list[Figure]:
     return [Figure(what, statistics.median(seen), 300, "ms", detail=detail)]
 
 
+def another() -> list[Figure]:
+    """Another sample on the page of `linf demo`: by the flow alone, until its file is there."""
+    from slider import samples
+
+    whole, detail = samples()
+    what = "another sample on the page, 800×500 ×3.7"
+    return [
+        Figure(f"{what}, all of it", statistics.median(whole), 4, "s"),
+        Figure(f"{what}, close-up", statistics.median(detail), 2, "s"),
+    ]
+
+
 def loader() -> list[Figure]:
     """Samples per second of two loading processes against those the model can train on."""
     warm, timed = 8, 64
@@ -569,6 +581,7 @@ FIGURES = {
         x32,
         upscale,
         slider,
+        another,
         decoding,
         loader,
         shards,

@@ -18,6 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 import linf
 from linf.data.sources import bundled
 from linf.demo.session import Session
+from linf.demo.shown import BY_BICUBIC, Shown
 from linf.images.read import read_photo
 
 MOVES = 30
@@ -95,16 +96,42 @@ def move(browser: webdriver.Chrome, value: float, slider: str = "#temperature") 
     return float(browser.execute_async_script(MOVE, slider, value))
 
 
+def opened(image: Path, scale: float, model: str) -> tuple[Session, Shown]:
+    """A tab of the page in this process, with all of an image enlarged."""
+    session = Session(linf.load(model), read_photo(image), image, scale)
+    session.make(True)
+    return session, Shown(session)
+
+
 def mixing(image: Path) -> list[float]:
-    """The milliseconds of it that the server mixes and encodes, in this process."""
-    session = Session(read_photo(image), image)
-    session.enlarge(linf.load("default"), 4.0, (128.0, 128.0), 0)
+    """The milliseconds of a move that the server mixes and encodes, in this process."""
+    _, shown = opened(image, 4.0, "photo")
     times = []
     for k in range(MOVES):
         start = time.perf_counter()
-        session.comparison((k + 1) / MOVES, 1.0, close_up=False)
+        shown.comparison(True, (k + 1) / MOVES, 1.0, BY_BICUBIC, True)
         times.append(1000 * (time.perf_counter() - start))
     return times
+
+
+def samples() -> tuple[list[float], list[float]]:
+    """Seconds until another sample can be seen, of all of an image of 800×500 at ×3.7, and of a close-up."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        image = Path(folder, "image.png")
+        Image.open(bundled("heldout").hr[1]).convert("RGB").resize((800, 500)).save(image)
+        session, shown = opened(image, 3.7, "photo")
+        session.make(False)
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for whole in (True, False):
+            shown.comparison(whole, 0.5, 1.0, BY_BICUBIC, True)
+            for _ in range(5):
+                start = time.perf_counter()
+                session.seed += 1
+                session.make(whole)
+                shown.comparison(whole, 0.5, 1.0, BY_BICUBIC, True)
+                times[whole].append(time.perf_counter() - start)
+        return times[True], times[False]
 
 
 def measured() -> tuple[list[float], list[float]]:
@@ -119,8 +146,8 @@ def measured() -> tuple[list[float], list[float]]:
             browser.execute_script(RESCALE)
             caption = browser.find_element(By.ID, "caption")
             WebDriverWait(browser, 300).until(lambda b: "1024" in caption.text)
-            browser.find_element(By.CSS_SELECTOR, "#view input[value=Whole]").click()
+            browser.find_element(By.CSS_SELECTOR, "#view input[value='Whole image']").click()
             wide = "return [...document.querySelectorAll('#compare img')].map(i => i.naturalWidth)"
-            WebDriverWait(browser, 60).until(lambda b: b.execute_script(wide) == [1024, 1024])
+            WebDriverWait(browser, 300).until(lambda b: b.execute_script(wide) == [1024, 1024])
             seen = [move(browser, (k + 1) / MOVES) for k in range(MOVES)]
         return seen, mixing(image)

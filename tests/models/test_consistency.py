@@ -17,6 +17,7 @@ from linf.images.reduction import Reduction
 from linf.images.resize import matlab_bicubic
 from linf.models.baselines import Bicubic
 from linf.models.consistency import Projection, consistent
+from linf.models.consistent_part import PartProjection
 from linf.models.decoding import Region
 from linf.models.super_resolver import SuperResolver
 
@@ -205,3 +206,23 @@ def test_sizes_and_kernels_are_checked() -> None:
         Projection((4, 4), (8, 8))(torch.rand(3, 9, 8), torch.rand(3, 4, 4))
     with pytest.raises(ValueError, match="'lanczos': choose from bicubic, matlab, bilinear, area"):
         Projection((4, 4), (8, 8), 3, Reduction("lanczos"))
+
+
+@pytest.mark.parametrize("size", [(148, 222), (123, 167)])
+@pytest.mark.parametrize("part", [(slice(60, 81), slice(90, 110)), (slice(0, 9), slice(140, 160))])
+def test_a_part_is_projected_as_it_is_of_the_whole_image(
+    size: tuple[int, int], part: tuple[slice, slice]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(3, *size, generator=generator, dtype=torch.float64)
+    lr = torch.randint(256, (3, 40, 60), generator=generator, dtype=torch.uint8)
+    whole = Projection((40, 60), size)
+    held = PartProjection((40, 60), size, *part)
+    assert held.needed[1].stop - held.needed[1].start < size[1]
+    inside = image[:, *held.needed]
+    for wanted, made in (
+        (whole(image, lr.double() / 255), held(inside, lr, peak=255)),
+        (whole(image, 0), held(inside, 0)),
+    ):
+        torch.testing.assert_close(made, wanted[:, *part], rtol=0, atol=1e-12)
+        assert (made - image[:, *part]).abs().max() > 0.01

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from linf.coordinates import patch_centres
 from linf.errors import UsageError
 from linf.files import atomic_write
-from linf.models.linf import EXPLODED, LINF
+from linf.models.explosion import EXPLODED
+from linf.models.linf import LINF
 
 OPSET = 18
 """The lowest opset that torch's exporter writes, and therefore the most widely supported."""

@@ -1,20 +1,35 @@
 """The command ``linf demo``: the page, served on this machine until a signal."""
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
 import tempfile
 import threading
 from argparse import Namespace
-from typing import Any, NoReturn
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from linf.cli.options import LINF_FILE, add_command, chosen_device
 from linf.errors import Stopped, UsageError
+
+if TYPE_CHECKING:
+    from linf.models.super_resolver import SuperResolver
 
 
 def add_demo(commands: Any) -> None:
     parser = add_command(commands, "demo", _demo, "a page to try the model on")
     parser.add_argument("--model", default="photo", metavar="FILE", help=LINF_FILE)
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=["photo", "default"],
+        metavar="FILE",
+        help="other models to compare with on the page (default: photo default)",
+    )
     parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 up")
     parser.add_argument(
         "--host",
@@ -46,6 +61,7 @@ def _demo(given: Namespace) -> NoReturn:
         raise UsageError(
             f"{given.model} holds a {type(model).__name__}, which has no temperature: give a LINF"
         )
+    others = _others(given)
     with tempfile.TemporaryDirectory(prefix="linf-demo-") as folder:
         # Gradio reads these as it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -55,7 +71,7 @@ def _demo(given: Namespace) -> NoReturn:
             if error.name != "gradio":
                 raise
             raise UsageError("linf demo needs Gradio: pip install 'linf[demo]'") from error
-        blocks = demo_page(model.to(device))
+        blocks = demo_page(model.to(device), others)
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, interrupt)
         try:
@@ -87,3 +103,33 @@ def _demo(given: Namespace) -> NoReturn:
         except Stopped as stop:
             status = 128 + stop.signum
     os._exit(status)  # Without waiting for images that are being enlarged.
+
+
+def _others(given: Namespace) -> dict[str, Callable[[], SuperResolver]]:
+    """What loads the models to compare with, by the names of their files; raise UsageError if one cannot be used."""
+    from linf.checkpoints.native import load
+    from linf.checkpoints.shipped import SHIPPED
+    from linf.models.encoders.encoder import Encoder
+
+    others: dict[str, Callable[[], SuperResolver]] = {}
+    for path in given.against:
+        if path == given.model:
+            continue
+        if path in SHIPPED:  # Half a second that not everybody needs.
+            others[path] = partial(load, path)
+            continue
+        model = load(path)
+        if not isinstance(getattr(model, "encoder", None), Encoder) or model.image_channels != 3:
+            raise UsageError(
+                f"--against {path} holds a {type(model).__name__} of {model.image_channels} channels: the page "
+                "compares with LINF, LIIF and LTE for RGB; linf upscale takes others, too"
+            )
+        name = Path(path).stem
+        if name in others:
+            raise UsageError(f"--against has two models called {name}: rename one of the files")
+        others[name] = partial(_same, model)
+    return others
+
+
+def _same(model: SuperResolver) -> SuperResolver:
+    return model

@@ -1,34 +1,51 @@
-"""The images that the page of `linf demo` offers: what people have, made of bundled photographs."""
+"""The images that the page of `linf demo` offers: what people have, from images that packages ship."""
 
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from linf.data.degradation import Degradation
-from linf.data.rounds import Compression, Noise, Round
-from linf.data.sources import bundled
 from linf.images.read import read_image
-
-EXAMPLES = {
-    "clean": (0, Round()),
-    "JPEG": (1, Round(jpeg=Compression(1.0, 30.0))),
-    "noise": (0, Round(noise=Noise(1.0, 10.0, 0.0))),
-}
-"""A photograph and what it went through, by the name of the example."""
+from linf.images.resize import pil_bicubic
 
 EXAMPLE_SIDE = 256
-"""The longer side of an example in pixels."""
+"""The longer side of an example in pixels, at most."""
 
 
-def write_examples(folder: Path) -> list[Path]:
-    """Write the examples to a folder, and return their files."""
-    files = []
-    for name, (number, done) in EXAMPLES.items():
-        hr = read_image(bundled("heldout").hr[number])
-        share = EXAMPLE_SIDE / max(hr.shape[:2])
-        size = round(hr.shape[0] * share), round(hr.shape[1] * share)
-        lr = Degradation(done).degrade(hr, size, np.random.default_rng(0))
-        files.append(folder / f"{name}.png")
-        Image.fromarray(lr).save(files[-1])
+class Example(NamedTuple):
+    """An image that a package ships, made smaller and noisy."""
+
+    package: str
+    file: str
+    box: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom of the part that is taken; None for all of it."""
+    noise: float = 0.0
+    """Its standard deviation, of 255."""
+
+
+EXAMPLES = {
+    "text": Example("skimage", "data/page.png", (0, 0, 256, 140)),
+    "building": Example("gradio", "media_assets/images/tower.jpg", (60, 120, 316, 376)),
+    "animal": Example("skimage", "data/chelsea.png", (80, 20, 380, 280)),
+    "noise": Example("skimage", "data/astronaut.png", noise=10.0),
+}
+"""What each example shows."""
+
+
+def write_examples(folder: Path) -> dict[str, Path]:
+    """Write the examples whose images are installed to a folder, and return their files by what they show."""
+    files = {}
+    for name, example in EXAMPLES.items():
+        spec = find_spec(example.package)
+        home = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path()
+        if not (home / example.file).is_file():
+            continue
+        image = Image.fromarray(read_image(home / example.file)).crop(example.box)
+        share = min(1, EXAMPLE_SIDE / max(image.size))
+        lr = pil_bicubic(np.asarray(image), (round(share * image.height), round(share * image.width)))
+        noisy = lr + np.random.default_rng(0).normal(0, example.noise, lr.shape)
+        files[name] = folder / f"{name}.png"
+        Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)).save(files[name])
     return files

@@ -1,127 +1,171 @@
-"""An image at any temperature without waiting: ``mean + τ · noise`` takes one decode, then only mixing."""
+"""An image at any temperature without waiting: ``mean + τ · noise`` takes one decode, then only mixing.
+
+Another sample, the map of the deviation and every temperature take neither encoder nor conditioner again.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
 from torch import Tensor
 
+from linf.demo.window import WHOLE, Part, alpha_part
+from linf.errors import UsageError
+from linf.images.luma import PILLOW_GREY
 from linf.images.photo import Photo
-from linf.images.write import enlarged_alpha
-from linf.models.baselines import Bicubic
+from linf.models.consistent_part import PartProjection
+from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
+from linf.models.decoding import Block, Latents, Request
 from linf.models.linf import LINF
-from linf.upscale.enlarge import Ask, enlarge, grey, levels
-from linf.upscale.inputs import Size
+from linf.models.resampling import deviation_parts, kept_block, noise_parts
+from linf.models.super_resolver import SuperResolver
+from linf.models.tiling import Tile
+from linf.upscale.enlarge import grey, levels
 
 HIGHEST = 1.0
 """Temperature up to which an image may be asked for; see `LINF.regions`."""
 
-LARGEST_IN, LARGEST_OUT = 0.4e6, 6e6
-"""Pixels of an image, and of what becomes of it, that a core makes within half a minute."""
-
-Part = tuple[slice, slice]
-"""Rows and columns."""
-
-WHOLE: Part = (slice(None), slice(None))
+Advance = Callable[[float], object]
+"""Called with the share done, from 0 to 1."""
 
 
-def around(size: Sequence[int], middle: Sequence[float], kept: Sequence[float]) -> Part:
-    """The part of an image (h, w) around a point (y, x), of a given (h, w) and as close as the edges let it."""
-    cuts = []
-    for length, centre, wanted in zip(size, middle, kept, strict=True):
-        n = min(length, max(1, int(wanted)))
-        start = min(max(round(centre - n / 2), 0), length - n)
-        cuts.append(slice(start, start + n))
-    return cuts[0], cuts[1]
-
-
-def detail(size: Sequence[int], scale: float, middle: Sequence[float]) -> Part:
-    """As much of an image (h, w) around a point as the page enlarges at a time, of the same proportions."""
-    share = math.sqrt(min(1, min(LARGEST_IN, LARGEST_OUT / scale**2) / math.prod(size)))
-    return around(size, middle, [share * n for n in size])
-
-
-def cut(image: Photo, part: Part) -> Photo:
-    """A part of it."""
-    alpha = None if image.alpha is None else image.alpha[part]
-    return replace(image, pixels=image.pixels[part], alpha=alpha)
+def silently(done: float) -> None:
+    """Nobody looks at the progress."""
 
 
 class Mixture:
-    """An image's mean and the noise of one sample.
+    """The mean of an enlarged image, or of a part of it, and the noise of one sample.
 
     Args:
-        model: The model; the work is done on its device.
-        image: The small image.
-        scale: The scale, 1 or more.
-        seed: The seed; the sample is that of `LINF.sample` with the same one.
-        advance: A function that is called with the share done, 0 to 1.
-
-    Raises:
-        UsageError: Memory is too small.
+        model: the model; the work is done on its device.
+        image: the whole small image.
+        size: (H, W) of the whole enlarged image.
+        part: rows and columns of the enlarged image that are wanted.
+        tiles: features of what they are made of, see `Request`.
+        seed: the sample is that of `LINF.sample` with the same one.
+        latents: of neighbouring patches, see `LINF.sample`.
+        advance: is called as the work goes on.
+        consistent: whether mean and noise are such that LR of every sample is the image.
     """
 
     def __init__(
         self,
-        model: LINF,
+        model: SuperResolver,
         image: Photo,
-        scale: float,
+        size: tuple[int, int],
+        part: Part,
+        tiles: Iterable[Tile],
         seed: int = 0,
-        advance: Callable[[float], object] = lambda done: None,
+        latents: LatentChoice = "independent",
+        advance: Advance = silently,
+        consistent: bool = False,
     ) -> None:
-        self.lr, self.peak = image, image.peak
-        self.size = Size(scale=scale).of(*image.pixels.shape[:2])
-        device = next(model.parameters()).device
-        lr = torch.from_numpy(image.pixels.astype(np.float32)).permute(2, 0, 1)[None] / self.peak
-        known = model.distribution(
-            lr.expand(-1, 3, -1, -1).to(device),
-            self.size,
-            seed=seed,
-            highest=HIGHEST,
-            advance=partial(_count, [0], math.prod(self.size), advance),
-        )
-        assert known is not None
-        planes = known.mean[0], known.noise[0, 0]
-        self.mean, self.noise = map(grey, planes) if image.pixels.shape[2] == 1 else planes
-        self.alpha = None if image.alpha is None else enlarged_alpha(image.alpha, self.size)
+        self.model, self.image, self.size, self.part = model, image, size, part
+        self.sample: tuple[int, LatentChoice] | None = seed, latents
+        lr, device = plane_of(image, model), _device(model)
+        self.projection = consistent_part(image, size, part) if consistent else None
+        self.held = part if self.projection is None else self.projection.needed
+        shape = tuple(side.stop - side.start for side in self.held)
+        channels = image.pixels.shape[2]
+        self.mean, self.noise = (torch.zeros(channels, *shape, device=device) for _ in range(2))
+        self.kept: list[Block] = []
+        self.spread: np.ndarray | None = None
+        self.projected: tuple[object, Tensor, Tensor] | None = None
+        """The sample, and mean and noise of the part made consistent."""
+        linear = isinstance(model, LINF)
+        fields = self._latents(seed, latents) if linear else []
+        request = Request(fields, HIGHEST, peak=image.peak, features=tiles, scales=linear)
+        done = 0
+        for region in model.regions(lr, size, request):
+            done += region.mean[0].numel()
+            self._put(self.mean, region.rows, region.cols, region.mean)
+            if linear:
+                self._put(self.noise, region.rows, region.cols, region.noise[0])
+                self.kept.append(kept_block(region, model.patch_size, size))
+            advance(min(done / math.prod(shape), 1))
+
+    def draw(self, seed: int, latents: LatentChoice, advance: Advance = silently) -> None:
+        """Take another sample, by the flow alone."""
+        if not isinstance(self.model, LINF) or (seed, latents) == self.sample:
+            return
+        [field] = self._latents(seed, latents)
+        self.sample = None  # Until it is whole, so that a cancelled one is drawn again.
+        for number, made in enumerate(noise_parts(self.model.flow, self.kept, field, HIGHEST), 1):
+            self._put(self.noise, *made)
+            advance(number / len(self.kept))
+        self.sample = (seed, latents)
+
+    def deviation(self, advance: Advance = silently) -> np.ndarray:
+        """(y,x) float32: standard deviation of luma at temperature 1, in the units of [0, 1]."""
+        if self.spread is None:
+            assert isinstance(self.model, LINF)
+            if self.projection is not None:
+                raise UsageError(
+                    "the map is of samples as the model makes them, which consistency changes: switch that off first"
+                )
+            out = torch.zeros(1, *self.mean.shape[1:], device=self.mean.device)
+            mix = torch.tensor([PILLOW_GREY], device=self.mean.device)
+            for number, made in enumerate(deviation_parts(self.model.flow, self.kept, mix), 1):
+                self._put(out, *made)
+                advance(number / len(self.kept))
+            self.spread = out[0].cpu().numpy()
+        return self.spread
 
     def at(self, temperature: float | Tensor, part: Part = WHOLE) -> Photo:
-        """Return the image, or a part of it, at a temperature or a map (H,W) of them, up to `HIGHEST`."""
-        pixels = levels(self.values(temperature, part), self.peak).astype(self.lr.pixels.dtype)
-        return replace(self.lr, pixels=pixels, alpha=None if self.alpha is None else self.alpha[part])
+        """Return the image, or a part of it, at a temperature or a map (y,x) of them, up to `HIGHEST`."""
+        pixels = levels(self.values(temperature, part), self.image.peak).astype(self.image.pixels.dtype)
+        alpha = alpha_part(self.image, self.size, self.part)
+        return replace(self.image, pixels=pixels, alpha=None if alpha is None else alpha[part])
 
     def values(self, temperature: float | Tensor, part: Part = WHOLE) -> Tensor:
         """Return the same before rounding: (3,y,x) or (1,y,x) in the units of [0, 1], not clamped."""
-        mean, noise = self.mean[:, *part], self.noise[:, *part]
+        mean, noise = (plane[:, *part] for plane in self._planes())
         if isinstance(temperature, Tensor):
             return torch.addcmul(mean, noise, temperature[part].to(mean))
         return torch.add(mean, noise, alpha=temperature)
 
-    def bicubic(self) -> Photo:
-        """Return the bicubic image that it is compared with."""
-        made = enlarge(Bicubic(), self.lr.pixels, self.size, Ask())
-        return replace(self.lr, pixels=made.images[0], alpha=self.alpha)
+    def _planes(self) -> tuple[Tensor, Tensor]:
+        """Mean and noise of the part."""
+        if self.projection is None:
+            return self.mean, self.noise
+        if self.projected is None or self.projected[0] != self.sample:
+            lr, peak = plane_of(self.image, self.model)[0], self.image.peak
+            mean = self.projection(self.mean, lr, peak)
+            self.projected = self.sample, mean, self.projection(self.noise, 0)
+        return self.projected[1:]
 
-    def region(self, painted: Image.Image) -> Tensor:
-        """A region painted on the small image, grey of any size → its share (H,W) of each pixel, with a soft edge."""
-        inside = painted.point(lambda ink: 255 * (ink > 64))  # A brush may be translucent.
-        soft = inside.resize(self.lr.pixels.shape[1::-1], Image.Resampling.BILINEAR)
-        soft = soft.filter(ImageFilter.GaussianBlur(max(1, max(soft.size) / 100)))
-        return torch.from_numpy(np.array(soft.resize(self.size[::-1], Image.Resampling.BILINEAR))) / 255
+    def _latents(self, seed: int, choice: LatentChoice) -> Sequence[Latents]:
+        model, lr = self.model, plane_of(self.image, self.model)
+        correlation = chosen_correlation(model.correlation, choice)
+        return latent_fields([seed], lr, self.size, model.dim, model.patch_size, correlation=correlation)
 
-    def deviation(self, model: LINF, advance: Callable[[float], object] = lambda done: None) -> np.ndarray:
-        """(H,W): standard deviation of luma at temperature 1, in the units of [0, 1]."""
-        ask = Ask(uncertainty=True, device=self.mean.device)
-        counted = partial(_count, [0], math.prod(self.size), advance)
-        deviation = enlarge(model, self.lr.pixels, self.size, ask, counted).deviation
-        assert deviation is not None
-        return deviation
+    def _put(self, whole: Tensor, rows: slice, cols: slice, values: Tensor) -> None:
+        """Put HR rows and columns where they belong, as far as they are wanted."""
+        values = grey(values) if len(values) > len(whole) else values
+        low, high = zip(*map(_overlap, (rows, cols), self.held), strict=True)
+        whole[:, *high] = values[:, *low]
 
 
-def _count(done: list[int], total: int, advance: Callable[[float], object], more: int) -> None:
-    done[0] += more
-    advance(done[0] / total)
+def consistent_part(image: Photo, size: tuple[int, int], part: Part) -> PartProjection:
+    """What makes a part of an enlarged image consistent with the small one."""
+    return PartProjection((image.pixels.shape[0], image.pixels.shape[1]), size, *part)
+
+
+def plane_of(image: Photo, model: SuperResolver) -> Tensor:
+    """An image as (1,C,h,w) whole numbers on a model's device."""
+    # 16 bits as int32: devices lack gathers of uint16.
+    pixels = np.require(image.pixels, np.uint8 if image.peak == 255 else np.int32, "W")
+    return torch.from_numpy(pixels).to(_device(model)).permute(2, 0, 1)[None]
+
+
+def _device(model: SuperResolver) -> torch.device:
+    return next((each.device for each in model.parameters()), torch.device("cpu"))
+
+
+def _overlap(given: slice, wanted: slice) -> tuple[slice, slice]:
+    """What is common to two ranges, counted from the start of each."""
+    start, stop = max(given.start, wanted.start), min(given.stop, wanted.stop)
+    stop = max(start, stop)
+    return slice(start - given.start, stop - given.start), slice(start - wanted.start, stop - wanted.start)

@@ -95,8 +95,12 @@ class Projection:
 
     def needed(self, rows: Rows) -> Rows:
         """The HR rows that some HR rows of the result depend on."""
-        low, high = self._hr_rows(self._windows(rows)[-1])
+        low, high = self._hr_rows(self.lr_needed(rows))
         return min(low, rows[0]), max(high, rows[1])
+
+    def lr_needed(self, rows: Rows) -> Rows:
+        """The LR rows that some HR rows of the result depend on."""
+        return self._windows(rows)[-1]
 
     def rows(
         self, images: Tensor, lr: Tensor | float, rows: Rows, *, first: int = 0, peak: float = 1

@@ -77,7 +77,10 @@ class Request(NamedTuple):
     chunk: int | None = None
     """Queries decoded at once; by default what suits the device."""
     features: Iterable[Tile] | None = None
-    """What `encode` gave for the LR image; by default features are made tile by tile, and not kept."""
+    """What `encode` gave for the LR image, or for a part of it, which is then all that is decoded; by default features
+    are made tile by tile, and not kept."""
+    scales: bool = False
+    """Whether the flow's scales are wanted, of which `linf.models.resampling` makes other samples."""
 
 
 class Region(NamedTuple):
@@ -101,6 +104,8 @@ class Region(NamedTuple):
     """Rows and columns of the patch grid."""
     exploded: int = 0
     """Patches whose noise would lie far beyond any image, and was left out."""
+    scales: Tensor | None = None
+    """(K,D,n) float16: the flow's scales of each patch."""
 
     def at(self, temperature: float | Tensor) -> "Region":
         """The region with the image of its first noise, if it has any, as mean; τ is a number, or a map (H,W)."""
@@ -176,7 +181,10 @@ def stream(
     features = request.features
     for part in encode(encoder, lr, peak=request.peak, tile=request.tile) if features is None else features:
         maps = _maps(conditioner, part.features)
-        rows, cols = _inside(centres[0], *part.rows, height), _inside(centres[1], *part.cols, width)
+        rows, cols = (
+            patches_inside(centres[0], *part.rows, height),
+            patches_inside(centres[1], *part.cols, width),
+        )
         yield from parallel(
             (partial(answered, part, maps, r, c) for r, c in _rectangles(rows, cols, chunk)), device
         )
@@ -211,7 +219,7 @@ def _maps(conditioner: Conditioner, features: Tensor) -> Tensor:
     return maps.flatten(0, 1)
 
 
-def _inside(centres: Tensor, start: int, stop: int, n: int) -> range:
+def patches_inside(centres: Tensor, start: int, stop: int, n: int) -> range:
     """Indices of the centres that fall on LR pixels [start, stop) of n; those beyond the edge on the last."""
     pixel = ((centres + 1) / 2 * n).floor().clamp(0, n - 1)
     inside = torch.nonzero((pixel >= start) & (pixel < stop)).flatten()

@@ -187,10 +187,23 @@ class ConditionalFlow(nn.Module):
         Returns:
             (M·P², N).
         """
-        scale, shift = self.scales_and_shifts(condition)
-        variance = scale.new_zeros(len(mix), self.patch_size**2 * scale.shape[-1])
-        for column in torch.eye(self.dim, dtype=scale.dtype, device=scale.device):
-            v = column[:, None].expand_as(shift[0])
-            response = self._backwards(v, scale, shift, inverses, affine=False)
-            variance += (mix.to(response.dtype) @ response.view(self.image_channels, -1)).square()
-        return variance.view(-1, scale.shape[-1])
+        return self.variances_of(self.scales_and_shifts(condition)[0], mix, inverses)
+
+    @torch.no_grad()
+    def variances_of(self, scale: Tensor, mix: Tensor, inverses: Tensor) -> Tensor:
+        """`variances` where the scales (K, D, N) are known."""
+        # Each row of mix·A, from the left: v ← W₀⁻ᵀ v, v ← W_k⁻ᵀ (v / s_{k-1}); fewer than the columns of A.
+        rows = torch.kron(mix, torch.eye(self.patch_size**2, device=mix.device)).to(scale.dtype)
+        variances = []
+        with torch.autocast(scale.device.type, enabled=False):
+            for row in rows:
+                v = exact_product(inverses[0].mT, row[:, None])
+                for k in range(self.steps):
+                    v = exact_product(inverses[k + 1].mT, v / scale[k])
+                variances.append(v.square().sum(0))
+        return torch.stack(variances)
+
+    @torch.no_grad()
+    def noise_of(self, z: Tensor, scale: Tensor, inverses: Tensor) -> Tensor:
+        """``A(c) z`` where the scales (K, D, N) are known: what another sample costs, (D, N) → (D, N)."""
+        return self._backwards(z, scale, scale, inverses, affine=False)

@@ -12,15 +12,13 @@ from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import FourierConditioner
 from linf.models.decoding import Block, Region, Request, check_size, stream
 from linf.models.encoders.encoder import Encoder
+from linf.models.explosion import tame
 from linf.models.flow import ConditionalFlow
 from linf.models.prior import UNet, lr_residual
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile, encode
 
 log = logging.getLogger(__name__)
-
-EXPLODED = 20.0
-"""Ten times what a residual in [-1, 1] units can be: beyond it the flow's inverse has exploded (METHOD §4)."""
 
 
 class LINF(SuperResolver):
@@ -162,7 +160,8 @@ class LINF(SuperResolver):
             drawn = [z[block.image, block.rows, block.cols].to(condition.device) for z in latents]
             columns = [z.flatten(0, 1).T for z in drawn]
             mean, *noise = flow.mean_and_noise(columns, condition, inverses)
-            exploded = _tame(mean, noise, highest)
+            scales = flow.scales_and_shifts(condition)[0].half() if request.scales else None
+            exploded = tame(mean, noise, highest, scales)
             rows, cols = block.pixels
             region = Region(
                 block.image,
@@ -171,6 +170,8 @@ class LINF(SuperResolver):
                 block.fold(mean).div_(2).add_(base(block.image, rows, cols)),
                 [block.fold(n) / 2 for n in noise],
                 exploded=exploded,
+                patches=(block.rows, block.cols),
+                scales=scales,
             )
             if mix is not None:
                 variance = flow.variances(condition, mix, inverses)
@@ -180,7 +181,6 @@ class LINF(SuperResolver):
                 x = F.pixel_unshuffle(F.pad(x, (0, -x.shape[-1] % p, 0, -x.shape[-2] % p)), p)
                 z, log_prob = flow.latents_and_log_prob(x.flatten(1), condition)
                 region = region._replace(
-                    patches=(block.rows, block.cols),
                     latents=z.view_as(x),
                     log_prob=log_prob.view(x.shape[1:]),
                 )
@@ -232,17 +232,3 @@ class LINF(SuperResolver):
         features = self.encode(lr) if features is None else features
         z = self.prior(self.lr_latent(lr, size, features=features), 2 * lr - 1).movedim(1, -1)
         return self.sample(lr, size, temperature=1.0, z=z, features=features)
-
-
-def _tame(mean: Tensor, noise: Sequence[Tensor], highest: float) -> int:
-    """Set noise (D, N) to 0 where it would explode at the highest temperature, and the mean too; return how often."""
-    strongest = max((n.abs().amax() for n in noise), default=torch.zeros(()))
-    if bool(mean.abs().amax() + highest * strongest <= EXPLODED):
-        return 0
-    exploded = 0
-    for n in noise or [torch.zeros_like(mean)]:
-        wild = ~(mean.abs() + highest * n.abs() <= EXPLODED).all(0)
-        exploded += int(wild.sum())
-        n[:, wild] = 0
-    mean[:, ~(mean.abs() <= EXPLODED).all(0)] = 0
-    return exploded

@@ -58,9 +58,7 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
             that kind is given `OVERLAP` around a tile that is asked for.
     """
     height, width = lr.shape[-2:]
-    bounded = encoder.receptive_field is not None
-    margin = encoder.receptive_field if encoder.receptive_field is not None else OVERLAP
-    tile = tile or (TILE if bounded else max(height, width))
+    tile = tile or (max(height, width) if encoder.receptive_field is None else TILE)
     places = [
         (image, rows, cols)
         for image in range(lr.shape[0])
@@ -68,28 +66,68 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
         for cols in tiles(width, tile)
     ]
 
-    def encoded(image: int, rows: tuple[int, int], cols: tuple[int, int]) -> Tile:
-        (y0, y1), (x0, x1) = with_margin(rows, MARGIN, height), with_margin(cols, MARGIN, width)
-        (top, bottom), (left, right) = (
-            with_margin((y0, y1), margin, height),
-            with_margin((x0, x1), margin, width),
-        )
-        if not bounded:
-            top, left = top // WINDOW * WINDOW, left // WINDOW * WINDOW
-        part = lr[image : image + 1, :, top:bottom, left:right]
-        if not lr.is_floating_point():
-            part = part.float()
-        part = 2 / peak * part - 1
-        part = part.expand(-1, encoder.image_channels, -1, -1).contiguous(memory_format=torch.channels_last)
-        inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
-        # Named, the features around the tile would be kept while it is decoded.
-        features = encoder(part)[inner].contiguous(memory_format=torch.channels_last)
-        return Tile(image, rows, cols, (y0, x0), features)
-
     if len(places) == 1:
-        yield encoded(*places[0])  # With all intra-op threads.
+        yield encode_tile(encoder, lr, *places[0], peak=peak)  # With all intra-op threads.
     else:
-        yield from parallel([partial(encoded, *place) for place in places], lr.device)
+        tasks = [partial(encode_tile, encoder, lr, *place, peak=peak) for place in places]
+        yield from parallel(tasks, lr.device)
+
+
+@torch.no_grad()
+def encode_tile(
+    encoder: Encoder,
+    lr: Tensor,
+    image: int,
+    rows: tuple[int, int],
+    cols: tuple[int, int],
+    *,
+    peak: float = 1,
+) -> Tile:
+    """The features of any rectangle of an image, as they are of the whole image.
+
+    Args:
+        encoder: see `Encoder`.
+        lr: (B,C,h,w), or (B,1,h,w) for grey, from 0 to ``peak``.
+        image: which of the batch.
+        rows: LR rows (start, stop).
+        cols: LR columns.
+        peak: the value of white.
+    """
+    height, width = lr.shape[-2:]
+    bounded = encoder.receptive_field is not None
+    margin = encoder.receptive_field if encoder.receptive_field is not None else OVERLAP
+    (y0, y1), (x0, x1) = with_margin(rows, MARGIN, height), with_margin(cols, MARGIN, width)
+    (top, bottom), (left, right) = (
+        with_margin((y0, y1), margin, height),
+        with_margin((x0, x1), margin, width),
+    )
+    if not bounded:
+        top, left = top // WINDOW * WINDOW, left // WINDOW * WINDOW
+    part = lr[image : image + 1, :, top:bottom, left:right]
+    if not lr.is_floating_point():
+        part = part.float()
+    part = 2 / peak * part - 1
+    part = part.expand(-1, encoder.image_channels, -1, -1).contiguous(memory_format=torch.channels_last)
+    inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
+    # Named, the features around the tile would be kept while it is decoded.
+    features = encoder(part)[inner].contiguous(memory_format=torch.channels_last)
+    return Tile(image, rows, cols, (y0, x0), features)
+
+
+def clipped(tile: Tile, rows: slice, cols: slice) -> Tile | None:
+    """What a tile has of some LR rows and columns of its image; None for nothing."""
+    owns, kept, origin = [], list[slice](), []
+    for own, side, start, n in zip(
+        (tile.rows, tile.cols), (rows, cols), tile.origin, tile.features.shape[-2:], strict=True
+    ):
+        low, high = max(own[0], side.start), min(own[1], side.stop)
+        if low >= high:
+            return None
+        first, last = with_margin((low - start, high - start), MARGIN, n)
+        owns.append((low, high))
+        kept.append(slice(first, last))
+        origin.append(start + first)
+    return Tile(tile.image, owns[0], owns[1], (origin[0], origin[1]), tile.features[..., kept[0], kept[1]])
 
 
 def with_margin(part: tuple[int, int], margin: int, n: int) -> tuple[int, int]:

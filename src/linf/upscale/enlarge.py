@@ -38,6 +38,8 @@ class Ask(NamedTuple):
     latents: LatentChoice = "independent"
     consistency: int = 0
     """Rounds that make LR of the result the given image, see `linf.models.consistency`."""
+    temperatures: Tensor | None = None
+    """(H,W): a map of one for each pixel, in place of the temperature."""
 
 
 class Enlarged(NamedTuple):
@@ -77,7 +79,9 @@ def enlarge(
     plane = np.require(pixels, np.uint8 if peak == 255 else np.int32, "W")
     lr = torch.from_numpy(plane).to(ask.device).permute(2, 0, 1)[None]
     channels = model.output_channels(lr)
-    drawn = ask.samples if model.dim and ask.temperature > 0 else 0
+    tau = ask.temperature if ask.temperatures is None else ask.temperatures
+    highest = float(torch.as_tensor(tau).max())
+    drawn = ask.samples if model.dim and highest > 0 else 0
     tile = best_tile(model, lr.shape[-2], lr.shape[-1], ask.device) if ask.tile is None else ask.tile
     if ask.consistency and ask.tile is None and tile:  # A row of tiles waits for the next one, as floats.
         lr_row = 4 * channels * (1 + (drawn if drawn > 1 else 0)) * size[1] * -(-size[0] // lr.shape[-2])
@@ -97,7 +101,7 @@ def enlarge(
     mix = torch.tensor([PILLOW_GREY]) if channels == 3 else torch.eye(channels)
     request = Request(
         latents,
-        ask.temperature,
+        highest,
         mix.to(ask.device) if ask.uncertainty else None,
         peak=peak,
         tile=tile,
@@ -105,11 +109,11 @@ def enlarge(
     with torch.no_grad(), autocast:
         regions = model.regions(lr, size, request)
         if ask.consistency:
-            regions = (region.at(ask.temperature) if drawn == 1 else region for region in regions)
+            regions = (region.at(tau) if drawn == 1 else region for region in regions)
             regions = consistent(regions, lr, Projection(pixels.shape[:2], size, ask.consistency), peak=peak)
         for region in regions:
             where = region.rows, region.cols
-            samples = [region.mean.add(noise, alpha=ask.temperature) for noise in region.noise]
+            samples = [region._replace(noise=[noise]).at(tau).mean for noise in region.noise]
             for image, values in zip(out, samples or [region.mean] * ask.samples, strict=True):
                 image[where] = levels(grey(values) if len(values) > pixels.shape[2] else values, peak)
             if deviation is not None:
