@@ -92,5 +92,27 @@ def _folder_name(overrides: str) -> str:
     return name if fits else f"{name[:190]}-{zlib.crc32(name.encode(errors='surrogateescape')):08x}"
 
 
+def _job_name() -> str:
+    """Return the name of a run's folder, which is that of a sweep's job in its folder."""
+    return Path(HydraConfig.get().runtime.output_dir).name
+
+
+def _sweep_name() -> str | None:
+    """Return the names of a sweep's folder and the one above; None for a run that is no job of a sweep."""
+    hydra = HydraConfig.get()  # Its mode is that of a single run in the ranks that a job of a sweep starts.
+    sweep = Path(hydra.sweep.dir).absolute()
+    inside = sweep in Path(hydra.runtime.output_dir).absolute().parents
+    return "/".join(sweep.parts[-2:]) if inside else None
+
+
+def _chosen(*groups: str) -> list[str]:
+    """Return what is chosen of these config groups, as tags, without those that are off."""
+    choices = HydraConfig.get().runtime.choices
+    return list(dict.fromkeys(str(choices[group]) for group in groups if choices.get(group)))
+
+
+OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+OmegaConf.register_new_resolver("chosen", _chosen, replace=True)
 OmegaConf.register_new_resolver("started", ranks.run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
