@@ -1,6 +1,6 @@
 """The first lines of a run, from its composed config alone: they need not wait for torch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def announcement(cfg: DictConfig) -> Iterator[str]:
         names = f": {', '.join(test['names'])}" if isinstance(test, dict) and test.get("names") else ""
         yield f"data: {choices.get('data')}{where}{names}, at {_scales(data.get('test_scales') or ())}"
         file = settings.get("ckpt_path") or settings.get("path")
-        yield f"model: {file or choices.get('model')}, at τ = {_numbers(settings['temperatures'])}"
+        yield f"model: {file or choices.get('model')}, at τ = {_numbers(settings['temperatures'] or ())}"
     else:
         degraded = choices.get("data/degradation")
         made = f", degraded as {degraded}" if degraded not in (None, "bicubic") else ""
@@ -46,26 +46,31 @@ def _start(settings: Mapping[str, Any]) -> str:
     return ""
 
 
-def _scales(scales: Sequence[Any]) -> str:
-    return ", ".join(f"×{_numbers(s) if isinstance(s, list) else f'{s:g}'}" for s in scales)
+def _scales(scales: Any) -> str:
+    return ", ".join(f"×{_numbers(s) if isinstance(s, list) else _number(s)}" for s in scales)
 
 
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:g}" for value in values)
+def _numbers(values: Any) -> str:
+    return ", ".join(map(_number, values))
+
+
+def _number(value: Any) -> str:
+    """A number as text, or what stands in its place, for settings are checked later."""
+    return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
 
 
 def _length(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    steps, epochs = trainer.get("max_steps") or -1, trainer.get("max_epochs") or -1
-    words = [f"{steps:,} steps"] if steps > 0 else []
-    if epochs > 0 and not words:
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    words = [f"{_number(steps)} steps"] if steps not in (None, -1) else []
+    if epochs not in (None, -1) and not words:
         batches = data.get("batches_per_epoch")
-        words.append(f"{epochs:,} epochs" + (f" of {batches:,} batches" if batches else ""))
+        words.append(f"{_number(epochs)} epochs" + (f" of {_number(batches)} batches" if batches else ""))
     if trainer.get("max_time"):
         words.append(f"at most {trainer['max_time']} (days:hours:minutes:seconds)")
     return ", ".join(words) or "until it is stopped"
 
 
 def _devices(trainer: Mapping[str, Any]) -> str:
-    nodes = trainer.get("num_nodes") or 1
-    machines = f" on each of {nodes} machines" if nodes > 1 else ""
+    nodes = trainer.get("num_nodes")
+    machines = f" on each of {nodes} machines" if nodes not in (None, 1) else ""
     return f"{trainer.get('devices')} × {trainer.get('accelerator')}{machines}, precision {trainer.get('precision')}"

@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 OURS = ("linf", "hydra_plugins", "__main__")
 """The first parts of the names of loggers that are heard from information on; those of libraries from warnings on."""
@@ -71,7 +71,12 @@ def log_warnings() -> None:
 
 
 def _log_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
 ) -> None:
     text = " ".join(str(message).split())
     logging.getLogger("py.warnings").warning("%s (%s:%d)", text, Path(filename).name, lineno)

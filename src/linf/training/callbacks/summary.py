@@ -48,7 +48,7 @@ class RunSummary(Callback):
 
     def _validated_on(self, data: SRDataModule) -> str:
         if data.val_pairs is None or not isinstance(data.val, ImageSet):
-            return "nothing, so that no checkpoint is called the best; data.val.root=FOLDER validates on images there"
+            return "nothing, so that no checkpoint is the best"
         paths = data.val_pairs.hr.paths
         file = self.folder / "validation_images.txt"
         try:
