@@ -12,7 +12,7 @@ from linf.data.sources import Roots, image_folder
 
 log = logging.getLogger(__name__)
 
-SHARE, MOST = 10, 10
+ONE_OF, AT_MOST = 10, 10
 """One image of so many is left for validation, and at most so many are."""
 
 FOLDERS = {"val", "valid", "validation"}
@@ -63,7 +63,7 @@ def validation_images(root: Roots, training: Roots | None = None) -> ImageSet | 
         return images
     apart = [path for path in images.hr if not FOLDERS.isdisjoint(map(str.lower, path.parent.parts))]
     if not apart or len(apart) == len(images):
-        count = min(max(1, len(images) // SHARE), MOST) if len(images) > 1 else 0
+        count = min(max(1, len(images) // ONE_OF), AT_MOST) if len(images) > 1 else 0
         apart = sorted(
             images.hr, key=lambda path: (zlib.crc32(path.name.encode(errors="surrogateescape")), path)
         )

@@ -59,12 +59,18 @@ def _number(value: Any) -> str:
     return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
 
 
+def _count(value: Any, what: str, ending: str = "s") -> str:
+    return f"{_number(value)} {what}{ending if value != 1 else ''}"
+
+
 def _length(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    if trainer.get("fast_dev_run"):
+        return "one batch, of training and of validation"
     steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
-    words = [f"{_number(steps)} steps"] if steps not in (None, -1) else []
+    words = [_count(steps, "step")] if steps not in (None, -1) else []
     if epochs not in (None, -1) and not words:
         batches = data.get("batches_per_epoch")
-        words.append(f"{_number(epochs)} epochs" + (f" of {_number(batches)} batches" if batches else ""))
+        words.append(_count(epochs, "epoch") + (f" of {_count(batches, 'batch', 'es')}" if batches else ""))
     if trainer.get("max_time"):
         words.append(f"at most {trainer['max_time']} (days:hours:minutes:seconds)")
     return ", ".join(words) or "until it is stopped"

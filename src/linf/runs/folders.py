@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import Mistake, UsageError
@@ -105,10 +105,10 @@ def _sweep_name() -> str | None:
     return "/".join(sweep.parts[-2:]) if inside else None
 
 
-def _chosen(*groups: str) -> list[str]:
+def _chosen(*groups: str) -> ListConfig:
     """Return what is chosen of these config groups, as tags, without those that are off."""
     choices = HydraConfig.get().runtime.choices
-    return list(dict.fromkeys(str(choices[group]) for group in groups if choices.get(group)))
+    return ListConfig(list(dict.fromkeys(str(choices[group]) for group in groups if choices.get(group))))
 
 
 OmegaConf.register_new_resolver("job_name", _job_name, replace=True)

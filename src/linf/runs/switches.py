@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from linf.errors import UsageError
 
-OPTIONAL = {"callbacks", "experiment", "launcher", "logger", "scheduler", "speed", "sweep"}
+OPTIONAL = {"callbacks", "debug", "experiment", "launcher", "logger", "scheduler", "speed", "sweep"}
 """The groups without which a run works."""
 
 MEMBERS = ("callbacks", "logger", "metrics")

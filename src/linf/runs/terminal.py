@@ -62,6 +62,8 @@ def log_warnings() -> None:
         r"Checkpoint directory .* exists and is not empty",
         r"The `srun` command is available on your system but is not used",
         r"The '\w+_dataloader' does not have many workers",
+        r"The PyTorch Profiler default schedule will be overridden",
+        r"You requested to overfit but enabled train dataloader shuffling",
         r"The number of training batches \(\d+\) is smaller than the logging interval",
         # Metrics of validation are those of all ranks already, also of a rank that had no image at a scale.
         r"It is recommended to use `self.log\('(val|bicubic)/",

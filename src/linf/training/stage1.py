@@ -154,7 +154,8 @@ class Training(pl.LightningModule):
             self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
 
     def _tell_unseen(self, unseen: list[str]) -> None:
-        if unseen and unseen != self.unseen and not self.trainer.sanity_checking:
+        rehearsal = self.trainer.sanity_checking or self.trainer.fast_dev_run or self.trainer.overfit_batches  # type: ignore[attr-defined]
+        if unseen and unseen != self.unseen and not rehearsal:
             log.warning(
                 "validation sees no image for %s: val/psnr is the mean over the other scales, and does not compare "
                 "with that of a run that sees all",

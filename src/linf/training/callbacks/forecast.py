@@ -42,8 +42,8 @@ class Forecast(Callback):
         self.started = self.began = self.said = time.monotonic()
         if pl_module.device.type == "cpu" and self.steps - self.first >= MANY:
             log.warning(
-                "%s steps take weeks on a CPU: experiment=demo is a training of minutes, trainer=gpu uses a GPU",
-                _count(self.steps),
+                "%s take weeks on a CPU: experiment=demo is a training of minutes, trainer=gpu uses a GPU",
+                count_steps(self.steps),
             )
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -66,7 +66,7 @@ class Forecast(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = trainer.global_step - self.first
-        log.info("took %s for %s steps", _duration(time.monotonic() - self.started), _count(steps))
+        log.info("took %s for %s", _duration(time.monotonic() - self.started), count_steps(steps))
 
     def _say(self, text: str, *given: str) -> None:
         log.info(text, *given)
@@ -75,7 +75,11 @@ class Forecast(Callback):
     def _so_far(self, trainer: pl.Trainer, measured: str = "") -> str:
         step = trainer.global_step
         left = self._left(trainer, step - self.first) if step < self.steps else ""
-        parts = [f"step {step:,} of {_count(self.steps)}", measured, left]
+        parts = [
+            f"step {step:,}" + (f" of {self.steps:,}" if math.isfinite(self.steps) else ""),
+            measured,
+            left,
+        ]
         return "; ".join(part for part in parts if part)
 
     def _left(self, trainer: pl.Trainer, taken: float) -> str:
@@ -108,7 +112,8 @@ class EvaluationForecast(Callback):
         self.done, self.images = 0, int(sum(trainer.num_test_batches))
         device, ranks = trainer.strategy.root_device.type, trainer.world_size
         share = f" on each of {ranks} ranks" if ranks > 1 else ""
-        log.info("%s images, counting each scale%s; on %s × %s", f"{self.images:,}", share, ranks, device)
+        images = f"{self.images:,} image{'s' * (self.images != 1)}"
+        log.info("%s, counting each scale%s; on %s × %s", images, share, ranks, device)
 
     def on_test_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         self.done += 1
@@ -141,8 +146,9 @@ def _measured(metrics: Mapping[str, float]) -> str:
     return "; ".join([*(["PSNR in dB: " + ", ".join(words)] if words else []), *others])
 
 
-def _count(steps: float) -> str:
-    return f"{steps:,.0f}" if math.isfinite(steps) else "any number of"
+def count_steps(steps: float) -> str:
+    """A number of steps in words."""
+    return f"{steps:,.0f} step{'s' * (steps != 1)}" if math.isfinite(steps) else "any number of steps"
 
 
 def _duration(seconds: float) -> str:

@@ -18,6 +18,7 @@ from linf.errors import UsageError
 from linf.evaluation.systems import model_label
 from linf.files import atomic_write, unwritable
 from linf.images.resize import bicubic
+from linf.training.callbacks.forecast import count_steps
 from linf.training.stage1 import add_psnr
 
 log = logging.getLogger(__name__)
@@ -90,14 +91,13 @@ def _parameters(model: Any) -> str:
 
 def _length(trainer: pl.Trainer, batch: int) -> str:
     steps, done = trainer.estimated_stepping_batches, trainer.global_step
-    number = f"{steps:,.0f}" if steps < float("inf") else "any number of"
     accumulated, ranks = trainer.accumulate_grad_batches, trainer.world_size
     samples = " × ".join(
         [f"{batch}", *(f"{n} {what}" for n, what in ((accumulated, "batches"), (ranks, "ranks")) if n > 1)]
     )
     device = trainer.strategy.root_device.type
     return (
-        f"{number} steps of {samples} samples{f', from step {done:,}' if done else ''}; on {ranks} × {device}, "
+        f"{count_steps(steps)} of {samples} samples{f', from step {done:,}' if done else ''}; on {ranks} × {device}, "
         f"precision {trainer.precision}"
     )
 
