@@ -31,6 +31,7 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.runs import folders  # noqa: F401 (what configs ask for)
 
 
 @pytest.fixture(scope="session", autouse=True)

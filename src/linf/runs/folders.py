@@ -92,17 +92,16 @@ def _folder_name(overrides: str) -> str:
     return name if fits else f"{name[:190]}-{zlib.crc32(name.encode(errors='surrogateescape')):08x}"
 
 
-def _job_name() -> str:
+def _job_name(folder: str) -> str:
     """Return the name of a run's folder, which is that of a sweep's job in its folder."""
-    return Path(HydraConfig.get().runtime.output_dir).name
+    return Path(folder).name
 
 
-def _sweep_name() -> str | None:
+def _sweep_name(folder: str) -> str | None:
     """Return the names of a sweep's folder and the one above; None for a run that is no job of a sweep."""
-    hydra = HydraConfig.get()  # Its mode is that of a single run in the ranks that a job of a sweep starts.
-    sweep = Path(hydra.sweep.dir).absolute()
-    inside = sweep in Path(hydra.runtime.output_dir).absolute().parents
-    return "/".join(sweep.parts[-2:]) if inside else None
+    # Hydra's mode is that of a single run in the ranks that a job of a sweep starts.
+    sweep = Path(HydraConfig.get().sweep.dir).absolute()
+    return "/".join(sweep.parts[-2:]) if sweep in Path(folder).absolute().parents else None
 
 
 def _chosen(*groups: str) -> ListConfig:
