@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import linf
+import linf.runs.folders  # What configs ask for.
 from helpers.commands import Command, Compose, Linf, Outcome
 from helpers.networks import write_inception, write_network
 from helpers.paths import ROOT
@@ -31,7 +32,6 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.runs import folders  # noqa: F401 (what configs ask for)
 
 
 @pytest.fixture(scope="session", autouse=True)
