@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import linf
+import linf.runs.folders  # What configs ask for.
 from helpers.commands import Command, Compose, Linf, Outcome
 from helpers.networks import write_inception, write_network
 from helpers.paths import ROOT

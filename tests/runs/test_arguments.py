@@ -90,12 +90,14 @@ def test_no_number_takes_another_kind_of_value(config: DictConfig) -> None:
             assert key.split(".")[-1] in str(raised.value), (key, given)
 
 
-REAL = {"callbacks.last.minutes", "trainer.gradient_clip_val", "trained_scale"}
+REAL = {
+    *("callbacks.last.minutes", "callbacks.forecast.minutes", "callbacks.forecast.seconds"),
+    *("trainer.gradient_clip_val", "trained_scale"),
+}
 """Numbers that are whole in conf and need not be."""
 
 BELOW_ZERO = {
     "callbacks.checkpoint.save_top_k",
-    "callbacks.summary.max_depth",
     "encoder.residual_scale",
     "seed",
 }

@@ -1,12 +1,15 @@
-"""What a run says of its length."""
+"""What a training says of itself: what it has, what validation measured, and when it will end."""
 
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from helpers.commands import Command
 from helpers.runs import TINY
+from linf.report.curves import read_curves
 from linf.training.callbacks.forecast import _duration
 
 
@@ -14,11 +17,41 @@ def test_a_run_says_what_it_is_and_when_it_ends(command: Command, tmp_path: Path
     given = ("trainer.max_epochs=3", "callbacks.forecast.after=3", "hydra.run.dir=run")
     done = command("train", *TINY, *given)
     assert done.status == 0, done.err
-    assert re.search(r"run: 5 images, 6 steps", done.out)
-    assert re.search(r"1 min left, without validations: until \w+ \d\d \w+, \d\d:\d\d", done.out)
+    lines = done.out.splitlines()
+    assert lines[:4] == [
+        f"run: {tmp_path / 'run'}",
+        "data: bundled",
+        "model: linf_patch, encoder edsr_tiny, task nll",
+        "length: 3 epochs of 2 batches; devices: 1 × cpu, precision 32-true",
+    ]
+    assert lines[4].startswith("trained on: 5 images of bundled-train, in /")
+    assert lines[5].startswith("validated on: 1 image of bundled-heldout at ×2, ×3.3: astronaut.png")
+    assert re.fullmatch(
+        r"parameters: ([\d,]+) in LINF P=3, EDSR: encoder .*, conditioner .*, flow .*", lines[6]
+    )
+    assert lines[7] == "6 steps of 2 samples; on 1 × cpu, precision 32-true"
+    ends = r"\d+ s left, until \w+ \d\d \w+, \d\d:\d\d"
+    assert re.search(rf"^{ends}, without validations$", done.out, re.MULTILINE)
+    psnr = r"×2 \d+\.\d\d \(bicubic \d+\.\d\d\), ×3.3 \d+\.\d\d \(bicubic \d+\.\d\d\)"
+    assert re.search(rf"^step 2 of 6; PSNR in dB: {psnr}; {ends}$", done.out, re.MULTILINE)
+    assert re.search(rf"^step 6 of 6; PSNR in dB: {psnr}$", done.out, re.MULTILINE)
     assert "weeks" not in done.out
+    assert Path((tmp_path / "run" / "validation_images.txt").read_text().strip()).name == "astronaut.png"
     again = command("train", *TINY, "trainer.max_epochs=4", "hydra.run.dir=run")
-    assert "8 steps from step 6" in again.out
+    assert f"run: {tmp_path / 'run'}, resumed from its newest checkpoint" in again.out
+    assert "8 steps of 2 samples, from step 6; on 1 × cpu" in again.out
+    # The log has every line of both, with its time, and nothing else was printed.
+    logged = (tmp_path / "run" / "train.log").read_text().splitlines()
+    assert [line.split(" INFO ")[1] for line in logged] == (done.out + again.out).splitlines()
+    assert done.err + again.err == ""
+    # One table and one figure of both starts.
+    table = read_curves(tmp_path / "run")
+    assert list(table.index) == list(range(1, 9))
+    assert list(table["val/psnr_x2"].dropna().index) == [2, 4, 6, 8]
+    written = pd.read_csv(tmp_path / "run" / "curves.csv", index_col="step")
+    pd.testing.assert_frame_equal(written, table)
+    with Image.open(tmp_path / "run" / "curves.png") as drawn:
+        assert min(drawn.size) > 300
 
 
 def test_a_published_recipe_on_a_cpu_is_said_to_take_weeks(command: Command) -> None:
@@ -29,7 +62,8 @@ def test_a_published_recipe_on_a_cpu_is_said_to_take_weeks(command: Command) -> 
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(5, "1 min"), (3540, "59 min"), (12_000, "3 h 20 min"), (864_000, "10 days 0 h")]
+    ("seconds", "words"),
+    [(5, "5 s"), (60.5, "2 min"), (3540, "59 min"), (12_000, "3 h 20 min"), (864_000, "10 days 0 h")],
 )
 def test_durations(seconds: float, words: str) -> None:
     assert _duration(seconds) == words

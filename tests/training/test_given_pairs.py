@@ -60,7 +60,8 @@ def test_own_pairs_train_validate_evaluate_and_upscale(
     validation = (f"data.val={of_pairs}", "data.val_crop=null", "data.val_scales=[2.5]")
     done = command("train", *data, *validation, "hydra.run.dir=one")
     assert done.status == 0, done.err
-    assert "2 LR–HR pairs, 3 steps" in done.out
+    assert "trained on: 2 LR–HR pairs of pairs, in" in done.out
+    assert "3 steps of" in done.out
     assert len(column(tmp_path / "one", "train/loss")) == 3
     model = tmp_path / "one" / "model.safetensors"
     expected = [

@@ -1,15 +1,18 @@
-"""The W&B logger over restarts, ranks and sweeps, offline, and when W&B fails."""
+"""What loggers record: W&B over restarts, ranks and sweeps, offline, and when it fails; TensorBoard; MLflow."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from helpers.commands import Outcome, finish
 from helpers.paths import ROOT
 from helpers.runs import RANKS, TINY, column
+from helpers.runs import logged as rows
+from helpers.wandb_record import recorded_run
 from linf.training.loggers import Wandb
 
 OFFLINE = ("logger=wandb", "logger.wandb.offline=true")
@@ -66,15 +69,90 @@ def test_nothing_asks_for_a_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_jobs_of_a_sweep_are_runs_of_one_group(tmp_path: Path) -> None:
-    done = train(tmp_path, *OFFLINE, "hydra.mode=MULTIRUN", "hydra.sweep.dir=sweep", "seed=0,1")
+def test_the_record_of_a_sweep_and_of_an_evaluation(tmp_path: Path, alexnet: Path) -> None:
+    offline = {"WANDB_MODE": "offline"}  # Without which there are no artifacts.
+    given = ("logger=wandb", "logger.wandb.log_model=true", "hydra.mode=MULTIRUN", "hydra.sweep.dir=a/sweep")
+    done = train(tmp_path, *given, "seed=0,1,2", **offline)
     assert done.status == 0, done.err
-    found = [ids(tmp_path / "sweep" / f"seed-{seed}") for seed in (0, 1)]
-    assert [len(each) for each in found] == [1, 1]
-    assert found[0] != found[1]
-    for seed in (0, 1):
-        (record,) = (tmp_path / "sweep" / f"seed-{seed}").glob("wandb/offline-run-*/run-*.wandb")
-        assert b"sweep" in record.read_bytes()
+    assert "wandb:" not in done.out + done.err
+    for seed in range(3):
+        folder = tmp_path / "a" / "sweep" / f"seed-{seed}"
+        run = recorded_run(folder)
+        assert (run.name, run.group, run.job_type) == (f"seed-{seed}", "a/sweep", "train")
+        assert run.tags == ["smoke", "bundled", "linf_patch", "edsr_tiny", "nll"]
+        assert run.artifacts == [("model", ["best", "latest"])]
+        (logged,) = [row for row in rows(folder) if "val/psnr" in row]
+        for key in ("val/psnr", "val/psnr_x2", "val/psnr_x3.3", "bicubic/psnr_x2"):
+            assert run.summary[key] == pytest.approx(logged[key], abs=1e-4)
+        assert f"W&B run: {folder}" in (folder / "train.log").read_text()
+    evaluation = (
+        "ckpt_path=a/sweep/seed-0/model.safetensors",
+        *("data.test_limit=1", "data.test_scales=[3]", "temperatures=[0,0.5]", "~callbacks.cost"),
+        *("logger=wandb", "logger.wandb.tags=[mine]", "hydra.run.dir=b/alone"),
+    )
+    there = environment(tmp_path, TORCH_HOME=str(alexnet.parents[2]), **offline)
+    done = finish(*evaluation, cwd=tmp_path, script="eval", env=there)
+    assert done.status == 0, done.err
+    run = recorded_run(tmp_path / "b" / "alone")
+    assert (run.name, run.group, run.job_type, run.tags) == ("alone", "", "eval", ["mine"])
+    table = pd.read_csv(tmp_path / "b" / "alone" / "metrics.csv").set_index("system")
+    place, sampled = "bundled-heldout/x3", table.loc[["τ=0", "τ=0.5"]]
+    assert run.summary[f"{place}/psnr_y"] == pytest.approx(table.loc["τ=0", "psnr_y"])
+    assert run.summary[f"{place}/psnr_y/bicubic"] == pytest.approx(table.loc["bicubic", "psnr_y"])
+    best = sampled.loc[sampled["lpips_alex"].idxmin()]
+    assert run.summary[f"{place}/lpips_alex/best"] == pytest.approx(best["lpips_alex"])
+    assert run.summary[f"{place}/lpips_alex/best_temperature"] == best["temperature"]
+
+
+@pytest.mark.slow
+def test_tensorboard_has_the_same_panels(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def events(folder: Path) -> dict[str, list[str]]:
+        found = EventAccumulator(str(next(folder.glob("tensorboard/version_0"))))
+        return found.Reload().Tags()
+
+    smoke = (argument for argument in TINY if argument != "~callbacks.panels")
+    logger = "logger=tensorboard"
+    done = finish(*smoke, logger, "hydra.run.dir=run", cwd=tmp_path, env=environment(tmp_path))
+    assert done.status == 0, done.err
+    found = events(tmp_path / "run")
+    assert found["images"] == ["val/images"]
+    assert {"val/psnr_x3.3", "bicubic/psnr_x3.3", "train/loss"} <= set(found["scalars"])
+    assert "hp_metric" not in found["scalars"]
+    evaluation = (
+        "ckpt_path=run/model.safetensors",
+        "data.test_limit=1",
+        "data.test_scales=[3]",
+        "metrics=fidelity",
+    )
+    done = finish(
+        *evaluation,
+        *("temperatures=[0,0.5]", "~callbacks.cost", logger, "hydra.run.dir=eval"),
+        cwd=tmp_path,
+        script="eval",
+        env=environment(tmp_path),
+    )
+    assert done.status == 0, done.err
+    found = events(tmp_path / "eval")
+    assert "figures/contact_sheet" in found["images"]
+    assert "bundled-heldout/x3/psnr_y" in found["scalars"]
+    assert "hp_metric" not in found["scalars"]
+
+
+@pytest.mark.thorough
+def test_mlflow_has_parameters_and_metrics(tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    done = finish(*TINY, "logger=mlflow", "hydra.run.dir=run", cwd=tmp_path, env=environment(tmp_path))
+    assert done.status == 0, done.err
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/run/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("linf").experiment_id])
+    assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
+    assert run.data.params["encoder/channels"] == "8"
+    assert run.data.metrics["val/psnr_x2"] == pytest.approx(
+        column(tmp_path / "run", "val/psnr_x2")[-1], abs=1e-4
+    )
 
 
 @pytest.mark.thorough

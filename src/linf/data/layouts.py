@@ -26,6 +26,7 @@ class ImageSet:
         lr: the given LR images by scale, in the order of the HR images; under None those whose scale only sizes tell.
         hr_at: the HR images of the scales that have HR images of their own.
         faults: why the given LR images of a scale cannot be used, as an error to raise where that scale is wanted.
+        skips: whether unreadable images are left out of a validation with a warning each, where they would be an error.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ImageSet:
     lr: Mapping[Scale | None, tuple[Path, ...]] = field(default_factory=dict)
     hr_at: Mapping[Scale | None, tuple[Path, ...]] = field(default_factory=dict)
     faults: Mapping[Scale | None, str] = field(default_factory=dict)
+    skips: bool = False
 
     def __len__(self) -> int:
         return len(self.hr)

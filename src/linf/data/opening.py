@@ -132,7 +132,7 @@ def open_pairs(
     """Open images to validate or test on; ``limit`` takes only the first so many, and `ScaledImages` has the rest."""
 
     def cached(paths: Sequence[Any]) -> ImageCache:
-        return storage.cache(paths[:limit], on_error="raise")
+        return storage.cache(paths[:limit], on_error="skip" if images.skips else "raise")
 
     pairs = {} if crop else given_pairs(images, scales, cached)
     lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))

@@ -1,4 +1,4 @@
-"""What is shown of an evaluation when it ends: its contact sheet, and its tables, curves and figures on W&B."""
+"""What is shown of an evaluation when it ends: its contact sheet, and its tables, curves and figures in loggers."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,22 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.measure import nearest_system
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key
-from linf.evaluation.schema import METRICS, PERCEPTUAL, TABLES, UNIT, kept_folder
+from linf.evaluation.schema import HEADLINES, METRICS, PERCEPTUAL, TABLES, UNIT, kept_folder
 from linf.images.read import read_image
 from linf.report.evaluations import read_run
 from linf.report.figures import all_figures
 
 
 class PublishResults(Callback):
-    """At the end of an `Evaluation`, draws ``contact_sheet.png`` in its folder and logs everything to W&B.
-
-    W&B gets nothing unless a ``WandbLogger`` is among the trainer's loggers.
+    """At the end of an `Evaluation`, draws ``contact_sheet.png`` in its folder, and logs everything to W&B, and figures
+    and `best_values` to TensorBoard, where these are among the trainer's loggers.
     """
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -51,6 +50,11 @@ class PublishResults(Callback):
                 run = read_run(pl_module.folder)
                 tables = pl_module.tables | ({"cost": run.cost} if len(run.cost) else {})
                 log_results(logger, tables, figures | all_figures([run]))
+            elif isinstance(logger, TensorBoardLogger):
+                for name, figure in (figures | all_figures([read_run(pl_module.folder)])).items():
+                    logger.experiment.add_figure(f"figures/{name}", figure)
+                for name, value in best_values(pl_module.tables["metrics"]).items():
+                    logger.experiment.add_scalar(name, value)
 
 
 def _sheet_row(key: Key, folder: Path, systems: Sequence[str]) -> Row:
@@ -86,7 +90,8 @@ def sheet_captions(key: Key, images: pd.DataFrame, headline: str) -> dict[str, s
 def log_results(
     logger: WandbLogger, tables: Mapping[str, pd.DataFrame], figures: Mapping[str, Figure]
 ) -> None:
-    """Log tables and figures; metrics as curves over the temperature, or where there is none in the summary.
+    """Log tables and figures; metrics as curves over the temperature, or where there is none in the summary, which also
+    has `best_values`.
 
     Args:
         logger: of the run.
@@ -107,7 +112,32 @@ def log_results(
     metrics = tables["metrics"]
     for tau, group in metrics[metrics["temperature"].notna()].groupby("temperature"):
         run.log({"temperature": tau} | _scalars("curves/", group, system=False))
-    run.summary.update(_scalars("", metrics[metrics["temperature"].isna()], system=True))
+    run.summary.update(
+        _scalars("", metrics[metrics["temperature"].isna()], system=True) | best_values(metrics)
+    )
+
+
+def best_values(metrics: pd.DataFrame) -> dict[str, float]:
+    """What compares evaluations at a glance, for each data set and scale: PSNR of the model at τ = 0, and its lowest
+    LPIPS with the temperature where it is. A model without temperatures has one value of each.
+
+    Args:
+        metrics: the table of that name.
+    """
+    values = dict[str, float]()
+    for (dataset, scale), lines in metrics.groupby(["dataset", "scale"], sort=False):
+        of_model = lines[lines["system"] != "bicubic"]
+        sampled = of_model[of_model["temperature"].notna()]
+        of_model, mean = (
+            (sampled, sampled[sampled["temperature"] == 0]) if len(sampled) else (of_model[:1],) * 2
+        )
+        place = f"{dataset}/x{scale:g}"
+        values |= {f"{place}/{name}": float(of) for name in HEADLINES if name in lines for of in mean[name]}
+        for name in (name for name in PERCEPTUAL if name in lines and of_model[name].notna().any()):
+            best = of_model.loc[of_model[name].idxmin()]
+            values |= {f"{place}/{name}/best": float(best[name])}
+            values |= {f"{place}/{name}/best_temperature": float(best["temperature"])} if len(sampled) else {}
+    return values
 
 
 def _scalars(prefix: str, table: pd.DataFrame, *, system: bool) -> dict[str, float]:

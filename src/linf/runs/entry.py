@@ -19,12 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake
 from linf.files import run_lock
 from linf.runs import CONF, folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
+from linf.runs.announcement import announcement
 from linf.runs.command_line import readable_settings
 from linf.runs.gpus import free_gpus
 from linf.runs.messages import check_settings, error_line, expand_homes
 from linf.runs.output import protect_output
 from linf.runs.record import JobRecord, now, read_record, write_record
 from linf.runs.switches import switch_off, without_null_groups
+from linf.runs.terminal import log_printed, log_warnings
 
 # What is heavy is imported where it is used: a misspelt setting is reported without it.
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ def job(entry: EntryPoint) -> EntryPoint:
     def checked(cfg: DictConfig) -> Result | None:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         protect_output()  # Some launchers start a process for each job.
+        log_warnings()
         if multiprocessing.current_process().name.startswith("Loky"):  # A worker of joblib's launcher.
             ranks.die_with_parent(signal.SIGTERM)
         try:
@@ -57,6 +60,12 @@ def job(entry: EntryPoint) -> EntryPoint:
             switch_off(cfg)
             check_settings(cfg)
             ranks.check_srun()
+            if not ranks.launched() and not ranks.rank():
+                for line in announcement(cfg):
+                    log.info("%s", line)
+            from linf.runs.arguments import check_arguments
+
+            check_arguments(cfg)
             if ranks.launched():
                 result = entry(cfg)
                 ranks.report("result", result=result)
@@ -133,7 +142,6 @@ def run(entry: Callable[[], object], name: str) -> None:
     conf = CONF / f"{name}.yaml"
     HydraConfig.instance().cfg = None
     protect_output()
-    _silence_warnings()
     if ranks.launched():
         ranks.die_with_parent()
     if ranks.rank():  # Ranks other than the first log errors only.
@@ -151,9 +159,12 @@ def run(entry: Callable[[], object], name: str) -> None:
         _end_stopped(Stopped(signal.SIGINT))
     except (Exception, Mistake) as caught:
         error = caught.error if isinstance(caught, Mistake) else caught
+        mistake = find_mistake(error)
+        told = full or not (mistake or isinstance(error, RankFailed))
+        if _sweep_folder() is None and not (ranks.launched() and mistake):
+            log_printed(f"error: {error_line(error, conf)}", error if told else None)
         if full:
             raise error from None
-        mistake = find_mistake(error)
         if ranks.launched():
             ranks.report("mistake" if mistake else "error", message=error_line(error, conf))
             if mistake:
@@ -182,7 +193,9 @@ def _end_stopped(stop: Stopped) -> None:
     then = (
         "the job is in the queue again" if requeued else f"the same command with {setting} goes on from there"
     )
-    print(f"stopped by {' '.join([stop.signum.name, stop.where]).strip()}; {then}", file=sys.stderr)
+    line = f"stopped by {' '.join([stop.signum.name, stop.where]).strip()}; {then}"
+    print(line, file=sys.stderr)
+    log_printed(line)
     raise stop from None
 
 
@@ -210,20 +223,3 @@ def _end_sweep(folder: Path) -> None:
             f"hydra.sweep.dir={folder} {then}",
             1,
         )
-
-
-def _silence_warnings() -> None:
-    """Hide advertisements, and warnings about what Lightning or this project does on purpose."""
-    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
-    noise = ("Tip: For seamless", "already configured with model summary callbacks")
-    logger.addFilter(lambda record: not any(words in record.getMessage() for words in noise))
-    for pattern in (
-        r"`isinstance\(treespec, LeafSpec\)`",
-        r"Found \d+ module\(s\) in eval mode at the start of training",
-        r"Checkpoint directory .* exists and is not empty",
-        r"The `srun` command is available on your system but is not used",
-        # Metrics of validation are those of all ranks already, also of a rank that had no image at a scale.
-        r"It is recommended to use `self.log\('val/",
-        r"The ``compute`` method of metric PSNR was called before",
-    ):
-        warnings.filterwarnings("ignore", message=pattern)

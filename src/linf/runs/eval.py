@@ -1,9 +1,13 @@
 """What ``eval.py`` and ``linf eval`` run: compose → instantiate → test; see ``conf/eval.yaml``."""
 
+import logging
+
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from linf.runs import CONF, entry
+
+log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="eval")
@@ -18,7 +22,7 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     from linf.memory import shortage_advice
     from linf.runs import launch
 
-    pl.seed_everything(cfg.seed, workers=True)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.backends.cudnn.allow_tf32 = False  # Figures in full precision, on every device.
     trainer = instantiate(cfg.trainer)
     if launch.needs_ranks(trainer):
@@ -30,5 +34,5 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
         trainer.test(task, data, verbose=False)
     if not trainer.is_global_zero:
         return None
-    print(task.report())
+    log.info("%s", task.report())
     return task.merits()

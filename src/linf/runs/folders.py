@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import Mistake, UsageError
@@ -103,5 +103,26 @@ def _folder_name(overrides: str) -> str:
     return name if fits else f"{name[:190]}-{zlib.crc32(name.encode(errors='surrogateescape')):08x}"
 
 
+def _job_name(folder: str) -> str:
+    """Return the name of a run's folder, which is that of a sweep's job in its folder."""
+    return Path(folder).name
+
+
+def _sweep_name(folder: str) -> str | None:
+    """Return the names of a sweep's folder and the one above; None for a run that is no job of a sweep."""
+    # Hydra's mode is that of a single run in the ranks that a job of a sweep starts.
+    sweep = Path(HydraConfig.get().sweep.dir).absolute()
+    return "/".join(sweep.parts[-2:]) if sweep in Path(folder).absolute().parents else None
+
+
+def _chosen(*groups: str) -> ListConfig:
+    """Return what is chosen of these config groups, as tags, without those that are off."""
+    choices = HydraConfig.get().runtime.choices
+    return ListConfig(list(dict.fromkeys(str(choices[group]) for group in groups if choices.get(group))))
+
+
+OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
+OmegaConf.register_new_resolver("chosen", _chosen, replace=True)
 OmegaConf.register_new_resolver("started", ranks.run_name, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)

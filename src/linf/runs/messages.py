@@ -57,10 +57,6 @@ def check_settings(cfg: DictConfig) -> None:
         # Devices may be "auto" or a list of numbers.
         if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
             raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
-    # This imports torch, for which the checks above need not wait.
-    from linf.runs.arguments import check_arguments
-
-    check_arguments(cfg)
 
 
 def expand_homes(node: Any) -> None:

@@ -8,14 +8,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from linf.errors import UsageError
 
-OPTIONAL = {"callbacks", "experiment", "launcher", "logger", "scheduler", "speed", "sweep"}
+OPTIONAL = {"callbacks", "debug", "experiment", "launcher", "logger", "scheduler", "speed", "sweep"}
 """The groups without which a run works."""
 
 MEMBERS = ("callbacks", "logger", "metrics")
 """The settings whose members are each on or off."""
-
-FLAGS = {"progress": "enable_progress_bar", "summary": "enable_model_summary"}
-"""What Lightning's trainer makes by itself where there is no such callback, and the argument that forbids it."""
 
 
 def without_null_groups(arguments: Sequence[str], conf: Path) -> list[str]:
@@ -75,6 +72,5 @@ def switch_off(cfg: DictConfig) -> None:
         if not cfg.get("logger") or not trainer.get("logger"):
             trainer.logger = False  # Lightning makes one for null.
             cfg.get("callbacks", {}).pop("learning_rate", None)  # It refuses to run without a logger.
-        for name, flag in FLAGS.items():
-            if name not in (cfg.get("callbacks") or {}):
-                trainer.setdefault(flag, False)
+        if "progress" not in (cfg.get("callbacks") or {}):
+            trainer.setdefault("enable_progress_bar", False)  # Lightning makes one by itself.

@@ -1,11 +1,14 @@
 """What ``train.py`` and ``linf train`` run: compose → instantiate → fit; see ``conf/train.yaml``."""
 
+import logging
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from linf.runs import CONF, entry
+
+log = logging.getLogger(__name__)
 
 SHORTAGE = (
     "lower data.batch_size (and raise trainer.accumulate_grad_batches), or add encoder.checkpoint=true, or on a GPU "
@@ -28,7 +31,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     from linf.training.usual import learn_usual_deviation
 
     keep_freed_memory()
-    pl.seed_everything(cfg.seed, workers=True)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
     trainer = instantiate(cfg.trainer)
     if launch.needs_ranks(trainer):
         return launch.run_in_ranks(trainer, __file__)
@@ -36,6 +39,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     checkpoint = to_resume(cfg.ckpt_path, Path(cfg.run_dir) / "checkpoints")
     if checkpoint is not None:
         check_resumable(checkpoint, task.model)
+        log.info("resumed from: %s", checkpoint)
     elif cfg.init_from is not None:
         start_from(cfg.init_from, task.model)
     elif cfg.encoder_from is not None:
@@ -50,5 +54,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
         if learn_usual_deviation(task.model, data, trainer.global_step, trainer.strategy.root_device):
             linf.save(task.model, weights)
         best = getattr(trainer.checkpoint_callback, "best", None)
-        print(f"trained model: {weights}" + (f"\nbest by validation: {best}" if best else ""))
+        log.info("trained model: %s", weights)
+        if best:
+            log.info("best by validation: %s", best)
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}

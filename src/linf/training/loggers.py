@@ -1,10 +1,11 @@
 """A W&B logger for runs that are killed, restarted or swept, and that go on when W&B does not answer."""
 
 import logging
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
@@ -13,6 +14,9 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from linf.files import atomic_write
 
 log = logging.getLogger(__name__)
+
+LONGEST_TAG = 64
+"""Characters that W&B takes for a tag."""
 
 
 class Wandb(WandbLogger):
@@ -25,9 +29,12 @@ class Wandb(WandbLogger):
         project: W&B project.
         name: Name of the run.
         group: Group of runs.
+        job_type: What the run does.
         entity: User or team; None for that of the account.
         tags: Tags of the run.
         offline: Write to the folder only, for a later ``wandb sync``.
+        log_model: Whether the best checkpoint becomes an artifact at the end of a training; ``all`` for one whenever it
+            is a new one.
     """
 
     def __init__(
@@ -37,27 +44,41 @@ class Wandb(WandbLogger):
         *,
         name: str | None = None,
         group: str | None = None,
+        job_type: str | None = None,
         entity: str | None = None,
         tags: Sequence[str] | None = None,
         offline: bool = False,
+        log_model: Literal["all"] | bool = False,
     ) -> None:
         self.id_file = Path(save_dir) / "wandb" / "id"
         run_id = self.id_file.read_text() if self.id_file.is_file() else uuid.uuid4().hex[:8]
-        run: dict[str, Any] = {"group": group, "entity": entity, "tags": tags}
-        super().__init__(name, save_dir, id=run_id, project=project, offline=offline, **run)
+        run: dict[str, Any] = {"group": group, "job_type": job_type, "entity": entity}
+        run["tags"] = [tag[:LONGEST_TAG] for tag in tags or ()]
+        if "WANDB_SWEEP_ID" in os.environ:  # Its agent has chosen them.
+            run_id, project, run["entity"] = None, None, None  # type: ignore[assignment]
+        # The run's own lines say where it is, and its figures are in its files.
+        run["settings"] = {"silent": True}
+        super().__init__(
+            name, save_dir, id=run_id, project=project, offline=offline, log_model=log_model, **run
+        )
+        self._wandb_init.pop("anonymous")  # Of which W&B says only that it has no effect.
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, or a dummy that does nothing if W&B has failed."""
-        if self._experiment is None and not self.id_file.is_file():
+        if self._experiment is None and self._id and not self.id_file.is_file():
             with atomic_write(self.id_file) as part:
                 part.write_text(str(self._id))
+        begins = self._experiment is None
         try:
-            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+            run = WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except Exception as error:
             self._disable(error)
-        return self._experiment
+            return self._experiment
+        if begins and not isinstance(run, DummyExperiment):
+            log.info("W&B run: %s", f"{Path(run.dir).parent}, for wandb sync" if run.offline else run.url)
+        return run
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -70,6 +91,10 @@ class Wandb(WandbLogger):
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         self._try(super().log_image, key, images, step, **kwargs)
+
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self._try(super().after_save_checkpoint, checkpoint_callback)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

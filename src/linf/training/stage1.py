@@ -131,9 +131,7 @@ class Training(pl.LightningModule):
 
     def validation_step(self, image: ImagePair, batch_idx: int) -> None:
         """Measure PSNR on Y at τ = 0, as `Evaluation` does."""
-        sr = self._predict(image.lr, (image.hr.shape[-2], image.hr.shape[-1]))
-        border = math.ceil(max(axis_scales(image.scale)))  # As in the benchmark protocol.
-        self.val_psnr[_scale_key(image.scale)].update(sr, image.hr, image.lr, border)
+        add_psnr(self.val_psnr, self._predict(image.lr, (image.hr.shape[-2], image.hr.shape[-1])), image)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.model.sample(lr, size)
@@ -156,7 +154,8 @@ class Training(pl.LightningModule):
             self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
 
     def _tell_unseen(self, unseen: list[str]) -> None:
-        if unseen and unseen != self.unseen and not self.trainer.sanity_checking:
+        rehearsal = self.trainer.sanity_checking or self.trainer.fast_dev_run or self.trainer.overfit_batches  # type: ignore[attr-defined]
+        if unseen and unseen != self.unseen and not rehearsal:
             log.warning(
                 "validation sees no image for %s: val/psnr is the mean over the other scales, and does not compare "
                 "with that of a run that sees all",
@@ -209,6 +208,12 @@ class Training(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model's config beside its weights, so that `linf.load` needs no other file."""
         checkpoint["linf"] = self.model.config
+
+
+def add_psnr(metrics: MetricCollection, sr: Tensor, image: ImagePair) -> None:
+    """Add PSNR of one image to that metric of a training's ``val_psnr``, or of a copy, which is for its scale."""
+    border = math.ceil(max(axis_scales(image.scale)))  # As in the benchmark protocol.
+    metrics[_scale_key(image.scale)].update(sr, image.hr, image.lr, border)
 
 
 def _scale_key(scale: Scale) -> str:

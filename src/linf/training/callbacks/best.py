@@ -79,6 +79,23 @@ class BestCheckpoint(Checkpoint):
         value, step = self.kept[path]
         return f"{path} ({self.monitor} {value:.4f} after step {step})"
 
+    # What loggers that keep checkpoints ask of Lightning's `ModelCheckpoint`.
+
+    @property
+    def best_model_path(self) -> str:
+        """The file of the best checkpoint; empty if there is none."""
+        return str(self._path()) if self.kept else ""
+
+    @property
+    def best_model_score(self) -> float | None:
+        """Its value, or None."""
+        return max(self.kept.values(), key=lambda kept: self.sign * kept[0])[0] if self.kept else None
+
+    @property
+    def save_top_k(self) -> int:
+        """Number of checkpoints to keep."""
+        return self.count
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check that validation will measure the figure, and find what the folder holds."""
         if stage != "fit":
@@ -143,6 +160,9 @@ class BestCheckpoint(Checkpoint):
                 worst = min(self.kept, key=self._merit)
                 self.kept.pop(worst)
                 worst.unlink(missing_ok=True)
+        if trainer.is_global_zero and first:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(self)  # type: ignore[arg-type]
 
     def _path(self, step: int | None = None) -> Path:
         return self.folder / (f"{self.name}.ckpt" if step is None else f"{self.name}_step_{step:07d}.ckpt")

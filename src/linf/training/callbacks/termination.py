@@ -1,5 +1,6 @@
 """Runs that end early: by a signal, at a loss that is not finite, or with an error."""
 
+import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,18 +155,19 @@ class _Pending:
 
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, closed when a run fails, so that the error message starts on a line of its own. It is drawn at
-    every ``refresh_rate``-th batch; 0 draws none. Raises UsageError if that is negative.
+    every ``refresh_rate``-th batch, on a terminal only; 0 draws none. Raises UsageError if that is negative.
     """
 
     def __init__(self, refresh_rate: int = 1) -> None:
         if refresh_rate < 0:
             raise UsageError(f"refresh_rate is {refresh_rate}: give at least 0, which draws no bar")
-        super().__init__(refresh_rate)
+        super().__init__(refresh_rate if sys.stdout.isatty() else 0)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         """What the bar shows: this rank's loss as it is now, read from the device only when the bar is drawn."""
         loss = getattr(pl_module, "parts", {}).get("loss")
         shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)
         return shown if loss is None else shown | {"train/loss": float(loss)}
 
     def on_exception(self, *_: Any) -> None:

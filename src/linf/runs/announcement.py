@@ -1,0 +1,82 @@
+"""The first lines of a run, from its composed config alone: they need not wait for torch."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+
+def announcement(cfg: DictConfig) -> Iterator[str]:
+    """Yield what a training or an evaluation is, as far as its settings say, a line for each part."""
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    choices = HydraConfig.get().runtime.choices
+    evaluates = "temperatures" in settings
+    yield f"run: {Path(cfg.run_dir).absolute()}{'' if evaluates else _start(settings)}"
+    data = settings.get("data") or {}
+    root = data.get("root")
+    where = f" in {root if isinstance(root, str) else ', '.join(map(str, root))}" if root else ""
+    if evaluates:
+        test = data.get("test") or {}
+        names = f": {', '.join(test['names'])}" if isinstance(test, dict) and test.get("names") else ""
+        yield f"data: {choices.get('data')}{where}{names}, at {_scales(data.get('test_scales') or ())}"
+        file = settings.get("ckpt_path") or settings.get("path")
+        yield f"model: {file or choices.get('model')}, at τ = {_numbers(settings['temperatures'] or ())}"
+    else:
+        degraded = choices.get("data/degradation")
+        made = f", degraded as {degraded}" if degraded not in (None, "bicubic") else ""
+        yield f"data: {choices.get('data')}{where}{made}"
+        parts = [f"{group} {choices[group]}" for group in ("encoder", "task") if choices.get(group)]
+        yield ", ".join([f"model: {choices.get('model')}", *parts])
+    if trainer := settings.get("trainer"):
+        yield ("" if evaluates else f"length: {_length(trainer, data)}; ") + f"devices: {_devices(trainer)}"
+
+
+def _start(settings: Mapping[str, Any]) -> str:
+    """Say where a training starts; `linf.checkpoints.start.to_resume` has the rule, and looks into the files."""
+    if any((Path(settings["run_dir"]) / "checkpoints").glob("*.ckpt")):
+        return ", resumed from its newest checkpoint"
+    if settings.get("ckpt_path"):
+        return f", resumed from {settings['ckpt_path']}"
+    if settings.get("init_from"):
+        return f", from the weights of {settings['init_from']}"
+    if settings.get("encoder_from"):
+        return f", with the encoder of {settings['encoder_from']}"
+    return ""
+
+
+def _scales(scales: Any) -> str:
+    return ", ".join(f"×{_numbers(s) if isinstance(s, list) else _number(s)}" for s in scales)
+
+
+def _numbers(values: Any) -> str:
+    return ", ".join(map(_number, values))
+
+
+def _number(value: Any) -> str:
+    """A number as text, or what stands in its place, for settings are checked later."""
+    return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
+
+
+def _count(value: Any, what: str, ending: str = "s") -> str:
+    return f"{_number(value)} {what}{ending if value != 1 else ''}"
+
+
+def _length(trainer: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    if trainer.get("fast_dev_run"):
+        return "one batch, of training and of validation"
+    steps, epochs = trainer.get("max_steps"), trainer.get("max_epochs")
+    words = [_count(steps, "step")] if steps not in (None, -1) else []
+    if epochs not in (None, -1) and not words:
+        batches = data.get("batches_per_epoch")
+        words.append(_count(epochs, "epoch") + (f" of {_count(batches, 'batch', 'es')}" if batches else ""))
+    if trainer.get("max_time"):
+        words.append(f"at most {trainer['max_time']} (days:hours:minutes:seconds)")
+    return ", ".join(words) or "until it is stopped"
+
+
+def _devices(trainer: Mapping[str, Any]) -> str:
+    nodes = trainer.get("num_nodes")
+    machines = f" on each of {nodes} machines" if nodes not in (None, 1) else ""
+    return f"{trainer.get('devices')} × {trainer.get('accelerator')}{machines}, precision {trainer.get('precision')}"

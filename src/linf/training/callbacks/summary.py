@@ -1,0 +1,133 @@
+"""What a training is, once its images and its model are there; and bicubic beside its validation."""
+
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from linf.data.datamodule import SRDataModule
+from linf.data.layouts import ImageSet
+from linf.data.paired import PairedCrops
+from linf.data.pairs import ImagePair
+from linf.data.shards import ShardSet
+from linf.errors import UsageError
+from linf.evaluation.systems import model_label
+from linf.files import atomic_write, unwritable
+from linf.images.resize import bicubic
+from linf.training.callbacks.forecast import count_steps
+from linf.training.stage1 import add_psnr
+
+log = logging.getLogger(__name__)
+
+
+class RunSummary(Callback):
+    """Logs what a training has when it starts: images to train and to validate on, parameters, steps and devices. The
+    paths of the validation images are in ``validation_images.txt``.
+
+    Args:
+        folder: The run's folder.
+
+    Raises:
+        UsageError: When training starts, if the folder cannot be written to.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or not isinstance(data, SRDataModule):
+            return
+        log.info("trained on: %s", _trained_on(data))
+        log.info("validated on: %s", self._validated_on(data))
+        log.info("parameters: %s", _parameters(pl_module.model))
+        log.info("%s", _length(trainer, data.batch_size))
+
+    def _validated_on(self, data: SRDataModule) -> str:
+        if data.val_pairs is None or not isinstance(data.val, ImageSet):
+            return "nothing, so that no checkpoint is the best"
+        paths = data.val_pairs.hr.paths
+        file = self.folder / "validation_images.txt"
+        try:
+            with atomic_write(file) as part:
+                text = "".join(f"{path}\n" for path in paths)
+                part.write_text(text, encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise UsageError(unwritable(self.folder, error)) from error
+        names = ", ".join(path.name for path in paths[:10]) + ", …" * (len(paths) > 10)
+        scales = ", ".join(f"×{s:g}" for s in data.val_pairs.scales)
+        return f"{_images(len(paths))} of {data.val.name} at {scales}: {names} ({file.name})"
+
+
+def _trained_on(data: SRDataModule) -> str:
+    crops = data.train_crops
+    if crops is None:
+        return "nothing"
+    count = len(crops.cache)
+    images = f"{count:,} LR–HR pairs" if isinstance(crops, PairedCrops) else _images(count)
+    if isinstance(data.train, ShardSet):
+        return f"{count:,} sub-images in {data.train.root}"
+    assert data.train is not None
+    home = os.path.commonpath([os.path.abspath(path.parent) for path in data.train.hr])
+    return f"{images} of {data.train.name}, in {home}"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
+def _parameters(model: Any) -> str:
+    parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    named = ", ".join(f"{name} {count:,}" for name, count in parts.items() if count)
+    frozen = f", of which {trained:,} are trained" if trained < total else ""
+    return f"{total:,} in {model_label(model)}{frozen}" + (f": {named}" if named else "")
+
+
+def _length(trainer: pl.Trainer, batch: int) -> str:
+    steps, done = trainer.estimated_stepping_batches, trainer.global_step
+    accumulated, ranks = trainer.accumulate_grad_batches, trainer.world_size
+    samples = " × ".join(
+        [f"{batch}", *(f"{n} {what}" for n, what in ((accumulated, "batches"), (ranks, "ranks")) if n > 1)]
+    )
+    device = trainer.strategy.root_device.type
+    return (
+        f"{count_steps(steps)} of {samples} samples{f', from step {done:,}' if done else ''}; on {ranks} × {device}, "
+        f"precision {trainer.precision}"
+    )
+
+
+class BicubicReference(Callback):
+    """Logs PSNR of bicubic enlargement beside that of the model after each validation, as ``bicubic/psnr`` and
+    ``bicubic/psnr_x…``. It is measured during the first validation of a start, on the same images.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, float] = {}
+        self.metric: Any = None
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.found and hasattr(pl_module, "val_psnr"):
+            self.metric = pl_module.val_psnr.clone()  # type: ignore[operator]
+            self.metric.reset()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
+    ) -> None:
+        if self.metric is not None:
+            size = (batch.hr.shape[-2], batch.hr.shape[-1])
+            add_psnr(self.metric, bicubic(batch.lr, size, batch.peak), batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.metric is not None:
+            psnr = {name.replace("_", "."): float(value) for name, value in self.metric.compute().items()}
+            seen = {name: value for name, value in psnr.items() if not math.isnan(value)}
+            self.metric, self.found = None, {f"bicubic/psnr_{name}": value for name, value in seen.items()}
+            if seen:
+                self.found["bicubic/psnr"] = sum(seen.values()) / len(seen)
+        pl_module.log_dict(self.found)
