@@ -1,6 +1,7 @@
 """The Python blocks of the README and of docs/python.md run as they stand, wherever they are pasted."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.paths import ROOT
+from linf.cli import linf_parser
 
 
 def run_python_block(document: str, folder: Path) -> None:
@@ -42,3 +44,22 @@ def test_links_to_files_are_whole(document: str) -> None:
     path = ROOT / document
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", path.read_text()):
         assert target.startswith("http") or (path.parent / target).exists(), target
+
+
+def shown_commands() -> list[str]:
+    """Every line of the documents' blocks that begins with `linf`, without its comment and redirections."""
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    blocks = "".join(
+        block for path in documents for block in re.findall(r"```bash\n(.*?)```", path.read_text(), re.DOTALL)
+    )
+    found = re.findall(r"^linf .*", blocks.replace("\\\n", " "), re.MULTILINE)
+    return sorted({re.split(r" [#<>|] ?| #", line)[0].strip() for line in found})
+
+
+@pytest.mark.parametrize("line", shown_commands())
+def test_every_command_in_the_docs_is_one(line: str) -> None:
+    linf_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_commands_in_the_docs_are_found() -> None:
+    assert {line.split()[1] for line in shown_commands()} >= {"upscale", "demo", "report", "compare", "sweep"}
