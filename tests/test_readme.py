@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import ListConfig, OmegaConf
 from PIL import Image
 
 from helpers.paths import ROOT
 from linf.cli import linf_parser
+from linf.models import DEFAULT_TEMPERATURE
 
 
 def run_python_block(document: str, folder: Path) -> None:
@@ -59,6 +61,24 @@ def shown_commands() -> list[str]:
 @pytest.mark.parametrize("line", shown_commands())
 def test_every_command_in_the_docs_is_one(line: str) -> None:
     linf_parser().parse_args(shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/upscale.md", "docs/python.md", "docs/train.md"])
+def test_documents_say_the_default_temperature(document: str) -> None:
+    assert f"τ = {DEFAULT_TEMPERATURE}" in (ROOT / document).read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "setting"),
+    [
+        ("callbacks/default.yaml", "panels.temperatures"),
+        ("eval.yaml", "temperatures"),
+        ("sweep/search.yaml", "callbacks.lpips.temperature"),
+    ],
+)
+def test_configs_spell_the_default_temperature(file: str, setting: str) -> None:
+    value = OmegaConf.select(OmegaConf.load(ROOT / "conf" / file), setting)
+    assert DEFAULT_TEMPERATURE in (value if isinstance(value, ListConfig) else [value])
 
 
 def test_commands_in_the_docs_are_found() -> None:

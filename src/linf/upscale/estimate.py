@@ -21,7 +21,7 @@ from linf.upscale.guard import tempered
 from linf.upscale.heat_map import heat_map
 from linf.upscale.tile_size import best_tile, encoding_bytes
 
-SIDE = 128
+TRIAL_SIDE = 128
 """LR pixels a side of the part that a trial enlarges."""
 
 
@@ -68,7 +68,7 @@ def measured_pace(
         quality: see `write_photo`.
     """
     height, width = image.pixels.shape[:2]
-    rows, cols = (slice(max(0, (n - SIDE) // 2), (n + SIDE) // 2) for n in (height, width))
+    rows, cols = (slice(max(0, (n - TRIAL_SIDE) // 2), (n + TRIAL_SIDE) // 2) for n in (height, width))
     alpha = None if image.alpha is None else image.alpha[rows, cols]
     part = replace(image, pixels=image.pixels[rows, cols], alpha=alpha)
     high, wide = part.pixels.shape[:2]
