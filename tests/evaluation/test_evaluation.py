@@ -417,7 +417,7 @@ def test_finished_evaluation_measures_only_new_scales(
     again("data.test_scales=[2]")  # Its images were not kept at the time.
     assert len(encoded) == 2
     assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2}
-    with pytest.raises(UsageError, match=r"temperatures is \[0, 0\.4, 0\.8\] there and \[0\] here"):
+    with pytest.raises(UsageError, match=r"temperatures is \[0, 0\.5, 0\.8\] there and \[0\] here"):
         again(f"data.test_scales={list(SCALES)}", "temperatures=[0]")
 
 
