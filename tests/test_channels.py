@@ -46,7 +46,7 @@ def psnr(sr: np.ndarray, hr: np.ndarray, peak: int) -> float:
 def sampled(model: LINF, lr: np.ndarray, peak: int) -> np.ndarray:
     """The model's image at τ = 0 in levels, (H,W,C)."""
     image = torch.from_numpy(lr.astype(np.float32)).permute(2, 0, 1)[None] / peak
-    made = model.sample(image, (SCALE * lr.shape[0], SCALE * lr.shape[1]))[0].permute(1, 2, 0)
+    made = model.sample(image, (SCALE * lr.shape[0], SCALE * lr.shape[1]), temperature=0)[0].permute(1, 2, 0)
     return made.double().numpy() * peak
 
 
@@ -127,6 +127,8 @@ def test_from_tiff_to_tiff(
             "ct/slice0.tif",
             "--scale",
             SCALE,
+            "--temperature",
+            0,
             "--model",
             "run/model.safetensors",
             "--out",
@@ -200,7 +202,7 @@ def test_values_with_a_stated_range_come_out_in_their_range(
     )
     assert_in_words(other.status, other.out, other.err, "pixels is", "'depth': 16")
 
-    asked = ("upscale", "ct/a.tif", "--scale", SCALE, "--model", "grey.safetensors")
+    asked = ("upscale", "ct/a.tif", "--scale", SCALE, "-t", 0, "--model", "grey.safetensors")
     made = run(*asked, "--out", "up.tif", "--range", low, high)
     assert made.status == 0, made.err
     up = tifffile.imread(tmp_path / "up.tif")
@@ -218,7 +220,8 @@ def test_16_bit_grey_png_comes_out_as_such(run: Linf, tmp_path: Path) -> None:
     levels = np.rint(phantom(20, 24, 0) * 65535).astype(np.uint16)
     Image.fromarray(levels[..., 0]).save(tmp_path / "a.png")
     assert (
-        run("upscale", "a.png", "--scale", SCALE, "--model", "grey.safetensors", "--uncertainty").status == 0
+        run("upscale", "a.png", "-s", SCALE, "-t", 0, "--model", "grey.safetensors", "--uncertainty").status
+        == 0
     )
     with Image.open(tmp_path / "a_x2.png") as image:
         assert image.mode == "I;16"

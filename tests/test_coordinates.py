@@ -55,10 +55,11 @@ def test_a_scale_for_each_axis_prints_sorts_and_reads_as_one_name() -> None:
     assert pair != 6**0.5
     # Two equal ones are one number, as before there were pairs.
     assert (read_scale([3.3, 3.3]), read_scale("2"), read_scale(3)) == (3.3, 2.0, 3)
+    assert [read_scale(as_typed) for as_typed in ("4x", "x4", "×4", " 4 ")] == [4.0] * 4
     assert axis_scales(3.3) == (3.3, 3.3)
     with pytest.raises(TypeError):
         float(pair)  # type: ignore[arg-type]
-    for wrong in ([1, 2, 3], [], "2x", "x", ["a", 2]):
+    for wrong in ([1, 2, 3], [], "2xx", "x", "", ["a", 2]):
         with pytest.raises(ValueError, match="neither a number nor one for each axis, vertical first"):
             read_scale(wrong)  # type: ignore[arg-type]
 

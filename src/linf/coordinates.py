@@ -52,15 +52,19 @@ Scale = float | AxisScales
 
 
 def read_scale(given: Scale | Sequence[float] | str) -> Scale:
-    """The scale factor in what a user, a config or a table says: a number, ``[y, x]``, or text such as ``2`` or
-    ``1.5x4``. Two equal numbers are one.
+    """The scale factor in what a user, a config or a table says: a number, ``[y, x]``, or text such as ``2``, ``x2``,
+    ``2x`` or ``1.5x4``. Two equal numbers are one.
 
     Raises:
         ValueError: it is none of these.
     """
     if isinstance(given, int | float | AxisScales):
         return given
-    parts = given.lower().replace("×", "x").split("x") if isinstance(given, str) else given
+    parts: Sequence[float | str] = (
+        given
+        if not isinstance(given, str)
+        else (given.strip().lower().replace("×", "x").removeprefix("x").removesuffix("x").split("x"))
+    )
     try:
         values = [float(part) for part in parts]
     except (TypeError, ValueError):

@@ -178,7 +178,6 @@ def test_a_full_disk_leaves_the_old_file(run: Linf, tmp_path: Path, checkpoint: 
 # Mistakes
 
 MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "no command": ((), ("COMMAND", "linf --help")),
     "misspelt command": (("inform",), ("inform", "info", "linf --help")),
     "no file": (("info",), ("FILE", "linf info --help")),
     "unknown option": (("info", "--colour", "m.safetensors"), ("--colour",)),

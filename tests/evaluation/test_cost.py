@@ -83,7 +83,7 @@ def test_an_evaluation_writes_its_costs_once(
         assert limit == 1 or text == before
         before = text
     cost = read_run(tmp_path).cost
-    assert cost["system"].tolist() == ["bicubic", "τ=0", "τ=0.4", "τ=0.8"]
+    assert cost["system"].tolist() == ["bicubic", "τ=0", "τ=0.5", "τ=0.8"]
     assert set(cost["scale"]) == {3}
     assert cost["parameters"].iloc[0] == 0
     assert set(cost["lr_size"]) == {"16×16"}

@@ -41,7 +41,7 @@ from linf.report.crops import shown_images
 from linf.report.evaluations import read_run
 
 SCALES = (2, 3.3)
-SYSTEMS = ("bicubic", "τ=0", "τ=0.4", "τ=0.8")
+SYSTEMS = ("bicubic", "τ=0", "τ=0.5", "τ=0.8")
 METRICS = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr"]
 
 
@@ -150,9 +150,9 @@ def test_a_scale_for_each_axis_is_evaluated_kept_and_resumed(
             10 * math.log10(255**2 / np.mean(error**2)), abs=2e-3
         )
         model = linf.load(checkpoint)
-        mean = model.sample(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, hr.shape[:2])[0].permute(
-            1, 2, 0
-        )
+        mean = model.sample(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, hr.shape[:2], temperature=0)[
+            0
+        ].permute(1, 2, 0)
         seen = np.array(Image.open(kept / "τ=0.png"))
         assert np.abs(mean.clamp(0, 1).mul(255).numpy() - seen).max() < 0.51
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*.png")}
@@ -185,7 +185,7 @@ def test_psnr_agrees_with_the_saved_images(evaluated: tuple[Path, Evaluation], p
 def test_psnr_falls_with_the_temperature(evaluated: tuple[Path, Evaluation]) -> None:
     table = pd.read_csv(evaluated[0] / "metrics.csv").set_index(["scale", "system"])["psnr_y"]
     for scale in SCALES:
-        assert table[scale, "τ=0"] > table[scale, "τ=0.4"] > table[scale, "τ=0.8"]
+        assert table[scale, "τ=0"] > table[scale, "τ=0.5"] > table[scale, "τ=0.8"]
 
 
 def test_contact_sheet_shows_all_systems(evaluated: tuple[Path, Evaluation]) -> None:
@@ -417,7 +417,7 @@ def test_finished_evaluation_measures_only_new_scales(
     again("data.test_scales=[2]")  # Its images were not kept at the time.
     assert len(encoded) == 2
     assert set(pd.read_csv(tmp_path / "metrics.csv")["scale"]) == {2}
-    with pytest.raises(UsageError, match=r"temperatures is \[0, 0\.4, 0\.8\] there and \[0\] here"):
+    with pytest.raises(UsageError, match=r"temperatures is \[0, 0\.5, 0\.8\] there and \[0\] here"):
         again(f"data.test_scales={list(SCALES)}", "temperatures=[0]")
 
 
@@ -502,7 +502,7 @@ def test_distribution_table_agrees_with_the_model(evaluated: tuple[Path, Evaluat
     for _, row in table.iterrows():
         of = psnr.loc[(row["image"], row["scale"])]
         for name in ("y", "rgb"):
-            for tau in (0, 0.4, 0.8):
+            for tau in (0, 0.5, 0.8):
                 exact = -10 * math.log10(row[f"error_{name}"] + tau**2 * row[f"variance_{name}"])
                 # One sample of a small image, clamped.
                 assert of.loc[f"τ={tau:g}", f"psnr_{name}"] == pytest.approx(exact, abs=0.5)

@@ -84,7 +84,7 @@ def test_temperature_multiplies_latents(patch_size: int) -> None:
 def test_temperature_zero_is_the_exact_mean_and_draws_nothing(patch_size: int) -> None:
     model, lr, _ = case(patch_size)
     state = torch.random.get_rng_state()
-    image = model.sample(lr, SIZE)
+    image = model.sample(lr, SIZE, temperature=0)
     assert torch.equal(torch.random.get_rng_state(), state)
     mean, _ = moments(model, lr)
     torch.testing.assert_close(image, mean, rtol=0, atol=1e-12)

@@ -1,6 +1,7 @@
 """Settings as users write them: paths, other alphabets, home, whole nodes, and Hydra's own options."""
 
 import itertools
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,9 @@ def test_ranks_run_with_hydras_own_options(tmp_path: Path) -> None:
 
 def test_folders_have_no_quotes() -> None:
     assert _folder_name("ckpt_path-'a/x-[1,4]'") == "ckpt_path-a_x-[1,4]"
+
+
+@pytest.mark.parametrize("given", [["--config-path", "own"], ["--config-path=own"], ["-cp", "own"]])
+def test_a_relative_folder_of_configs_is_one_of_the_users(given: list[str], tmp_path: Path) -> None:
+    with chdir(tmp_path):
+        assert " ".join(readable_settings([*given, "seed=1"], CONF)).endswith(f"{tmp_path}/own seed=1")

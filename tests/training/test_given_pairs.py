@@ -49,7 +49,7 @@ def psnr_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
 def mean_image(model: Path, lr: Path, size: tuple[int, int]) -> np.ndarray:
     """The image (H,W,3) at τ = 0."""
     given = torch.from_numpy(np.array(Image.open(lr))).permute(2, 0, 1)[None] / 255
-    return linf.load(model).sample(given, size)[0].permute(1, 2, 0).numpy()
+    return linf.load(model).sample(given, size, temperature=0)[0].permute(1, 2, 0).numpy()
 
 
 def test_own_pairs_train_validate_evaluate_and_upscale(

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from linf.coordinates import patch_centres
 from linf.errors import UsageError
 from linf.files import atomic_write
+from linf.models import DEFAULT_TEMPERATURE
 from linf.models.explosion import EXPLODED
 from linf.models.linf import LINF
 
@@ -225,7 +226,7 @@ def _description(model: LINF) -> str:
     return (
         "Super-resolution at any scale by a local implicit normalizing flow (arXiv 2303.05156). "
         f"lr: float32 (batch, {c}, h, w), {colours} [0, 1]. size: int64 (2,), height H and width W of the output. "
-        "temperature: float32 scalar from 0 up; 0 is the mean, 0 to 1 is usual. "
+        f"temperature: float32 scalar from 0 up; 0 is the mean, {DEFAULT_TEMPERATURE} the usual sample. "
         f"z: float32 (batch, ceil(H/{p}), ceil(W/{p}), {d}), standard Gaussian; patch size P = {p}, D = {d}. "
         f"image: float32 (batch, {c}, H, W), not clamped to [0, 1]."
     )

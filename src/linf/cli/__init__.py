@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
 from linf.cli.compare import add_compare
+from linf.cli.completion import add_completion, complete
 from linf.cli.convert import add_convert
 from linf.cli.demo import add_demo
 from linf.cli.export import add_export
@@ -45,17 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[:1] and arguments[0] in JOBS:  # What follows is Hydra's.
         run_job(*arguments)
         return
-    parser = _Parser(
-        "linf",
-        description="Enlarge images, train and evaluate models, look into checkpoints and sweeps, convert, export, "
-        "fetch weights, pack, compare.",
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (
-        *(add_upscale, add_demo, add_jobs, add_models, add_info, add_convert),
-        *(add_latents, add_export, add_shard, add_report, add_compare, add_sweep, add_weights),
-    ):
-        add(commands)
+    parser = linf_parser()
+    complete(parser)
     try:
         # A shell leaves the ~ in --out=~/images, and in quotes, as it is.
         given = parser.parse_args(list(map(expand_home, arguments)))
@@ -70,3 +63,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (mistake := find_mistake(error)) is None:
             raise
         end(mistake)
+
+
+def linf_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; what it parses has the function ``run`` to call with it."""
+    parser = _Parser(
+        "linf",
+        description="Enlarge images, train and evaluate models, look into checkpoints and sweeps, convert, export, "
+        "fetch weights, pack, compare.",
+    )
+    parser.add_argument("--version", action="store_true", help="show the version")
+    parser.set_defaults(run=partial(_version_or_help, parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (
+        *(add_upscale, add_demo, add_jobs, add_models, add_info, add_convert),
+        *(
+            add_latents,
+            add_export,
+            add_shard,
+            add_report,
+            add_compare,
+            add_sweep,
+            add_weights,
+            add_completion,
+        ),
+    ):
+        add(commands)
+    return parser
+
+
+def _version_or_help(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    if given.version:
+        from importlib.metadata import version
+
+        print(f"linf {version('linf')}")
+    else:
+        parser.print_help()

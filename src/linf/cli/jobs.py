@@ -2,16 +2,35 @@
 
 import os
 import sys
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
+
+from linf.runs import CONF
 
 JOBS = {"train": "train a model", "eval": "evaluate a checkpoint"}
 """The commands, by the names of their config files."""
 
 
 def add_jobs(commands: Any) -> None:
-    """List the commands in the help; `run_job` runs them."""
+    """Add the commands to the help and to completion; `run_job` runs them."""
     for name, about in JOBS.items():
-        commands.add_parser(name, help=f"{about}, with settings as in Hydra: linf {name} --help")
+        parser = commands.add_parser(name, help=f"{about}, by settings: linf {name} encoder=rdn seed=1")
+        parser.add_argument("--config-dir", metavar="DIR")
+        parser.add_argument("--multirun", "-m", action="store_true")
+        parser.add_argument("--cfg", choices=("job", "hydra", "all"))
+        settings: Any = parser.add_argument("settings", nargs="*")
+        settings.completer = complete_setting
+
+
+def complete_setting(prefix: str, parsed_args: Namespace, **_: Any) -> list[str]:
+    """Return the groups of configs, or the choices of one, that begin as a user has begun to type."""
+    folders = [CONF, *([Path(parsed_args.config_dir)] if parsed_args.config_dir else [])]
+    files = [file.relative_to(folder) for folder in folders for file in folder.glob("*/**/*.yaml")]
+    known = {f"{file.parent}={file.stem}" for file in files if file.parts[0] != "hydra"}
+    if "=" not in prefix:
+        known = {f"{choice.partition('=')[0]}=" for choice in known}
+    return sorted(choice for choice in known if choice.startswith(prefix))
 
 
 def run_job(name: str, *arguments: str) -> None:

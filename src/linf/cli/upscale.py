@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from linf.cli.options import add_command, chosen_device
 from linf.errors import UsageError
+from linf.models import DEFAULT_TEMPERATURE
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +27,10 @@ def add_upscale(commands: Any) -> None:
     )
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument(
+        "-s",
         "--scale",
         metavar="S",
-        help="1 or more, for instance 3.7; 2x3 makes an image twice as high and three times as wide",
+        help="1 or more, for instance 3.7 or 4x; 2x3 makes an image twice as high and three times as wide",
     )
     size.add_argument(
         "--size",
@@ -42,7 +44,10 @@ def add_upscale(commands: Any) -> None:
         help="photo, default (see `linf models`), bicubic, or a .ckpt, .safetensors or published .pth (default: photo)",
     )
     parser.add_argument(
-        "--out", metavar="FILE|DIR", help="or - for stdout (default: NAME_x3.7 beside NAME; - for stdin)"
+        "-o",
+        "--out",
+        metavar="FILE|DIR",
+        help="a file for one image, or a folder; - for stdout (default: NAME_x3.7 beside NAME; - for stdin)",
     )
     parser.add_argument(
         "--format",
@@ -51,10 +56,11 @@ def add_upscale(commands: Any) -> None:
     )
     parser.add_argument("--quality", type=int, default=95, metavar="N", help="of jpg and webp (default: 95)")
     parser.add_argument(
+        "-t",
         "--temperature",
         type=float,
         metavar="T",
-        help="0 gives the mean, more gives more texture; usually 0 to 1 (default: 0, with --samples 0.8)",
+        help=f"0 gives the mean, more gives more texture; usually 0 to 1 (default: {DEFAULT_TEMPERATURE})",
     )
     parser.add_argument(
         "--keep-temperature",
@@ -100,6 +106,11 @@ def add_upscale(commands: Any) -> None:
         help="the values of black and white, for TIFF of floats or signed numbers (default: 0, and 255 or 65535)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="write nothing; tell of each image its size, and about how much memory, time and disk it would take",
+    )
 
 
 def _upscale(given: Namespace) -> None:
@@ -114,6 +125,7 @@ def _upscale(given: Namespace) -> None:
     from linf.models.baselines import Bicubic
     from linf.models.correlation import chosen_correlation
     from linf.models.super_resolver import SuperResolver
+    from linf.upscale.dry_run import dry_run
     from linf.upscale.inputs import PIPE, parse_size, planned
     from linf.upscale.run import Upscaler
 
@@ -134,13 +146,15 @@ def _upscale(given: Namespace) -> None:
         raise UsageError("stdout is a terminal, which shows no image: redirect it, or give --out FILE")
     limits = None if given.range is None else checked_range("--range", given.range)
     model: SuperResolver = Bicubic() if given.model == "bicubic" else load(given.model)
-    if not model.dim and (ask.temperature > 0 or ask.samples > 1 or ask.uncertainty):
-        raise UsageError(
-            f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
-        )
+    if not model.dim:
+        if (given.temperature or 0) > 0 or ask.samples > 1 or ask.uncertainty:
+            raise UsageError(
+                f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
+            )
+        ask = ask._replace(temperature=0.0)
     chosen_correlation(model.correlation, ask.latents)
     model = model.to(device)
-    failed = Upscaler(
+    upscaler = Upscaler(
         model,
         size,
         ask,
@@ -150,7 +164,8 @@ def _upscale(given: Namespace) -> None:
         given.force,
         limits,
         keep_temperature=given.keep_temperature,
-    ).run(images)
+    )
+    failed = dry_run(upscaler, images) if given.dry_run else upscaler.run(images)
     if failed:
         if len(images) > 1:
             print(f"{failed} of {len(images)} images failed", file=sys.stderr)
@@ -169,7 +184,7 @@ def _ask(given: Namespace, device: torch.device) -> Ask:
         raise UsageError(f"--samples {given.samples} is not a whole number from 1 up")
     if not 0 <= given.seed < 2**63 - given.samples:
         raise UsageError(f"--seed {given.seed} is not a whole number from 0 to {2**63 - 1 - given.samples}")
-    tau = given.temperature if given.temperature is not None else 0.8 if given.samples > 1 else 0.0
+    tau = DEFAULT_TEMPERATURE if given.temperature is None else given.temperature
     check_temperatures(tau)
     if given.samples > 1 and tau == 0:
         raise UsageError("at --temperature 0 all samples are the same: ask for one, or give more than 0")

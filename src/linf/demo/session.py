@@ -17,6 +17,7 @@ from linf.demo.window import Part, close_up, enlarged_part, mask_part, most_deta
 from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha
 from linf.memory import free_memory
+from linf.models import DEFAULT_TEMPERATURE
 from linf.models.correlation import LatentChoice
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
@@ -26,7 +27,7 @@ from linf.upscale.guard import tempered
 from linf.upscale.inputs import Size
 from linf.upscale.tile_size import best_tile
 
-TEMPERATURE = 0.5
+TEMPERATURE = DEFAULT_TEMPERATURE
 """At which an image is shown first, unless it is noisy to the model."""
 
 LARGEST_IN, LARGEST_OUT = 0.4e6, 6e6

@@ -26,7 +26,7 @@ def self_ensemble(model: SuperResolver, lr: Tensor, size: tuple[int, int]) -> Te
     """
     total = lr.new_zeros(len(lr), model.output_channels(lr), *size)
     for axes in FLIPS:
-        total += model.sample(lr.flip(axes), size).flip(axes)
-        turned = model.sample(lr.transpose(-2, -1).flip(axes), (size[1], size[0]))
+        total += model.sample(lr.flip(axes), size, temperature=0).flip(axes)
+        turned = model.sample(lr.transpose(-2, -1).flip(axes), (size[1], size[0]), temperature=0)
         total += turned.flip(axes).transpose(-2, -1)
     return total / (2 * len(FLIPS))

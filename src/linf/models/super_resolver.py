@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from linf.images.reduction import Reduction
+from linf.models import DEFAULT_TEMPERATURE
 from linf.models.bilinear import image_residual
 from linf.models.consistency import Projection, consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
@@ -95,7 +96,7 @@ class SuperResolver(nn.Module, ABC):
         lr: Tensor,
         size: tuple[int, int],
         *,
-        temperature: Temperature = 0.0,
+        temperature: Temperature = DEFAULT_TEMPERATURE,
         seed: int | None = None,
         z: Tensor | None = None,
         latents: LatentChoice = "independent",

@@ -33,7 +33,11 @@ def readable_settings(arguments: Sequence[str], conf: Path) -> list[str]:
     Raises:
         UsageError: There is a ``~``, but the user has no home.
     """
-    return [setting for argument in arguments for setting in _readable(argument, conf)]
+    given = list(arguments)
+    for option, (place, argument) in zip(arguments, enumerate(arguments[1:], 1), strict=False):
+        if option in ("--config-path", "-cp"):  # Hydra would look for it in the package.
+            given[place] = os.path.abspath(argument)
+    return [setting for argument in given for setting in _readable(argument, conf)]
 
 
 def quoted(value: str) -> str:
@@ -43,6 +47,9 @@ def quoted(value: str) -> str:
 
 def _readable(argument: str, conf: Path) -> Iterator[str]:
     key, equal, given = argument.partition("=")
+    if key == "--config-path" and equal:
+        yield f"{key}={os.path.abspath(given)}"
+        return
     if not equal or key[:1] in ("-", "~"):
         yield argument
         return

@@ -134,7 +134,7 @@ class Training(pl.LightningModule):
         add_psnr(self.val_psnr, self._predict(image.lr, (image.hr.shape[-2], image.hr.shape[-1])), image)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        return self.model.sample(lr, size)
+        return self.model.sample(lr, size, temperature=0)
 
     def on_validation_epoch_end(self) -> None:
         """Log PSNR for each scale that was seen as ``val/psnr_x…``, and their mean as ``val/psnr``."""

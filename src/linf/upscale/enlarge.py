@@ -13,6 +13,7 @@ from torch import Tensor
 
 from linf.images.luma import PILLOW_GREY
 from linf.memory import free_memory
+from linf.models import DEFAULT_TEMPERATURE
 from linf.models.consistency import LR_ROWS, Projection, consistent
 from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Request, check_size
@@ -25,7 +26,7 @@ CPU = torch.device("cpu")
 class Ask(NamedTuple):
     """What is asked of a model, the same for every image."""
 
-    temperature: float = 0.0
+    temperature: float = DEFAULT_TEMPERATURE
     samples: int = 1
     seed: int = 0
     """Of the first sample; the second has ``seed + 1``, and so on."""

@@ -73,7 +73,7 @@ def removed_noise(model: SuperResolver, lr: Tensor, size: tuple[int, int]) -> fl
     low = windows.shape[-2], windows.shape[-1]
     # A larger scale removes no other noise.
     y, x = (round(n * min(a / b, 4)) for n, a, b in zip(low, size, lr.shape[-2:], strict=True))
-    change = (matlab_bicubic(model.sample(windows, (y, x)), low) - windows).square().mean(1)
+    change = (matlab_bicubic(model.sample(windows, (y, x), temperature=0), low) - windows).square().mean(1)
     parts = F.avg_pool2d(change, (min(8, low[0]), min(8, low[1])))
     return float(torch.quantile(parts.float(), QUIET_SHARE).sqrt()) * 255
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from tqdm import tqdm
 
@@ -62,8 +62,6 @@ class Upscaler:
 
         A line on stdout names each file that was written, and a line on stderr each image that failed.
         """
-        for library in ("PIL", "tifffile"):  # What they log about a broken file is reported in our own line.
-            logging.getLogger(library).addHandler(logging.NullHandler())
         seen, failed = sys.stderr.isatty(), 0
         pixels = [self._expected(image) if seen else 0 for image in images]
         with tqdm(
@@ -72,19 +70,31 @@ class Upscaler:
             for number, (image, expected) in enumerate(zip(images, pixels, strict=True), 1):
                 bar.set_description(f"{number}/{len(images)} {image.path.name}")
                 done = bar.n
-                try:
-                    for line in self._enlarge(image, bar):
-                        note = line.startswith("note: ") or self.out == PIPE
-                        _print(line, sys.stderr if note else sys.stdout)
-                except BrokenPipeError:
-                    raise
-                except Exception as error:
-                    if (reason := _reason(error)) is None:
-                        raise
-                    failed += 1
-                    _print(f"{_name(image)}: {reason}", sys.stderr)
+                failed += self.failed(image, self._enlarge(image, bar))
                 bar.update(max(0, expected - (bar.n - done)))
         return failed
+
+    @property
+    def told(self) -> TextIO:
+        """Where lines go that say what was done."""
+        return sys.stderr if self.out == PIPE else sys.stdout
+
+    def failed(self, image: Input, lines: Iterator[str]) -> bool:
+        """Print the lines about an image as they come; if it fails, say why on stderr, and return True."""
+        # What libraries log about a broken file is reported in our own line.
+        for library in ("PIL", "tifffile"):
+            logging.getLogger(library).addHandler(logging.NullHandler())
+        try:
+            for line in lines:
+                print_line(line, sys.stderr if line.startswith("note: ") else self.told)
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            if (reason := _reason(error)) is None:
+                raise
+            print_line(f"{input_name(image)}: {reason}", sys.stderr)
+            return True
+        return False
 
     def _expected(self, image: Input) -> int:
         """Return the number of output pixels by the file's header; 0 if it does not say."""
@@ -94,8 +104,12 @@ class Upscaler:
         except UsageError:
             return 0
 
-    def _enlarge(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
-        """Enlarge one image; yield the lines to print."""
+    def opened(self, source: Input) -> "Opened":
+        """Read one image, and decide on its outputs.
+
+        Raises:
+            UsageError: It cannot be read, or an output may not or cannot be written.
+        """
         content = sys.stdin.buffer.read() if source.path == PIPE else source.path
         image = read_values(content, self.model.image_channels, ranged=self.value_range is not None)
         if self.value_range is not None:
@@ -109,6 +123,11 @@ class Upscaler:
         out, heat = self._outputs(source, size, form)
         for path in (*out, *heat):
             self._check(path, size, image, form)
+        return Opened(image, size, form, out, heat)
+
+    def _enlarge(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
+        """Enlarge one image; yield the lines to print."""
+        image, size, form, out, heat = self.opened(source)
         ask, unlike = tempered(self.model, image.pixels, size, self.ask, keep=self.keep_temperature)
         left = " (--keep-temperature leaves it)" if ask != self.ask else ""
         image.notes += [note + left for note in unlike]
@@ -121,7 +140,7 @@ class Upscaler:
             with atomic_write(heat[0]) as part, open(part, "wb") as file:
                 heat_map(made.deviation).save(file, "PNG")
         notes = dict.fromkeys(image.notes + conversion_notes(image, form))
-        yield from (f"note: {_name(source)}: {note}" for note in notes)
+        yield from (f"note: {input_name(source)}: {note}" for note in notes)
         if self.out != PIPE:
             self.written |= {path.absolute() for path in (*out, *heat)}
             yield from (f"{path}, {size[1]}×{size[0]}" for path in out)
@@ -175,7 +194,18 @@ class Upscaler:
             return write_photo(file, image, form, self.quality)
 
 
-def _name(image: Input) -> str:
+class Opened(NamedTuple):
+    """An image that was read, and what is to be made of it."""
+
+    image: Photo
+    size: tuple[int, int]
+    form: str
+    out: list[Path]
+    heat: list[Path]
+
+
+def input_name(image: Input) -> str:
+    """Return what an image is called in a message."""
     return "stdin" if image.path == PIPE else str(image.path)
 
 
@@ -191,7 +221,7 @@ def _reason(error: Exception) -> str | None:
     return None if find_mistake(error) is None else message(error)
 
 
-def _print(line: str, out: TextIO) -> None:
+def print_line(line: str, out: TextIO) -> None:
     """Print a line without breaking the progress bar."""
     # A file's name may hold characters that no terminal shows.
     safe = "".join(c if c.isprintable() else "�" for c in line)

@@ -15,6 +15,7 @@ from linf.errors import UsageError
 from linf.evaluation.panels import detail_row, panel
 from linf.evaluation.systems import systems
 from linf.metrics.metric import LPIPS
+from linf.models import DEFAULT_TEMPERATURE
 from linf.models.temperature import check_temperatures
 
 
@@ -34,7 +35,7 @@ class ValidationLPIPS(Callback):
     def __init__(
         self,
         *,
-        temperature: float = 0.8,
+        temperature: float = DEFAULT_TEMPERATURE,
         backbone: str = "alex",
         weights: str | os.PathLike[str] | None = None,
         seed: int = 0,
@@ -84,7 +85,7 @@ class ImagePanels(Callback):
         *,
         images: int = 3,
         every_n_validations: int = 1,
-        temperatures: tuple[float, ...] = (0.0, 0.8),
+        temperatures: tuple[float, ...] = (0.0, DEFAULT_TEMPERATURE),
         seed: int = 0,
     ) -> None:
         if images < 0 or every_n_validations < 1:

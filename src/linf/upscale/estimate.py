@@ -1,0 +1,143 @@
+"""What enlarging an image would take: seconds and bytes on this machine, from a trial on a small part of it."""
+
+import io
+import resource
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+from linf.images.photo import Photo
+from linf.images.write import enlarged_alpha, write_photo
+from linf.models.encoders.encoder import Encoder
+from linf.models.super_resolver import SuperResolver
+from linf.models.threads import workers
+from linf.models.tiling import MARGIN, OVERLAP, tiles, with_margin
+from linf.upscale.enlarge import Ask, enlarge
+from linf.upscale.guard import tempered
+from linf.upscale.heat_map import heat_map
+from linf.upscale.tile_size import best_tile, encoding_bytes
+
+TRIAL_SIDE = 128
+"""LR pixels a side of the part that a trial enlarges."""
+
+
+class Pace(NamedTuple):
+    """What a trial took."""
+
+    look: float
+    """Seconds until it is known whether an image is unlike the model's data; the same for every image."""
+    encode: float
+    """Seconds for each LR pixel that is encoded."""
+    decode: float
+    """Seconds for each output pixel, until it is in the file."""
+    file: float
+    """Bytes of the files for each output pixel."""
+
+
+class Estimate(NamedTuple):
+    """What an image would take."""
+
+    seconds: float
+    memory: int
+    """Bytes of the whole process at most."""
+    file: int
+    """Bytes of all files that would be written."""
+
+    def __str__(self) -> str:
+        """In words, two digits of each: more is not known."""
+        seconds = f"{self.seconds:.2g} s" if self.seconds < 90 else f"{self.seconds / 60:.0f} min"
+        memory, file = (f"{n / 1e9:.2g} GB" if n > 1e8 else f"{n / 1e6:.2g} MB" for n in self[1:])
+        return f"about {seconds}, {memory} of memory, {file} on the disk"
+
+
+def measured_pace(
+    model: SuperResolver, image: Photo, scale: tuple[float, float], ask: Ask, form: str, quality: int
+) -> Pace:
+    """Enlarge the middle of an image into memory, and return what it took.
+
+    Args:
+        model: the model, on the device of ``ask``.
+        image: the whole image.
+        scale: the vertical and the horizontal scale factor.
+        ask: what is asked of the model.
+        form: the format of the file.
+        quality: see `write_photo`.
+    """
+    height, width = image.pixels.shape[:2]
+    rows, cols = (slice(max(0, (n - TRIAL_SIDE) // 2), (n + TRIAL_SIDE) // 2) for n in (height, width))
+    alpha = None if image.alpha is None else image.alpha[rows, cols]
+    part = replace(image, pixels=image.pixels[rows, cols], alpha=alpha)
+    high, wide = part.pixels.shape[:2]
+    size = max(1, round(high * scale[0])), max(1, round(wide * scale[1]))
+    start = part.pixels[:16, :16]
+    enlarge(
+        model, start, (start.shape[0] + 1, start.shape[1] + 1), ask
+    )  # The first call is slower than all others.
+    times = [time.perf_counter()]
+    tempered(model, part.pixels, size, ask._replace(consistency=0))
+    times.append(time.perf_counter())
+    lr = torch.from_numpy(part.pixels.astype("float32") / part.peak).permute(2, 0, 1)[None].to(ask.device)
+    with torch.no_grad(), torch.autocast(ask.device.type, dtype=ask.dtype, enabled=ask.dtype is not None):
+        model.encode(lr.expand(-1, model.output_channels(lr), -1, -1), tile=ask.tile)
+    if ask.device.type == "cuda":
+        torch.cuda.synchronize(ask.device)
+    times.append(time.perf_counter())
+    made, content = enlarge(model, part.pixels, size, ask), io.BytesIO()
+    for pixels in made.images:
+        enlarged = None if alpha is None else enlarged_alpha(alpha, size)
+        write_photo(content, replace(part, pixels=pixels, alpha=enlarged), form, quality)
+    if made.deviation is not None:
+        heat_map(made.deviation).save(content, "PNG")
+    times.append(time.perf_counter())
+    look, encode, whole = (after - before for before, after in pairwise(times))
+    made_pixels = size[0] * size[1]
+    decode = max(whole - encode, 0.1 * whole)  # Noise of the clock is not to make it nothing.
+    return Pace(look, encode / (high * wide), decode / made_pixels, len(content.getvalue()) / made_pixels)
+
+
+def estimate(pace: Pace, model: SuperResolver, image: Photo, size: tuple[int, int], ask: Ask) -> Estimate:
+    """Return what an image would take, given the pace of a trial.
+
+    Time and files grow with the pixels. Memory is what this process has needed so far, and by count what the trial did
+    not hold: the outputs, and tiles of their full size.
+
+    Args:
+        pace: of a trial.
+        model: the model of the trial.
+        image: the image.
+        size: the output size (H, W).
+        ask: what is asked of the model.
+
+    Raises:
+        UsageError: memory is too small for the smallest tile.
+    """
+    height, width, channels = image.pixels.shape
+    tile = best_tile(model, height, width, ask.device) if ask.tile is None else ask.tile
+    encoder, conditioner = getattr(model, "encoder", None), getattr(model, "conditioner", None)
+    encoded = tile_bytes = 0
+    if isinstance(encoder, Encoder) and tile:
+        margin = MARGIN + (OVERLAP if encoder.receptive_field is None else encoder.receptive_field)
+        sides = [[with_margin(part, margin, n) for part in tiles(n, tile)] for n in (height, width)]
+        rows, cols = ([stop - start for start, stop in side] for side in sides)
+        encoded = sum(rows) * sum(cols)
+        if ask.device.type == "cpu" and conditioner is not None:
+            together = min(workers(ask.device), len(rows) * len(cols))
+            own = min(tile + 2 * MARGIN, max(height, width))
+            tile_bytes = together * encoding_bytes(encoder, conditioner, (max(rows), max(cols)), own)
+    pixels = size[0] * size[1]
+    held = pixels * ((ask.samples + 1) * channels * image.pixels.itemsize + 6 * ask.uncertainty)
+    return Estimate(
+        pace.look + pace.encode * encoded + pace.decode * pixels,
+        _resident() + held + tile_bytes,
+        round(pace.file * pixels),
+    )
+
+
+def _resident() -> int:
+    """Bytes that this process has held at most."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most  # Kilobytes, but for macOS.
