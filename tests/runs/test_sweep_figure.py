@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from helpers.figures import overlapping
 from linf.runs.job_names import pooled_jobs
-from linf.runs.record import PROGRESS_FILE, JobRecord, Progress, write_record
+from linf.runs.record import PROGRESS_FILE, JobRecord, TrainingProgress, write_record
 from linf.runs.sweep import _bicubic, headline_merits, higher_is_better, sweep_jobs, sweep_table
 from linf.runs.sweep_figure import sweep_figure
 
@@ -26,7 +26,7 @@ def job(folder: Path, *overrides: str, parameters: int = 1_000_000, hours: float
     record = JobRecord(**{"state": "finished", "began": BEGAN.isoformat(), "ended": ended} | given)
     record.overrides = list(overrides)
     write_record(folder, record)
-    progress = Progress(1000, 1000, 2.0, 0.0, parameters, ended)
+    progress = TrainingProgress(1000, 1000, 2.0, 0.0, parameters, ended)
     (folder / PROGRESS_FILE).write_text(json.dumps(asdict(progress)))
 
 

@@ -22,7 +22,7 @@ from helpers.commands import Compose, Linf, assert_in_words, start, wait_for
 from helpers.runs import ONE_EACH, TINY, fit
 from linf.errors import UsageError
 from linf.runs.progress import ProgressFile
-from linf.runs.record import JobRecord, Progress, now, read_progress, read_record, write_record
+from linf.runs.record import JobRecord, TrainingProgress, now, read_progress, read_record, write_record
 from linf.runs.sweep_commands import count_jobs, expected_jobs, is_commanded, sweep_command
 from linf.runs.sweep_status import print_summary, summary_line, watch
 
@@ -142,7 +142,7 @@ def test_a_sweeps_commands_are_counted_and_forgotten(composed: Compose, tmp_path
 def test_progress_counts_validations_in_the_time_left_but_not_in_the_speed(
     composed: Compose, tmp_path: Path
 ) -> None:
-    seen: list[Progress | None] = []
+    seen: list[TrainingProgress | None] = []
 
     class Watch(pl.Callback):
         def on_train_batch_end(self, *_: Any) -> None:

@@ -11,8 +11,8 @@ import gradio as gr
 from linf.demo.events import CLOSE_UP, SCALES, WHOLE_IMAGE, Events
 from linf.demo.examples import write_examples
 from linf.demo.mixture import HIGHEST
-from linf.demo.session import TEMPERATURE
 from linf.demo.shown import BY_BICUBIC, BY_MEAN
+from linf.models import DEFAULT_TEMPERATURE
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 
@@ -116,7 +116,7 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
                     temperature = _slider(
                         0,
                         HIGHEST,
-                        TEMPERATURE,
+                        DEFAULT_TEMPERATURE,
                         "Temperature",
                         "temperature",
                         step=0.01,

@@ -27,9 +27,6 @@ from linf.upscale.guard import tempered
 from linf.upscale.inputs import Size
 from linf.upscale.tile_size import best_tile
 
-TEMPERATURE = DEFAULT_TEMPERATURE
-"""At which an image is shown first, unless it is noisy to the model."""
-
 LARGEST_IN, LARGEST_OUT = 0.4e6, 6e6
 """Pixels of an image, and of what becomes of it, up to which all of it is kept for every temperature and sample."""
 
@@ -77,7 +74,7 @@ class Session:
         self.made: dict[tuple[bool, bool], Mixture] = {}
         """By whether it is the whole image, and whether it is the page's model that made it."""
         self.fixed: EnlargedWhole | None = None
-        self.temperature, self.unlike = TEMPERATURE, list[str]()
+        self.temperature, self.unlike = DEFAULT_TEMPERATURE, list[str]()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -86,14 +83,14 @@ class Session:
 
     def guard(self) -> None:
         """Set the temperature that suits the image at its scale, and what is unlike the model's data."""
-        ask = Ask(TEMPERATURE, device=self._lr().device)
+        ask = Ask(DEFAULT_TEMPERATURE, device=self._lr().device)
         asked, self.unlike = tempered(self.model, self.image.pixels, self.size, ask)
         self.temperature = asked.temperature
 
     def agree(self, consistent: bool) -> None:
         """Make the result consistent with the image, or not; raise UsageError for an image that is noisy."""
         if consistent:
-            ask = Ask(TEMPERATURE, device=self._lr().device, consistency=ROUNDS)
+            ask = Ask(DEFAULT_TEMPERATURE, device=self._lr().device, consistency=ROUNDS)
             tempered(self.model, self.image.pixels, self.size, ask)
         self.consistent, self.fixed = consistent, None
 

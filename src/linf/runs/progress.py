@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Callback, Timer
 
 from linf.errors import UsageError
 from linf.files import atomic_write
-from linf.runs.record import PROGRESS_FILE, Progress, now
+from linf.runs.record import PROGRESS_FILE, TrainingProgress, now
 
 
 class ProgressFile(Callback):
@@ -72,7 +72,7 @@ class ProgressFile(Callback):
     def _write(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
             return
-        progress = Progress(
+        progress = TrainingProgress(
             trainer.global_step, self.steps, self.speed, self._left(trainer), self.parameters, now()
         )
         with suppress(OSError), atomic_write(self.folder / PROGRESS_FILE) as part:  # Training matters more.

@@ -67,7 +67,7 @@ def write_record(folder: Path, record: JobRecord) -> None:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """How far a training is.
 
     Attributes:
@@ -87,10 +87,10 @@ class Progress:
     at: str
 
 
-def read_progress(folder: Path) -> Progress | None:
+def read_progress(folder: Path) -> TrainingProgress | None:
     """Return how far the training in a run's folder is; None if that is not known."""
     try:
-        return Progress(**json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8")))
+        return TrainingProgress(**json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 
