@@ -1,6 +1,6 @@
 """Encoder box of the figure: an image becomes features at the same resolution, without an upsampler."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 
@@ -21,7 +21,7 @@ def every_encoder() -> dict[str, type[Encoder]]:
 
 
 def _below(kind: type) -> Iterator[type[Encoder]]:
-    subclasses: list[type[Encoder]] = kind.__subclasses__()
+    subclasses: Sequence[type[Encoder]] = kind.__subclasses__()
     for each in subclasses:
         yield from _below(each)
         yield each
