@@ -1,6 +1,5 @@
 """What the site adds to the pages of docs/: files from elsewhere in the repository, and equations without a script."""
 
-import json
 import re
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -49,8 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, uri, abs_src_path=str(ROOT / source)))
     files.append(File.generated(config, "STIXTwoMath-Regular.ttf", abs_src_path=str(_font())))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        place = ROOT / "outputs" if _is_executed(path) else ROOT
-        files.append(File(f"notebooks/{path.name}", str(place), config.site_dir, config.use_directory_urls))
+        files.append(File(f"notebooks/{path.name}", str(ROOT), config.site_dir, config.use_directory_urls))
     for uri in _uris(config.nav):
         if uri.startswith("api/") and not files.get_file_from_path(uri):
             name = uri.removeprefix("api/").removesuffix(".md")
@@ -115,13 +113,3 @@ def _font() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent / "fonts" / "STIXTwoMath-Regular.ttf"
-
-
-def _is_executed(path: Path) -> bool:
-    """Whether `make notebooks` has executed a notebook as it is now."""
-    executed = ROOT / "outputs" / "notebooks" / path.name
-    return executed.exists() and _sources(executed) == _sources(path)
-
-
-def _sources(path: Path) -> list[str]:
-    return ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
