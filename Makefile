@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-weights test test-slow test-all test-slurm lint format type notebooks bench gpu gpu-bundle clean
+.PHONY: help setup demo demo-weights test test-slow test-all test-slurm lint format type notebooks docs bench gpu gpu-bundle clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -68,6 +68,11 @@ type: $(READY)  ## Check types
 
 notebooks: $(READY)  ## Execute the notebooks, and keep their outputs in them
 	$(BIN)/python notebooks/execute.py notebooks/*.ipynb
+
+# Notebooks show the outputs that they hold; LINF_EXECUTE_NOTEBOOKS=true executes them anew.
+docs: $(READY)  ## Build the site of docs/ into outputs/site, without a network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Look at outputs/site/index.html, or serve it: $(BIN)/mkdocs serve"
 
 bench: $(READY)  ## Measure speed and memory, as ratios within one run
 	$(BIN)/python benchmarks/run.py

@@ -91,6 +91,14 @@ def test_temperature_zero_is_the_exact_mean_and_draws_nothing(patch_size: int) -
     torch.testing.assert_close(model.sample(lr, SIZE, temperature=[0.0])[0], mean, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("consistency", [0, 1])
+def test_a_sample_counts_the_pixels_that_it_makes(consistency: int) -> None:
+    model, lr, _ = case(3)
+    made: list[int] = []
+    model.sample(lr, SIZE, temperature=0.4, seed=7, consistency=consistency, advance=made.append)
+    assert sum(made) == len(lr) * SIZE[0] * SIZE[1]
+
+
 def test_a_seed_decides_the_sample() -> None:
     model, lr, _ = case(3)
     draws = [model.sample(lr, SIZE, temperature=0.8, seed=seed) for seed in (0, 0, 1)]

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from linf.files import atomic_write, expand_home
 from linf.models.baselines import LIIF, LTE, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import LatentCorrelation
-from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
+from linf.models.encoders import every_encoder
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.prior import UNet
@@ -31,14 +31,13 @@ Model = LINF | LIIF | LTE
 """What a checkpoint can hold."""
 
 BUILDABLE: dict[str, tuple[type, ...]] = {
-    "encoder": (EDSR, RDN, RRDBNet, SwinIR),
     "conditioner": (FourierConditioner, LIIFConditioner),
     "flow": (ConditionalFlow,),
     "prior": (UNet,),
     "correlation": (LatentCorrelation,),
     "model": (LIIF, LTE),
 }
-"""The classes that each part of a config may name; nothing else is ever built from a file."""
+"""The classes that each part of a config may name, beside the encoders; nothing else is ever built from a file."""
 
 
 def build(config: dict[str, Any]) -> Model:
@@ -60,9 +59,11 @@ def build(config: dict[str, Any]) -> Model:
 
 def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
     arguments = dict(config[part])
-    name, known = arguments.pop("name"), {kind.__name__: kind for kind in BUILDABLE[part]}
+    name = arguments.pop("name")
+    known: Mapping[str, type] = {kind.__name__: kind for kind in BUILDABLE.get(part, ())} or every_encoder()
     if name not in known:
-        raise UsageError(f"its {part} {name!r} is not one of {', '.join(known)}")
+        hint = ": import the module that has it first" * (part == "encoder")
+        raise UsageError(f"its {part} {name!r} is not one of {', '.join(known)}{hint}")
     return partial(known[name], **arguments)
 
 

@@ -31,9 +31,6 @@ class EpochSampler(Sampler[int]):
         block: the number of images in a row that one shard holds, for an order by shards, see `order_by_shards`; None
             for a permutation of all samples.
 
-    Yields:
-        ``e · length + index`` with ``index`` in [0, length), ``batches · batch_size`` times.
-
     Raises:
         UsageError: an epoch has fewer samples than the batches take.
     """
@@ -67,6 +64,7 @@ class EpochSampler(Sampler[int]):
         return self.batches * (self.mine.stop - self.mine.start)
 
     def __iter__(self) -> Iterator[int]:
+        """Yield ``e · length + index`` with ``index`` in [0, length), ``batches · batch_size`` times."""
         return self._samples_from(*divmod(self.position(), self.batches))
 
     def _samples_from(self, first_epoch: int, first: int) -> Iterator[int]:

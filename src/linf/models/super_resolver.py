@@ -105,6 +105,7 @@ class SuperResolver(nn.Module, ABC):
         features: Sequence[Tile] | None = None,
         consistency: int = 0,
         reduction: Reduction = Reduction(),
+        advance: Callable[[int], object] = lambda pixels: None,
     ) -> Tensor:
         """Super-resolve.
 
@@ -126,6 +127,7 @@ class SuperResolver(nn.Module, ABC):
             consistency: rounds of the projection onto images whose LR is ``lr``, see `linf.models.consistency`; 3 are
                 enough, and 0 leaves it out.
             reduction: how that LR is made of an image; by default by MATLAB's bicubic.
+            advance: is called with the number of output pixels made since the last call.
 
         Returns:
             (B,C,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,C,H,W).
@@ -151,6 +153,7 @@ class SuperResolver(nn.Module, ABC):
         for region in regions:
             for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
                 image.copy_(region.at(tau).mean)
+            advance(region.mean.shape[-2] * region.mean.shape[-1])
         return out[0] if isinstance(temperature, Tensor) or np.ndim(temperature) == 0 else out
 
     @torch.no_grad()
