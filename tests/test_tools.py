@@ -104,5 +104,5 @@ def test_the_node_for_comfyui_enlarges_a_batch(tmp_path: Path) -> None:
     second = images[1:].movedim(-1, 1)
     expected = model.sample(second, (108, 70), temperature=0.5, seed=4)
     torch.testing.assert_close(sample[1:], expected.clamp(0, 1).movedim(1, -1), rtol=0, atol=1e-5)
-    expected = model.sample(second, (60, 39), consistency=3)
+    expected = model.sample(second, (60, 39), temperature=0.0, seed=0, consistency=3)
     torch.testing.assert_close(consistent[1:], expected.clamp(0, 1).movedim(1, -1), rtol=0, atol=1e-5)
