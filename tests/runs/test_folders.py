@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from linf import files
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
 from linf.files import cache_folder, lock, owner, run_lock, temporary_cache
+from linf.runs.folders import Folders
 from linf.runs.record import JobRecord, read_record, write_record
+from linf.runs.sweep_commands import sweep_command
 
 STRANGER = 54321
 """A user that no machine knows."""
@@ -231,3 +234,14 @@ def test_other_errors_of_locks_are_raised(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(OSError, match="broken"), lock(tmp_path / "lock"):
         pass
+
+
+def test_jobs_of_other_processes_are_given_the_callback_without_the_command(tmp_path: Path) -> None:
+    """As launchers do that start each job by itself: submitit's, on this machine and by Slurm."""
+    folders = Folders()
+    folders.command.enter_context(sweep_command(tmp_path, 2))
+    of_a_job = pickle.loads(pickle.dumps(folders))
+    of_a_job.on_multirun_end(None)
+    assert list((tmp_path / ".sweep").glob("*-*"))
+    folders.on_multirun_end(None)
+    assert not list((tmp_path / ".sweep").glob("*-*"))

@@ -29,6 +29,10 @@ class Folders(Callback):
     def __init__(self) -> None:
         self.command = ExitStack()  # Open until the process ends if the sweep is cut short.
 
+    def __reduce__(self) -> tuple[type["Folders"], tuple[()]]:
+        # Launchers of other processes pickle it with each job, and the command is not theirs to end.
+        return Folders, ()
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Make the run's folder."""
         _make(config, "hydra.run.dir")
