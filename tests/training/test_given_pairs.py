@@ -83,7 +83,8 @@ def test_own_pairs_train_validate_evaluate_and_upscale(
     assert (table.loc["τ=0", "lr"], table.loc["τ=0", "scale"]) == ("given", 2.5)
     assert table.loc["τ=0", "psnr_y"] == pytest.approx(np.mean(expected), abs=0.01)
     lr = pairs / "LR" / "coffee.png"
-    assert run("upscale", lr, "--scale", "2.5", "--model", model, "--out", "sr.png").status == 0
+    given = ("--scale", "2.5", "--temperature", "0", "--model", model, "--out", "sr.png")
+    assert run("upscale", lr, *given).status == 0
     made = np.array(Image.open(tmp_path / "sr.png"))
     assert np.abs(made - 255 * mean_image(model, lr, (100, 150)).clip(0, 1)).max() < 0.52
 
