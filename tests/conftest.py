@@ -5,6 +5,7 @@ import logging
 import os
 import runpy
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -136,7 +137,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     def command(*arguments: str | Path) -> Outcome:
         status = 0
         try:
-            cli.main([str(argument) for argument in arguments])
+            with _kept_logging():
+                cli.main([str(argument) for argument in arguments])
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
         return Outcome(status, *capfd.readouterr())
@@ -166,9 +168,8 @@ def command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Command:
 @contextlib.contextmanager
 def _entry_point_settings(script: str, arguments: tuple[str, ...], cwd: Path) -> Iterator[None]:
     """A process's own arguments, folder, environment and logging, which an entry point changes."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     with (
+        _kept_logging(),
         mock.patch.object(sys, "argv", [f"{script}.py", *arguments]),
         mock.patch.dict(os.environ),
         contextlib.chdir(cwd),
@@ -178,5 +179,16 @@ def _entry_point_settings(script: str, arguments: tuple[str, ...], cwd: Path) ->
             yield
         finally:
             GlobalHydra.instance().clear()
+
+
+@contextlib.contextmanager
+def _kept_logging() -> Iterator[None]:
+    """The root logger's handlers and level as they were, after a job has set its own, and how warnings are shown."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with mock.patch.object(warnings, "showwarning", warnings.showwarning):
+        try:
+            yield
+        finally:
             root.handlers[:] = handlers
             root.setLevel(level)

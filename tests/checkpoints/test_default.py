@@ -24,6 +24,7 @@ def test_default_model_loads_by_name() -> None:
     assert ShippedModel.file("default").stat().st_size < 6e6
 
 
+@pytest.mark.slow
 def test_commands_take_the_default_model_by_name(tmp_path: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-m", "linf", "info", "default"],

@@ -357,6 +357,7 @@ def test_concurrent_fetches_download_once(
     assert weights.weights_state("alexnet") == "ready"
 
 
+@pytest.mark.slow
 def test_a_killed_fetch_leaves_nothing_that_is_used(
     home: Path, made: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +416,7 @@ def test_weights_not_fetched_are_reported(home: Path) -> None:
             use("vgg19")
 
 
+@pytest.mark.slow
 def test_no_network_is_one_line(home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "linf", "weights", "fetch", "alexnet"],

@@ -120,6 +120,7 @@ def test_the_published_liif_starts_an_encoder(
     assert same(encoder, model.encoder)
 
 
+@pytest.mark.slow
 def test_training_starts_its_encoder_from_a_checkpoint(
     command: Command, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -248,6 +248,7 @@ def test_every_command_helps(run: Linf, arguments: list[str]) -> None:
     assert done.out.startswith(f"usage: linf {' '.join(arguments[:-1])}")
 
 
+@pytest.mark.slow
 def test_a_mistake_is_one_line_in_a_shell(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "linf", "info", "gone.ckpt"],

@@ -47,6 +47,7 @@ def test_help_is_that_of_the_job(run: Linf) -> None:
     assert "swinir_tiny" in done.out
 
 
+@pytest.mark.slow
 def test_own_configs_lie_on_top(tmp_path: Path) -> None:
     """A folder of the user's adds an experiment and an encoder, whose class is a module beside it."""
     for group in ("encoder", "experiment"):

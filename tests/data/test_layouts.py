@@ -105,6 +105,7 @@ def psnr_y(sr: float, hr: np.ndarray) -> float:
     return -10 * math.log10(np.mean((luma - (16 + 219 * sr)) ** 2) / 255**2)
 
 
+@pytest.mark.slow
 def test_evaluation_says_where_lr_came_from(tmp_path: Path, command: Command) -> None:
     hr = noise(24, 24)
     for folder, pixels in (("HR", hr), ("LR_bicubic/X2.00", np.zeros((12, 12, 3), np.uint8))):

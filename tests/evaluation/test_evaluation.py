@@ -120,6 +120,7 @@ def keys_weights(n_in: int, n_out: int) -> np.ndarray:
     return matrix
 
 
+@pytest.mark.slow
 def test_a_scale_for_each_axis_is_evaluated_kept_and_resumed(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -394,6 +395,7 @@ def test_stopped_evaluation_says_how_to_resume(
     assert 0 < len([line for line in units.read_text().splitlines() if line]) < 2 * len(scales)
 
 
+@pytest.mark.slow
 def test_finished_evaluation_measures_only_new_scales(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -751,6 +753,7 @@ def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: P
     assert b"test_scales" in said, "the config"
 
 
+@pytest.mark.slow
 def test_degraded_lr_is_evaluated_recorded_and_told(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

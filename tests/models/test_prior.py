@@ -573,6 +573,7 @@ def test_training_moves_the_whole_prior_and_no_bit_of_linf(
     assert all(math.isfinite(trainer.callback_metrics[f"val/psnr{s}"]) for s in ("", "_x2", "_x3.3"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_bit_for_bit(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -248,6 +248,7 @@ def test_plane_is_best_at_the_top_right(tmp_path: Path) -> None:
     assert {"τ=0", "τ=0.4", "τ=0.8"} == labels
 
 
+@pytest.mark.slow
 def test_learned_prior_is_drawn(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path, prior=True, shown=True))
     figures = all_figures([run])

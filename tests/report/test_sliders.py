@@ -54,6 +54,7 @@ def test_the_best_temperature_is_that_of_the_first_perceptual_metric() -> None:
     assert nearest_system([row("τ=0", 0, lpips_alex=float("nan"), dists=0.1)]) == "τ=0"
 
 
+@pytest.mark.thorough
 def test_where_many_curves_would_cross_each_scale_has_its_own_panel(tmp_path: Path) -> None:
     for n in range(3):
         evaluation(tmp_path / str(n), f"run {n}", scales=(2, 3, 4), shift=0.1 * n)

@@ -148,6 +148,7 @@ def test_settings_after_a_dict_change_it(composed: Any) -> None:
     assert composed("train", *readable_settings(given, CONF)).data.val.root == "/y"
 
 
+@pytest.mark.slow
 def test_a_run_with_whole_nodes(command: Command, photos: Path, tmp_path: Path) -> None:
     nodes = (
         f"data.val={{_target_: linf.data.sources.image_folder, root: {photos}}}",

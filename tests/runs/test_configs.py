@@ -205,7 +205,7 @@ def each_run(overrides: list[str]) -> Iterator[list[str]]:
 
 
 def shown_commands() -> list[str]:
-    """Every line with train.py or eval.py in what users read, from there on, without its comment or make's variables."""
+    """Every line with train.py or eval.py in what users read, without its comment and make's variables."""
     files = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").glob("*.md"))]
     text = "".join(path.read_text().replace("\\\n", " ") for path in files if path.stem != "claims")
     found = re.findall(r"^.*\b((?:train|eval)\.py(?: [^#\n`]*)?)(?: +#.*)?$", text, re.MULTILINE)
