@@ -17,14 +17,15 @@ $(READY): pyproject.toml
 setup: $(READY)  ## Make .venv with everything in it (each target below does so by itself)
 
 # Of a recipe, make expands all lines before it runs the first: the weights are fetched by another.
-DEMO_METRICS = $(if $(shell $(BIN)/linf weights list | grep '^alexnet *ready'),,'~metrics.lpips_alex')
-DEMO_EVAL = $(BIN)/python eval.py name=demo 'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.2,0.4,0.6,0.8,1]' $(DEMO_METRICS)
+DEMO_EVAL = 'data.test_scales=[2,3.3,4]' 'temperatures=[0,0.2,0.4,0.6,0.8,1]' \
+	$(if $(shell $(BIN)/linf weights list | grep '^alexnet *ready'),,'~metrics.lpips_alex')
 
 demo: $(READY) demo-weights  ## Train a small LINF on bundled photographs, evaluate it beside the default model, write a report
 	rm -rf outputs/demo
 	$(BIN)/python train.py experiment=demo
-	$(DEMO_EVAL) ckpt_path=outputs/demo/train/model.safetensors label=demo hydra.run.dir=outputs/demo/eval
-	$(DEMO_EVAL) ckpt_path=default label=default hydra.run.dir=outputs/demo/default
+	$(BIN)/python eval.py name=demo ckpt_path=outputs/demo/train/model.safetensors label=demo \
+		hydra.run.dir=outputs/demo/eval $(DEMO_EVAL)
+	$(BIN)/python eval.py name=demo ckpt_path=default label=default hydra.run.dir=outputs/demo/default $(DEMO_EVAL)
 	$(BIN)/linf report outputs/demo/eval outputs/demo/default --out outputs/demo/report
 	@echo
 	@echo "Look, in this order, at"
