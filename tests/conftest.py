@@ -17,7 +17,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from PIL import Image
 
 import linf
@@ -117,8 +117,12 @@ def composed() -> Compose:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             # As a job does, for what a config asks of Hydra itself.
-            HydraConfig.instance().set_config(compose(name, list(overrides), return_hydra_config=True))
-            return compose(name, list(overrides), return_hydra_config=hydra)
+            made = compose(name, list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(made)
+            if not hydra:
+                with open_dict(made):
+                    del made["hydra"]
+            return made
 
     return config
 

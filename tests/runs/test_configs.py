@@ -128,6 +128,7 @@ def test_every_option_composes_and_its_targets_exist(
         assert callable(get_object(target))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [option for group, option in CHOICES if group == "data"])
 @pytest.mark.parametrize("trainer", [option for group, option in CHOICES if group == "trainer"])
 def test_every_dataset_and_device_composes_for_evaluation(
@@ -217,6 +218,7 @@ def test_commands_in_the_docs_are_found() -> None:
     assert len(shown_commands()) >= 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", shown_commands())
 def test_every_command_in_the_docs_composes(composed: Compose, tmp_path: Path, line: str) -> None:
     script, *overrides = line.replace("'", "").replace("…", "x").split()
@@ -249,6 +251,7 @@ DECODER = {
 """All behind 64 channels; LINF's from METHOD §2, the baselines' from their layers' sizes (§8)."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("model", DECODER)
 def test_full_size_models_have_the_published_numbers_of_parameters(
@@ -320,6 +323,7 @@ def test_every_encoder_has_a_tiny_size(composed: Compose) -> None:
     assert len({f"{type(encoder).__name__} {encoder.config}" for encoder in made.values()}) == len(SIZES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", SIZES)
 @pytest.mark.parametrize("experiment", ["smoke", "demo"])
 def test_every_encoder_runs_in_the_small_experiments(
