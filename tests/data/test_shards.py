@@ -358,7 +358,8 @@ def test_two_ranks_on_shards_killed_and_resumed_end_as_two_on_the_cache(
     length = f"trainer.max_epochs={done // 5 + 2}"
     resumed = finish(*arguments, *from_shards, length, cwd=tmp_path)
     assert resumed.status == 0, resumed.err
-    from_cache = ["data=folder", f"data.root={extracted.hr[0].parent}", "hydra.run.dir=whole"]
+    all_images = "data.val={_target_: linf.data.sources.bundled, split: heldout}"
+    from_cache = ["data=folder", f"data.root={extracted.hr[0].parent}", all_images, "hydra.run.dir=whole"]
     whole = finish(*arguments, *from_cache, length, cwd=tmp_path)
     assert whole.status == 0, whole.err
     ends = [state(run / "checkpoints" / "last.ckpt") for run in (tmp_path / "whole", killed)]

@@ -590,7 +590,7 @@ def test_page_is_self_contained(tmp_path: Path) -> None:
             assert key != "href" or value.removeprefix("#") in ids
             assert key != "src" or value.startswith("data:image/")
     assert not re.search(r"url\(|@import|https?://", page.source)
-    assert len(page.images) == 4 + 1 + 2
+    assert len(page.images) == 5 + 1 + 2
     folders = [tmp_path / "report" / name for name in ("figures", "crops")]
     files = {path.read_bytes() for folder in folders for path in folder.iterdir()}
     assert set(page.images) <= files

@@ -92,6 +92,7 @@ def test_no_number_takes_another_kind_of_value(config: DictConfig) -> None:
 
 REAL = {
     *("callbacks.last.minutes", "callbacks.forecast.minutes", "callbacks.forecast.seconds"),
+    "callbacks.progress_file.seconds",
     *("trainer.gradient_clip_val", "trained_scale"),
 }
 """Numbers that are whole in conf and need not be."""

@@ -178,7 +178,12 @@ def test_a_real_sweep_is_watched_on_a_terminal_until_ctrl_c(tmp_path: Path) -> N
     os.environ.setdefault("TERM", "xterm")
     command = [sys.executable, "-m", "linf", "sweep", "status", "--watch", str(sweep)]
     watching = subprocess.Popen(
-        command, stdin=other, stdout=other, stderr=other, env=os.environ | {"COLUMNS": "160"}
+        command,
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        env=os.environ | {"COLUMNS": "160"},
+        preexec_fn=_heed_sigint,
     )
     os.close(other)
     shown = b""
@@ -195,6 +200,11 @@ def test_a_real_sweep_is_watched_on_a_terminal_until_ctrl_c(tmp_path: Path) -> N
     assert read_record(sweep / "seed-0").state == "stopped"
     assert not is_commanded(sweep)
     assert summary_line(sweep, print_summary(sweep)) == "0 of 1 finished, 1 stopped"
+
+
+def _heed_sigint() -> None:
+    """Take SIGINT as on a terminal: what a shell starts in its background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _read(terminal: int) -> bytes:

@@ -311,6 +311,7 @@ def test_a_perceptual_loss_without_weights_or_windows_fails_with_a_message(
     command: Command, composed: Compose, vgg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("LINF_CACHE", str(tmp_path / "cache"))
     for given, words in (
         (["task.loss.perceptual=1"], "linf weights fetch vgg16"),
         (
