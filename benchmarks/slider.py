@@ -54,7 +54,8 @@ def served(*arguments: str) -> Iterator[str]:
         finally:
             server.terminate()
             out, err = server.communicate(timeout=60)
-        assert (server.returncode, out, err) == (143, "", "")
+        ended = server.returncode, out, err
+        assert ended == (143, "", ""), ended
 
 
 @contextmanager

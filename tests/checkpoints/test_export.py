@@ -236,10 +236,10 @@ def test_a_model_without_a_flow_is_refused(tmp_path: Path) -> None:
     [
         ("edsr", "feature", 1, ".onnx"),
         ("rdn", "feature", 3, ".pt2"),
-        ("swinir", "local", 1, ".onnx"),
         *(
             pytest.param(*case, marks=pytest.mark.thorough)
             for case in (
+                ("swinir", "local", 1, ".onnx"),
                 ("edsr", "feature", 1, ".pt2"),
                 ("rdn", "feature", 3, ".onnx"),
                 ("rrdb", "local", 3, ".onnx"),

@@ -116,7 +116,7 @@ def test_two_commands_beside_each_other_use_two_gpus(eight: None, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "local"])
+@pytest.mark.parametrize("launcher", [pytest.param("joblib", marks=pytest.mark.thorough), "local"])
 def test_jobs_of_a_sweep_use_a_gpu_each(eight: None, tmp_path: Path, launcher: str) -> None:
     jobs = {"joblib": ["hydra.launcher.n_jobs=2"], "local": []}[launcher]
     settings = ["-m", f"launcher={launcher}", *jobs, *TINY, "trainer.max_epochs=4", "seed=0,1"]

@@ -326,7 +326,7 @@ SEARCH = ("sweep=search", *TINY, "hydra.sweep.dir=sweep", "model.conditioner.wid
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [(), RANKS])
+@pytest.mark.parametrize("ranks", [(), pytest.param(RANKS, marks=pytest.mark.thorough)])
 def test_a_bad_trial_is_pruned(
     command: Command, tmp_path: Path, alexnet: Path, ranks: tuple[str, ...]
 ) -> None:

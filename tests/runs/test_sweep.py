@@ -199,7 +199,8 @@ LAUNCHERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "launcher", ["basic", pytest.param("joblib", marks=pytest.mark.thorough), "submitit_local"]
+    "launcher",
+    [*(pytest.param(n, marks=pytest.mark.thorough) for n in ("basic", "joblib")), "submitit_local"],
 )
 def test_every_launcher_runs_each_job_once_on_two_ranks(
     command: Command, tmp_path: Path, launcher: str

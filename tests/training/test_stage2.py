@@ -195,7 +195,9 @@ def test_two_half_batches_are_a_whole_one(settings: Settings, tmp_path: Path, ta
 @pytest.mark.parametrize(
     ("task", "more"),
     [
-        ("finetune_joint", ("data.batch_size=2", "data.batches_per_epoch=2")),
+        pytest.param(
+            *("finetune_joint", ("data.batch_size=2", "data.batches_per_epoch=2")), marks=pytest.mark.thorough
+        ),
         ("finetune", ("data.batch_size=1", *HALVES[1:])),
     ],
 )
