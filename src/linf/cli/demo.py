@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import tempfile
 import threading
 from argparse import Namespace
@@ -62,7 +63,8 @@ def _demo(given: Namespace) -> NoReturn:
             f"{given.model} holds a {type(model).__name__}, which has no temperature: give a LINF"
         )
     others = _others(given)
-    with tempfile.TemporaryDirectory(prefix="linf-demo-") as folder:
+    # What is still being enlarged at the end may write there while it is removed.
+    with tempfile.TemporaryDirectory(prefix="linf-demo-", ignore_cleanup_errors=True) as folder:
         # Gradio reads these as it is imported.
         os.environ |= {"GRADIO_TEMP_DIR": folder, "GRADIO_ANALYTICS_ENABLED": "False"}
         try:
@@ -102,6 +104,8 @@ def _demo(given: Namespace) -> NoReturn:
             threading.Event().wait()
         except Stopped as stop:
             status = 128 + stop.signum
+            # Jobs that lose their folder now have nothing to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     os._exit(status)  # Without waiting for images that are being enlarged.
 
 
