@@ -1,6 +1,7 @@
 """Fixtures of several packages: small images, a small model, made-up weights, composed configs, the entry points."""
 
 import contextlib
+import copy
 import logging
 import os
 import runpy
@@ -118,7 +119,7 @@ def composed() -> Compose:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             # As a job does, for what a config asks of Hydra itself.
             made = compose(name, list(overrides), return_hydra_config=True)
-            HydraConfig.instance().set_config(made)
+            HydraConfig.instance().set_config(copy.deepcopy(made))  # It makes what it is given read-only.
             if not hydra:
                 with open_dict(made):
                     del made["hydra"]
