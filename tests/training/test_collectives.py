@@ -21,8 +21,9 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.runs.progress import ProgressFile
 from linf.training import Finetuning, Training
-from linf.training.callbacks import EMA, LastCheckpoint, ProgressBar, StopAtNonFinite, Throughput
+from linf.training.callbacks import EMA, Forecast, LastCheckpoint, ProgressBar, StopAtNonFinite, Throughput
 
 STEPS = 16
 """One more than are counted: what follows the last is the end of the run."""
@@ -64,6 +65,8 @@ def _steps(task: str, log_every: int, folder: Path, port: int, found: Connection
             LastCheckpoint(str(folder)),
             ProgressBar(refresh_rate=5),
             Throughput(log_every),
+            Forecast(after=2),
+            ProgressFile(str(folder), seconds=1e-6),
         ],
     ).fit(module, data)
     found.send(dict(count.calls))

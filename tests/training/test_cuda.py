@@ -22,8 +22,9 @@ from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.prior import UNet
+from linf.runs.progress import ProgressFile
 from linf.training import Finetuning, PriorTraining, Training
-from linf.training.callbacks import EMA, LastCheckpoint, ProgressBar, StopAtNonFinite
+from linf.training.callbacks import EMA, Forecast, LastCheckpoint, ProgressBar, StopAtNonFinite
 
 pytestmark = pytest.mark.skipif(
     not can_fake_cuda(), reason="torch before 2.12 asks a driver for every GPU tensor"
@@ -95,6 +96,8 @@ def steps(
                 StopAtNonFinite(str(tmp_path)),
                 LastCheckpoint(str(tmp_path)),
                 ProgressBar(refresh_rate=100),
+                Forecast(after=WARM + 2),
+                ProgressFile(str(tmp_path), seconds=1e-6),
             ],
         )
         trainer.fit(module, Batches(patch_size))

@@ -19,6 +19,7 @@ from linf.images.write import enlarged_alpha
 from linf.memory import free_memory
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.correlation import LatentChoice
+from linf.models.encoders.encoder import Encoder
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile, clipped, encode, encode_tile
@@ -213,7 +214,8 @@ class Session:
 
     def _encoded(self, model: SuperResolver, sides: Sequence[tuple[int, int]], whole: bool) -> Iterator[Tile]:
         lr = plane_of(self.image, model)
-        encoder = getattr(model, "encoder")  # noqa: B009
+        encoder = model.get_submodule("encoder")
+        assert isinstance(encoder, Encoder)  # `linf demo` takes no others.
         if whole:
             tile = best_tile(model, *self.low, lr.device)
             yield from encode(encoder, lr, peak=self.image.peak, tile=tile)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Timer
+from pytorch_lightning.callbacks import Callback
 
 from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.runs.record import PROGRESS_FILE, TrainingProgress, now
+from linf.training.callbacks.forecast import timer_left
 
 
 class ProgressFile(Callback):
@@ -84,6 +85,5 @@ class ProgressFile(Callback):
         if self.steps is not None and self.began is not None and self.last[1] > self.began[1]:
             each = (self.last[0] - self.began[0]) / (self.last[1] - self.began[1])
             left = each * (self.steps - trainer.global_step)
-        for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
-            left = min(left, timer.time_remaining() or math.inf)
+        left = min(left, timer_left(trainer))
         return left if math.isfinite(left) else None

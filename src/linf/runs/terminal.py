@@ -39,7 +39,7 @@ class Terminal(logging.StreamHandler[Any]):
             else:
                 bars.tqdm.write(self.format(record), file=self.stream)
             self.flush()
-        except Exception:
+        except Exception:  # As in every handler of logging: it says what failed, and the run goes on.
             self.handleError(record)
 
 

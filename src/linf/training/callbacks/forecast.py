@@ -85,11 +85,8 @@ class Forecast(Callback):
     def _left(self, trainer: pl.Trainer, taken: float) -> str:
         """Say how long the rest takes and when it ends, from the number of steps since the first; empty if unknown."""
         seconds = (self.steps - trainer.global_step) * (time.monotonic() - self.began) / max(taken, 1)
-        for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):  # type: ignore[attr-defined]
-            seconds = min(seconds, timer.time_remaining() or math.inf)
-        if not math.isfinite(seconds):
-            return ""
-        return _until(seconds)
+        seconds = min(seconds, timer_left(trainer))
+        return _until(seconds) if 0 < seconds < math.inf else ""
 
 
 class EvaluationForecast(Callback):
@@ -122,6 +119,13 @@ class EvaluationForecast(Callback):
             self.due = now + self.seconds
             left = _until((self.images - self.done) * (now - self.began) / self.done)
             log.info("%s of %s images, counting each scale; %s", self.done, self.images, left)
+
+
+def timer_left(trainer: pl.Trainer) -> float:
+    """The seconds that ``trainer.max_time`` leaves, in which a training may end before its last step; else infinity."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it.
+    left = (callback.time_remaining() for callback in callbacks if isinstance(callback, Timer))
+    return min((max(seconds, 0.0) for seconds in left if seconds is not None), default=math.inf)
 
 
 def _until(seconds: float) -> str:
