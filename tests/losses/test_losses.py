@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from helpers.networks import write_network
 from linf.coordinates import patch_centres
 from linf.data.crops import SRBatch
+from linf.images.resize import matlab_bicubic
 from linf.losses.flow import Finetune, LikelihoodL1, l1, nll, white_latents
 from linf.losses.perceptual import Perceptual
 from linf.models.conditioner import FourierConditioner
+from linf.models.consistency import Projection
 from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
@@ -207,6 +209,25 @@ def test_correlated_latents_of_a_window_are_filtered_by_its_own_scale(
     first = loss(model, of_scales)["loss"]
     torch.manual_seed(5)
     assert first == loss(model, of_scales, loss.sample_latents(model, of_scales))["loss"]
+
+
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_the_sample_is_made_consistent_before_it_is_compared(
+    patch_size: int, features: Callable[[], Perceptual]
+) -> None:
+    model, batch, hr, z = windows(patch_size)
+    lr = matlab_bicubic(hr, (9, 9))  # ×2, where no query lies at the centre of an LR pixel.
+    batch = batch._replace(lr=lr)
+    parts = Finetune(temperature=0.5, consistency=2, features=features)(model, batch, z)
+    sr = model.sample(lr, hr.shape[-2:], temperature=0.5, z=z.permute(0, 2, 3, 1))
+    expected = features().double()(Projection((9, 9), (18, 18), 2)(sr, lr), hr)
+    torch.testing.assert_close(parts["perceptual"], expected, rtol=1e-6, atol=0)
+    plain = Finetune(temperature=0.5, features=features)(model, batch, z)
+    assert parts["perceptual"] != plain["perceptual"]
+    assert parts["l1"] == plain["l1"]
+    parts["loss"].backward()
+    with pytest.raises(ValueError, match="consistency are -1"):
+        Finetune(consistency=-1, features=features)
 
 
 def test_correlated_latents_need_a_model_that_knows_them(features: Callable[[], Perceptual]) -> None:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from helpers.fake_cuda import GPU, can_fake_cuda, fake_cuda, moved
 from helpers.networks import write_network
 from linf.data.crops import SRBatch
+from linf.losses.consistency import unseen
 from linf.losses.flow import Finetune, LikelihoodL1
 from linf.losses.perceptual import Perceptual
 from linf.losses.prior import LearnedPrior
@@ -133,7 +134,7 @@ def test_a_step_waits_once_at_most(encoder: Encoder, tmp_path: Path, monkeypatch
     assert waits.total() <= STEPS - WARM, waits
 
 
-def test_drawing_correlated_latents_never_waits(tmp_path: Path) -> None:
+def test_correlated_latents_and_consistent_samples_never_wait(tmp_path: Path) -> None:
     write_network(tmp_path / "vgg16.pth")
     loss = Finetune(latents="correlated", features=partial(Perceptual, weights=tmp_path / "vgg16.pth"))
     model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(3, steps=2))
@@ -142,10 +143,12 @@ def test_drawing_correlated_latents_never_waits(tmp_path: Path) -> None:
     with fake_cuda() as watch:
         moved(model)
         batch = SRBatch(*(part.to(GPU) for part in (lr, hr, coord, torch.full((2, 2), 0.05))))
+        error = torch.rand(2, 3, 24, 24).to(GPU)
         before = Counter(watch.found)
         z = loss.sample_latents(model, batch, seed=0)
         assert z.device == GPU
         assert z.shape == hr.shape
+        assert unseen(error, batch.coord, batch.cell, (12, 12), 3).device == GPU
         assert not watch.found - before, watch.found - before
 
 

@@ -324,6 +324,15 @@ def test_a_perceptual_loss_without_weights_or_windows_fails_with_a_message(
             [f"task.loss.features.weights={vgg}", "task.loss.perceptual=1", "data.queries=25"],
             "at least 16 pixels",
         ),
+        (
+            [
+                f"task.loss.features.weights={vgg}",
+                "task.loss.perceptual=1",
+                "task.loss.consistency=3",
+                "data/degradation=mild",
+            ],
+            "task.loss.consistency=3 takes LR for a bicubic reduction",
+        ),
         (["model=liif", "model.conditioner.width=8"], "LIIF"),
     ):
         done = command("train", *overrides("finetune", None, tmp_path / "run", *given))
@@ -528,7 +537,7 @@ def test_starting_leaves_the_source_as_it_is(checkpoint: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_trains_and_resumes_on_correlated_latents_of_init_from(
+def test_it_trains_and_resumes_on_consistent_samples_with_the_correlated_latents_of_init_from(
     command: Command, checkpoint: Path, vgg: Path, tmp_path: Path
 ) -> None:
     model = linf.load(checkpoint)
@@ -536,7 +545,12 @@ def test_it_trains_and_resumes_on_correlated_latents_of_init_from(
     model.correlation.taps += 0.1 * torch.randn(model.correlation.taps.shape)
     linf.save(model, tmp_path / "known.safetensors")
     started = overrides(
-        "finetune_joint", vgg, tmp_path / "run", *sized(model), "task.loss.latents=correlated"
+        "finetune_joint",
+        vgg,
+        tmp_path / "run",
+        *sized(model),
+        "task.loss.latents=correlated",
+        "task.loss.consistency=3",
     )
     done = command("train", *started, f"init_from={checkpoint}")
     assert done.status == 2

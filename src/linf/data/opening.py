@@ -67,6 +67,11 @@ class CropSettings:
                 "data.pairs takes LR as it is given, and a degradation makes it: leave out one of them"
             )
 
+    @property
+    def foreign_lr(self) -> bool:
+        """Whether some LR is not the bicubic reduction of its HR."""
+        return self.pairs or self.degradation is not None
+
 
 def check_least(name: str, value: int | None, least: int) -> None:
     """Refuse a setting below its least value; UsageError says which."""

@@ -130,14 +130,14 @@ class AxisResize:
         if self.kernel == "matlab":
             centre = out / self.scale - 0.5
             index = torch.floor(centre - self.radius) + taps
-            weight = _keys_cubic((centre - index) * self.shrink)
+            weight = keys_cubic((centre - index) * self.shrink)
             index = torch.remainder(index.long(), 2 * self.n_in)
             index = torch.minimum(index, 2 * self.n_in - 1 - index)
         else:
             centre = out * (self.n_in / self.n_out)
             index = torch.floor(centre - self.radius) + taps - 1
             t = (index - centre + 0.5) * self.shrink  # In the order of Pillow, which decides ties of the box.
-            shape = {"bicubic": _keys_cubic, "bilinear": _triangle, "area": _box}[self.kernel]
+            shape = {"bicubic": keys_cubic, "bilinear": _triangle, "area": _box}[self.kernel]
             weight = torch.where((index >= 0) & (index < self.n_in), shape(t), 0.0)
             index = index.long()
         # Taps beyond the inputs have no weight.
@@ -146,7 +146,7 @@ class AxisResize:
         return band.scatter_add_(0, index, weight / weight.sum(0))
 
 
-def _keys_cubic(t: Tensor) -> Tensor:
+def keys_cubic(t: Tensor) -> Tensor:
     """Keys's cubic kernel with a = -0.5."""
     t = t.abs()
     near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2

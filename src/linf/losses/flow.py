@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linf.data.crops import SRBatch
+from linf.losses.consistency import unseen
 from linf.losses.perceptual import Perceptual, PerceptualLoss
 from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
 from linf.models.flow import ConditionalFlow
@@ -69,11 +70,12 @@ class Finetune:
         perceptual: weight of the perceptual distance; published for RRDB, and 0 for the other encoders.
         temperature: τ of the sample in the perceptual distance.
         latents: of that sample's patches, ``independent`` or ``correlated`` as `linf latents` found them.
+        consistency: rounds of back-projection of that sample, see `linf.losses.consistency`; 0 leaves it as it is.
         features: makes the perceptual distance; not called if its weight is 0.
 
     Raises:
-        ValueError: a weight is negative or not finite, all are 0, the temperature is out of range, or latents are
-            neither.
+        ValueError: a weight is negative or not finite, all are 0, the temperature is out of range, latents are
+            neither, or consistency is not a whole number of at least 0.
     """
 
     def __init__(
@@ -84,11 +86,17 @@ class Finetune:
         *,
         temperature: float = 0.8,
         latents: LatentChoice = "independent",
+        consistency: int = 0,
         features: Callable[[], PerceptualLoss] = Perceptual,
     ) -> None:
         self.weights = check_weights(nll=nll, l1=l1, perceptual=perceptual)
         (self.temperature,) = check_temperatures(temperature)
         self.latents = check_latents(latents)
+        if type(consistency) is not int or consistency < 0:
+            raise ValueError(
+                f"rounds of consistency are {consistency}: give a whole number, 0 for samples as they are"
+            )
+        self.consistency = consistency
         self.perceptual = features() if perceptual else None
 
     def __call__(
@@ -125,6 +133,9 @@ class Finetune:
             sample = to_patches(mean + self.temperature * noise, residual)
             sr = model.restore(batch.lr, sample, batch.coord, batch.cell)
             sr, hr = (F.pixel_shuffle(patches, model.patch_size) for patches in (sr, batch.hr))
+            if self.consistency:
+                lr_size = batch.lr.shape[-2], batch.lr.shape[-1]
+                sr = hr + unseen(sr - hr, batch.coord, batch.cell, lr_size, self.consistency)
             terms["perceptual"] = self.perceptual(sr, hr)
         return weighted_sum(terms, self.weights | {"nll": self.weights["nll"] * model.flow.dim})
 

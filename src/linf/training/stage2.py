@@ -35,7 +35,7 @@ class Finetuning(Training):
 
     Raises:
         UsageError: If the steps do not name each weighted part once, or, when the training starts, if the perceptual
-            loss is used without contiguous windows.
+            loss is used without contiguous windows, or on consistent samples of LR that is not clean.
         ValueError: If its latents are to be correlated, and the model does not know how.
     """
 
@@ -88,6 +88,11 @@ class Finetuning(Training):
         if not self.trainer.datamodule.window:  # type: ignore[attr-defined]
             raise UsageError("the perceptual loss compares whole windows: add data.window=true")
         chosen_correlation(self.model.correlation, self.loss.latents)
+        if self.loss.consistency and self.trainer.datamodule.crops.foreign_lr:  # type: ignore[attr-defined]
+            raise UsageError(
+                f"task.loss.consistency={self.loss.consistency} takes LR for a bicubic reduction of HR, which "
+                "data.pairs and data.degradation do not give: set it to 0"
+            )
         self.prepare_perceptual()
 
     def training_step(
