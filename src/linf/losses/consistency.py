@@ -53,10 +53,10 @@ def _down_up(centres: Tensor, cell: Tensor, lr_pixels: int, pixels: int) -> Tens
     lr = torch.arange(lr_pixels, device=cell.device, dtype=hr.dtype)
     stretch = scale.clamp_min(1)[..., None]
     middle = (lr + 0.5) * scale - 0.5
-    down = sum(
-        keys_cubic((source[:, None] - middle[..., None]) / stretch)
-        for source in (hr, -1 - hr, 2 * count - 1 - hr)
-    )
+    # What lies beyond the border is mirrored.
+    mirrored = (hr, -1 - hr, 2 * count - 1 - hr)
+    down = torch.stack([keys_cubic((at[:, None] - middle[..., None]) / stretch) for at in mirrored]).sum(0)
     middle = (hr + 0.5) / scale - 0.5
-    up = sum(keys_cubic(middle[..., None] - source) for source in (lr, -1 - lr, 2 * lr_pixels - 1 - lr))
+    mirrored = (lr, -1 - lr, 2 * lr_pixels - 1 - lr)
+    up = torch.stack([keys_cubic(middle[..., None] - at) for at in mirrored]).sum(0)
     return up @ (down / stretch)
