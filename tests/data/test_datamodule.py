@@ -116,6 +116,19 @@ def test_initial_batches_are_fixed_and_not_trained_on(tmp_path: Path) -> None:
     assert not {digest(b) for b in first} & {digest(b) for b in data.train_dataloader()}
 
 
+def test_many_ranks_initialise_from_no_more_than_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = datamodule(tmp_path, batch_size=64)
+    whole = data.initial_batches(2)
+    queries = whole[0].hr[0, 0].numel()
+    monkeypatch.setattr("linf.data.datamodule.INITIAL_PATCHES", 2 * 5 * queries)
+    assert [len(batch.lr) for batch in data.initial_batches(2)] == [5, 5]
+    assert torch.equal(data.initial_batches(2)[0].hr, whole[0].hr[:5])
+    monkeypatch.setattr("linf.data.datamodule.INITIAL_PATCHES", 1)
+    assert [len(batch.lr) for batch in data.initial_batches(2)] == [1, 1]
+
+
 def test_evaluation_loaders(tmp_path: Path) -> None:
     made = images(tmp_path)
     data = SRDataModule(

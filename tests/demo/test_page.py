@@ -207,6 +207,14 @@ def test_every_example_is_small_and_there(tmp_path: Path, name: str) -> None:
     assert image.pixels.std() > 20
 
 
+def test_an_example_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(EXAMPLES, "text", EXAMPLES["text"]._replace(package="no_such_package"))
+    assert "text" not in write_examples(tmp_path)
+    assert "no_such_package has no data/page.png" in caplog.text
+
+
 def test_the_time_left_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [time_left(10, share) for share in (0.0, 0.5, 0.9)] == ["", ", 10 s left", ", 2 s left"]
     assert time_left(100, 0.25) == ", 5 min left"

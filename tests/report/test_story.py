@@ -29,10 +29,10 @@ def test_the_story_says_what_the_tables_hold(tmp_path: Path) -> None:
     assert f"{0.9**0.8:.1%} of HR values lie in its 90% intervals" in steps["A distribution"]
     gains = [value("τ=0", "psnr_y", s) - value("bicubic", "psnr_y", s) for s in (2, 4)]
     assert f"above bicubic's by {gains[0]:.2f} dB at ×2, {gains[1]:.2f} dB at ×4." in steps["Any scale"]
-    assert f"LIIF has LPIPS {value('τ=0', 'lpips_alex'):.3f} and 30 % of HR's detail." in steps["Texture"]
-    assert f"At ×4, bicubic has LPIPS {value('bicubic', 'lpips_alex'):.3f} and 4 % of" in steps["Texture"]
+    assert f"LIIF has LPIPS {value('τ=0', 'lpips_alex'):.3f} and 30% of HR's detail." in steps["Texture"]
+    assert f"At ×4, bicubic has LPIPS {value('bicubic', 'lpips_alex'):.3f} and 4% of" in steps["Texture"]
     best = value("τ=0.4", "lpips_alex")
-    assert f"a sample at τ=0.4 has LPIPS {best:.3f} and 41 % of HR's detail." in steps["Texture"]
+    assert f"a sample at τ=0.4 has LPIPS {best:.3f} and 41% of HR's detail." in steps["Texture"]
     psnr, lpips = ([value(f"τ={t:g}", name) for t in (0, 0.4, 0.8)] for name in ("psnr_y", "lpips_alex"))
     assert (
         f"τ=0 → τ=0.4 → τ=0.8: PSNR (Y) {' → '.join(f'{v:.2f}' for v in psnr)} dB, "
@@ -42,8 +42,8 @@ def test_the_story_says_what_the_tables_hold(tmp_path: Path) -> None:
 
 def test_without_lpips_detail_tells_of_texture(tmp_path: Path) -> None:
     steps = told([evaluation(tmp_path, lpips=False)])
-    assert "a sample at τ=0.8 has 75 % of HR's detail." in steps["Texture"]
-    assert "detail 30 → 75 % of HR's" in steps["Temperature"]
+    assert "a sample at τ=0.8 has 75% of HR's detail." in steps["Texture"]
+    assert "detail 30 → 75% of HR's" in steps["Temperature"]
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (1, 3)])

@@ -336,6 +336,18 @@ def test_every_encoder_runs_in_the_small_experiments(
     assert model.eval().sample(torch.rand(1, 3, 5, 6), (11, 12)).shape == (1, 3, 11, 12)
 
 
+@pytest.mark.parametrize("model", ["linf", "liif", "lte"])
+@pytest.mark.parametrize("experiment", ["smoke", "demo"])
+def test_other_models_run_in_the_small_experiments(
+    composed: Compose, tmp_path: Path, experiment: str, model: str
+) -> None:
+    task = "mixture" if model == "linf" else "regression"
+    given = (f"experiment={experiment}", f"model={model}", f"task={task}", "encoder=edsr_tiny")
+    made = instantiate(composed("train", *given, f"run_dir={tmp_path}").task).model
+    assert type(made).__name__.lower() == model
+    assert made.eval().sample(torch.rand(1, 3, 5, 6), (11, 12)).shape == (1, 3, 11, 12)
+
+
 @pytest.mark.thorough
 def test_smoke_trains_swinir(command: Command) -> None:
     done = command("train", *SMOKE, "encoder=swinir_tiny", "hydra.run.dir=run")

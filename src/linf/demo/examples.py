@@ -1,5 +1,6 @@
 """The images that the page of `linf demo` offers: what people have, from images that packages ship."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,8 @@ from PIL import Image
 
 from linf.images.read import read_image
 from linf.images.resize import pil_bicubic
+
+log = logging.getLogger(__name__)
 
 EXAMPLE_SIDE = 256
 """The longer side of an example in pixels, at most."""
@@ -41,6 +44,7 @@ def write_examples(folder: Path) -> dict[str, Path]:
         spec = find_spec(example.package)
         home = Path(spec.origin).parent if spec is not None and spec.origin is not None else Path()
         if not (home / example.file).is_file():
+            log.warning("the example %r is left out: %s has no %s here", name, example.package, example.file)
             continue
         image = Image.fromarray(read_image(home / example.file)).crop(example.box)
         share = min(1, EXAMPLE_SIDE / max(image.size))

@@ -44,7 +44,8 @@ class Column:
 
     def quantity(self, value: float) -> str:
         """A value with its unit, for a sentence."""
-        return self.format(value) + f" {self.unit}" * bool(self.unit)
+        space = "" if self.unit.startswith("%") else " "
+        return self.format(value) + f"{space}{self.unit}" * bool(self.unit)
 
 
 METRICS = {
