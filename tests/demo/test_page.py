@@ -884,7 +884,7 @@ def test_a_long_job_is_cancelled_and_a_closed_tab_stops_its_own(
         upload(browser, small)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_the_scale_waits_for_its_turn_and_takes_keys(address: str, small: Path, tmp_path: Path) -> None:
     from selenium.webdriver import Keys
     from slider import RESCALE, chromium
@@ -905,7 +905,7 @@ def test_the_scale_waits_for_its_turn_and_takes_keys(address: str, small: Path, 
         until(browser, lambda: "320×260" in caption.text)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_bad_file_gives_a_message_and_the_page_goes_on(address: str, small: Path, tmp_path: Path) -> None:
     from slider import chromium, sides, upload
 

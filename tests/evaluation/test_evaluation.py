@@ -313,7 +313,7 @@ def test_eval_command_prints_the_table(
     assert done.out.strip().endswith(f"tables, contact sheet and metrics.json: {folder}")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # test_every_metric.py has two ranks, too.
 def test_two_ranks_give_the_tables_of_one(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
