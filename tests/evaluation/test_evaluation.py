@@ -382,12 +382,13 @@ def test_stopped_evaluation_says_how_to_resume(
 ) -> None:
     folder = tmp_path / "run"
     scales = [1 + i / 50 for i in range(1, 400)]
-    command = given(checkpoint, photos, f"data.test_scales={scales}", f"hydra.run.dir={folder}")
+    more = (f"data.test_scales={scales}", "data.num_workers=1", f"hydra.run.dir={folder}")
+    command = given(checkpoint, photos, *more)
     units = folder / "units" / "rank_0.jsonl"
     run = start(*command, cwd=tmp_path, script="eval")
     while run.poll() is None and not (units.exists() and units.stat().st_size):
         time.sleep(0.01)
-    run.send_signal(stop)
+    run.signal_all(stop)
     _, err = run.communicate(timeout=120)
     assert run.returncode == 128 + stop
     assert "Traceback" not in err

@@ -51,6 +51,11 @@ class WarmProcess:
         if self.returncode is None:
             os.kill(self.pid, signum)
 
+    def signal_all(self, signum: int) -> None:
+        """Send a signal to the process and those that it started, as a terminal does."""
+        if self.returncode is None:
+            os.killpg(self.pid, signum)
+
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
 
@@ -77,6 +82,7 @@ def _enter(
 ) -> None:
     for number, path in enumerate(output, 1):
         os.dup2(os.open(path, os.O_WRONLY), number)
+    os.setpgrp()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

@@ -41,12 +41,12 @@ def whole_run(folder: Path, command: Command, *more: str) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
-    """A run that SIGTERM ended: its folder, status and words."""
+    """A run that SIGTERM, sent to it and its workers, ended: its folder, status and words."""
     folder = tmp_path_factory.mktemp("stopped")
-    process = start(*LONG, f"hydra.run.dir={folder}", "data.batches_per_epoch=5", cwd=folder)
+    process = start(*LONG, f"hydra.run.dir={folder}", "data.num_workers=2", cwd=folder)
     wait_for(folder / "checkpoints" / "last.ckpt", process)
     time.sleep(0.2)
-    process.terminate()
+    process.signal_all(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     return folder, process.returncode, errors
 

@@ -15,6 +15,7 @@ from linf.data.crops import SRBatch, UndegradedBatch
 from linf.data.opened import OpenedImages
 from linf.data.pairs import ImagePair, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
+from linf.data.workers import leave_stop_signals_to_parent
 from linf.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class SRDataModule(OpenedImages):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._on_gpu(),
+            worker_init_fn=leave_stop_signals_to_parent,
         )
 
     def val_dataloader(self) -> list[DataLoader[ImagePair]]:
@@ -108,6 +110,7 @@ class SRDataModule(OpenedImages):
             collate_fn=collate_pair,
             num_workers=self.num_workers,
             pin_memory=self._on_gpu(),
+            worker_init_fn=leave_stop_signals_to_parent,
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from linf.data.workers import leave_stop_signals_to_parent, lost_worker_advice
 from linf.errors import UsageError
 from linf.images.read import header_size, read_image
 
@@ -72,11 +73,14 @@ def for_each(
         num_workers=processes if processes > 1 else 0,
         # As processes that load training samples do; a fork needs no second import of torch.
         multiprocessing_context="fork" if processes > 1 else None,
+        worker_init_fn=leave_stop_signals_to_parent,
         # Its own, so that a run that decodes draws the same random numbers as one that finds the cache.
         generator=torch.Generator(),
     )
     begun = last_logged = time.monotonic()
-    try:
+    with lost_worker_advice(
+        "free some memory, or let fewer cores decode, as in `taskset -c 0 python train.py …`"
+    ):
         for done, result in enumerate(loader, 1):
             yield result
             now = time.monotonic()
@@ -84,13 +88,6 @@ def for_each(
                 last_logged = now
                 left = timedelta(seconds=round((now - begun) / done * (len(sources) - done)))
                 log.info("%s %d of %d images, %s left", verb, done, len(sources), left)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UsageError(
-            "a process that decodes images was killed, as happens where memory is too small: free some memory, "
-            "or let fewer cores decode, as in `taskset -c 0 python train.py …`"
-        ) from error
 
 
 def _unchanged(result: _T) -> _T:

@@ -19,6 +19,7 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     import torch
     from hydra.utils import instantiate
 
+    from linf.data.workers import lost_worker_advice
     from linf.memory import shortage_advice
     from linf.runs import launch
 
@@ -30,7 +31,11 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     data, task = instantiate(cfg.data), instantiate(cfg.task)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    with shortage_advice("give fewer samples or temperatures, or smaller test images"):
+    fewer = "free some memory, or lower data.num_workers"
+    with (
+        shortage_advice("give fewer samples or temperatures, or smaller test images"),
+        lost_worker_advice(fewer),
+    ):
         trainer.test(task, data, verbose=False)
     if not trainer.is_global_zero:
         return None

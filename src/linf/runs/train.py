@@ -26,6 +26,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
 
     import linf
     from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, to_resume
+    from linf.data.workers import lost_worker_advice
     from linf.memory import keep_freed_memory, shortage_advice
     from linf.runs import launch
     from linf.training.usual import learn_usual_deviation
@@ -46,7 +47,8 @@ def train(cfg: DictConfig) -> entry.Result | None:
         start_encoder_from(cfg.encoder_from, task.model.encoder)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    with shortage_advice(SHORTAGE):
+    fewer = "free some memory, or lower data.num_workers"
+    with shortage_advice(SHORTAGE), lost_worker_advice(fewer):
         trainer.fit(task, data, ckpt_path=checkpoint)
     if trainer.is_global_zero:
         weights = Path(cfg.run_dir) / "model.safetensors"

@@ -1,0 +1,91 @@
+"""Processes that load data live as long as the one that reads from them, and no longer."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from linf.data.workers import leave_stop_signals_to_parent, lost_worker_advice
+from linf.errors import STOP_SIGNALS, UsageError
+
+
+class Numbers(Dataset[int]):
+    """Their own indices, and errors from 1000 on."""
+
+    def __len__(self) -> int:
+        return 2000
+
+    def __getitem__(self, index: int) -> int:
+        if index >= 1000:
+            raise RuntimeError(f"no number {index}")
+        return index
+
+
+def loader(first: int = 0) -> Iterator[int]:
+    return iter(
+        DataLoader(
+            Numbers(),
+            batch_size=None,
+            sampler=range(first, 2000),
+            num_workers=2,
+            worker_init_fn=leave_stop_signals_to_parent,
+        )
+    )
+
+
+def workers() -> list[int]:
+    return [process.pid for process in multiprocessing.active_children() if process.pid is not None]
+
+
+def test_signals_that_stop_a_run_leave_its_workers_alone() -> None:
+    before = set(workers())
+    numbers = loader()
+    assert [next(numbers) for _ in range(5)] == [*range(5)]
+    started = set(workers()) - before
+    assert len(started) == 2
+    sender = os.fork()  # The parent's own SIGTERM does end a worker.
+    if not sender:
+        for pid in started:
+            for signum in STOP_SIGNALS:
+                os.kill(pid, signum)
+        os._exit(0)
+    os.waitpid(sender, 0)
+    assert [next(numbers) for _ in range(200)] == [*range(5, 205)]
+    assert started <= set(workers())
+    del numbers
+    assert not started & set(workers())
+
+
+def test_the_parent_ends_a_worker() -> None:
+    before = set(workers())
+    numbers = loader()
+    next(numbers)
+    (process, *_) = (p for p in multiprocessing.active_children() if p.pid not in before)
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 0
+
+
+def test_a_killed_worker_is_told_in_words() -> None:
+    before = set(workers())
+    numbers = loader()
+    next(numbers)
+    killed = next(pid for pid in workers() if pid not in before)
+
+    def read_on() -> None:
+        os.kill(killed, signal.SIGKILL)
+        with lost_worker_advice("buy some"):
+            for _ in numbers:
+                time.sleep(0.01)
+
+    with pytest.raises(UsageError, match="memory is too small: buy some"):
+        read_on()
+
+
+def test_an_error_of_a_workers_own_stays_what_it_is() -> None:
+    with pytest.raises(RuntimeError, match="no number 1000"), lost_worker_advice("buy some"):
+        next(loader(1000))
