@@ -67,6 +67,15 @@ def test_saved_panel_shows_each_image_in_its_place(tmp_path: Path) -> None:
     assert np.ptp(centre[..., 0], axis=1).max() < 1
 
 
+def test_a_panel_has_the_systems_that_all_rows_have() -> None:
+    square = torch.zeros(3, 8, 8)
+    one = {"LR": square, "τ=0": square, "τ=0.4": square, "HR": square}
+    other = {"LR": square, "τ=0": square, "τ=0.6": square, "HR": square}
+    figure = panel([("one", one), ("other", other)])
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["LR", "τ=0", "HR"]
+    assert len(figure.axes) == 6
+
+
 def test_captions_stand_below_their_images() -> None:
     row = {name: torch.zeros(3, 4, 4) for name in ("LR", "τ=0", "HR")}
     figure = panel([("one", row), ("two", row)], [{"τ=0": "20 dB"}, {"HR": "∞"}])

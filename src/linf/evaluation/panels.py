@@ -38,13 +38,13 @@ def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], s
 
 
 def panel(rows: Sequence[Row], captions: Sequence[Mapping[str, str]] = ()) -> Figure:
-    """Draw a figure with one line per row and one column per system.
+    """Draw a figure with one line per row and one column per system that all rows have.
 
     Args:
-        rows: with the same systems in each.
+        rows: each with its systems, of which some may be its own, such as the best of many temperatures.
         captions: for each row, what stands below the images of some systems.
     """
-    columns = list(rows[0][1])
+    columns = [name for name in rows[0][1] if all(name in images for _, images in rows)]
     height = 2.05 + 0.3 * bool(captions)
     figure = Figure(
         figsize=(2.0 * len(columns) + 0.4, height * len(rows) + 0.3), dpi=110, layout="constrained"
