@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from helpers.commands import Command, assert_in_words, start, wait_for
-from helpers.runs import SMOKE, assert_same_end, state
+from helpers.runs import RANKS, SMOKE, assert_same_end, state
 from linf.checkpoints.start import newest, to_resume
 from linf.errors import UsageError
 from linf.files import LOCK, atomic_write, owner, run_lock
@@ -61,6 +61,30 @@ def test_sigterm_ends_a_run_in_words_with_its_last_step_saved(stopped: tuple[Pat
     assert f"hydra.run.dir={folder} goes on" in words
     assert "Traceback" not in errors
     assert json.loads((folder / "job.json").read_text())["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("stop", "ranks"),
+    [
+        (signal.SIGUSR1, ()),
+        pytest.param(signal.SIGTERM, RANKS, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, (), marks=pytest.mark.thorough),
+    ],
+)
+def test_a_signal_before_the_first_step_stops_a_run_too(
+    tmp_path: Path, stop: signal.Signals, ranks: tuple[str, ...]
+) -> None:
+    process = start(*LONG, *ranks, f"hydra.run.dir={tmp_path}", cwd=tmp_path)
+    wait_for(tmp_path / "job.json", process)
+    process.signal_all(stop)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + stop
+    words = errors.rstrip().splitlines()[-1]
+    assert words == (
+        f"stopped by {stop.name}; the same command with hydra.run.dir={tmp_path} goes on from there"
+    )
+    assert "Traceback" not in errors
+    assert json.loads((tmp_path / "job.json").read_text())["state"] == "stopped"
 
 
 @pytest.mark.slow

@@ -10,13 +10,13 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake
+from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake, stop_signals_to
 from linf.files import run_lock
 from linf.runs import CONF, folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
 from linf.runs.announcement import announcement
@@ -110,8 +110,13 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
                 write_record(folder, record)
                 record.result = entry(cfg) or {}
             record.state = "finished"
-        except SystemExit:
+        except KeyboardInterrupt:
             record.state = "stopped"
+            raise Stopped(signal.SIGINT, folder=str(folder)) from None
+        except SystemExit as stop:
+            record.state = "stopped"
+            if isinstance(stop, Stopped):
+                stop.folder = stop.folder or str(folder)
             raise
         except BaseException as error:
             record.state, record.error = "failed", error_line(error)
@@ -151,8 +156,9 @@ def run(entry: Callable[[], object], name: str) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") and not ranks.launched()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra itself prints the error and exits.
     try:
-        sys.argv[1:] = readable_settings(without_null_groups(sys.argv[1:], conf), conf.parent)
-        entry()
+        with stop_signals_to(_stop):
+            sys.argv[1:] = readable_settings(without_null_groups(sys.argv[1:], conf), conf.parent)
+            entry()
     except Stopped as stop:
         _end_stopped(stop)
     except KeyboardInterrupt:
@@ -180,6 +186,11 @@ def run(entry: Callable[[], object], name: str) -> None:
         _end_sweep(folder)
 
 
+def _stop(signum: int, _: object) -> NoReturn:
+    """End what is not in the middle of a step, as when images are decoded or processes meet."""
+    raise Stopped(signum)
+
+
 def _end_stopped(stop: Stopped) -> None:
     if ranks.launched():
         ranks.report("stopped", signal=stop.signum, where=stop.where, folder=stop.folder)
@@ -188,12 +199,14 @@ def _end_stopped(stop: Stopped) -> None:
         # At a status other than 0 srun would end the first rank before it has put the job back into the queue.
         raise (SystemExit(0) if ranks.is_slurm_task() else stop) from None
     folder = _sweep_folder()
-    setting = f"hydra.sweep.dir={folder}" if folder else f"hydra.run.dir={stop.folder or '<its folder>'}"
+    setting = f"hydra.sweep.dir={folder}" if folder else f"hydra.run.dir={stop.folder}"
     requeued = stop.signum != signal.SIGINT and ranks.requeue()
     then = (
         "the job is in the queue again" if requeued else f"the same command with {setting} goes on from there"
     )
-    line = f"stopped by {' '.join([stop.signum.name, stop.where]).strip()}; {then}"
+    line = f"stopped by {' '.join([stop.signum.name, stop.where]).strip()}"
+    if requeued or folder or stop.folder:
+        line += f"; {then}"
     print(line, file=sys.stderr)
     log_printed(line)
     raise stop from None

@@ -122,7 +122,9 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
             int(path.stem): json.loads(path.read_text()) for path in Path(reports_folder).glob("*.json")
         }
     if failed is None:
-        return reports.get(0, {}).get("result")
+        if reports.get(0, {}).get("kind") != "result":
+            raise RankFailed("rank 0 ended without a result")
+        return reports[0].get("result")
     # Other ranks may report errors that are only consequences of the first failure.
     status = processes[failed].returncode
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

@@ -1,6 +1,7 @@
 """Runs that end early: by a signal, at a loss that is not finite, or with an error."""
 
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,10 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, TQDMProgressBar
 from torch import Tensor
 
 from linf.errors import Stopped, UsageError, stop_signals_to
+
+
+ECHO = 2
+"""Seconds in which a signal that arrives again is still the same one: a rank has it from its group and its launcher."""
 
 
 class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it after all other callbacks.
@@ -29,6 +34,7 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
         self.signum: int | None = None
+        self.since = 0.0
         self.handling = ExitStack()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -50,9 +56,10 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
         self.handling.enter_context(stop_signals_to(self._receive))
 
     def _receive(self, signum: int, _: object) -> None:
-        if self.signum is not None:
-            raise KeyboardInterrupt
-        self.signum = signum
+        if self.signum is None:
+            self.signum, self.since = signum, time.monotonic()
+        elif time.monotonic() - self.since > ECHO:
+            raise Stopped(signum, folder=str(self.folder))
 
 
 class StopAtNonFinite(Callback):
