@@ -14,7 +14,6 @@ from torch import Tensor
 
 from linf.errors import Stopped, UsageError, stop_signals_to
 
-
 ECHO = 2
 """Seconds in which a signal that arrives again is still the same one: a rank has it from its group and its launcher."""
 
