@@ -28,7 +28,7 @@ TASKS: dict[str, tuple[str, ...]] = {
     "nll": (),
     "mixture": ("task=mixture",),
     "swinir": ("encoder=swinir_tiny", "encoder.depths=[4]", "encoder.drop_path=0.9"),
-    "regression": ("model=liif", "task=regression", "~model.flow", "data.patch_size=1"),
+    "regression": ("model=liif", "task=regression", "data.patch_size=1"),
     "finetune": ("task=finetune", "data.crop=24"),
     "finetune_joint": ("task=finetune_joint", "data.crop=24"),
     "prior": (
@@ -71,6 +71,7 @@ def test_two_ranks_take_the_steps_of_one_process(
             f"encoder.channels={config['encoder']['channels']}",
             f"model.conditioner.width={config['conditioner']['width']}",
             f"model.conditioner.depth={config['conditioner']['depth']}",
+            f"model.flow.steps={config['flow']['steps']}",
             f"init_from={checkpoint}",
         ]
     whole = command("train", *SMALL, *given, "data.batch_size=4", f"hydra.run.dir={tmp_path / 'whole'}")

@@ -47,7 +47,7 @@ class LikelihoodL1:
         Raises:
             ValueError: the model has no flow.
         """
-        _check_flow(model)
+        check_flow(model)
         residual = to_columns(model.residual(*batch))
         condition = model.condition(batch.lr, batch.coord, batch.cell)
         terms = {
@@ -113,7 +113,7 @@ class Finetune:
         Raises:
             ValueError: the model has no flow, or the windows are too small for the perceptual distance.
         """
-        _check_flow(model)
+        check_flow(model)
         wanted = [name for name, weight in self.weights.items() if weight and (only is None or name in only)]
         residual = model.residual(*batch)
         x, condition = to_columns(residual), model.condition(batch.lr, batch.coord, batch.cell)
@@ -175,7 +175,8 @@ def white_latents(like: Tensor, seed: int, first: int) -> Tensor:
     return z.to(like.device, like.dtype, non_blocking=True)
 
 
-def _check_flow(model: object) -> None:
+def check_flow(model: object) -> None:
+    """Raise ValueError if a model has no flow, and so no likelihood."""
     if not isinstance(model, LINF):
         raise ValueError(f"{type(model).__name__} has no likelihood to train: add task=regression")
 

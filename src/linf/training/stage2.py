@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from linf.data.crops import SRBatch
 from linf.errors import UsageError
-from linf.losses.flow import Finetune
+from linf.losses.flow import Finetune, check_flow
 from linf.models.correlation import chosen_correlation
 from linf.models.linf import LINF
 from linf.training.stage1 import Training
@@ -80,6 +80,7 @@ class Finetuning(Training):
 
     def on_fit_start(self) -> None:
         """Check that the perceptual loss gets whole windows, and record its network."""
+        check_flow(self.model)
         super().on_fit_start()
         if not self.model.flow.initialised:
             log.warning("stage 2 starts from an untrained model: init_from=FILE starts it from stage 1")
