@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hydra.errors import InstantiationException
 
-from linf.errors import Stopped, UsageError, end, find_mistake
+from linf.errors import Stopped, UsageError, end, find_mistake, stop_signals_to
 
 CODE = {
     "core": "raise ValueError('patch size 2')",
@@ -65,3 +65,15 @@ def test_ends(capsys: pytest.CaptureFixture[str]) -> None:
         "error: cannot write a.ckpt: No space left; files written before are intact",
     ]
     assert Stopped(signal.SIGTERM).code == 143
+
+
+def test_signals_that_are_ignored_stay_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As below `nohup`.
+    try:
+        with stop_signals_to(lambda *_: None):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""The signals that end a run after its current step, with a checkpoint."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""The signals that end a run after its current step, with a checkpoint. A terminal that closes sends the last."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -134,11 +134,14 @@ def end(error: BaseException | str, status: int = 2) -> NoReturn:
 
 @contextmanager
 def stop_signals_to(handler: Callable[[int, object], None]) -> Iterator[None]:
-    """Send `STOP_SIGNALS` to a handler during the block; in a thread other than the main one, change nothing."""
+    """Send `STOP_SIGNALS` to a handler during the block, but for those that are ignored, as ``nohup`` does; in a thread
+    other than the main one, change nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, handler) for signum in STOP_SIGNALS}
+    heeded = [signum for signum in STOP_SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, handler) for signum in heeded}
     try:
         yield
     finally:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from linf.data.workers import leave_stop_signals_to_parent, lost_worker_advice
+from linf.data.workers import SteadyLoader, lost_worker_advice, worker_settings
 from linf.errors import STOP_SIGNALS, UsageError
 
 
@@ -26,15 +26,7 @@ class Numbers(Dataset[int]):
 
 
 def loader(first: int = 0) -> Iterator[int]:
-    return iter(
-        DataLoader(
-            Numbers(),
-            batch_size=None,
-            sampler=range(first, 2000),
-            num_workers=2,
-            worker_init_fn=leave_stop_signals_to_parent,
-        )
-    )
+    return iter(SteadyLoader(Numbers(), batch_size=None, sampler=range(first, 2000), **worker_settings(2)))
 
 
 def workers() -> list[int]:

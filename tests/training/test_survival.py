@@ -66,9 +66,10 @@ def test_sigterm_ends_a_run_in_words_with_its_last_step_saved(stopped: tuple[Pat
 @pytest.mark.parametrize(
     ("stop", "ranks"),
     [
-        (signal.SIGUSR1, ()),
+        (signal.SIGHUP, ()),
         pytest.param(signal.SIGTERM, RANKS, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, (), marks=pytest.mark.thorough),
+        pytest.param(signal.SIGUSR1, (), marks=pytest.mark.thorough),
     ],
 )
 def test_a_signal_before_the_first_step_stops_a_run_too(

@@ -15,7 +15,7 @@ from linf.data.crops import SRBatch, UndegradedBatch
 from linf.data.opened import OpenedImages
 from linf.data.pairs import ImagePair, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
-from linf.data.workers import leave_stop_signals_to_parent
+from linf.data.workers import SteadyLoader, worker_settings
 from linf.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -66,10 +66,9 @@ class SRDataModule(OpenedImages):
             self.train_crops,
             batch_size=self.batch_size,
             sampler=self._sampler(),
-            num_workers=self.num_workers,
+            **worker_settings(self.num_workers),
             persistent_workers=self.num_workers > 0,
             pin_memory=self._on_gpu(),
-            worker_init_fn=leave_stop_signals_to_parent,
         )
 
     def val_dataloader(self) -> list[DataLoader[ImagePair]]:
@@ -104,13 +103,12 @@ class SRDataModule(OpenedImages):
     def _image_loader(self, pairs: Dataset[ImagePair], indices: Sequence[int]) -> DataLoader[ImagePair]:
         """Deal the pairs out to the ranks in turn, unpadded: every image is scored exactly once."""
         rank, world_size = self._ranks()
-        return DataLoader(
+        return SteadyLoader(
             Subset(pairs, indices[rank::world_size]),
             batch_size=1,
             collate_fn=collate_pair,
-            num_workers=self.num_workers,
+            **worker_settings(self.num_workers),
             pin_memory=self._on_gpu(),
-            worker_init_fn=leave_stop_signals_to_parent,
         )
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

@@ -13,9 +13,9 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from linf.data.workers import leave_stop_signals_to_parent, lost_worker_advice
+from linf.data.workers import SteadyLoader, lost_worker_advice, worker_settings
 from linf.errors import UsageError
 from linf.images.read import header_size, read_image
 
@@ -66,14 +66,11 @@ def for_each(
     """
     if processes is None:
         processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES, len(sources) // 4)
-    loader: DataLoader[Any] = DataLoader(
+    loader: SteadyLoader[Any] = SteadyLoader(
         _Each(work, sources),
         batch_size=None,
         collate_fn=_unchanged,
-        num_workers=processes if processes > 1 else 0,
-        # As processes that load training samples do; a fork needs no second import of torch.
-        multiprocessing_context="fork" if processes > 1 else None,
-        worker_init_fn=leave_stop_signals_to_parent,
+        **worker_settings(processes if processes > 1 else 0),
         # Its own, so that a run that decodes draws the same random numbers as one that finds the cache.
         generator=torch.Generator(),
     )

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
+from linf.data.workers import SteadyLoader
 from linf.errors import UsageError
 
 INITIAL_EPOCH = 2**32
@@ -110,7 +111,7 @@ def order_by_shards(rng: np.random.Generator, images: int, repeat: int, block: i
     return np.concatenate(parts)[:count]
 
 
-class ResumableLoader(DataLoader[Any]):
+class ResumableLoader(SteadyLoader[Any]):
     """A loader that Lightning takes for resumable, since `EpochSampler` asks the trainer for its position. Lightning
     warns of a resume in mid-epoch unless the loader has a state to save.
     """

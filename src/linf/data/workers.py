@@ -3,24 +3,50 @@
 import os
 import re
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader
 
 from linf.errors import STOP_SIGNALS, UsageError, causes
 
+_T = TypeVar("_T")
 
-def leave_stop_signals_to_parent(worker: int) -> None:
-    """Let a worker outlive signals that stop a run, as ``worker_init_fn`` of a loader.
+
+class SteadyLoader(DataLoader[_T]):
+    """A loader whose workers outlive the signals that stop a run; to be made with `worker_settings`.
 
     Ctrl-C, ``kill -TERM -GROUP``, systemd and some settings of Slurm send them to every process of a run. The one that
     trains finishes its step, for which it may need its workers, and then ends them itself.
     """
-    for signum in set(STOP_SIGNALS) - {signal.SIGTERM}:
-        signal.signal(signum, signal.SIG_IGN)
+
+    def __iter__(self) -> Any:
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().__iter__()
+        # Workers are born with the mask; a signal that comes meanwhile arrives after it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def worker_settings(workers: int) -> dict[str, Any]:
+    """Settings of a `SteadyLoader` with this many workers. On Linux they are forks, which need no second import of torch
+    and no fork server, which Python 3.14 has by default and a signal could end.
+    """
+    if not workers:
+        return {"num_workers": 0}
+    fork = "fork" if sys.platform == "linux" else None
+    return {"num_workers": workers, "multiprocessing_context": fork, "worker_init_fn": _heed_parent_alone}
+
+
+def _heed_parent_alone(worker: int) -> None:
     if hasattr(signal, "sigwaitinfo"):  # Not on macOS.
-        # This is also how the parent ends a worker that does not end by itself.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        # This is how the parent ends a worker that does not end by itself.
         threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
 
 
