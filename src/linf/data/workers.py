@@ -35,8 +35,8 @@ class SteadyLoader(DataLoader[_T]):
 
 
 def worker_settings(workers: int) -> dict[str, Any]:
-    """Settings of a `SteadyLoader` with this many workers. On Linux they are forks, which need no second import of torch
-    and no fork server, which Python 3.14 has by default and a signal could end.
+    """Settings of a `SteadyLoader` with this many workers. On Linux they are forks: no second import of torch, and
+    no fork server, which Python 3.14 has by default and a signal could end.
     """
     if not workers:
         return {"num_workers": 0}
