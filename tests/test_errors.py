@@ -68,12 +68,15 @@ def test_ends(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_signals_that_are_ignored_stay_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As below `nohup`.
+    before, other = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.getsignal(signal.SIGUSR2)
+
+    def handler(signum: int, _: object) -> None: ...
+
     try:
-        with stop_signals_to(lambda *_: None):
-            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+        with stop_signals_to(handler):
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # As below `nohup`.
+            assert signal.getsignal(signal.SIGUSR2) is handler
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGUSR2) is other
     finally:
         signal.signal(signal.SIGHUP, before)

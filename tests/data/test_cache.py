@@ -205,7 +205,7 @@ def test_a_killed_decoder_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("linf.images.pixels.read_image", killed)
-    with pytest.raises(UsageError, match=r"a process that decodes images was killed.*memory"):
+    with pytest.raises(UsageError, match=r"a process that loads images was killed.*memory"):
         ImageCache([write(tmp_path / f"{i}.png") for i in range(8)], cache_dir=tmp_path)
     assert not list((tmp_path / "images").glob("*.pixels*"))
 
