@@ -30,6 +30,7 @@ RUN = (
     "trainer.max_steps=6",
     "trainer.max_epochs=-1",
     "data.batches_per_epoch=6",
+    "model.flow.steps=2",
     "hydra.run.dir=run",
 )
 
