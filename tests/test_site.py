@@ -30,7 +30,7 @@ def test_no_page_repeats_another() -> None:
     assert {each: names for each, names in pages.items() if len(names) > 1} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # CI builds it as strictly.
 def test_the_site_is_built_strictly_and_fetches_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

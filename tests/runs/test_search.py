@@ -485,7 +485,7 @@ def test_a_killed_search_goes_on(tmp_path: Path, alexnet: Path) -> None:
         assert state(sweep / f"trial_{number:04d}" / "checkpoints" / "last.ckpt")["global_step"] == 24
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # test_postgres.py has three.
 def test_two_commands_share_a_search(tmp_path: Path, alexnet: Path) -> None:
     given = [f"callbacks.lpips.weights={alexnet}", "hydra.sweeper.trials=6"]
     pair = [process(*given, cwd=tmp_path) for _ in range(2)]

@@ -197,11 +197,8 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher",
-    [*(pytest.param(n, marks=pytest.mark.thorough) for n in ("basic", "joblib")), "submitit_local"],
-)
+@pytest.mark.thorough  # Slurm's tests have a sweep of two ranks, too.
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_every_launcher_runs_each_job_once_on_two_ranks(
     command: Command, tmp_path: Path, launcher: str
 ) -> None:
@@ -218,7 +215,7 @@ def test_a_mistake_that_only_ranks_can_find_is_one_line(tmp_path: Path) -> None:
     assert "cannot be shared among" in (read_record(tmp_path / "run").error or "")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # As test_launch.py shows without a sweep.
 def test_a_rank_that_dies_ends_the_others(tmp_path: Path) -> None:
     process = start(*SMOKE, *RANKS, "trainer.max_epochs=1000", "hydra.run.dir=run", cwd=tmp_path)
     wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)
