@@ -57,13 +57,13 @@ def _end_when_the_parent_says() -> None:
 
 
 @contextmanager
-def lost_worker_advice(advice: str) -> Iterator[None]:
+def lost_worker_advice(advice: str = "free some memory, or lower data.num_workers") -> Iterator[None]:
     """Raise UsageError with some advice if a worker was killed during the block, as the kernel does where memory is
     too small.
     """
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # torch raises it wherever the run is, so that it may be the cause of another.
         # An error that a worker reports begins with other words.
         if not any(re.match(r"DataLoader worker \(pid", str(cause)) for cause in causes(error)):
             raise

@@ -199,14 +199,12 @@ def _end_stopped(stop: Stopped) -> None:
         # At a status other than 0 srun would end the first rank before it has put the job back into the queue.
         raise (SystemExit(0) if ranks.is_slurm_task() else stop) from None
     folder = _sweep_folder()
-    setting = f"hydra.sweep.dir={folder}" if folder else f"hydra.run.dir={stop.folder}"
-    requeued = stop.signum != signal.SIGINT and ranks.requeue()
-    then = (
-        "the job is in the queue again" if requeued else f"the same command with {setting} goes on from there"
-    )
     line = f"stopped by {' '.join([stop.signum.name, stop.where]).strip()}"
-    if requeued or folder or stop.folder:
-        line += f"; {then}"
+    if stop.signum != signal.SIGINT and ranks.requeue():
+        line += "; the job is in the queue again"
+    elif folder or stop.folder:
+        setting = f"hydra.sweep.dir={folder}" if folder else f"hydra.run.dir={stop.folder}"
+        line += f"; the same command with {setting} goes on from there"
     print(line, file=sys.stderr)
     log_printed(line)
     raise stop from None

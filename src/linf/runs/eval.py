@@ -31,11 +31,8 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     data, task = instantiate(cfg.data), instantiate(cfg.task)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    fewer = "free some memory, or lower data.num_workers"
-    with (
-        shortage_advice("give fewer samples or temperatures, or smaller test images"),
-        lost_worker_advice(fewer),
-    ):
+    smaller = "give fewer samples or temperatures, or smaller test images"
+    with shortage_advice(smaller), lost_worker_advice():
         trainer.test(task, data, verbose=False)
     if not trainer.is_global_zero:
         return None

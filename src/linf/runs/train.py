@@ -47,8 +47,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
         start_encoder_from(cfg.encoder_from, task.model.encoder)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    fewer = "free some memory, or lower data.num_workers"
-    with shortage_advice(SHORTAGE), lost_worker_advice(fewer):
+    with shortage_advice(SHORTAGE), lost_worker_advice():
         trainer.fit(task, data, ckpt_path=checkpoint)
     if trainer.is_global_zero:
         weights = Path(cfg.run_dir) / "model.safetensors"

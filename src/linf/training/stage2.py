@@ -86,10 +86,11 @@ class Finetuning(Training):
             log.warning("stage 2 starts from an untrained model: init_from=FILE starts it from stage 1")
         if self.loss.perceptual is None:
             return
-        if not self.trainer.datamodule.window:  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it.
+        if not data.window:
             raise UsageError("the perceptual loss compares whole windows: add data.window=true")
         chosen_correlation(self.model.correlation, self.loss.latents)
-        if self.loss.consistency and self.trainer.datamodule.crops.foreign_lr:  # type: ignore[attr-defined]
+        if self.loss.consistency and data.crops.foreign_lr:
             raise UsageError(
                 f"task.loss.consistency={self.loss.consistency} takes LR for a bicubic reduction of HR, which "
                 "data.pairs and data.degradation do not give: set it to 0"

@@ -19,7 +19,7 @@ ECHO = 2
 
 
 class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it after all other callbacks.
-    """Ends an evaluation after the current image when one of `STOP_SIGNALS` arrives, and at once on a second one. It
+    """Ends an evaluation after the current image when one of `STOP_SIGNALS` arrives, and at once on a later one. It
     replaces Lightning's own handlers: that of SIGTERM communicates with the other ranks in the middle of whatever they
     are doing, and under Slurm that of SIGUSR1 saves in the middle of a step.
 
