@@ -60,7 +60,9 @@ class Waits(TorchDispatchMode):
             waits = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
             if source.device.type != target.device.type and waits:
                 self._note(f"{source.device.type} → {target.device.type}")
-        self.kernels += on_gpu and not func.is_view
+        # `Tensor.to` of the same device and type is none; C++ takes that device for another.
+        stays = name == "_to_copy" and (out.device, out.dtype) == (first.device, first.dtype)
+        self.kernels += on_gpu and not func.is_view and not stays
         return out
 
     def _known(self, value: Any) -> Any:
@@ -127,6 +129,10 @@ def fake_cuda() -> Iterator[Waits]:
             cls, t, grad, **kw | {"dispatch_device": False}
         ),
         "torch.Tensor.__deepcopy__": _copied,
+        # What C++ takes for another device, whose lists of tensors would get one kernel for each of them.
+        "torch.utils._foreach_utils._device_has_foreach_support": lambda device: True,
+        "torch.nn.utils.clip_grad._device_has_foreach_support": lambda device: True,
+        "torch.utils._foreach_utils._foreach_supported_types": [Tensor, FakeTensor],
         "torch.cuda.Event": mock.Mock,
         "torch.Tensor.pin_memory": lambda self, *_: self,
         "torch.nn.Module._apply": lambda self, fn, recurse=True: self,

@@ -1,5 +1,6 @@
 """The loss as one graph: no break, and none made anew for other scales."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import _dynamo
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._inductor.utils import run_and_get_code
 
 from helpers.networks import write_network
 from linf.data.crops import SRBatch
@@ -93,6 +95,16 @@ def test_windows_are_one_graph_at_all_scales(task: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", [LIIF, LTE])
 def test_regression_is_one_graph(model: Any) -> None:
     assert graphs(RegressionL1(), model(EDSR(1, 8)).train(), 1) == 1
+
+
+@pytest.mark.thorough
+def test_a_compiled_step_of_edsr_baseline_has_few_calls() -> None:
+    model = LINF(EDSR(), partial(FourierConditioner, width=8), ConditionalFlow(1)).train()
+    compute = torch.compile(LOSSES["nll"].__call__, fullgraph=True)
+    _dynamo.reset()
+    _, graphs = run_and_get_code(lambda: compute(model, batch(1, 30))["loss"].backward())
+    call = re.compile(r"^ +(?:buf\d+ = )?(?:cpp_fused\w*\(|extern_kernels\.|torch\.ops\.)", re.MULTILINE)
+    assert 100 < sum(len(call.findall(graph)) for graph in graphs) <= 250
 
 
 def test_the_gradient_of_a_graph_is_that_of_the_step() -> None:

@@ -54,11 +54,19 @@ class Batches(pl.LightningDataModule):
 
 
 def steps(
-    task: str, encoder: Encoder, patch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **adam: Any
+    task: str,
+    encoder: Encoder,
+    patch_size: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    flow_steps: int = 2,
+    **adam: Any,
 ) -> tuple[Counter[str], float]:
     """What the host waited for in steps of a real `Trainer`, and kernels a step, averaged over the last eight."""
     prior = UNet(patch_size, width=8, depth=1) if task == "prior" else None
-    model = LINF(encoder, partial(FourierConditioner, width=8), ConditionalFlow(patch_size, steps=2), prior)
+    flow = ConditionalFlow(patch_size, steps=flow_steps)
+    model = LINF(encoder, partial(FourierConditioner, width=8), flow, prior)
     model.flow.whiten(torch.randn(model.dim, 200))
     made = TRAININGS.get(task, partial(Training, whitening_batches=0))
     loss = (
@@ -132,6 +140,14 @@ def test_a_step_with_a_fused_optimizer_never_waits(
 def test_a_step_waits_once_at_most(encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits, _ = steps("mixture", encoder, 1, tmp_path, monkeypatch)
     assert waits.total() <= STEPS - WARM, waits
+
+
+@pytest.mark.parametrize("patch_size", [1, pytest.param(3, marks=pytest.mark.thorough)])
+def test_a_step_of_edsr_baseline_has_few_operations(
+    patch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, kernels = steps("nll", EDSR(), patch_size, tmp_path, monkeypatch, flow_steps=10, fused=True)
+    assert kernels <= 600
 
 
 def test_correlated_latents_and_consistent_samples_never_wait(tmp_path: Path) -> None:

@@ -104,9 +104,11 @@ class ConditionalFlow(nn.Module):
             scale, shift = self.scales_and_shifts(condition)
             x = x.to(scale.dtype)
             # Unbound once: indexing step by step would fill a whole gradient with zeros for each.
-            for k, (s, t) in enumerate(zip(scale.unbind(), shift.unbind(), strict=True)):
-                x = s * exact_product(self.weight[k], x, self.bias[k, :, None]) + t
-            z = exact_product(self.weight[-1], x, self.bias[-1, :, None])
+            *weights, last = self.weight.unbind()
+            *biases, last_bias = self.bias[..., None].unbind()
+            for s, t, weight, bias in zip(scale.unbind(), shift.unbind(), weights, biases, strict=True):
+                x = s * exact_product(weight, x, bias) + t
+            z = exact_product(last, x, last_bias)
             return z, scale.log().sum((0, 1)) + torch.linalg.slogdet(self.weight).logabsdet.sum()
 
     def latents_and_log_prob(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,12 +136,12 @@ class ConditionalFlow(nn.Module):
         self, x: Tensor, scale: Tensor, shift: Tensor, inverses: Tensor | None, *, affine: bool
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            inverses = self.inverses() if inverses is None else inverses
-            scales, shifts = scale.unbind(), shift.unbind()
+            matrices = (self.inverses() if inverses is None else inverses).unbind()
+            scales, shifts, biases = scale.unbind(), shift.unbind(), self.bias[..., None].unbind()
             for k in range(self.steps, -1, -1):
                 if k < self.steps:
                     x = (x - shifts[k] if affine else x) / scales[k]
-                x = exact_product(inverses[k], x - self.bias[k, :, None] if affine else x)
+                x = exact_product(matrices[k], x - biases[k] if affine else x)
             return x
 
     @torch.no_grad()
