@@ -4,6 +4,7 @@ import pickle
 import re
 import resource
 import struct
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -371,7 +372,26 @@ def test_unknown_encoder_is_named(tmp_path: Path) -> None:
     content = lightning(tiny())
     content["linf"]["encoder"]["name"] = "VGG"
     torch.save(content, tmp_path / "last.ckpt")
-    refused(tmp_path / "last.ckpt", "VGG")
+    refused(tmp_path / "last.ckpt", "VGG' is not one of .*name the module that has it, LINF_MODULES=")
+
+
+def test_an_encoder_is_found_in_the_modules_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = lightning(tiny())
+    content["linf"]["encoder"]["name"] = "NamedEDSR"
+    torch.save(content, tmp_path / "last.ckpt")
+    (tmp_path / "named_edsr.py").write_text(
+        "from linf.models.encoders import EDSR\n\nclass NamedEDSR(EDSR):\n    pass\n"
+    )
+    (tmp_path / "half_written.py").write_text("class NamedEDSR(EDSR):\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path[:])
+    for names, reason in (("half_written", "NameError: .*EDSR"), ("missing_one", "No module named")):
+        monkeypatch.setenv("LINF_MODULES", names)
+        refused(tmp_path / "last.ckpt", f"LINF_MODULES names {names}, which cannot be imported .*{reason}")
+    monkeypatch.setenv("LINF_MODULES", "json, named_edsr")
+    assert type(linf.load(tmp_path / "last.ckpt").encoder).__name__ == "NamedEDSR"
 
 
 @pytest.mark.parametrize(

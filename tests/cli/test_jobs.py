@@ -64,3 +64,10 @@ def test_own_configs_lie_on_top(tmp_path: Path) -> None:
     assert done.status == 0, done.err
     assert "mine.Mine" in (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
     assert (tmp_path / "run" / "model.safetensors").is_file()
+    looked = finish("info", "run/model.safetensors", script="linf", cwd=tmp_path)
+    assert_in_words(looked.status, looked.out, looked.err, "'Mine' is not one of", "LINF_MODULES=")
+    looked = finish(
+        "info", "run/model.safetensors", script="linf", cwd=tmp_path, env={"LINF_MODULES": "mine"}
+    )
+    assert looked.status == 0, looked.err
+    assert "Mine" in looked.out

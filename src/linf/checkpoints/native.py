@@ -62,7 +62,7 @@ def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
     name = arguments.pop("name")
     known: Mapping[str, type] = {kind.__name__: kind for kind in BUILDABLE.get(part, ())} or every_encoder()
     if name not in known:
-        hint = ": import the module that has it first" * (part == "encoder")
+        hint = "; name the module that has it, LINF_MODULES=…" * (part == "encoder")
         raise UsageError(f"its {part} {name!r} is not one of {', '.join(known)}{hint}")
     return partial(known[name], **arguments)
 
