@@ -31,6 +31,40 @@ def test_it_writes_the_model_with_its_correlation(run: Linf, checkpoint: Path, p
     assert run("latents", checkpoint, "known.safetensors", "--data", photos).status == 2, "it exists"
 
 
+def test_lr_is_degraded_as_in_training(run: Linf, checkpoint: Path, photos: Path) -> None:
+    told = {}
+    for name in ("bicubic", "photo"):
+        done = run(
+            "latents",
+            checkpoint,
+            f"{name}.safetensors",
+            "--data",
+            photos,
+            "--scales",
+            "2",
+            "--degradation",
+            name,
+        )
+        assert done.status == 0, done.err
+        told[name] = done.out.partition("variance")[2]
+    plain = run("latents", checkpoint, "plain.safetensors", "--data", photos, "--scales", "2")
+    assert told["bicubic"] == plain.out.partition("variance")[2]
+    assert told["photo"] != told["bicubic"]
+    both = run(
+        "latents",
+        checkpoint,
+        "x.safetensors",
+        "--data",
+        photos,
+        "--degradation",
+        "mild",
+        "--resize",
+        "matlab",
+    )
+    assert both.status == 2
+    assert "not allowed with" in both.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -6,6 +6,7 @@ from typing import Any
 
 from linf.cli.options import LINF_FILE, add_command, check_image_folders, check_output, chosen_device
 from linf.errors import UsageError
+from linf.runs import CONF
 
 
 def add_latents(commands: Any) -> None:
@@ -25,8 +26,14 @@ def add_latents(commands: Any) -> None:
     parser.add_argument(
         "--images", type=int, default=24, metavar="N", help="evenly spaced in the folder (default: 24)"
     )
-    parser.add_argument(
+    made = parser.add_mutually_exclusive_group()
+    made.add_argument(
         "--resize", choices=("pil", "matlab"), default="pil", help="the bicubic that makes LR (default: pil)"
+    )
+    made.add_argument(
+        "--degradation",
+        choices=sorted(file.stem for file in (CONF / "data" / "degradation").glob("*.yaml")),
+        help="how LR is degraded, as the model was trained: photo for the model of this name (default: not at all)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument("--half", action="store_true", help="weights in half precision")
@@ -61,7 +68,10 @@ def _latents(given: Namespace) -> None:
     files = image_folder(given.data).hr
     chosen = files[:: -(-len(files) // given.images)]
     cache = ImageCache(chosen, pixels=PixelFormat(channels=model.image_channels))
-    pairs = ScaledImages(cache, sorted(set(given.scales)), crop=768, resize=given.resize)
+    degradation = _degradation(given.degradation) if given.degradation else None
+    pairs = ScaledImages(
+        cache, sorted(set(given.scales)), crop=768, resize=given.resize, degradation=degradation
+    )
     images = (collate_pair([pairs[i]]) for i in range(len(pairs)))
     model.to(device)
     model.correlation, model.tails, covariance = latent_statistics(
@@ -76,3 +86,11 @@ def _latents(given: Namespace) -> None:
             f"×{scale:g}: variance {found[n, n].diagonal().mean():.2f}; Student's t of {freedom:.1f} degrees of "
             f"freedom and scale {width:.2f}"
         )
+
+
+def _degradation(name: str) -> Any:
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return instantiate(compose(f"data/degradation/{name}").data.degradation)
