@@ -214,6 +214,59 @@ def test_values_with_a_stated_range_come_out_in_their_range(
     assert f"png holds no image of 1 channel of {np.dtype(dtype)}: --format tiff does" in refused.err
 
 
+def test_a_trained_model_remembers_black_and_white(command: Command, run: Linf, tmp_path: Path) -> None:
+    (tmp_path / "ct").mkdir()
+    for i in range(2):  # Twelve bits in sixteen.
+        tifffile.imwrite(
+            tmp_path / "ct" / f"{i}.tif", np.rint(phantom(48, 50, i)[..., 0] * 4095).astype(np.uint16)
+        )
+    ranged = ("data=folder", "data.root=ct", "data.depth=12", "data.num_workers=0")
+    for task in ("nll", "regression"):
+        done = command(
+            "train",
+            *(
+                "experiment=smoke",
+                f"task={task}",
+                f"model={'liif' if task == 'regression' else 'linf_patch'}",
+            ),
+            *(
+                *ranged,
+                "data.channels=1",
+                "data.value_range=[0,4095]",
+                "data.val=null",
+                "trainer.max_steps=1",
+            ),
+            *("callbacks=null", "logger=null", f"hydra.run.dir={task}"),
+        )
+        assert done.status == 0, done.err
+        assert linf.load(f"{task}/model.safetensors").value_range == (0.0, 4095.0)
+    model = "nll/model.safetensors"
+    assert "0 is black, 4095 is white" in run("info", model).out
+
+    tables = []
+    for name, stated in (("stated", ("data.value_range=[0,4095]",)), ("known", ())):
+        done = command(
+            "eval",
+            *(f"ckpt_path={model}", *ranged, "metrics=fidelity", f"data.test_scales=[{SCALE}]"),
+            *("temperatures=[0]", f"hydra.run.dir={name}", *stated),
+        )
+        assert done.status == 0, done.err
+        assert ("0 is black and 4095 white" in done.out) == (name == "known")
+        tables.append(pd.read_csv(tmp_path / name / "metrics.csv"))
+    pd.testing.assert_frame_equal(*tables)
+
+    asked = ("--scale", SCALE, "-t", 0, "--model", model)
+    known = run("upscale", "ct/0.tif", *asked, "--out", "known.tif")
+    assert "0 is black and 4095 white, as in the model's training; --range says others" in known.err
+    stated = run("upscale", "ct/0.tif", *asked, "--out", "stated.tif", "--range", 0, 4095)
+    assert "--range" not in stated.err
+    assert (tmp_path / "known.tif").read_bytes() == (tmp_path / "stated.tif").read_bytes()
+    Image.fromarray(np.rint(phantom(20, 24, 0)[..., 0] * 255).astype(np.uint8)).save(tmp_path / "eight.png")
+    assert run("upscale", "eight.png", *asked).err == ""
+    with Image.open(tmp_path / "eight_x2.png") as image:
+        assert np.asarray(image).max() > 128, "white of eight bits is 255"
+
+
 def test_16_bit_grey_png_comes_out_as_such(run: Linf, tmp_path: Path) -> None:
     model = linf.load(grey_model(tmp_path / "grey.safetensors"))
     assert isinstance(model, LINF)

@@ -46,11 +46,20 @@ def build(config: dict[str, Any]) -> Model:
     Raises:
         ValueError: the config names an unknown class, or a class refuses its arguments.
     """
-    encoder, conditioner = _part("encoder", config)(), _part("conditioner", config)
-    if "model" in config:
-        return _part("model", config)(encoder, conditioner)
-    flow = _part("flow", config)()
-    model = LINF(encoder, conditioner, flow, _part("prior", config)() if "prior" in config else None)
+    model = _baseline(config) if "model" in config else _linf(config)
+    if "value_range" in config:
+        black, white = config["value_range"]
+        model.value_range = float(black), float(white)
+    return model
+
+
+def _baseline(config: dict[str, Any]) -> LIIF | LTE:
+    return _part("model", config)(_part("encoder", config)(), _part("conditioner", config))
+
+
+def _linf(config: dict[str, Any]) -> LINF:
+    parts = _part("encoder", config)(), _part("conditioner", config), _part("flow", config)()
+    model = LINF(*parts, _part("prior", config)() if "prior" in config else None)
     model.correlation = _part("correlation", config)() if "correlation" in config else None
     model.tails = {float(s): Tails(*each) for s, each in config.get("tails", {}).items()}
     model.usual_deviation = {float(s): limit for s, limit in config.get("usual_deviation", {}).items()}
@@ -149,7 +158,8 @@ def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None
             f"{part}.{key}": value
             for part, settings in config.items()
             for key, value in settings.items()
-            if part not in ("usual_deviation", "correlation", "tails")  # Of the weights, not of the settings.
+            # Of the weights and of the data, not of the settings.
+            if part not in ("usual_deviation", "correlation", "tails", "value_range")
         }
         for config in (other.config, model.config)
     )

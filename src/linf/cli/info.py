@@ -33,6 +33,8 @@ def _info(given: Namespace) -> None:
         listed = ", ".join(f"{key} {value}" for key, value in settings.items())
         rows.append((part, f"{type(module).__name__}{': ' * bool(listed)}{listed}; {_count(module)}"))
     rows += [("total", _count(model)), *facts.items()]
+    if "value_range" in config:
+        rows.append(("values", "{:g} is black, {:g} is white".format(*config["value_range"])))
     width = max(len(key) for key, _ in rows)
     print("\n".join(f"{key:{width}}  {value}" for key, value in rows))
 

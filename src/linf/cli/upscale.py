@@ -103,7 +103,8 @@ def add_upscale(commands: Any) -> None:
         nargs=2,
         type=float,
         metavar=("BLACK", "WHITE"),
-        help="the values of black and white, for TIFF of floats or signed numbers (default: 0, and 255 or 65535)",
+        help="the values of black and white, for TIFF of floats or signed numbers (default: those of the model's "
+        "training, or else 0, and 255 or 65535)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument(

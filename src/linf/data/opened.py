@@ -1,5 +1,6 @@
 """Data box of the figure: the settings of a run's images, and the images that they open, for Lightning."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from linf.data.pairs import ScaledImages
 from linf.data.shards import ShardSet
 from linf.errors import UsageError, check_distinct
 from linf.images.pixels import PixelFormat
+
+log = logging.getLogger(__name__)
 
 
 class OpenedImages(pl.LightningDataModule):
@@ -144,17 +147,26 @@ class OpenedImages(pl.LightningDataModule):
             if each is not None:
                 each.check(self.pixels.channels, self.pixels.peak)
 
-    def _match_model(self) -> None:
-        """Take as many channels as the model has, or refuse to; UsageError where both are given and differ."""
-        task = getattr(self.trainer, "lightning_module", None)
-        model = getattr(getattr(task, "model", None), "image_channels", 0)
-        if model and self.own_channels not in (None, model):
+    def _match_model(self, stage: str | None) -> None:
+        """Take the model's number of channels and its black and white where the data do not say them, and tell a model
+        that is trained what is black and white here; UsageError where both say the channels and differ.
+        """
+        model = getattr(getattr(self.trainer, "lightning_module", None), "model", None)
+        channels = getattr(model, "image_channels", 0)
+        if channels and self.own_channels not in (None, channels):
             raise UsageError(
-                f"data.channels is {self.own_channels}, and the model is for images of {model}: give the same to both"
+                f"data.channels is {self.own_channels}, and the model is for images of {channels}: "
+                "give the same to both"
             )
-        if model and self.own_channels is None:
-            self.pixels = replace(self.pixels, channels=model)
+        if channels and self.own_channels is None:
+            self.pixels = replace(self.pixels, channels=channels)
             self._check_degradations()
+        known = getattr(model, "value_range", None)
+        if model is not None and stage == "fit":
+            model.value_range = self.pixels.value_range
+        elif known and self.pixels.value_range is None:
+            self.pixels = replace(self.pixels, value_range=known)
+            log.info("values: %g is black and %g white, as in the model's training", *known)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the images of a stage: ``fit``, ``validate``, ``test`` or None for all.
@@ -162,7 +174,7 @@ class OpenedImages(pl.LightningDataModule):
         Raises:
             UsageError: the images are not those of the model.
         """
-        self._match_model()
+        self._match_model(stage)
         storage = Storage(self.pixels, self.cache_dir, self.cache_limit)
         if stage in (None, "fit") and self.train is not None and self.train_crops is None:
             batch = self.batch_size * self._ranks()[1]

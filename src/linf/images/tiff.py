@@ -70,7 +70,8 @@ def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | Non
         raise UsageError(
             f"its values of shape {shape} need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
         )
-    notes, layout = [f"of a TIFF of {samples} channels only the pixels are kept"], "contig"
+    notes = [f"of a TIFF of {samples} channel{'s' * (samples > 1)} only the pixels are kept"]
+    layout = "contig"
     if axes in ("YX", "YXS"):
         values = series.asarray().reshape(shape)
     elif axes == "SYX":

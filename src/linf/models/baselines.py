@@ -136,7 +136,8 @@ class Regression(SuperResolver):
         """What builds this model again, but for its weights: plain numbers and names."""
         parts: dict[str, Any] = {"encoder": self.encoder, "conditioner": self.conditioner}
         named = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
-        return {"model": {"name": type(self).__name__}, **named}
+        stated = {"value_range": self.value_range} if self.value_range else {}
+        return {"model": {"name": type(self).__name__}, **named, **stated}
 
     def predict(self, lr: Tensor, coord: Tensor, cell: Tensor) -> Tensor:
         """Colours: lr (B,C,h,w) in [0, 1], coord (B,gh,gw,2), cell (B,2) → (B,C,gh,gw) in the units of [0, 1]."""

@@ -96,7 +96,8 @@ class LINF(SuperResolver):
         config = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
         usual = {f"{scale:g}": limit for scale, limit in self.usual_deviation.items()}
         tails = {f"{scale:g}": list(each) for scale, each in self.tails.items()}
-        return config | {k: v for k, v in (("usual_deviation", usual), ("tails", tails)) if v}
+        known = {"usual_deviation": usual, "tails": tails, "value_range": self.value_range}
+        return config | {name: value for name, value in known.items() if value}
 
     # Training
 

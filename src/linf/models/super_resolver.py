@@ -33,6 +33,7 @@ class SuperResolver(nn.Module, ABC):
         prior: predicts latents from the LR image; None for a model without.
         correlation: of the latents of neighbouring patches; None until it is estimated.
         tails: of a patch's latents by scale; empty until they are estimated.
+        value_range: the values of black and white in the files of its training, where these were stated.
         name: what the model is called in tables.
     """
 
@@ -47,6 +48,7 @@ class SuperResolver(nn.Module, ABC):
         super().__init__()
         self.prior, self.correlation, self.name = None, None, type(self).__name__
         self.tails: dict[float, Tails] = {}
+        self.value_range: tuple[float, float] | None = None
 
     def output_channels(self, lr: Tensor) -> int:
         """C of the output for LR images, of which grey ones fit a model of RGB too.

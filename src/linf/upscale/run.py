@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+import numpy as np
 from tqdm import tqdm
 
 from linf.errors import UsageError, find_mistake, message
@@ -52,7 +53,7 @@ class Upscaler:
     force: bool
     """Whether existing files are overwritten."""
     value_range: tuple[float, float] | None = None
-    """The files' values of black and white, where their type does not say them."""
+    """The files' values of black and white; None for those of the model's training, or else of their type."""
     keep_temperature: bool = False
     """Whether the temperature stays as it was asked for, whatever the image."""
     written: set[Path] = field(default_factory=set)
@@ -111,9 +112,13 @@ class Upscaler:
             UsageError: It cannot be read, or an output may not or cannot be written.
         """
         content = sys.stdin.buffer.read() if source.path == PIPE else source.path
-        image = read_values(content, self.model.image_channels, ranged=self.value_range is not None)
-        if self.value_range is not None:
-            image = ranged_photo(image, self.value_range)
+        known = self.value_range or self.model.value_range
+        image = read_values(content, self.model.image_channels, ranged=known is not None)
+        if known and (self.value_range or image.pixels.dtype != np.uint8):
+            image = ranged_photo(image, known)
+            if not self.value_range:
+                of = "{:g} is black and {:g} white".format(*known)
+                image.notes.append(f"{of}, as in the model's training; --range says others")
         size = self.size.of(*image.pixels.shape[:2])
         named = self.out or source.path  # A pipe has no suffix.
         form = self.form or FORMAT_BY_SUFFIX.get(named.suffix.lower(), "png")
