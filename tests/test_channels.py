@@ -243,6 +243,14 @@ def test_a_trained_model_remembers_black_and_white(command: Command, run: Linf, 
     model = "nll/model.safetensors"
     assert "0 is black, 4095 is white" in run("info", model).out
 
+    found = run("latents", model, "latents.safetensors", "--data", "ct", "--scales", "1.5")
+    assert found.status == 0, found.err
+    plain = linf.load(model)
+    plain.value_range = None
+    linf.save(plain, "plain.safetensors")
+    dark = run("latents", "plain.safetensors", "dark.safetensors", "--data", "ct", "--scales", "1.5")
+    assert dark.out.splitlines()[1:] != found.out.splitlines()[1:]
+
     tables = []
     for name, stated in (("stated", ("data.value_range=[0,4095]",)), ("known", ())):
         done = command(

@@ -67,7 +67,9 @@ def _latents(given: Namespace) -> None:
         raise UsageError(f"a {type(model).__name__} has no latents: give a LINF")
     files = image_folder(given.data).hr
     chosen = files[:: -(-len(files) // given.images)]
-    cache = ImageCache(chosen, pixels=PixelFormat(channels=model.image_channels))
+    known = model.value_range
+    pixels = PixelFormat(model.image_channels, 8 if known is None else 16, known)
+    cache = ImageCache(chosen, pixels=pixels)
     degradation = _degradation(given.degradation) if given.degradation else None
     pairs = ScaledImages(
         cache, sorted(set(given.scales)), crop=768, resize=given.resize, degradation=degradation
