@@ -145,6 +145,16 @@ def test_jobs_are_named_by_what_differs(command: Command, tmp_path: Path) -> Non
     assert set(sweep_jobs(tmp_path / "sweep")) == {f"init_from-{place}_{name}.ckpt" for name in "ab"}
 
 
+def test_jobs_that_bring_a_name_stay_in_the_sweeps_folder(command: Command, tmp_path: Path) -> None:
+    done = command("train", "sweep=claims", f"init_from={tmp_path}/none.ckpt", "callbacks=null", "logger=null")
+    assert done.status == 1, "there is no such file"
+    (sweep,) = (tmp_path / "outputs").glob("*/*")
+    assert sweep.parent.name == "claims"
+    jobs = ("patch", "likelihood", "pixel", "patch5", "local", "regression")
+    assert set(sweep_jobs(sweep)) == {f"claims_{name}" for name in jobs}
+    assert len(summarise(sweep)) == len(jobs)
+
+
 def test_a_folders_name_fits_a_file_system() -> None:
     one, other = (_folder_name("key-" + "very" * 100 + end) for end in "ab")
     assert one != other
