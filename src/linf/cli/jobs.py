@@ -8,14 +8,17 @@ from typing import Any
 
 from linf.runs import CONF
 
-JOBS = {"train": "train a model", "eval": "evaluate a checkpoint"}
+JOBS = {
+    "train": "train a model, by settings: linf train encoder=rdn seed=1",
+    "eval": "evaluate a checkpoint, by settings: linf eval ckpt_path=default seed=1",
+}
 """The commands, by the names of their config files."""
 
 
 def add_jobs(commands: Any) -> None:
     """Add the commands to the help and to completion; `run_job` runs them."""
     for name, about in JOBS.items():
-        parser = commands.add_parser(name, help=f"{about}, by settings: linf {name} encoder=rdn seed=1")
+        parser = commands.add_parser(name, help=about)
         parser.add_argument("--config-dir", metavar="DIR")
         parser.add_argument("--multirun", "-m", action="store_true")
         parser.add_argument("--cfg", choices=("job", "hydra", "all"))

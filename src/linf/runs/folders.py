@@ -77,7 +77,7 @@ def _make(config: DictConfig, setting: str) -> None:
         raise Mistake(UsageError(unwritable(Path(folder), error, setting))) from error
     except UsageError as error:
         raise Mistake(error) from error
-    # The jobs of a sweep are composed anew: one that brings a name of its own, as an experiment does, stays in the folder.
+    # The jobs of a sweep are composed anew; one with a name of its own, as experiments have, stays in the folder.
     if folder != given or setting == "hydra.sweep.dir":
         with read_write(config.hydra):
             OmegaConf.update(config, setting, folder)
