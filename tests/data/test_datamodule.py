@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -396,6 +397,12 @@ def test_resuming_with_another_order_warns(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         fit(datamodule(tmp_path, seed=5), tmp_path / "2-batch.ckpt", max_epochs=1)
     assert "another order of samples than the interrupted one: seed 0 → 5" in caplog.text
+    other = datamodule(tmp_path)
+    assert isinstance(other.train, ImageSet)
+    other.train = replace(other.train, name="others")
+    with caplog.at_level(logging.WARNING):
+        fit(other, tmp_path / "2-batch.ckpt", max_epochs=1)
+    assert "trained on made, and the resumed one is on others: to go on with the same" in caplog.text
 
 
 @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True)])

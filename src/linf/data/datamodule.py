@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default
 
 from linf.coordinates import Scale
 from linf.data.crops import SRBatch, UndegradedBatch
+from linf.data.layouts import ImageSet
 from linf.data.opened import OpenedImages
 from linf.data.pairs import ImagePair, collate_pair
 from linf.data.samplers import INITIAL_EPOCH, EpochSampler, ResumableLoader, batches_trained
@@ -146,18 +147,28 @@ class SRDataModule(OpenedImages):
             for _ in range(n)
         ]
 
-    def state_dict(self) -> dict[str, int]:
-        """What the order of samples depends on beside the trainer's own progress, for the checkpoint."""
+    def state_dict(self) -> dict[str, Any]:
+        """What the samples and their order depend on beside the trainer's own progress, for the checkpoint."""
         if self.train_crops is None:
             return {}
         sampler = self._sampler()
         order = {"samples": sampler.length, "global_batch": sampler.global_batch, "seed": self.seed}
-        return order | {"shuffle_block": self.crops.shuffle_block or 0}
+        images = self.train.name if isinstance(self.train, ImageSet) else "shards"
+        return order | {"shuffle_block": self.crops.shuffle_block or 0, "images": images}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Warn if the resumed run sees its samples in another order than the interrupted one did."""
-        here = self.state_dict()
-        changed = [f"{k} {v} → {here[k]}" for k, v in state_dict.items() if k in here and here[k] != v]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Warn if the resumed run sees other images than the interrupted one did, or its samples in another order."""
+        before, here = dict(state_dict), self.state_dict()
+        images = before.pop("images", here.get("images"))
+        if here and images != here["images"]:
+            log.warning(
+                "the interrupted run was trained on %s, and the resumed one is on %s: to go on with the same images, "
+                "give the same command again",
+                images,
+                here["images"],
+            )
+            return
+        changed = [f"{k} {v} → {here[k]}" for k, v in before.items() if k in here and here[k] != v]
         if changed:
             log.warning(
                 "the resumed run has another order of samples than the interrupted one: %s",
