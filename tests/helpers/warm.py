@@ -83,8 +83,9 @@ def _enter(
     for number, path in enumerate(output, 1):
         os.dup2(os.open(path, os.O_WRONLY), number)
     os.setpgrp()
-    # A shell without job control has what it starts in the background ignore it.
+    # A shell without job control has what it starts in the background ignore the first, and `nohup` the second.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
