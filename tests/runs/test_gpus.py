@@ -115,14 +115,34 @@ def test_two_commands_beside_each_other_use_two_gpus(eight: None, tmp_path: Path
     assert all(len(gpus) == 1 for gpus in chosen if gpus is not None)
 
 
+MEET = """
+import json
+import time
+from pathlib import Path
+from pytorch_lightning.callbacks import Callback
+
+
+class Meet(Callback):
+    def on_train_start(self, *_):
+        for _ in range(600):
+            records = [json.loads(path.read_text()) for path in Path("sweep").glob("seed-*/job.json")]
+            if sum(bool(record.get("gpus")) for record in records) == 2:
+                return
+            time.sleep(0.2)
+"""
+"""A job that goes on when both jobs of its sweep have begun."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [pytest.param("joblib", marks=pytest.mark.thorough), "local"])
 def test_jobs_of_a_sweep_use_a_gpu_each(eight: None, tmp_path: Path, launcher: str) -> None:
     jobs = {"joblib": ["hydra.launcher.n_jobs=2"], "local": []}[launcher]
-    settings = ["-m", f"launcher={launcher}", *jobs, *TINY, "trainer.max_epochs=4", "seed=0,1"]
-    settings += ["trainer.accelerator=auto", "hydra.sweep.dir=sweep"]
+    settings = ["-m", f"launcher={launcher}", *jobs, *TINY, "seed=0,1", "hydra.sweep.dir=sweep"]
+    settings += ["trainer.accelerator=auto", "+callbacks.meet._target_=meet.Meet"]
+    (tmp_path / "meet.py").write_text(MEET)
     command = [sys.executable, str(ROOT / "train.py"), *settings]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     records = [json.loads((tmp_path / "sweep" / f"seed-{n}" / "job.json").read_text()) for n in (0, 1)]
     assert records[0]["gpus"] != records[1]["gpus"]
