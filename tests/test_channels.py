@@ -214,6 +214,7 @@ def test_values_with_a_stated_range_come_out_in_their_range(
     assert f"png holds no image of 1 channel of {np.dtype(dtype)}: --format tiff does" in refused.err
 
 
+@pytest.mark.slow
 def test_a_trained_model_remembers_black_and_white(command: Command, run: Linf, tmp_path: Path) -> None:
     (tmp_path / "ct").mkdir()
     for i in range(2):  # Twelve bits in sixteen.

@@ -142,6 +142,7 @@ def test_a_step_waits_once_at_most(encoder: Encoder, tmp_path: Path, monkeypatch
     assert waits.total() <= STEPS - WARM, waits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patch_size", [1, pytest.param(3, marks=pytest.mark.thorough)])
 def test_a_step_of_edsr_baseline_has_few_operations(
     patch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
