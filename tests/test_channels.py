@@ -246,6 +246,8 @@ def test_a_trained_model_remembers_black_and_white(command: Command, run: Linf, 
 
     found = run("latents", model, "latents.safetensors", "--data", "ct", "--scales", "1.5")
     assert found.status == 0, found.err
+    refused = run("latents", model, "x.safetensors", "--data", "ct", "--degradation", "photo")
+    assert_in_words(refused.status, refused.out, refused.err, "JPEG and WebP hold 8 bits")
     plain = linf.load(model)
     plain.value_range = None
     linf.save(plain, "plain.safetensors")

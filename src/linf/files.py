@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def search_working_folder() -> None:
+    """Let modules in the folder where the command was started be imported, after all others."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
 
 
 def expand_home(text: str) -> str:

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from linf.checkpoints.pretrained import KNOWN, weights_file
 from linf.checkpoints.published import from_published
 from linf.checkpoints.shipped import SHIPPED, shipped_file
 from linf.errors import UsageError
-from linf.files import atomic_write, expand_home
+from linf.files import atomic_write, expand_home, search_working_folder
 from linf.models.baselines import LIIF, LTE, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import LatentCorrelation
-from linf.models.encoders import every_encoder
+from linf.models.encoders import Encoder, every_encoder
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.prior import UNet
@@ -69,11 +70,24 @@ def _linf(config: dict[str, Any]) -> LINF:
 def _part(part: str, config: dict[str, Any]) -> Callable[..., Any]:
     arguments = dict(config[part])
     name = arguments.pop("name")
-    known: Mapping[str, type] = {kind.__name__: kind for kind in BUILDABLE.get(part, ())} or every_encoder()
+    known: Mapping[str, type] = {kind.__name__: kind for kind in BUILDABLE.get(part, ())} or _encoders()
     if name not in known:
         hint = "; name the module that has it, LINF_MODULES=…" * (part == "encoder")
         raise UsageError(f"its {part} {name!r} is not one of {', '.join(known)}{hint}")
     return partial(known[name], **arguments)
+
+
+def _encoders() -> dict[str, type[Encoder]]:
+    """The encoders of this package and of the user's modules that LINF_MODULES names, with commas between them."""
+    names = [name.strip() for name in os.environ.get("LINF_MODULES", "").split(",")]
+    for name in filter(None, names):
+        search_working_folder()
+        try:
+            import_module(name)
+        except Exception as error:  # A user's file can hold any mistake.
+            reason = f"{type(error).__name__}: {error}"
+            raise UsageError(f"LINF_MODULES names {name}, which cannot be imported ({reason})") from error
+    return every_encoder()
 
 
 def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = None) -> Model:

@@ -1,11 +1,11 @@
 """The commands ``linf train`` and ``linf eval``, whose arguments are Hydra's."""
 
-import os
 import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from linf.files import search_working_folder
 from linf.runs import CONF
 
 JOBS = {
@@ -40,8 +40,7 @@ def run_job(name: str, *arguments: str) -> None:
     """Run ``linf train`` or ``linf eval`` to the end of the program, as ``train.py`` and ``eval.py`` do."""
     # Hydra reads the arguments from here, and names the program by it in its messages.
     sys.argv = [f"linf {name}", *arguments]
-    if os.getcwd() not in sys.path:  # A user's own classes, by the _target_ in a config.
-        sys.path.append(os.getcwd())
+    search_working_folder()  # For a user's own classes, by the _target_ in a config.
     from linf.runs.entry import run
 
     if name == "train":

@@ -69,8 +69,10 @@ def _latents(given: Namespace) -> None:
     chosen = files[:: -(-len(files) // given.images)]
     known = model.value_range
     pixels = PixelFormat(model.image_channels, 8 if known is None else 16, known)
-    cache = ImageCache(chosen, pixels=pixels)
     degradation = _degradation(given.degradation) if given.degradation else None
+    if degradation is not None:
+        degradation.check(pixels.channels, pixels.peak)
+    cache = ImageCache(chosen, pixels=pixels)
     pairs = ScaledImages(
         cache, sorted(set(given.scales)), crop=768, resize=given.resize, degradation=degradation
     )
