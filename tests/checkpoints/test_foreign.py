@@ -165,3 +165,11 @@ def test_the_published_dat_light_gives_its_published_sharpness(fetched: Callable
     errors = [(made - hr)[..., 4:-4, 4:-4].square().mean() for made in (sr, bicubic)]
     assert 10 * torch.log10(errors[1] / errors[0]) > 1.0
     assert (matlab_bicubic(sr, (40, 50)) - lr).square().mean() < 1
+
+
+def test_another_scale_is_resized_under_autocast(photograph: Tensor) -> None:
+    made = FixedScale(nn.Conv2d(3, 3, 1), 1, title="colours")
+    with torch.autocast("cpu", torch.bfloat16):
+        other = made.sample(photograph, (20, 20))
+    assert other.dtype == torch.float32
+    torch.testing.assert_close(other, made.sample(photograph, (20, 20)), rtol=0, atol=0.02)

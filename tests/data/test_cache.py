@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from helpers.images import one_line, write
+from linf.cores import usable_cores
 from linf.data import decode
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
 from linf.images.read import read_image
+from linf.models.noise import noise_threads
 
 
 def test_cache_gives_the_images_read_only(tmp_path: Path) -> None:
@@ -184,6 +186,19 @@ def test_several_processes_decode_what_one_does(tmp_path: Path, monkeypatch: pyt
     assert all(np.array_equal(a, b) for a, b in zip(one, three, strict=True))
     with pytest.raises(UsageError, match=r"03\.png.*it is no PNG"):
         ImageCache(paths, on_error="raise", cache_dir=tmp_path / "3")
+
+
+def test_a_system_without_forks_and_affinity_decodes_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS."""
+    paths = [write(tmp_path / f"{i:02}.png", 5 + i, 9) for i in range(16)]
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(decode, "FORKS", False)
+    cache = ImageCache(paths, cache_dir=tmp_path)
+    assert all(np.array_equal(cache[i], read_image(path)) for i, path in enumerate(paths))
+    assert (usable_cores(), noise_threads(torch.device("cuda"))) == (8, 8)
 
 
 def test_a_full_disk_is_a_usage_error_with_several_processes(

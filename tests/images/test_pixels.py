@@ -12,10 +12,12 @@ from PIL import Image
 from helpers import bicubic as bicubic_in_numpy
 from helpers.images import noise, write
 from linf.errors import UsageError
+from linf.images.photo import Photo
 from linf.images.pixels import PixelFormat, ranged_photo, read_values, stored_photo
 from linf.images.read import read_image
 from linf.images.resize import bicubic, matlab_bicubic, pil_bicubic
 from linf.images.tiff import write_layers
+from linf.images.write import write_photo
 from linf.models.baselines import Bicubic
 
 RNG = np.random.default_rng(0)
@@ -227,3 +229,20 @@ def test_matlabs_bicubic_rounds_to_the_levels_of_the_depth(peak: int, channels: 
     assert (exact % ((peak + 1) // 256) != 0).mean() > 0.8, "these are no levels of 8 bits"
     strips = Bicubic(peak.bit_length()).sample((lr / peak)[None], (27, 24))[0].permute(1, 2, 0)
     assert np.array_equal(strips.mul(peak).round(), exact)
+
+
+def test_more_pixels_than_tiff_can_count_are_written_as_bigtiff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = np.repeat(DEEP[..., :1], 3, 2)
+    for limit, big in ((2**31, False), (10, True)):
+        for module in ("tiff", "write"):
+            monkeypatch.setattr(f"linf.images.{module}.BIG_TIFF", limit)
+        with open(tmp_path / "photo.tif", "wb") as out:
+            write_photo(out, Photo(deep), "tiff", 95)
+        with open(tmp_path / "layers.tif", "wb") as out:
+            write_layers(out, DEEP, "contig")
+        for name, values in (("photo.tif", deep), ("layers.tif", DEEP)):
+            with tifffile.TiffFile(tmp_path / name) as file:
+                assert file.is_bigtiff == big
+                assert np.array_equal(file.asarray(), values)

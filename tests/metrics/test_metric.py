@@ -17,6 +17,8 @@ from torchmetrics import MetricCollection
 
 from helpers.commands import Compose
 from linf.errors import UsageError
+from linf.evaluation.metrics import conventions, fit_metrics
+from linf.images.pixels import PixelFormat
 from linf.images.resize import matlab_bicubic
 from linf.metrics import functional, networks
 from linf.metrics import metric as metric_module
@@ -273,3 +275,10 @@ def test_weights_can_be_named(composed: Compose, files: dict[str, Path]) -> None
     for name in weights:
         assert constructors[name]().of_image(*image(0)) > 0
         assert constructors[name]().figure == name
+
+
+@pytest.mark.parametrize(("channels", "on"), [(1, "on Y"), (3, "on Y"), (5, "on all channels")])
+def test_images_that_have_no_y_are_not_said_to_be_measured_on_it(channels: int, on: str) -> None:
+    metrics = torch.nn.ModuleDict({"psnr_y": PSNR(luma=True)})
+    fit_metrics(metrics, PixelFormat(channels))
+    assert conventions(metrics)["psnr_y"].startswith(on)

@@ -101,6 +101,17 @@ def test_the_distribution_and_the_prior_have_all_channels(channels: int) -> None
     assert of.sample_prior(lr, SIZE).shape == (1, channels, *SIZE)
 
 
+def test_grey_fits_a_model_of_rgb_wherever_it_is_asked() -> None:
+    of, grey, hr = model(3, prior=True), image(1), torch.rand(1, 1, *SIZE)
+    rgb, rgb_hr = (i.expand(-1, 3, -1, -1) for i in (grey, hr))
+    torch.testing.assert_close(of.sample_prior(grey, SIZE), of.sample_prior(rgb, SIZE))
+    torch.testing.assert_close(of.lr_latent(grey, SIZE), of.lr_latent(rgb, SIZE))
+    known, expected = of.distribution(grey, SIZE, hr=hr), of.distribution(rgb, SIZE, hr=rgb_hr)
+    assert known is not None
+    assert expected is not None
+    torch.testing.assert_close(known.latents, expected.latents)
+
+
 @pytest.mark.parametrize("make", [LIIF, LTE])
 def test_baselines_answer_with_all_channels(make: type[Regression]) -> None:
     conditioner = partial(LIIFConditioner, width=8, depth=1) if make is LIIF else FOURIER

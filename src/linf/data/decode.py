@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from linf.data.workers import SteadyLoader, lost_worker_advice, worker_settings
+from linf.cores import usable_cores
+from linf.data.workers import FORKS, SteadyLoader, lost_worker_advice, worker_settings
 from linf.errors import UsageError
 from linf.images.read import header_size, read_image
 
@@ -65,7 +66,8 @@ def for_each(
         UsageError: a process was killed, as the kernel does where memory is too small.
     """
     if processes is None:
-        processes = min(len(os.sched_getaffinity(0)), MOST_PROCESSES, len(sources) // 4)
+        cores = usable_cores() if FORKS else 1
+        processes = min(cores, MOST_PROCESSES, len(sources) // 4)
     loader: SteadyLoader[Any] = SteadyLoader(
         _Each(work, sources),
         batch_size=None,

@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader
 
 from linf.errors import STOP_SIGNALS, UsageError, causes
 
+FORKS = sys.platform == "linux"
+"""Whether workers are forks of this process, to which nothing need be pickled."""
+
 _T = TypeVar("_T")
 
 
@@ -40,7 +43,7 @@ def worker_settings(workers: int) -> dict[str, Any]:
     """
     if not workers:
         return {"num_workers": 0}
-    fork = "fork" if sys.platform == "linux" else None
+    fork = "fork" if FORKS else None
     return {"num_workers": workers, "multiprocessing_context": fork, "worker_init_fn": _heed_parent_alone}
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from linf.images.pixels import PixelFormat
 from linf.metrics.corpus import CorpusMetric
-from linf.metrics.metric import ImageMetric
+from linf.metrics.metric import PSNR, ImageMetric
 
 
 def open_metrics(
@@ -36,6 +36,8 @@ def fit_metrics(metrics: nn.ModuleDict, pixels: PixelFormat) -> dict[str, str]:
         assert isinstance(metric, ImageMetric | CorpusMetric)
         if isinstance(metric, ImageMetric):
             metric.peak = pixels.peak
+        if isinstance(metric, PSNR):
+            metric.fit(pixels.channels)
         if metric.rgb_only and pixels.channels != 3:
             del metrics[name]
             skipped[name] = f"it compares RGB images, and these have {pixels.channels} channels"

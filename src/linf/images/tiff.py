@@ -16,6 +16,9 @@ from linf.memory import free_memory
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of TIFF and BigTIFF, in either byte order."""
 
+BIG_TIFF = 2**31
+"""Bytes of pixels beyond which a file is written as BigTIFF, since those of TIFF end at 4 GiB."""
+
 PAGES_AS_FRAMES = (0, 1, 3)
 """Numbers of channels for which the pages of a TIFF are frames, of which the first is taken."""
 
@@ -132,5 +135,6 @@ def write_layers(out: IO[bytes], values: np.ndarray, layout: str) -> None:
         photometric="minisblack" if grey else "rgb",
         planarconfig=layout if layout != "pages" and values.ndim == 3 else None,
         compression="zlib",
+        bigtiff=values.nbytes > BIG_TIFF,
         metadata=None,
     )

@@ -14,7 +14,7 @@ from linf.errors import UsageError
 from linf.images.photo import Photo
 from linf.images.pixels import stored_photo
 from linf.images.read import DESCRIPTIVE, EXIF, GPS, eight_bits
-from linf.images.tiff import write_layers
+from linf.images.tiff import BIG_TIFF, write_layers
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}
 """The formats that are written: the values of ``--format``, and Pillow's names."""
@@ -134,7 +134,7 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     by_format: dict[str, dict[str, Any]] = {
         "jpg": {"quality": quality, "subsampling": 0},
         "webp": {"quality": quality},
-        "tiff": {"big_tiff": pixels.nbytes > 2**31, "compression": compression},
+        "tiff": {"big_tiff": pixels.nbytes > BIG_TIFF, "compression": compression},
         "png": {},
     }
     metadata = {"icc_profile": image.profile, "exif": exif}
@@ -189,6 +189,7 @@ def _write_deep_tiff(out: IO[bytes], pixels: np.ndarray, alpha: np.ndarray | Non
         planarconfig="contig",
         extrasamples=None if alpha is None else ["unassalpha"],
         compression="zlib",
+        bigtiff=pixels.nbytes > BIG_TIFF,
         iccprofile=profile,
         metadata=None,
         software=str(tags.get(SOFTWARE, "")).encode() or None,

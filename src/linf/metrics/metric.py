@@ -82,7 +82,12 @@ class PSNR(ImageMetric):
     def __init__(self, luma: bool = False) -> None:
         super().__init__("psnr_y" if luma else "psnr_rgb")
         self.luma = luma
-        self.convention = f"on {'Y' if luma else 'all channels'}, without the protocol's border"
+        self.fit(3)
+
+    def fit(self, channels: int) -> None:
+        """Say what it is taken on for images of so many channels, of which only RGB and grey have Y."""
+        on = "Y" if self.luma and channels in (1, 3) else "all channels"
+        self.convention = f"on {on}, without the protocol's border"
 
     def of_samples(self, sr: Tensor, hr: Tensor, lr: Tensor, border: int) -> Tensor:
         return functional.psnr(sr, hr, border=border, luma=self.luma)

@@ -50,7 +50,7 @@ class FixedScale(SuperResolver):
         channels = self.output_channels(lr)
         for index, image in enumerate(lr):
             values = image[None].float().div(request.peak).expand(-1, channels, -1, -1)
-            made = self._call(values)
+            made = self._call(values).float()  # Under autocast it is of less precision.
             wanted = tuple(self.scale * n for n in lr.shape[-2:])
             if made.shape[-2:] != wanted:
                 raise ValueError(

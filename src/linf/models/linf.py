@@ -214,6 +214,7 @@ class LINF(SuperResolver):
             (B,D,gh,gw) on the patch grid; beyond the edge the residual is taken as 0.
         """
         size = check_size(size, 12 * self.image_channels * lr.shape[0], lr.device)
+        lr = lr.expand(-1, self.output_channels(lr), -1, -1)
         z = lr.new_empty(len(lr), self.dim, *(-(-n // self.patch_size) for n in size))
         request = Request(residual=lr_residual(lr, size), features=features)
         for region in self.regions(lr, size, request):
@@ -230,6 +231,7 @@ class LINF(SuperResolver):
             return super().sample_prior(lr, size)
         need = 8 * self.image_channels + -(-self.prior.bytes_per_patch // self.patch_size**2)
         size = check_size(size, lr.shape[0] * need, lr.device)
+        lr = lr.expand(-1, self.output_channels(lr), -1, -1)
         features = self.encode(lr) if features is None else features
         z = self.prior(self.lr_latent(lr, size, features=features), 2 * lr - 1).movedim(1, -1)
         return self.sample(lr, size, temperature=1.0, z=z, features=features)

@@ -4,7 +4,6 @@ Neither torch's generators nor the order of drawing decide it: Philox (Salmon et
 as 1, 2, 3*, SC 2011) is counter-based, so any two pairs of seed and index give independent streams, drawn in any order.
 """
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -12,6 +11,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+
+from linf.cores import usable_cores
 
 
 def gaussian(seed: int, index: int, shape: Sequence[int]) -> Tensor:
@@ -77,7 +78,7 @@ class LatentField:
 
 def noise_threads(device: torch.device) -> int:
     """How many threads should make the latents for a device: one on a CPU, where each already has its own chunk."""
-    return 1 if device.type == "cpu" else min(len(os.sched_getaffinity(0)), 8)
+    return 1 if device.type == "cpu" else min(usable_cores(), 8)
 
 
 def rows_kept(lr: Tensor, size: Sequence[int], patch_size: int, tile: int) -> int:

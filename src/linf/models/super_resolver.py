@@ -200,7 +200,7 @@ class SuperResolver(nn.Module, ABC):
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
         grid = [-(-n // p) for n in size]
         z, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)
-        residual = None if hr is None else image_residual(lr, hr)
+        residual = None if hr is None else image_residual(*(i.expand(-1, channels, -1, -1) for i in (lr, hr)))
         request = Request(
             self._latents(lr, size, samples, seed, latents), highest, mix, residual, features=features
         )

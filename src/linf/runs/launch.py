@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 
+from linf.cores import usable_cores
 from linf.errors import RankFailed, Stopped, UsageError, stop_signals_to
 from linf.runs import ranks
 from linf.runs.command_line import quoted
@@ -99,7 +100,7 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
         # Else each rank would start a thread for every core, as torch does.
-        cores = str(max(1, len(os.sched_getaffinity(0)) // count))
+        cores = str(max(1, usable_cores() // count))
         threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": cores}
         processes: list[subprocess.Popen[bytes]] = []
 

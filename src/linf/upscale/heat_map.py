@@ -31,5 +31,5 @@ def heat_map(deviation: np.ndarray) -> Image.Image:
         word = f"{255 * top * share:.3g}{'+' if share else ''}"
         draw.text((left + share * long, y), word, fill=254, font=font, anchor=anchor)
     middle = (left + long / 2, y)
-    draw.text(middle, "deviation of luma at temperature 1, of 255", fill=254, font=font, anchor="mt")
+    draw.text(middle, "deviation at temperature 1, of 255", fill=254, font=font, anchor="mt")
     return canvas
