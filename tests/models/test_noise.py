@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from linf.models.correlation import latent_fields
 from linf.models.noise import LatentField, gaussian, rows_kept
 
 
@@ -38,6 +39,17 @@ def test_latents_in_parts_are_those_of_the_whole(kept: int, threads: int) -> Non
 def test_rows_are_kept_where_tiles_lie_side_by_side() -> None:
     assert rows_kept(torch.zeros(1, 3, 100, 100), (400, 400), 3, 256) == 0
     assert rows_kept(torch.zeros(1, 3, 100, 600), (400, 2400), 3, 256) >= 256 * 4 / 3
+
+
+def test_rows_that_memory_is_too_small_for_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lr, parts = torch.zeros(1, 3, 12, 300), (slice(0, 4), slice(4, 12))
+    for free, kept in ((1e12, True), (1e4, False)):
+        monkeypatch.setattr("linf.models.correlation.free_memory", lambda device, free=free: free)
+        (field,) = latent_fields([5], lr, (36, 900), 27, 3, tile=4)
+        assert isinstance(field, LatentField)
+        assert hasattr(field.row, "cache_info") == kept
+        made = torch.cat([field[0, rows, slice(0, 300)] for rows in parts])
+        assert torch.equal(made, LatentField(5, 300, 27)[0, slice(0, 12), slice(0, 300)])
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, np.iinfo(np.uint64).max])
