@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 import linf
+from helpers.commands import Linf
 from helpers.paths import REFERENCE
 from helpers.pickles import Malicious
 from linf.checkpoints.native import check_same
@@ -137,6 +138,24 @@ def test_correlation_and_tails_of_latents_are_kept_beside_the_weights(tmp_path: 
     start_from(tmp_path / "half.safetensors", without)
     assert without.tails == model.tails
     assert without.correlation is not None
+
+
+def test_a_model_that_knows_black_and_white_is_resumed_and_started_from_and_averaged(
+    run: Linf, tmp_path: Path
+) -> None:
+    model = tiny()
+    model.value_range = (-1024.0, 3071.0)
+    linf.save(model, tmp_path / "ct.safetensors")
+    weights = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"linf": model.config, "state_dict": weights}, tmp_path / "last.ckpt")
+    check_resumable(tmp_path / "last.ckpt", tiny())  # A run learns the values only when it opens its images.
+    new = tiny()
+    torch.nn.init.normal_(new.flow.bias)
+    start_from(tmp_path / "ct.safetensors", new)
+    assert same(new, model)
+    done = run("convert", "ct.safetensors", "mean.safetensors", "--mean", "last.ckpt")
+    assert done.status == 0, done.err
+    assert linf.load(tmp_path / "mean.safetensors").config == model.config
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])

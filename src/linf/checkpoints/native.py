@@ -171,9 +171,9 @@ def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None
         {
             f"{part}.{key}": value
             for part, settings in config.items()
-            for key, value in settings.items()
             # Of the weights and of the data, not of the settings.
             if part not in ("usual_deviation", "correlation", "tails", "value_range")
+            for key, value in settings.items()
         }
         for config in (other.config, model.config)
     )
