@@ -80,3 +80,18 @@ def test_signals_that_are_ignored_stay_ignored() -> None:
         assert signal.getsignal(signal.SIGUSR2) is other
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_signals_that_another_handles_by_then_stay_with_it() -> None:
+    before = signal.getsignal(signal.SIGUSR2)
+
+    def handler(signum: int, _: object) -> None: ...
+
+    def another(signum: int, _: object) -> None: ...
+
+    try:
+        with stop_signals_to(handler):
+            signal.signal(signal.SIGUSR2, another)
+        assert signal.getsignal(signal.SIGUSR2) is another
+    finally:
+        signal.signal(signal.SIGUSR2, before)

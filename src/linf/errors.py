@@ -135,7 +135,8 @@ def end(error: BaseException | str, status: int = 2) -> NoReturn:
 @contextmanager
 def stop_signals_to(handler: Callable[[int, object], None]) -> Iterator[None]:
     """Send `STOP_SIGNALS` to a handler during the block, but for those that are ignored, as ``nohup`` does; in a thread
-    other than the main one, change nothing.
+    other than the main one, change nothing. A handler that another took the place of during the block stays away:
+    Lightning puts back those of before the training, before its callbacks are told that it has ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -146,4 +147,5 @@ def stop_signals_to(handler: Callable[[int, object], None]) -> Iterator[None]:
         yield
     finally:
         for signum, earlier in before.items():
-            signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)
+            if signal.getsignal(signum) == handler:
+                signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)

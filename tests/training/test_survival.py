@@ -1,6 +1,7 @@
 """Nothing is lost when a run is stopped, killed or starved of space; and a folder has one run at a time."""
 
 import contextlib
+import gc
 import json
 import os
 import random
@@ -9,16 +10,17 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from helpers.commands import Command, assert_in_words, start, wait_for
-from helpers.runs import RANKS, SMOKE, assert_same_end, state
+from helpers.commands import Command, Compose, assert_in_words, start, wait_for
+from helpers.runs import RANKS, SMOKE, TINY, assert_same_end, fit, state
 from linf.checkpoints.start import newest, to_resume
-from linf.errors import UsageError
+from linf.errors import STOP_SIGNALS, UsageError
 from linf.files import LOCK, atomic_write, owner, run_lock
 
 LONG = (
@@ -86,6 +88,15 @@ def test_a_signal_before_the_first_step_stops_a_run_too(
     )
     assert "Traceback" not in errors
     assert json.loads((tmp_path / "job.json").read_text())["state"] == "stopped"
+
+
+def test_a_training_leaves_neither_handlers_nor_its_trainer_behind(composed: Compose, tmp_path: Path) -> None:
+    stops = [signal.getsignal(signum) for signum in STOP_SIGNALS]
+    config = composed("train", *TINY, f"run_dir={tmp_path}", "data.num_workers=0")
+    trainers = [weakref.ref(fit(config)) for _ in range(2)]
+    assert [signal.getsignal(signum) for signum in STOP_SIGNALS] == stops
+    gc.collect()
+    assert [trainer() for trainer in trainers] == [None, None]
 
 
 @pytest.mark.slow
