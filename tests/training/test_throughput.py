@@ -1,5 +1,6 @@
 """The logged throughput, and the switches that raise it."""
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch._dynamo.testing
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import _dynamo, nn
 from torch.utils._python_dispatch import _len_torch_dispatch_stack
 from torch.utils.data import DataLoader
@@ -165,3 +167,42 @@ def test_the_presets_of_a_gpu_train(command: Command, tmp_path: Path) -> None:
     done = command("train", *TINY, "speed=gpu", "trainer.log_every_n_steps=1", "hydra.run.dir=run")
     assert done.status == 0, done.err
     assert len(column(tmp_path / "run", "train/loss")) == 2
+
+
+class _Half(MixedPrecision):
+    """What fp16 is on a GPU, but for its rounding: a loss that is scaled."""
+
+    def __init__(self) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+    def autocast_context_manager(self) -> Any:
+        return nullcontext()
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_a_fused_optimizer_clips_also_where_the_loss_is_scaled(tmp_path: Path, algorithm: str) -> None:
+    ends = []
+    for settings in ({}, {"plugins": [_Half()]}, {"precision": "bf16-mixed"}):
+        torch.manual_seed(0)
+        model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(1, steps=2))
+        model.flow.whiten(torch.randn(model.dim, 200))
+        optimizer = partial(torch.optim.Adam, lr=1e-3, fused=bool(settings))
+        module = Training(model, LikelihoodL1(), optimizer, whitening_batches=0)
+        lr, hr, coord = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8, 2)
+        data = DataLoader([SRBatch(lr, hr, coord, torch.full((2, 2), 0.05))] * 3, batch_size=None)  # type: ignore[arg-type]
+        pl.Trainer(
+            accelerator="cpu",
+            max_steps=3,
+            gradient_clip_val=1e-8,  # About Adam's ε, so that the size of a gradient counts.
+            gradient_clip_algorithm=algorithm,
+            logger=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            default_root_dir=tmp_path,
+            **settings,  # type: ignore[arg-type]
+        ).fit(module, data)
+        ends.append(dict(model.named_parameters()))
+    plain, half, _ = ends
+    for name, value in plain.items():
+        torch.testing.assert_close(half[name], value, rtol=0, atol=1e-6)

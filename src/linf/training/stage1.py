@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Timer, WeightAveraging
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torchmetrics import Metric, MetricCollection
 
 from linf.coordinates import Scale, axis_scales, read_scale
@@ -169,15 +170,16 @@ class Training(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the trainer is set to. Under autocast Lightning refuses to with a fused optimizer, which matters to a
-        loss that is scaled (fp16) and to no other.
+        """Clip as the trainer is set to. Lightning refuses to under autocast with a fused optimizer, since that takes
+        the scale of a loss (fp16) off the gradient by itself; it leaves that alone where it is off already.
         """
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if scaled or not gradient_clip_val or gradient_clip_algorithm not in (None, "norm"):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        else:
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+        if not gradient_clip_val:
+            return
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
+        clip([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.optimizer, self._trained())
