@@ -120,23 +120,34 @@ class _Compilations(pl.Callback):
         self.after.append(self.counter.frame_count)
 
 
-def test_the_step_that_is_counted_is_not_compiled_and_the_next_is(tmp_path: Path) -> None:
+def small_training(**adam: Any) -> Training:
+    torch.manual_seed(0)
     model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(1, steps=2))
     model.flow.whiten(torch.randn(model.dim, 200))
-    module = Training(model, LikelihoodL1(), partial(torch.optim.Adam, lr=1e-4), whitening_batches=0)
+    return Training(model, LikelihoodL1(), partial(torch.optim.Adam, **adam), whitening_batches=0)
+
+
+def fit_small(module: Training, steps: int, ckpt_path: Path | None = None, **kwargs: Any) -> pl.Trainer:
+    """Train on one batch again and again."""
+    torch.manual_seed(1)
     lr, hr, coord = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8, 2)
     data = DataLoader([SRBatch(lr, hr, coord, torch.full((2, 2), 0.05))] * 4, batch_size=None)  # type: ignore[arg-type]
-    graphs = _Compilations()
-    pl.Trainer(
+    trainer = pl.Trainer(
         accelerator="cpu",
-        max_steps=4,
+        max_steps=steps,
         logger=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         enable_checkpointing=False,
-        default_root_dir=tmp_path,
-        callbacks=[graphs, Throughput()],
-    ).fit(module, data)
+        **kwargs,
+    )
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return trainer
+
+
+def test_the_step_that_is_counted_is_not_compiled_and_the_next_is() -> None:
+    graphs = _Compilations()
+    fit_small(small_training(lr=1e-4), 4, callbacks=[graphs, Throughput()])
     # torch 2.11 never compiles a function that it first met under a mode, such as the one that counts.
     assert graphs.after == [0, 1, 1, 1]
 
@@ -180,29 +191,30 @@ class _Half(MixedPrecision):
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
-def test_a_fused_optimizer_clips_also_where_the_loss_is_scaled(tmp_path: Path, algorithm: str) -> None:
+def test_a_fused_optimizer_clips_also_where_the_loss_is_scaled(algorithm: str) -> None:
     ends = []
     for settings in ({}, {"plugins": [_Half()]}, {"precision": "bf16-mixed"}):
-        torch.manual_seed(0)
-        model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(1, steps=2))
-        model.flow.whiten(torch.randn(model.dim, 200))
-        optimizer = partial(torch.optim.Adam, lr=1e-3, fused=bool(settings))
-        module = Training(model, LikelihoodL1(), optimizer, whitening_batches=0)
-        lr, hr, coord = torch.rand(2, 3, 12, 12), torch.rand(2, 3, 8, 8), torch.rand(2, 8, 8, 2)
-        data = DataLoader([SRBatch(lr, hr, coord, torch.full((2, 2), 0.05))] * 3, batch_size=None)  # type: ignore[arg-type]
-        pl.Trainer(
-            accelerator="cpu",
-            max_steps=3,
-            gradient_clip_val=1e-8,  # About Adam's ε, so that the size of a gradient counts.
-            gradient_clip_algorithm=algorithm,
-            logger=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            enable_checkpointing=False,
-            default_root_dir=tmp_path,
-            **settings,  # type: ignore[arg-type]
-        ).fit(module, data)
-        ends.append(dict(model.named_parameters()))
+        module = small_training(lr=1e-3, fused=bool(settings))
+        # About Adam's ε, so that the size of a gradient counts.
+        fit_small(module, 3, gradient_clip_val=1e-8, gradient_clip_algorithm=algorithm, **settings)
+        ends.append(dict(module.named_parameters()))
     plain, half, _ = ends
     for name, value in plain.items():
         torch.testing.assert_close(half[name], value, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_fused_optimizer_resumes_in_another_memory_format(tmp_path: Path, before: bool) -> None:
+    first = fit_small(small_training(lr=1e-3), 3, callbacks=[Acceleration(channels_last=before)])
+    first.save_checkpoint(tmp_path / "last.ckpt")
+    ends = []
+    for channels_last in (before, not before):
+        module = small_training(lr=1e-3, fused=True)
+        resumed = fit_small(
+            module, 8, tmp_path / "last.ckpt", callbacks=[Acceleration(channels_last=channels_last)]
+        )
+        ends.append(dict(module.named_parameters()))
+        for p, state in resumed.optimizers[0].state.items():
+            assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == p.stride()
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value, rtol=0, atol=1e-5)

@@ -128,6 +128,16 @@ def apply_settings(
         log.warning("resuming with other settings than the checkpoint's: %s", ", ".join(changed))
 
 
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the state of an optimizer out in memory as its parameters are. A checkpoint has the layout of the run that
+    wrote it, such as channels-last, and a fused optimizer takes it for the one of the parameters.
+    """
+    for p, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                state[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+
+
 def _twin(optimizer: MakeOptimizer, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """Return an optimizer like the run's, of one small parameter for each number of dimensions."""
     dimensions = sorted({p.ndim for p in parameters})

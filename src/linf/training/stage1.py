@@ -20,7 +20,14 @@ from linf.errors import UsageError
 from linf.metrics.metric import PSNR
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
-from linf.training.resume import apply_settings, check_length, make_optimizer, make_scheduler, step_schedule
+from linf.training.resume import (
+    apply_settings,
+    check_length,
+    make_optimizer,
+    make_scheduler,
+    match_layout,
+    step_schedule,
+)
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +97,9 @@ class Training(pl.LightningModule):
                 part.load_state_dict(self.trainer.strategy.broadcast(state))
 
     def on_train_start(self) -> None:
-        """Check that the schedule is as long as the run."""
+        """Check that the schedule is as long as the run, and take an optimizer's restored state to its parameters."""
+        for optimizer in self.trainer.optimizers:
+            match_layout(optimizer)
         for config in self.trainer.lr_scheduler_configs:
             steps = self.trainer.estimated_stepping_batches if config.interval == "step" else None
             epochs = math.inf if (self.trainer.max_epochs or -1) < 0 else self.trainer.max_epochs
