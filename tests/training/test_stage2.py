@@ -273,6 +273,47 @@ def test_a_scaled_loss_takes_the_same_steps(settings: Settings) -> None:
     assert_close(plain.lightning_module.state_dict(), scaled.lightning_module.state_dict(), 1e-6)
 
 
+class Replayed:
+    """A loss whose results are overwritten when it is called again, as those of a CUDA graph are."""
+
+    def __init__(self, loss: Any) -> None:
+        self.loss, self.given = loss, dict[str, Tensor]()
+
+    def __call__(self, *args: Any) -> dict[str, Tensor]:
+        for value in self.given.values():
+            value.data.fill_(torch.nan)
+        self.given = {name: value.clone() for name, value in self.loss(*args).items()}
+        return self.given
+
+
+class Kept(Callback):
+    """The parts of each step, as a step later finds them."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.steps.append(pl_module.parts)
+
+
+@pytest.mark.parametrize("task", ["nll", "finetune"])
+def test_replayed_cuda_graphs_overwrite_no_loss(
+    composed: Compose, vgg: Path, tmp_path: Path, task: str
+) -> None:
+    kept, weights = Kept(), None if task == "nll" else vgg
+    more = ("trainer.accumulate_grad_batches=2", "data.batches_per_epoch=4", "~callbacks.throughput")
+    for run in ("plain", "replayed"):
+        config = composed("train", *overrides(task, weights, tmp_path / run, *more, "trainer.max_epochs=1"))
+        if run == "plain":
+            fit(config)
+        else:
+            fit(config, kept, change=lambda task: setattr(task, "compute", Replayed(task.loss)))
+    assert all(part.isfinite() for parts in kept.steps for part in parts.values())
+    for name in ("loss", "nll") if task == "nll" else PARTS:
+        plain, replayed = (column(tmp_path / run, f"train/{name}") for run in ("plain", "replayed"))
+        assert replayed == plain
+
+
 # Interruptions and records
 
 

@@ -118,7 +118,7 @@ class Training(pl.LightningModule):
         """Return the loss of one batch, and log each of its parts under ``train/``."""
         self.draw(len(batch.lr), self.first_sample(len(batch.lr)))
         parts = self.compute(self.model, batch)
-        self.parts = {name: value.detach() for name, value in parts.items()}
+        self.parts = own_copies(parts)
         self.log_parts(self.parts)
         return parts["loss"]
 
@@ -219,6 +219,11 @@ class Training(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model's config beside its weights, so that `linf.load` needs no other file."""
         checkpoint["linf"] = self.model.config
+
+
+def own_copies(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The parts of a loss without their graph, in memory that no later replay of a CUDA graph overwrites."""
+    return {name: value.detach().clone() for name, value in parts.items()}
 
 
 def add_psnr(metrics: MetricCollection, sr: Tensor, image: ImagePair) -> None:

@@ -15,7 +15,7 @@ from linf.errors import UsageError
 from linf.losses.flow import Finetune, check_flow
 from linf.models.correlation import chosen_correlation
 from linf.models.linf import LINF
-from linf.training.stage1 import Training
+from linf.training.stage1 import Training, own_copies
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Finetuning(Training):
         names = self.steps[step]
         z = self.loss.sample_latents(self.model, batch, self.seed, first) if "perceptual" in names else None
         parts = self.compute(self.model, batch, z, names)
-        self.parts = {name: value.detach() for name, value in parts.items()}
+        self.parts = own_copies(parts)
         self.losses.append(self.parts)
         return parts["loss"]
 
