@@ -152,6 +152,16 @@ def test_the_step_that_is_counted_is_not_compiled_and_the_next_is() -> None:
     assert graphs.after == [0, 1, 1, 1]
 
 
+def test_every_job_of_a_process_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    counter = _dynamo.testing.CompileCounterWithBackend("eager")
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, mode: compile(function, backend=counter))
+    with _dynamo.config.patch(recompile_limit=1):
+        for _ in range(2):
+            fit_small(small_training(lr=1e-4), 1, callbacks=[Acceleration(compile=True)])
+    assert counter.frame_count == 2
+
+
 @pytest.mark.thorough
 def test_a_compiled_model_trains_alike(command: Command, tmp_path: Path) -> None:
     for choice in ("false", "true"):

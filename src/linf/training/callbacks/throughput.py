@@ -147,4 +147,5 @@ class Acceleration(Callback):
         if self.channels_last:
             module.model.encoder.to(memory_format=torch.channels_last)
         if self.compile:
+            torch.compiler.reset()  # Of one function it compiles only so many versions, of all jobs in this process.
             module.compute = torch.compile(module.loss.__call__, mode=self.mode)
