@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import _len_torch_dispatch_stack
 from torch.utils.data import DataLoader
 
 import linf
-from helpers.commands import Command
-from helpers.runs import SMOKE, TINY, column
+from helpers.commands import Command, Compose
+from helpers.runs import SMOKE, TINY, column, fit
 from linf.data.crops import SRBatch
 from linf.errors import UsageError
 from linf.losses.flow import LikelihoodL1
@@ -25,6 +25,7 @@ from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.training import Training
+from linf.training.callbacks import EMA
 from linf.training.callbacks.throughput import Acceleration, Throughput, measure_peak
 
 RUN = (
@@ -188,6 +189,28 @@ def test_the_presets_of_a_gpu_train(command: Command, tmp_path: Path) -> None:
     done = command("train", *TINY, "speed=gpu", "trainer.log_every_n_steps=1", "hydra.run.dir=run")
     assert done.status == 0, done.err
     assert len(column(tmp_path / "run", "train/loss")) == 2
+
+
+class _Layouts(pl.Callback):
+    """Where the weights that are averaged have another layout than their average."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        (ema,) = (callback for callback in trainer.callbacks if isinstance(callback, EMA))  # type: ignore[attr-defined]
+        assert ema._average_model is not None
+        pairs = zip(pl_module.parameters(), ema._average_model.module.parameters(), strict=True)
+        self.other = [current.shape for current, average in pairs if current.stride() != average.stride()]
+        self.seen = pl_module.model.encoder.head[0].weight
+
+
+def test_weights_and_their_average_have_one_memory_format(composed: Compose, tmp_path: Path) -> None:
+    config = composed("train", *TINY, "speed=gpu", f"run_dir={tmp_path}")
+    for epochs in (1, 2):  # The second one resumes.
+        config.trainer.max_epochs = epochs
+        config.ckpt_path = str(tmp_path / "checkpoints" / "last.ckpt") if epochs > 1 else None
+        layouts = _Layouts()
+        fit(config, layouts)
+        assert layouts.seen.is_contiguous(memory_format=torch.channels_last)
+        assert layouts.other == []
 
 
 class _Half(MixedPrecision):
