@@ -1,5 +1,9 @@
 """TensorFloat-32 costs digits in the encoder and the conditioner, and none in the flow and the metrics."""
 
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -17,10 +21,9 @@ def test_settings_old_and_new_are_understood() -> None:
         torch.set_float32_matmul_precision("high")
         assert not is_exact()
         with exact_products():
-            assert is_exact()
             with exact_products():
                 pass
-            assert is_exact()
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
         assert not is_exact()
         torch.set_float32_matmul_precision("highest")
         torch.backends.cuda.matmul.fp32_precision = "tf32"  # type: ignore[attr-defined]
@@ -28,6 +31,24 @@ def test_settings_old_and_new_are_understood() -> None:
     finally:
         torch.backends.cuda.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.set_float32_matmul_precision("highest")
+
+
+def test_products_stay_exact_when_another_thread_ends_its_own() -> None:
+    torch.manual_seed(0)
+    flow, z = ConditionalFlow(3, steps=2), torch.randn(27, 200)
+    flow.whiten(torch.randn(27, 500))
+    condition, inverses = torch.randn(flow.condition_dim, 200), flow.inverses()
+    expected = flow.mean_and_noise([z], condition, inverses)
+    other = ExitStack()  # Its settings are of the process, so that one thread can stand for two.
+
+    def mm(*args: Any, **kwargs: Any) -> Any:
+        other.close()
+        return torch.ops.aten.mm.out(*args, **kwargs)
+
+    with tensor_float_32(), mock.patch("torch.mm", mm):
+        other.enter_context(exact_products())
+        found = flow.mean_and_noise([z], condition, inverses)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("dim", "compiled"), [(27, False), (27, True), (3, False), (3, True)])

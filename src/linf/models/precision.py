@@ -22,8 +22,11 @@ _before: list[str] = []
 
 @torch.compiler.assume_constant_result  # A graph is made for the setting at that time.
 def is_exact() -> bool:
-    """Whether torch makes float32 matrix products in IEEE single precision, on GPUs and CPUs."""
-    return all(place.fp32_precision in ("ieee", "none") for place in _PLACES)
+    """Whether torch makes float32 matrix products in IEEE single precision by itself, on GPUs and CPUs; not so during
+    `exact_products`, which may be another thread's and end at any time.
+    """
+    with _lock:
+        return not _entered and all(place.fp32_precision in ("ieee", "none") for place in _PLACES)
 
 
 @contextmanager
