@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import linf
 from helpers.commands import Command, Compose
-from helpers.runs import SMOKE, TINY, column, fit
+from helpers.runs import SMOKE, TINY, column, fit, same
 from linf.data.crops import SRBatch
 from linf.errors import UsageError
 from linf.losses.flow import LikelihoodL1
@@ -161,6 +161,29 @@ def test_every_job_of_a_process_is_compiled(monkeypatch: pytest.MonkeyPatch) -> 
         for _ in range(2):
             fit_small(small_training(lr=1e-4), 1, callbacks=[Acceleration(compile=True)])
     assert counter.frame_count == 2
+
+
+class _Overwritten(pl.Callback):
+    """Overwrites the gradients of a backward pass at the next batch, as a CUDA graph does that is replayed."""
+
+    def __init__(self) -> None:
+        self.given: list[torch.Tensor] = []
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.given = [p.grad for p in pl_module.parameters() if p.grad is not None]
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        for grad in self.given:
+            grad.fill_(torch.nan)
+
+
+def test_replayed_cuda_graphs_overwrite_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    plain, replayed = small_training(lr=1e-3), small_training(lr=1e-3)
+    fit_small(plain, 2, accumulate_grad_batches=2)
+    callbacks = [_Overwritten(), Acceleration(compile=True, mode="reduce-overhead")]
+    fit_small(replayed, 2, accumulate_grad_batches=2, callbacks=callbacks)
+    assert same(plain.state_dict(), replayed.state_dict())
 
 
 @pytest.mark.thorough

@@ -104,6 +104,8 @@ def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2)
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 """What `torch.compile` knows."""
 
+REPLAYS = ("reduce-overhead", "max-autotune")
+"""The modes that replay CUDA graphs."""
 
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """What `torch.set_float32_matmul_precision` knows."""
@@ -149,3 +151,10 @@ class Acceleration(Callback):
         if self.compile:
             torch.compiler.reset()  # Of one function it compiles only so many versions, of all jobs in this process.
             module.compute = torch.compile(module.loss.__call__, mode=self.mode)
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take gradients that are added to out of the memory of CUDA graphs, which the next replay overwrites."""
+        if self.compile and self.mode in REPLAYS and trainer.accumulate_grad_batches > 1:
+            for p in pl_module.parameters():
+                if p.grad is not None:
+                    p.grad = p.grad.clone()
