@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,9 +143,12 @@ def run_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UsageError(unwritable(folder, error)) from error
     with file:
-        locks = True
+        locks, tries = True, 5
         try:
-            if not _acquire(file, fcntl.LOCK_EX):
+            while not _acquire(file, fcntl.LOCK_EX):
+                if tries := tries - 1:
+                    time.sleep(0.05)  # It may be another process's `owner` that asks.
+                    continue
                 raise UsageError(
                     f"{folder} is in use by {_holder(file)}: wait for it, or choose another folder with hydra.run.dir=…"
                 )
@@ -156,13 +160,20 @@ def run_lock(folder: Path) -> Iterator[None]:
         file.truncate(0)
         job = os.environ.get("SLURM_JOB_ID")
         slurm = f" (Slurm job {job})" if job else ""
-        file.write(f"process {os.getpid()} on {socket.gethostname()}{slurm}")
+        place = os.path.realpath(folder)
+        _owned[place] = f"process {os.getpid()} on {socket.gethostname()}{slurm}"
+        file.write(_owned[place])
         file.flush()
         try:
             yield
         finally:
+            del _owned[place]
             if not locks:  # Only its text then tells that the folder is owned.
                 file.truncate(0)
+
+
+_owned: dict[str, str] = {}
+# The folders of this process, and what it wrote there. Opened and closed once more, a file would lose its lock.
 
 
 def unwritable(folder: Path, error: OSError, setting: str = "hydra.run.dir") -> str:
@@ -177,6 +188,8 @@ def owner(folder: Path) -> str | None:
     Where that cannot be found out, the process that was last there is taken to run still, unless it was one of this
     machine and has ended.
     """
+    if (place := os.path.realpath(folder)) in _owned:
+        return _owned[place]
     try:
         with open(folder / LOCK) as file:
             try:

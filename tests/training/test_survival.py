@@ -326,3 +326,35 @@ def test_a_killed_owner_owns_no_more(held: subprocess.Popen[str], tmp_path: Path
     assert owner(folder) is None
     with run_lock(folder):
         pass
+
+
+def test_an_owner_that_asks_stays_one(tmp_path: Path) -> None:
+    """As a run does that reads its record."""
+    (tmp_path / "same").symlink_to(tmp_path / "run")
+    with run_lock(tmp_path / "run"):
+        assert str(os.getpid()) in (owner(tmp_path / "same") or "")
+        second = subprocess.run([sys.executable, "-c", HOLDING, str(tmp_path / "run")], capture_output=True)
+        assert b"in use by process %d" % os.getpid() in second.stderr
+    assert owner(tmp_path / "run") is None
+
+
+ASKING = """
+import fcntl, sys
+with open(sys.argv[1]) as file:
+    fcntl.lockf(file, fcntl.LOCK_SH)
+    print(1, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_starts_although_its_owner_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / LOCK).touch()
+    command = [sys.executable, "-c", ASKING, str(tmp_path / LOCK)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        assert asking.stdout.readline() == "1\n"
+        monkeypatch.setattr("linf.files.time.sleep", lambda _: asking.communicate())
+        with run_lock(tmp_path):
+            pass
