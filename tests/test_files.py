@@ -1,12 +1,15 @@
-"""The lock that processes and threads wait for."""
+"""The lock that processes and threads wait for, and files that several write."""
 
+import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from linf.files import lock
+import pytest
+
+from linf.files import atomic_write, lock
 
 HOLDING = "import sys, time; from pathlib import Path; from linf.files import lock\n" + (
     "with lock(Path(sys.argv[1])): print(1, flush=True); time.sleep(float(sys.argv[2]))"
@@ -50,3 +53,15 @@ def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(enter, range(8)))
     assert most == 1
+
+
+def test_processes_of_one_number_write_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two machines, or two containers, have them."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with atomic_write(tmp_path / "table") as one:
+        one.write_text("one")
+        with atomic_write(tmp_path / "table") as other:
+            other.write_text("other")
+        assert (tmp_path / "table").read_text() == "other"
+    assert (tmp_path / "table").read_text() == "one"
+    assert os.listdir(tmp_path) == ["table"]

@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import re
+import secrets
 import socket
 import sys
 import tempfile
@@ -37,7 +38,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    # Not by the process's number, which one on another machine may have, too.
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield part
         with open(part, "rb+") as file:

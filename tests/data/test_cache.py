@@ -94,7 +94,8 @@ def test_a_full_disk_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.Monkey
     path = write(tmp_path / "a.png", 100, 100)
     file = ImageCache([path], cache_dir=tmp_path).file
     file.unlink()
-    part = file.with_name(f".{file.name}.{os.getpid()}")
+    monkeypatch.setattr("linf.files.secrets.token_hex", lambda size: "part")
+    part = file.with_name(f".{file.name}.part")
     part.symlink_to("/dev/full")
     monkeypatch.setattr("linf.data.cache.clear", lambda file: None)
     with pytest.raises(
