@@ -73,6 +73,10 @@ def job(entry: EntryPoint) -> EntryPoint:
             if ranks.rank():
                 return entry(cfg)
             return _recorded(entry, cfg, sweeping)
+        except Stopped as stop:
+            if sweeping and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+                _end_stopped(stop)  # Submitit's process is not that of `run`.
+            raise
         except Exception as error:
             if sweeping:
                 if find_mistake(error) is None and not isinstance(error, RankFailed):

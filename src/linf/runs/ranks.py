@@ -94,6 +94,8 @@ def requeue() -> bool:
     if not is_slurm_task():
         return False
     job = os.environ["SLURM_JOB_ID"]
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):  # One of its jobs has the number of the whole array.
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     shown = subprocess.run(
         ["scontrol", "--oneliner", "show", "job", job], capture_output=True, text=True
     ).stdout

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,30 @@ def test_a_sweep_runs_each_job_once_on_two_ranks(slurm: Slurm, command: Command,
     assert "launcher=slurm" in text
     slurm(sys.executable, str(ROOT / "train.py"), "-m", "launcher=slurm", *sweep, cwd=tmp_path, limit=400)
     assert_each_job_once(tmp_path / "sweep", command)
+
+
+def test_a_job_of_a_sweep_that_is_out_of_time_is_requeued_alone(
+    slurm: Slurm, command: Command, tmp_path: Path
+) -> None:
+    sweep = ("-m", "launcher=slurm", *LONG, *RANKS, ONE_EACH, "seed=0,1")
+    folder, first = tmp_path / "sweep" / "seed-1", tmp_path / "sweep" / "seed-0"
+    with ThreadPoolExecutor(1) as pool:
+        given = (sys.executable, str(ROOT / "train.py"), *sweep)
+        done = pool.submit(lambda: slurm(*given, cwd=tmp_path))
+        wait(lambda: done.done() or (folder / "checkpoints" / "last.ckpt").exists())
+        # Slurm gives the last job of an array the number of the array, too.
+        (pickled,) = (tmp_path / "sweep" / ".submitit").glob("*_1/*_submitted.pkl")
+        array = pickled.parent.name.split("_")[0]
+        slurm("scancel", "--signal=USR2", f"{array}_1")
+        wait(lambda: shown(slurm, f"{array}_1", "Restarts") == "1")
+        stopped = state(folder / "checkpoints" / "last.ckpt")["global_step"]
+        done.result()
+    assert 0 < stopped < 150
+    assert "the job is in the queue again" in (folder / "train.log").read_text()
+    assert shown(slurm, f"{array}_0", "Restarts") == "0"
+    assert len(list(first.glob("csv/*"))) == 1
+    assert len(list(folder.glob("csv/*"))) == 2
+    whole = command("train", *LONG, "seed=1", "data.batch_size=4", "hydra.run.dir=whole")
+    assert whole.status == 0, whole.err
+    assert state(folder / "checkpoints" / "last.ckpt")["global_step"] == 150
+    assert read_record(folder).result == pytest.approx(read_record(tmp_path / "whole").result, abs=1e-3)
