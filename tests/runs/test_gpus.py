@@ -1,5 +1,6 @@
 """Every GPU of a machine is used, one job on each, whoever starts the jobs. A made-up driver lists eight."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -86,6 +87,31 @@ def test_only_visible_gpus_are_taken(eight: None, monkeypatch: pytest.MonkeyPatc
     with free_gpus("gpu", 2) as both:
         assert both == [UUIDS[5], UUIDS[2]]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5, 2"
+
+
+def test_other_users_locks_are_read_or_else_held(
+    eight: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [tmp_path / "linf-gpus" / uuid for uuid in UUIDS[:2]]
+    others[0].parent.mkdir()
+    for other in others:
+        other.touch()
+    opened = os.open
+
+    def protected(path: Path, flags: int, *mode: int) -> int:
+        """As Linux does in folders like /tmp by ``fs.protected_regular``; the first file is its user's alone."""
+        if path == others[0] or (path == others[1] and flags & os.O_CREAT):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *mode)
+
+    umask = os.umask(0o077)
+    try:
+        monkeypatch.setattr("linf.runs.gpus.os.open", protected)
+        with free_gpus("gpu", 2) as both:
+            assert both == UUIDS[1:3]
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "linf-gpus" / UUIDS[2]).stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(

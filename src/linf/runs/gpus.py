@@ -99,8 +99,17 @@ def _take(known: list[str], count: int) -> list[str]:
 
 
 def _lock(path: Path) -> IO[str] | None:
-    # Opened for reading, which another user's file allows; a lock needs no more.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o644))
+    # Opened for reading, which another user's file allows; a lock needs no more. O_CREAT is denied on such a file in
+    # a folder like /tmp, see fs.protected_regular.
+    try:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+            os.fchmod(descriptor, 0o644)  # Whatever the umask.
+    except PermissionError:  # Another user's, perhaps of just now.
+        return None
+    file = os.fdopen(descriptor)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
