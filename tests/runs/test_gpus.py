@@ -31,6 +31,7 @@ def eight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{driver.parent}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
@@ -87,6 +88,21 @@ def test_only_visible_gpus_are_taken(eight: None, monkeypatch: pytest.MonkeyPatc
     with free_gpus("gpu", 2) as both:
         assert both == [UUIDS[5], UUIDS[2]]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5, 2"
+
+
+def test_unlike_gpus_go_by_cudas_numbers(
+    eight: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a workstation with a small GPU for the screen in the first slot, which CUDA counts last."""
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.write_text(driver.read_text().replace("GPU 0: NVIDIA H100 80GB HBM3", "GPU 0: NVIDIA T400 4GB"))
+    with free_gpus("gpu", 1) as fastest:
+        assert fastest == ["0"]
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert visible_gpus() == ["0", "3"]
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    assert visible_gpus() == [UUIDS[0], UUIDS[3]]
 
 
 def test_other_users_locks_are_read_or_else_held(

@@ -38,7 +38,7 @@ def free_gpus(accelerator: Any, devices: Any) -> Iterator[list[str]]:
         devices: Of the trainer; their number.
 
     Yields:
-        The GPUs, by UUID, or by number where the driver does not tell; none where nothing was chosen here.
+        The GPUs, as `visible_gpus` names them; none where nothing was chosen here.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") == "local" and not os.environ.get(VISIBLE):
         os.environ.pop(VISIBLE, None)  # Submitit hides all GPUs unless it was told of some.
@@ -61,12 +61,19 @@ def free_gpus(accelerator: Any, devices: Any) -> Iterator[list[str]]:
 
 
 def visible_gpus() -> list[str]:
-    """Return the GPUs that this process may use, by UUID if the driver tells; asking does not start CUDA."""
+    """Return the GPUs that this process may use, by UUID if the driver tells; asking does not start CUDA.
+
+    The driver lists them by their place in the machine, but CUDA counts from the fastest on, unless CUDA_DEVICE_ORDER
+    is PCI_BUS_ID. GPUs of different models go by CUDA's numbers then.
+    """
     listed: list[str] = []
     if shutil.which("nvidia-smi"):
         with suppress(OSError, subprocess.TimeoutExpired):
             told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
-            listed = re.findall(r"^GPU \d+:.*\(UUID: ([\w-]+)\)", told, re.MULTILINE)
+            found = re.findall(r"^GPU \d+:(.*)\(UUID: ([\w-]+)\)", told, re.MULTILINE)
+            listed = [uuid for _, uuid in found]
+            if len({model for model, _ in found}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+                listed = [str(number) for number in range(len(found))]
     given = os.environ.get(VISIBLE)
     if given is None or _held:
         return listed

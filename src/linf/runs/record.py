@@ -26,7 +26,7 @@ class JobRecord:
         error: The message of what made it fail.
         began: The local time of the start, ISO 8601.
         ended: The local time of the end.
-        gpus: The GPUs that were chosen for it, by UUID.
+        gpus: The GPUs that were chosen for it, by UUID, or by CUDA's number.
     """
 
     state: str = "new"
