@@ -4,7 +4,7 @@ import ctypes
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -29,14 +29,36 @@ def _machine_free() -> float:
         return math.inf
 
 
-def _container_free() -> float:
-    group = Path("/sys/fs/cgroup")
+def _container_free(system: Path = Path("/")) -> float:
+    """Bytes until a limit of this process's control group or of one above it, as containers and Slurm's jobs have them.
+
+    See cgroups(7); infinite without a limit.
+    """
     try:
-        most, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return most - used + int(stat["inactive_file"])  # Cached files make room.
-    except (OSError, ValueError, KeyError):  # No container, or one without a limit ("max").
+        lines = (system / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
         return math.inf
+    free, mount = math.inf, system / "sys/fs/cgroup"
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        group = path.lstrip("/")
+        if not controllers:
+            free = min(free, _groups_free(mount, group, "memory.max", "memory.current", "inactive_file"))
+        elif "memory" in controllers.split(","):  # Version 1.
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            free = min(free, _groups_free(mount / "memory", group, *names))
+    return free
+
+
+def _groups_free(mount: Path, group: str, limit: str, usage: str, cached: str) -> float:
+    free = math.inf
+    for folder in (mount / group, *(mount / group).parents):
+        if folder.is_relative_to(mount):
+            # A container may not see its own group, only the one at the mount; and a group may have no limit ("max").
+            with suppress(OSError, ValueError, KeyError):
+                most, used = (int((folder / name).read_text()) for name in (limit, usage))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                free = min(free, most - used + int(stat[cached]))  # Cached files make room.
+    return free
 
 
 def is_shortage(error: BaseException) -> bool:
