@@ -180,3 +180,67 @@ def test_a_description_of_the_pixels_is_left_out(tmp_path: Path, text: str) -> N
         )
         exif = read_photo(tmp_path / "a.tif").exif
         assert (exif is not None and exif.get(0x010E) == description) == kept
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB", "RGBA"])
+@pytest.mark.parametrize("compression", [None, "tiff_adobe_deflate"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_a_tiff_is_turned_by_its_path_and_by_its_content(
+    tmp_path: Path, mode: str, compression: str | None, orientation: int
+) -> None:
+    stored, exif = noise(7, 12, 4), Image.Exif()
+    exif[0x0112] = orientation
+    pixels = {"L": stored[..., 0], "I;16": stored[..., 0] * np.uint16(257), "RGB": stored[..., :3]}.get(
+        mode, stored
+    )
+    Image.fromarray(np.ascontiguousarray(pixels)).save(tmp_path / "a.tif", exif=exif, compression=compression)
+    turned = {
+        1: pixels,
+        3: pixels[::-1, ::-1],
+        5: pixels.swapaxes(0, 1),
+        6: np.rot90(pixels, -1),
+        7: pixels[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(pixels),
+    }[orientation]
+    for source in (tmp_path / "a.tif", (tmp_path / "a.tif").read_bytes()):
+        photo = read_photo(source)
+        read = photo.pixels if photo.alpha is None else np.dstack([photo.pixels, photo.alpha])
+        assert np.array_equal(read.squeeze(), turned)
+
+
+@pytest.mark.parametrize("settings", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_planes_of_16_bits_keep_every_level(tmp_path: Path, settings: dict, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, channels)).astype(np.uint16)
+    extra = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+    tifffile.imwrite(
+        tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate", **settings, **extra
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    assert np.array_equal(photo.pixels, pixels[..., :3])
+    assert photo.alpha is None if channels == 3 else np.array_equal(photo.alpha, pixels[..., 3])
+    assert read_image(tmp_path / "a.tif").shape == (20, 30, 3)
+
+
+def test_white_is_zero_in_16_bits_too(tmp_path: Path) -> None:
+    grey = np.array([[0, 257, 65535]], np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite")
+    assert read_photo(tmp_path / "a.tif").pixels[..., 0].tolist() == [[65535, 65278, 0]]
+
+
+def test_a_transparent_colour_of_16_bits_is_alpha(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[300, 0, 301]], np.uint16)).save(tmp_path / "a.png", transparency=300)
+    photo = read_photo(tmp_path / "a.png")
+    assert photo.pixels[..., 0].tolist() == [[300, 0, 301]]
+    assert photo.alpha is not None
+    assert photo.alpha.tolist() == [[0, 65535, 65535]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.uint32])
+def test_colour_whose_white_is_not_known_is_told(tmp_path: Path, dtype: type) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((8, 9, 3), dtype), photometric="rgb")
+    with pytest.raises(
+        UsageError, match=f"its values are {np.dtype(dtype)}, whose white is not defined: state"
+    ):
+        read_image(tmp_path / "a.tif")

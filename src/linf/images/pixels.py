@@ -14,7 +14,7 @@ from linf.errors import UsageError
 from linf.images.luma import PILLOW_GREY
 from linf.images.photo import Photo
 from linf.images.read import eight_bits, read_image, read_photo
-from linf.images.tiff import misfit, read_layers
+from linf.images.tiff import misfit, read_layers, undefined_white
 
 log = logging.getLogger(__name__)
 
@@ -120,11 +120,8 @@ def read_values(source: Path | bytes, channels: int = 0, *, ranged: bool = False
     """
     photo = read_layers(source, channels, ranged=ranged)
     photo = read_photo(source) if photo is None else photo
-    if not ranged and photo.pixels.dtype not in (np.uint8, np.uint16):
-        raise UsageError(
-            f"its values are {photo.pixels.dtype}, whose white is not defined: state their range (data.value_range, "
-            "or --range of linf upscale)"
-        )
+    if not ranged and (unknown := undefined_white(photo.pixels.dtype)):
+        raise UsageError(unknown)
     return photo
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from linf.errors import UsageError
 from linf.images.photo import Photo
-from linf.images.tiff import layers_misfit
+from linf.images.tiff import layers_misfit, read_layers
 from linf.memory import free_memory
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ IMAGE_SUFFIXES = {
 formats in `READ`, and a JPEG's with several images; except PFM's, whose floats have no white."""
 
 EXIF, GPS, DESCRIPTION = 0x8769, 0x8825, 0x010E
+
+BITS, PHOTOMETRIC, PLANAR = 258, 262, 284
 
 _OF_THE_PIXELS = re.compile(r"^\s*\{.*\"shape\"|^\s*shape\s*=|^ImageJ=|<OME\b", re.DOTALL)
 # A description by tifffile, ImageJ or OME of the pixels' layout, which does not hold for an enlarged image.
@@ -106,7 +108,10 @@ def read_photo(source: Path | bytes) -> Photo:
 
 
 def _open(source: Path | bytes) -> Image.Image:
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ)
+    image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=READ)
+    # By its name Pillow would map it to memory, and take the rows of a TIFF for as long as they are when turned.
+    image.filename = ""
+    return image
 
 
 def _image(file: Image.Image, source: Path | bytes) -> Photo:
@@ -127,14 +132,25 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     exif = _descriptive_exif(file, notes)
     profile = file.info.get("icc_profile") or None
     _turn_upright(file)
-    if ";16" in raw and not raw.startswith("I"):
+    tags = getattr(file, "tag_v2", {})
+    if tags.get(PLANAR) == 2 and max(tags.get(BITS, [8])) > 8:
+        pixels = _deep_planes(file, source)
+    elif ";16" in raw and not raw.startswith("I"):
         pixels = _sixteen_bits(file, source, raw)
     else:
         image = _plain(file, profile, notes)
         pixels = np.array(image, np.uint16 if image.mode.startswith("I") else np.uint8)
+        if (
+            tags.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16
+        ):  # White is 0, which Pillow heeds in 8 bits only.
+            pixels = 65535 - pixels
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    alpha = None
-    if pixels.shape[2] in (2, 4):
+    alpha, clear = None, file.info.get("transparency")
+    if (
+        clear is not None and pixels.dtype == np.uint16
+    ):  # A colour, of which Pillow makes alpha in 8 bits only.
+        alpha = np.where((pixels == np.array(clear)).all(2), 0, 65535).astype(np.uint16)
+    elif pixels.shape[2] in (2, 4):
         pixels, alpha = (np.ascontiguousarray(part) for part in (pixels[..., :-1], pixels[..., -1]))
     if profile is not None and profile[16:20] != (b"GRAY" if pixels.shape[2] == 1 else b"RGB "):
         if profile[16:20] != b"CMYK" or file.mode != "CMYK":  # `_plain` has noted that case.
@@ -190,6 +206,16 @@ def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarr
         if grey:
             return np.array(again).view(">u2").astype(np.uint16)
         return (np.array(file, np.uint16) << 8) + np.asarray(again)
+
+
+def _deep_planes(file: Image.Image, source: Path | bytes) -> np.ndarray:
+    """(h,w,3–4) uint16 of a TIFF whose colours lie in planes, of which Pillow keeps the high bytes or nothing."""
+    layers = read_layers(source, 0, ranged=True) if file.mode in ("RGB", "RGBA") else None
+    if layers is None or layers.pixels.dtype != np.uint16 or layers.pixels.shape[2] != len(file.mode):
+        raise UsageError(
+            "its channels of more than 8 bits lie in planes: save it with the channels side by side"
+        )
+    return layers.pixels
 
 
 def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:

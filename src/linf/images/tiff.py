@@ -3,7 +3,7 @@
 import io
 import math
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import tifffile
@@ -114,12 +114,25 @@ def misfit(given: int, channels: int) -> str:
 
 
 def layers_misfit(source: Path | bytes) -> str | None:
-    """What is said of a file that is no photograph but a TIFF of other channels; None of other files."""
+    """What is said of a file that is no photograph but a TIFF of other channels or values; None of other files."""
     try:
-        layers = read_layers(source, 0, ranged=False)
+        layers = read_layers(source, 0, ranged=True)
     except UsageError:
         return None
-    return None if layers is None else misfit(layers.pixels.shape[2], 3)
+    if layers is None:
+        return None
+    given = layers.pixels.shape[2]
+    return undefined_white(layers.pixels.dtype) or (None if given in (1, 3) else misfit(given, 3))
+
+
+def undefined_white(dtype: np.dtype[Any]) -> str | None:
+    """What is said of an image of this type whose range is not known; None where white is the highest number."""
+    if dtype in (np.uint8, np.uint16):
+        return None
+    return (
+        f"its values are {dtype}, whose white is not defined: state their range (data.value_range, or --range of linf "
+        "upscale)"
+    )
 
 
 def write_layers(out: IO[bytes], values: np.ndarray, layout: str) -> None:
