@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -110,6 +111,18 @@ def test_grey_fits_a_model_of_rgb_wherever_it_is_asked() -> None:
     assert known is not None
     assert expected is not None
     torch.testing.assert_close(known.latents, expected.latents)
+
+
+def test_what_is_no_batch_of_images_in_floats_is_told() -> None:
+    of, lr = model(3, prior=True), image(3)
+    for given, words in (((255 * lr).byte(), r"type torch\.uint8"), (lr[0], r"shape \(3, ")):
+        for call in (of.sample, of.sample_prior, of.lr_latent, of.distribution):
+            with pytest.raises(ValueError, match=words + r".*give images \(B,C,h,w\) of floats"):
+                call(given, SIZE)
+    with pytest.raises(ValueError, match=r"HR has shape \(1, 3, 5, 5\), and 1 of"):
+        of.distribution(lr, SIZE, hr=torch.zeros(1, 3, 5, 5))
+    numbers = np.array(SIZE)
+    assert of.sample(lr, (numbers[0], numbers[1]), temperature=0).shape == (1, 3, *SIZE)
 
 
 @pytest.mark.parametrize("make", [LIIF, LTE])

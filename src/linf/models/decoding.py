@@ -9,6 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,15 +126,26 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
     Raises:
         ValueError: a side is not a positive whole number, or memory is too small.
     """
-    if len(size) != 2 or not all(type(n) is int and n >= 1 for n in size):
+    whole = [int(n) for n in size if isinstance(n, int | np.integer) and not isinstance(n, bool) and n >= 1]
+    if len(size) != 2 or len(whole) != 2:
         raise ValueError(f"output size {tuple(size)} is not two positive whole numbers (height, width)")
-    need, free = size[0] * size[1] * bytes_per_pixel, free_memory(device)
+    height, width = whole
+    need, free = height * width * bytes_per_pixel, free_memory(device)
     if need > free:
         raise ValueError(
-            f"output size {size[0]}×{size[1]} needs {-(-need // 2**30)} GiB, {free / 2**30:.3g} GiB are free; "
+            f"output size {height}×{width} needs {-(-need // 2**30)} GiB, {free / 2**30:.3g} GiB are free; "
             "ask for a smaller scale, or for fewer samples or temperatures at once"
         )
-    return size[0], size[1]
+    return height, width
+
+
+def check_lr(lr: Tensor) -> None:
+    """Raise ValueError unless LR images are a tensor (B,C,h,w) of floats."""
+    if lr.ndim != 4 or not lr.is_floating_point():
+        raise ValueError(
+            f"LR has shape {tuple(lr.shape)} and type {lr.dtype}: give images (B,C,h,w) of floats in [0, 1], such as "
+            "image[None] / 255"
+        )
 
 
 @torch.no_grad()

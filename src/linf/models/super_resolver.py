@@ -13,7 +13,7 @@ from linf.models import DEFAULT_TEMPERATURE
 from linf.models.bilinear import image_residual
 from linf.models.consistency import Projection, consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
-from linf.models.decoding import Latents, Region, Request, check_size
+from linf.models.decoding import Latents, Region, Request, check_lr, check_size
 from linf.models.distribution import Distribution
 from linf.models.noise import LatentField
 from linf.models.prior import UNet
@@ -135,9 +135,10 @@ class SuperResolver(nn.Module, ABC):
             (B,C,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,C,H,W).
 
         Raises:
-            ValueError: a temperature, the size, the latents' shape or consistency is not what is said above, or the
+            ValueError: LR, a temperature, the size, the latents' shape or consistency is not what is said above, or the
                 model does not know how its latents are correlated.
         """
+        check_lr(lr)
         taus = each_temperature(temperature, size)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
         channels = self.output_channels(lr)
@@ -189,8 +190,13 @@ class SuperResolver(nn.Module, ABC):
         Returns:
             None for a model whose output is not random.
         """
+        check_lr(lr)
         if not self.dim:
             return None
+        if hr is not None and (len(hr), *hr.shape[2:]) != (len(lr), *size):
+            raise ValueError(
+                f"HR has shape {tuple(hr.shape)}, and {len(lr)} of {size[0]}×{size[1]} are asked for"
+            )
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
         # The samples at a temperature, which are asked for next, are as large as their noise.
         channels = self.output_channels(lr)
