@@ -424,6 +424,80 @@ def test_finished_evaluation_measures_only_new_scales(
         again(f"data.test_scales={list(SCALES)}", "temperatures=[0]")
 
 
+def test_other_images_of_the_same_names_are_measured_again(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, folder = (tmp_path / name for name in ("a/set", "b/set", "run"))
+    shutil.copytree(photos, first)
+    shutil.copytree(photos, second)
+    name = min(path.stem for path in photos.iterdir())
+    Image.effect_noise((52, 44), 50).convert("RGB").save(second / f"{name}.png")
+    scale = "data.test_scales=[2]"
+    before = evaluate(composed, checkpoint, first, folder, scale).tables["images"]
+    other = evaluate(composed, checkpoint, second, tmp_path / "other", scale).tables["images"]
+
+    again = evaluate(composed, checkpoint, second, folder, scale)
+    line = f"measured again, for {folder} holds figures of other images of these names: {name} ×2"
+    assert caplog.text.count(line) == 1
+    assert again.tables["images"].equals(other)
+    written = pd.read_csv(folder / "images.csv")
+    pd.testing.assert_frame_equal(written, pd.read_csv(tmp_path / "other" / "images.csv"))
+    images = {path.relative_to(tmp_path / "other") for path in (tmp_path / "other" / "images").rglob("*.*")}
+    assert {path.relative_to(folder) for path in (folder / "images").rglob("*.*")} == images
+    evaluate(composed, checkpoint, second, folder, scale)
+    assert caplog.text.count(line) == 1, "once"
+
+    evaluate(composed, checkpoint, first, folder, scale)  # Its kept images are those of the second.
+    assert caplog.text.count(line) == 2
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "images.csv"), before)
+
+
+def test_a_finished_evaluation_says_nothing_of_its_loader(
+    command: Command, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    settings = given(checkpoint, photos, "data.test_scales=[2]", "hydra.run.dir=run")
+    for _ in range(2):
+        done = command("eval", *settings)
+        assert done.status == 0, done.err
+    assert "2 of 2 images, counting each scale, are finished in" in done.out
+    assert "SteadyLoader" not in done.out + done.err
+
+
+def test_units_without_a_digest_and_images_in_other_files_count_as_finished(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    moved, folder = tmp_path / photos.name, tmp_path / "run"
+    moved.mkdir()
+    for path in photos.iterdir():
+        Image.open(path).save(moved / f"{path.stem}.bmp")
+    evaluate(composed, checkpoint, photos, folder)
+    units = folder / "units" / "rank_0.jsonl"
+    content = units.read_text()
+    evaluate(composed, checkpoint, moved, folder)
+    assert units.read_text() == content
+    lines = [json.loads(line) for line in content.splitlines() if line]
+    units.write_text("".join(f"{json.dumps(line[:7])}\n" for line in lines))  # As earlier versions did.
+    content = units.read_text()
+    evaluate(composed, checkpoint, moved, folder)
+    assert units.read_text() == content
+
+
+def test_given_lr_that_changed_is_measured_again(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    images, folder = tmp_path / "set", tmp_path / "run"
+    (images / "LR").mkdir(parents=True)
+    shutil.copytree(photos, images / "HR")
+    for path in photos.iterdir():
+        hr = Image.open(path)
+        hr.reduce(2).save(images / "LR" / path.name)
+    before = evaluate(composed, checkpoint, images, folder, "data.test_scales=[2]").tables["images"]
+    Image.new("RGB", (26, 22)).save(images / "LR" / min(path.name for path in photos.iterdir()))
+    after = evaluate(composed, checkpoint, images, folder, "data.test_scales=[2]").tables["images"]
+    other = before["psnr_y"] != after["psnr_y"]
+    assert set(after[other]["image"]) == {min(path.stem for path in photos.iterdir())}
+
+
 def test_folder_of_an_earlier_version_is_resumed_and_read(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, evaluated: tuple[Path, Evaluation]
 ) -> None:

@@ -19,7 +19,8 @@ import linf
 from helpers.paths import ROOT
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
-from linf.evaluation.record import Record, describe_file, git_commit, weights_digest
+from linf.evaluation.origin import describe_file, git_commit, weights_digest
+from linf.evaluation.record import Record
 
 ABOUT: dict[str, Any] = {
     "model": {"name": "LINF"},

@@ -79,6 +79,7 @@ class ImageCache(ImageStore):
         self.shortest_side = min(map(min, self.shapes))
         self._offsets = tuple(offset for _, offset, *_ in kept)
         self._pixels: np.ndarray | None = None
+        self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -91,6 +92,15 @@ class ImageCache(ImageStore):
         start, channels, dtype = self._offsets[index], self.pixels.channels, self.pixels.dtype
         content = self._pixels[start : start + height * width * channels * dtype.itemsize]
         return np.asarray(content).view(dtype).reshape(height, width, channels)
+
+    def digest(self, index: int) -> str:
+        """A digest of image ``index``, as it is decoded: the same wherever and in whatever format its file lies."""
+        if index not in self._digests:
+            image = self[index]
+            found = hashlib.sha256(f"{image.shape} {image.dtype}".encode())
+            found.update(image.data)  # Without a copy.
+            self._digests[index] = found.hexdigest()[:16]
+        return self._digests[index]
 
     def __getstate__(self) -> dict[str, Any]:
         # A pickled memmap would carry all its pixels to each worker.

@@ -160,6 +160,11 @@ class ScaledImages(Dataset[ImagePair]):
         s, index = self._pairs[i]
         return self.name, self.names[s][index], s
 
+    def digest(self, i: int) -> str:
+        """A digest of the HR image of pair ``i`` and of its LR image, if that is given."""
+        s, index = self._pairs[i]
+        return "-".join(of[s].digest(index) for of in (self.hr_at, self.lr) if s in of)
+
 
 def _matlab(image: np.ndarray, size: tuple[int, int], peak: int) -> np.ndarray:
     resized = matlab_bicubic(tensor(image).permute(2, 0, 1), size, peak=peak)

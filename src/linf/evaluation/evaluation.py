@@ -1,8 +1,10 @@
 """Evaluation box of the figure: tables of every system over data sets, scales and temperatures, with Lightning."""
 
-import logging
+import shutil
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -22,8 +24,8 @@ from linf.evaluation.corpora import Corpora, Features
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, check_consistency, measure, nearest_system
 from linf.evaluation.metrics import conventions, fit_metrics, open_metrics
-from linf.evaluation.origin import origin
-from linf.evaluation.record import Key, Record, git_commit, weights_digest
+from linf.evaluation.origin import git_commit, origin, weights_digest
+from linf.evaluation.record import Key, Record
 from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
 from linf.evaluation.summary import first_figures, summary
 from linf.evaluation.systems import model_label, system_temperatures
@@ -32,8 +34,6 @@ from linf.metrics.metric import ImageMetric
 from linf.metrics.protocol import Protocol
 from linf.models.super_resolver import SuperResolver
 from linf.models.temperature import check_temperatures
-
-log = logging.getLogger(__name__)
 
 
 class Evaluation(pl.LightningModule):
@@ -112,7 +112,8 @@ class Evaluation(pl.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, SRDataModule):
             raise UsageError("an evaluation needs the images of an SRDataModule: give one to trainer.test")
-        self.keys: list[Key] = [pairs.key(i) for pairs in data.test_pairs for i in range(len(pairs))]
+        self.digests = {of.key(i): partial(of.digest, i) for of in data.test_pairs for i in range(len(of))}
+        self.keys: list[Key] = list(self.digests)
         check_consistency(self.consistency, self.model, data.test_pairs)
         names = [pairs.name for pairs in data.test_pairs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -124,6 +125,7 @@ class Evaluation(pl.LightningModule):
         self.skipped |= fit_metrics(self.metrics, self.pixels) | fit_metrics(self.corpus_metrics, self.pixels)
         self.corpora = Corpora(self.folder, cast(Mapping[str, CorpusMetric], self.corpus_metrics))
         self.record = Record(self.folder, self._about(data), self.global_rank)
+        self.record.leave_out_outdated(self.digests)
         self.record.units = {key: unit for key, unit in self.record.units.items() if self.corpora.has(key)}
         data.tested = self.record.units.keys()
         self.tables: dict[str, pd.DataFrame] = {}
@@ -135,11 +137,8 @@ class Evaluation(pl.LightningModule):
             (of.name, scale): made for of in data.test_pairs for scale, made in of.lr_from.items()
         }
         self.means = TableMeans(len(self.cells), len(self.metrics))
-        finished = [key for key in self.keys if key in self.record.units]
-        if finished and self.global_rank == 0:  # Only one rank counts what an earlier evaluation finished.
-            message = "%d of %d images, counting each scale, are finished in %s"
-            log.info(message, len(finished), len(self.keys), self.folder)
-            for key in finished:
+        if self.global_rank == 0:  # Only one rank counts what an earlier evaluation finished.
+            for key in self.record.finished(self.keys):
                 self._count(key, self.record.units[key])
 
     def _about(self, data: SRDataModule) -> dict[str, Any]:
@@ -191,6 +190,8 @@ class Evaluation(pl.LightningModule):
             networks=self.corpora.networks,
             features_kept=features,
         )
+        if key in self.record.outdated:
+            shutil.rmtree(kept_folder(self.folder, *key), ignore_errors=True)
         if kept is not None:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
             # Of many temperatures six and the best for this image, unless every image is to be saved.
@@ -199,7 +200,7 @@ class Evaluation(pl.LightningModule):
                 if self.save_images or not name.startswith("τ=") or name in few:
                     self.record.keep(kept_folder(self.folder, *key) / name, content.cpu(), self.pixels)
         self.corpora.keep(key, features)
-        self.record.add(key, unit)
+        self.record.add(key, unit._replace(digest=self.digests[key](), at=time.time()))
         self._count(key, unit)
 
     def _count(self, key: Key, unit: Unit) -> None:

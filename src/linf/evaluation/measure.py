@@ -39,6 +39,10 @@ class Unit(NamedTuple):
     """Of LINF: shares of HR within the predicted intervals."""
     deviations: Sequence[Measured] = ()
     """Of systems with several samples: their names, temperatures, and the deviation of each metric over the samples."""
+    digest: str | None = None
+    """Of the images that it was measured on, see `ScaledImages.digest`; None where an earlier version measured it."""
+    at: float = 0
+    """When it was measured, in seconds since 1970; of two of one image and scale the later counts."""
 
 
 def measure(

@@ -1,14 +1,18 @@
-"""Where an evaluated model comes from: the settings of its training, which lie beside its checkpoint."""
+"""Where figures come from: the model's weights and files, the settings of its training, and the commit of this code."""
 
+import hashlib
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 from yaml import YAMLError
 
 from linf.checkpoints.native import resolve_path
-from linf.evaluation.record import describe_file
 
 
 def origin(checkpoint: str | None, prior: str | None) -> dict[str, Any]:
@@ -37,3 +41,37 @@ def training_settings(checkpoint: Path | None) -> dict[str, Any] | None:
         if isinstance(task, dict) and str(task.get("_target_")).startswith("linf.training."):
             return found
     return None
+
+
+def weights_digest(model: nn.Module) -> str:
+    """The sha256 of a model's state: names, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(f"{name} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def describe_file(path: str | os.PathLike[str] | None) -> dict[str, str] | None:
+    """The path and the sha256 of a checkpoint, or of a prior; None if there is none."""
+    if not path:
+        return None
+    with open(resolve_path(path), "rb") as file:
+        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def git_commit() -> dict[str, Any] | None:
+    """The git commit of this code, and whether its files differ from it; None outside of a git repository."""
+
+    def git(*arguments: str) -> str:
+        where = ["git", "-C", str(Path(__file__).parent)]
+        return subprocess.run([*where, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # It may lie in another project's repository.
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -5,30 +5,29 @@ was being written. ``run.json`` says what was evaluated and how; only an evaluat
 its folder. The tables of `linf.evaluation.schema` are written at the end.
 """
 
-import hashlib
 import io
 import json
+import logging
 import math
-import os
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from linf.checkpoints.native import resolve_path
 from linf.coordinates import AxisScales, Scale, read_scale
+from linf.data.layouts import shorten
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
 from linf.evaluation.schema import FORMER_NAMES, UNIT
 from linf.files import atomic_write
 from linf.images.pixels import PixelFormat, shown_channels
 from linf.images.tiff import write_layers
+
+log = logging.getLogger(__name__)
 
 Key = tuple[str, str, Scale]
 """Data set, image and scale."""
@@ -62,6 +61,7 @@ class Record:
 
     Attributes:
         units: what was finished before this evaluation began, by data set, image and scale.
+        outdated: what `leave_out_outdated` took from it.
 
     Raises:
         UsageError: the folder holds an evaluation with other settings, or cannot be written.
@@ -69,7 +69,7 @@ class Record:
 
     def __init__(self, folder: Path, about: dict[str, Any], rank: int = 0) -> None:
         self.folder, self.about, self.rank = folder, dict(about), rank
-        self.units = self._read()
+        self.units, self.outdated = self._read(), dict[Key, Unit]()
         if rank == 0:
             self._write(folder / "run.json", _json(self.about))
 
@@ -81,14 +81,33 @@ class Record:
         ]
         if lines:
             self._check_same()
-        units = {}
+        units = dict[Key, Unit]()
         for line in lines:
             try:
-                dataset, image, scale, *unit = json.loads(line)
+                dataset, image, scale, *content = json.loads(line)
             except ValueError:  # The line that a kill cut short.
                 continue
-            units[dataset, image, read_scale(scale)] = Unit(*unit)
+            key, unit = (dataset, image, read_scale(scale)), Unit(*content)
+            if key not in units or unit.at >= units[key].at:
+                units[key] = unit
         return units
+
+    def leave_out_outdated(self, digests: Mapping[Key, Callable[[], str]]) -> None:
+        """Leave out of `units` those that were measured on other images of the same names.
+
+        Args:
+            digests: what gives the digest of each image that is evaluated as it is now, see `Unit.digest`.
+        """
+        there = {key: self.units[key] for key in digests if key in self.units}
+        self.outdated = {
+            key: unit for key, unit in there.items() if unit.digest not in (None, digests[key]())
+        }
+        self.units = {key: unit for key, unit in self.units.items() if key not in self.outdated}
+        if self.outdated and self.rank == 0:
+            log.warning(
+                "measured again, for %s holds figures of other images of these names: %s",
+                *(self.folder, shorten([f"{image} ×{scale:g}" for _, image, scale in self.outdated])),
+            )
 
     def _check_same(self) -> None:
         path = self.folder / "run.json"
@@ -116,6 +135,14 @@ class Record:
                 f"{self.folder} holds an evaluation with other settings: {', '.join(differences)}; give the "
                 "same settings, or choose another folder with hydra.run.dir=…"
             )
+
+    def finished(self, keys: Sequence[Key]) -> list[Key]:
+        """Those of some images that were finished before, with a line that says how many they are."""
+        finished = [key for key in keys if key in self.units]
+        if finished:
+            message = "%d of %d images, counting each scale, are finished in %s"
+            log.info(message, len(finished), len(keys), self.folder)
+        return finished
 
     def add(self, key: Key, unit: Unit) -> None:
         """Append what was measured of one image at one scale."""
@@ -166,7 +193,7 @@ class Record:
         """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration`` and
         ``deviations``. The last three are only there for LINF.
         """
-        units = self._read()
+        units = {key: unit for key, unit in self._read().items() if unit != self.outdated.get(key)}
         found = [(dict[str, Any](zip(UNIT, key, strict=True)), units[key]) for key in keys if key in units]
         tables = {
             "images": [of | row for of, unit in found for row in unit.rows],
@@ -211,37 +238,3 @@ def _decisive(about: dict[str, Any]) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def weights_digest(model: nn.Module) -> str:
-    """The sha256 of a model's state: names, shapes and values."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(f"{name} {tuple(value.shape)}".encode())
-        found.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def describe_file(path: str | os.PathLike[str] | None) -> dict[str, str] | None:
-    """The path and the sha256 of a checkpoint, or of a prior; None if there is none."""
-    if not path:
-        return None
-    with open(resolve_path(path), "rb") as file:
-        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def git_commit() -> dict[str, Any] | None:
-    """The git commit of this code, and whether its files differ from it; None outside of a git repository."""
-
-    def git(*arguments: str) -> str:
-        where = ["git", "-C", str(Path(__file__).parent)]
-        return subprocess.run([*where, *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # It may lie in another project's repository.
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -61,6 +61,7 @@ def log_warnings() -> None:
         r"Found \d+ module\(s\) in eval mode at the start of training",
         r"Checkpoint directory .* exists and is not empty",
         r"The `srun` command is available on your system but is not used",
+        r"Total length of `SteadyLoader` across ranks is zero",  # Of an evaluation that was finished before.
         r"The '\w+_dataloader' does not have many workers",
         r"The PyTorch Profiler default schedule will be overridden",
         r"You requested to overfit but enabled train dataloader shuffling",
