@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,11 @@ from PIL import Image
 from helpers.commands import Command, assert_in_words
 from helpers.paths import ROOT
 from helpers.pickles import Malicious
+from helpers.runs import TINY
+from linf.errors import UsageError
+from linf.evaluation.measure import Unit, measure
 from linf.models.decoding import free_memory
+from linf.runs.record import read_record
 
 
 @pytest.fixture
@@ -214,6 +219,67 @@ def test_full_errors_on_request(here: Path, command: Command, monkeypatch: pytes
 
 def test_nothing_else_is_said(here: Path, command: Command) -> None:
     assert "Error executing job" not in command("eval", "ckpt_path=gone.ckpt").err
+
+
+def described(folder: Path) -> dict[str, bytes]:
+    """All files of a run but its log and its lock."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name[-4:] not in (".log", "lock")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+QUICK_EVAL = (*EVAL, "data.num_workers=0", "data.test_scales=[2]", "hydra.run.dir=run")
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "refused", "word"),
+    [
+        ("eval", QUICK_EVAL, ("temperatures=[0.3]",), "other settings"),
+        pytest.param(
+            *("train", (*TINY, "hydra.run.dir=run"), ("model=liif", "task=regression"), "another model"),
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_a_refused_command_leaves_a_finished_folder_as_it_was(
+    here: Path, command: Command, script: str, settings: tuple[str, ...], refused: tuple[str, ...], word: str
+) -> None:
+    assert command(script, *settings).status == 0
+    before = described(here / "run")
+    done = command(script, *settings, *refused)
+    assert_in_words(done.status, done.out, done.err, word)
+    assert described(here / "run") == before
+
+
+def test_a_refused_job_of_a_sweep_has_failed_with_the_former_settings_kept(
+    here: Path, command: Command
+) -> None:
+    assert command("eval", *QUICK_EVAL).status == 0
+    before = described(here / "run")
+    sweep = ("hydra.sweep.dir=.", "hydra.sweep.subdir=run", "temperatures=[0.3]")
+    assert command("eval", "-m", *QUICK_EVAL, *sweep).status == 1
+    assert read_record(here / "run").state == "failed"
+    after = described(here / "run")
+    assert {name: after[name] for name in before if name != "job.json"} == {
+        name: before[name] for name in before if name != "job.json"
+    }
+
+
+def test_a_mistake_found_after_the_first_result_is_on_record(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("eval", *QUICK_EVAL).status == 0
+    images = iter(range(1, 9))
+
+    def second_fails(*given: Any, **more: Any) -> Unit:
+        if next(images) == 2:
+            raise UsageError("the second image is too much")
+        return measure(*given, **more)
+
+    monkeypatch.setattr("linf.evaluation.evaluation.measure", second_fails)
+    assert command("eval", *QUICK_EVAL, "data.test_scales=[2,3]").status == 2
+    record = read_record(here / "run")
+    assert (record.state, record.error) == ("failed", "the second image is too much")
+    assert record.settings["data"]["test_scales"] == [2, 3]
 
 
 # The same from a shell

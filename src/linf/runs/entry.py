@@ -24,7 +24,7 @@ from linf.runs.command_line import readable_settings
 from linf.runs.gpus import free_gpus
 from linf.runs.messages import check_settings, error_line, expand_homes
 from linf.runs.output import protect_output
-from linf.runs.record import JobRecord, now, read_record, write_record
+from linf.runs.record import JobRecord, now, read_record, unchanged_if_refused, write_record
 from linf.runs.switches import switch_off, without_null_groups
 from linf.runs.terminal import log_printed, log_warnings
 
@@ -98,7 +98,7 @@ def job(entry: EntryPoint) -> EntryPoint:
 def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | None:
     folder, hydra = Path(cfg.run_dir), HydraConfig.get()
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    with run_lock(folder):
+    with run_lock(folder), unchanged_if_refused(folder, sweeping):
         before = read_record(folder)
         if sweeping and before.state == "finished" and before.settings == settings:
             log.info("finished before: %s", folder)

@@ -1,16 +1,26 @@
 """A run's record, ``job.json`` in its folder: settings, state, result, error; and ``progress.json``: how far it is."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from linf.errors import UsageError
+from linf.errors import UsageError, find_mistake
 from linf.files import atomic_write, owner, unwritable
 
 RECORD_FILE = "job.json"
 PROGRESS_FILE = "progress.json"
+
+_ABOUT = (
+    RECORD_FILE,
+    PROGRESS_FILE,
+    "run.json",
+    *(f".hydra/{n}.yaml" for n in ("config", "hydra", "overrides")),
+)
+# What a folder says of its run.
 
 
 @dataclass
@@ -64,6 +74,36 @@ def write_record(folder: Path, record: JobRecord) -> None:
             part.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(unwritable(folder, error)) from error
+
+
+@contextmanager
+def unchanged_if_refused(folder: Path, sweeping: bool = False) -> Iterator[None]:
+    """Let a folder go on describing its former run where the block ends by a user's mistake before it has any result.
+
+    In a sweep ``job.json`` says all the same that the job failed, and so it does where the former run failed, too.
+    """
+    state = read_record(folder).state
+    if state in ("new", "unreadable"):
+        yield
+        return
+    kept = _ABOUT[1:] if sweeping or state == "failed" else _ABOUT
+    before = {folder / name: (folder / name).read_bytes() for name in kept if (folder / name).is_file()}
+    results = _results(folder)
+    try:
+        yield
+    except Exception as error:
+        if find_mistake(error) is not None and _results(folder) == results:
+            for path, content in before.items():
+                with suppress(OSError), atomic_write(path) as part:
+                    part.write_bytes(content)
+        raise
+
+
+def _results(folder: Path) -> dict[Path, int]:
+    """The times at which checkpoints were saved or images measured."""
+    return {
+        path: path.stat().st_mtime_ns for of in ("checkpoints", "units") for path in folder.glob(f"{of}/*")
+    }
 
 
 @dataclass(frozen=True)
