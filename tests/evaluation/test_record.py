@@ -17,6 +17,7 @@ from PIL import Image
 
 import linf
 from helpers.paths import ROOT
+from linf.coordinates import read_scale
 from linf.errors import UsageError
 from linf.evaluation.measure import Unit
 from linf.evaluation.origin import describe_file, git_commit, weights_digest
@@ -60,6 +61,23 @@ def test_units_are_read_by_every_rank(tmp_path: Path) -> None:
     assert list(tables["distribution"]["scale"]) == [2.0, 3.3]
     assert list(tables["calibration"]["covered"]) == [0.8, 0.8]
     assert len(first.tables(KEYS[:1])["images"]) == 2, "only what is asked for"
+
+
+def test_what_is_finished_but_in_no_table_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "linf")
+    record = Record(tmp_path, ABOUT)
+    for key in (*KEYS, ("Set14", "baboon", read_scale([1.5, 4]))):
+        record.add(key, unit(30.0))
+    again = Record(tmp_path, ABOUT)
+    assert again.finished(KEYS[:2]) == KEYS[:2]
+    assert "2 of 2 images, counting each scale, are finished in" in caplog.text
+    assert (
+        "not in the tables of this command: Set14 ×1.5x4, Set5 ×3.3 (2 images); give "
+        "'data.test_scales=[2.0,[1.5,4],3.3]' and these data sets to have them too" in caplog.text
+    )
+    caplog.clear()
+    again.finished([*again.units])
+    assert "not in the tables" not in caplog.text
 
 
 def test_truncated_unit_is_measured_again(tmp_path: Path) -> None:

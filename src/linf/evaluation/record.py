@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import math
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,11 +138,20 @@ class Record:
             )
 
     def finished(self, keys: Sequence[Key]) -> list[Key]:
-        """Those of some images that were finished before, with a line that says how many they are."""
+        """Those of some images that were finished before; a line says how many, and another one what else is there."""
         finished = [key for key in keys if key in self.units]
         if finished:
             message = "%d of %d images, counting each scale, are finished in %s"
             log.info(message, len(finished), len(keys), self.folder)
+        if others := set(self.units).difference(keys):
+            places = sorted({f"{dataset} ×{scale:g}" for dataset, _, scale in others})
+            scales = sorted({scale for *_, scale in (*keys, *others)})
+            every = shlex.quote(f"data.test_scales={scales}".replace(" ", ""))
+            log.info(
+                "finished in %s too, but not in the tables of this command: %s (%d images); give %s "
+                "and these data sets to have them too, not measured again",
+                *(self.folder, shorten(places), len(others), every),
+            )
         return finished
 
     def add(self, key: Key, unit: Unit) -> None:
