@@ -292,6 +292,18 @@ def test_runs_are_labelled_by_the_setting_that_differs(
     assert [run.label for run in find_runs([tmp_path])] == [f"LINF, {word}" for word in words]
 
 
+def test_where_one_training_is_unknown_the_files_tell_runs_apart(tmp_path: Path) -> None:
+    training = {"task": {"scheduler": {"_target_": "torch.optim.lr_scheduler.MultiStepLR"}}, "seed": 0}
+    for name, known in (("model", training), ("copy", None)):
+        checkpoint = {"path": f"out/{name}.safetensors", "sha256": SHA}
+        evaluation(tmp_path / name, "LINF", checkpoint=checkpoint, training=known)
+    assert [run.label for run in find_runs([tmp_path])] == ["LINF, copy", "LINF, model"]
+    (tmp_path / "copy" / "run.json").unlink()
+    same = {"path": "out/model.safetensors", "sha256": SHA}
+    evaluation(tmp_path / "copy", "LINF", checkpoint=same, training={"task": {"scheduler": None}})
+    assert [run.label for run in find_runs([tmp_path])] == ["LINF, no scheduler", "LINF, MultiStepLR"]
+
+
 def test_recorded_config_tells_runs_apart(tmp_path: Path) -> None:
     for n, rounds in enumerate((0, 3)):
         folder = evaluation(tmp_path / str(n), "LINF")
@@ -369,7 +381,7 @@ def test_what_cannot_be_compared_is_an_error_line(linf: Linf, tmp_path: Path) ->
     done = linf("compare", one, other)
     assert_in_words(done.status, done.out, done.err, "no image", "in common", str(one), str(other))
     done = linf("compare", tmp_path, other)
-    assert_in_words(done.status, done.out, done.err, str(tmp_path), "2 evaluations that differ", "a, b")
+    assert_in_words(done.status, done.out, done.err, str(tmp_path), "2 evaluations that differ", "a; b")
 
 
 def test_costs_stand_in_the_table_of_results(tmp_path: Path) -> None:

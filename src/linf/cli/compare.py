@@ -40,7 +40,7 @@ def _compare(given: Namespace) -> None:
         if len(found) > 1:
             raise UsageError(
                 f"{path} holds {len(found)} evaluations that differ in more than their seed "
-                f"({', '.join(run.label for run in found)}): give the folder of one"
+                f"({'; '.join(run.label for run in found)}): give the folder of one"
             )
         runs += found
     first, second = with_distinct_labels(runs)

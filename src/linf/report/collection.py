@@ -154,6 +154,9 @@ def _differences(group: Sequence[EvaluationRun]) -> list[dict[str, str]]:
     # Where something else tells runs apart, their seeds need not; earlier versions recorded less of an evaluation.
     names.sort(key=lambda name: 2 if name in ("commit", "folder") else int(name in _SEEDS))
     names = [n for n in names if not n.startswith("evaluation.") or all(n in each for each in of)]
+    # How a copied file was trained is not known, which is no setting.
+    if not all(run.about.get("training") for run in group):
+        names = [n for n in names if not n.startswith("training.")]
     chosen: list[str] = []
     told = 1
     for name in names:
@@ -173,7 +176,7 @@ def _word(name: str, values: Sequence[Any], index: int) -> str:
     if name in ("checkpoint", "prior", "folder"):
         return _distinct_part([str(other or "none") for other in values], index)
     if value is None:
-        return f"no {key}"
+        return f"no {name.removesuffix('._target_').rpartition('.')[2]}"
     if key in ("name", "_target_", "commit"):
         return str(value).rpartition(".")[2]
     return (

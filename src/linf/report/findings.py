@@ -206,11 +206,11 @@ def detail_findings(runs: Sequence[EvaluationRun]) -> list[str]:
     if not chosen:
         return ["No run has kept images."]
     keepers = [run for of in chosen.values() for run in of]
-    lacking = [run.label for run in runs if run not in keepers]
+    lacking = "; ".join(run.label for run in runs if run not in keepers)
     return [
         f"Each detail is the square of {SIDE} pixels in which the systems differ most. Above it stand "
         f"{METRICS[common_headline(runs)].title} and LPIPS of the whole image, where measured; ★ is a run's lowest.",
-        *[f"{_and(lacking)} did not keep these images."] * bool(lacking),
+        *[f"{lacking} did not keep these images."] * bool(lacking),
     ]
 
 
@@ -246,5 +246,5 @@ def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
                 f"{run.label}: some values were not finite, most of them in {worst['dataset']} ×{worst['scale']:g} "
                 f"{worst['system']} ({worst['nonfinite']:g} per image)."
             )
-    modified = [run.label for run in runs if (run.about.get("git") or {}).get("dirty")]
-    return found + [f"Evaluated with uncommitted changes to the code: {_and(modified)}."] * bool(modified)
+    modified = "; ".join(run.label for run in runs if (run.about.get("git") or {}).get("dirty"))
+    return found + [f"Evaluated with uncommitted changes to the code: {modified}."] * bool(modified)
