@@ -367,12 +367,12 @@ def test_compare_command(linf: Linf, tmp_path: Path) -> None:
     assert linf("compare", other, one, "--out", tmp_path / "gaps.csv", "--force").status == 0
 
 
-def test_compare_says_where_lr_differs(linf: Linf, tmp_path: Path) -> None:
+def test_compare_says_where_images_differ(linf: Linf, tmp_path: Path) -> None:
     one = evaluation(tmp_path / "one", "a", names=NAMES, scales=(4,))
     other = evaluation(tmp_path / "two", "b", names=NAMES, scales=(4,))
     changed(other, lambda images: images.assign(psnr_y=images["psnr_y"] + 0.5))
     done = linf("compare", one, other)
-    assert "note: Set5 ×4: bicubic differs by 0.50 dB between runs, so their LR images differ." in done.out
+    assert "note: Set5 ×4: bicubic differs by 0.50 dB between runs, so their images differ." in done.out
 
 
 def test_what_cannot_be_compared_is_an_error_line(linf: Linf, tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
                 )
             elif len(protocols) == 1 and np.ptp(values or [0]) > 0.01:
                 found.append(
-                    f"{where}: bicubic differs by {np.ptp(values):.2f} dB between runs, so their LR images differ."
+                    f"{where}: bicubic differs by {np.ptp(values):.2f} dB between runs, so their images differ."
                 )
     for run in runs:
         if "nonfinite" in run.metrics and run.metrics["nonfinite"].any():
