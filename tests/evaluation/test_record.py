@@ -139,9 +139,10 @@ def full_disk() -> Iterator[None]:
 
 
 def test_full_disk_is_an_error_and_keeps_units(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "my run"
     record = Record(tmp_path, ABOUT)
     record.add(KEYS[0], unit(30.0))
-    wrong = f"cannot write to {tmp_path}: .*File too large.*hydra.run.dir={tmp_path}"
+    wrong = f"cannot write to {tmp_path}: .*File too large.*with 'hydra.run.dir={tmp_path}' goes on"
     with full_disk(), pytest.raises(UsageError, match=wrong):
         [record.add(("Set5", str(i), 2.0), unit(30.0)) for i in range(9)]
     assert Record(tmp_path, ABOUT).units[KEYS[0]] == unit(30.0)

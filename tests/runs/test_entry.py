@@ -1,6 +1,7 @@
 """What a user gets wrong comes back from train.py and eval.py as one line of words, and with a status that says so."""
 
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -193,8 +194,8 @@ def test_a_value_error_of_the_torch_core_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "setting"),
     [
-        (("hydra.run.dir=run",), "hydra.run.dir"),
-        (("-m", "hydra.sweep.dir=sweep", "seed=0,1"), "hydra.sweep.dir"),
+        (("hydra.run.dir=my run",), "hydra.run.dir=my run"),
+        (("-m", "hydra.sweep.dir=my sweep", "seed=0,1"), "hydra.sweep.dir=my sweep"),
     ],
 )
 def test_an_interrupt_before_the_first_step_is_one_line(
@@ -207,8 +208,10 @@ def test_an_interrupt_before_the_first_step_is_one_line(
     done = command("train", *arguments)
     assert done.status == 130
     line = done.err.splitlines()[-1]
-    assert line.startswith(f"stopped by SIGINT; the same command with {setting}=")
-    assert line.endswith("goes on from there")
+    assert line.startswith("stopped by SIGINT; the same command with ")
+    assert line.endswith(" goes on from there")
+    key, _, folder = setting.partition("=")
+    assert {setting, f"{key}={here / folder}"} & set(shlex.split(line)), "as a shell reads it"
 
 
 def test_full_errors_on_request(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,15 +256,16 @@ def test_a_refused_command_leaves_a_finished_folder_as_it_was(
 def test_a_refused_job_of_a_sweep_has_failed_with_the_former_settings_kept(
     here: Path, command: Command
 ) -> None:
-    assert command("eval", *QUICK_EVAL).status == 0
-    before = described(here / "run")
-    sweep = ("hydra.sweep.dir=.", "hydra.sweep.subdir=run", "temperatures=[0.3]")
-    assert command("eval", "-m", *QUICK_EVAL, *sweep).status == 1
-    assert read_record(here / "run").state == "failed"
-    after = described(here / "run")
-    assert {name: after[name] for name in before if name != "job.json"} == {
-        name: before[name] for name in before if name != "job.json"
-    }
+    folder = here / "my sweep" / "run"
+    assert command("eval", *QUICK_EVAL, "hydra.run.dir=my sweep/run").status == 0
+    before = described(folder)
+    sweep = ("hydra.sweep.dir=my sweep", "hydra.sweep.subdir=run", "temperatures=[0.3]")
+    done = command("eval", "-m", *QUICK_EVAL, *sweep)
+    assert done.status == 1
+    assert done.err.rstrip().endswith(f"'hydra.sweep.dir={here / 'my sweep'}' runs only those")
+    assert read_record(folder).state == "failed"
+    after = described(folder)
+    assert {name for name in before if after[name] != before[name]} == {"job.json"}
 
 
 def test_a_mistake_found_after_the_first_result_is_on_record(

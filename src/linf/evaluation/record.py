@@ -196,7 +196,7 @@ class Record:
     def _unwritable(self, error: OSError) -> UsageError:
         return UsageError(
             f"cannot write to {self.folder}: {error.strerror or error}; what is finished stays there, and the same "
-            f"command with hydra.run.dir={self.folder} goes on"
+            f"command with {shlex.quote(f'hydra.run.dir={self.folder}')} goes on"
         )
 
     def tables(self, keys: Sequence[Key]) -> dict[str, pd.DataFrame]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,7 +166,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError as error:
         raise UsageError(
             f"{path} is missing, so the evaluation is not finished: start eval.py again with "
-            f"hydra.run.dir={path.parent}, or leave this folder out"
+            f"{shlex.quote(f'hydra.run.dir={path.parent}')}, or leave this folder out"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error

@@ -4,6 +4,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -208,7 +209,7 @@ def _end_stopped(stop: Stopped) -> None:
         line += "; the job is in the queue again"
     elif folder or stop.folder:
         setting = f"hydra.sweep.dir={folder}" if folder else f"hydra.run.dir={stop.folder}"
-        line += f"; the same command with {setting} goes on from there"
+        line += f"; the same command with {shlex.quote(setting)} goes on from there"
     print(line, file=sys.stderr)
     log_printed(line)
     raise stop from None
@@ -235,6 +236,6 @@ def _end_sweep(folder: Path) -> None:
         then = "continues with the unfinished trials" if searched else "runs only those"
         end(
             f"{len(unfinished)} of {len(table)} jobs did not finish: {', '.join(unfinished)}; the same command with "
-            f"hydra.sweep.dir={folder} {then}",
+            f"{shlex.quote(f'hydra.sweep.dir={folder}')} {then}",
             1,
         )

@@ -1,6 +1,7 @@
 """The study of a search, which several processes can share, stop and resume; each trial has a folder."""
 
 import math
+import shlex
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -91,7 +92,8 @@ class Search:
         remedy = "or start another one with hydra.sweeper.study=NAME"
         before = self.study.user_attrs.get("folder", str(self.folder))
         if before != str(self.folder) and Path(before).is_dir():
-            raise UsageError(f"{this} has its trials in {before}: give hydra.sweep.dir={before}, {remedy}")
+            setting = shlex.quote(f"hydra.sweep.dir={before}")
+            raise UsageError(f"{this} has its trials in {before}: give {setting}, {remedy}")
         directions = [direction.name.lower() for direction in self.study.directions]
         named = dict(zip(self.study.metric_names or self.objectives, directions, strict=False))
         if named != self.objectives:
