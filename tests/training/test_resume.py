@@ -12,7 +12,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from helpers.commands import Command, assert_in_words, start, wait_for
-from helpers.runs import SMOKE, column, logged, same, state
+from helpers.runs import SMOKE, assert_same_end, column, logged, same, state
 from linf.checkpoints.start import newest
 from linf.errors import UsageError
 from linf.training.resume import apply_settings
@@ -214,3 +214,25 @@ def test_what_a_resume_cannot_take_is_one_line(
     ckpt = f"ckpt_path={resumed / 'checkpoints' / 'last.ckpt'}"
     done = command("train", *QUICK, ckpt, setting, "trainer.max_epochs=300")
     assert_in_words(done.status, done.out, done.err, *words)
+
+
+def test_an_epoch_that_max_steps_cut_short_goes_on(command: Command, tmp_path: Path) -> None:
+    assert command("train", *SMOKE, "hydra.run.dir=whole").status == 0
+    for length in ("trainer.max_steps=4", "trainer.max_steps=5", "trainer.max_steps=6"):
+        done = command("train", *SMOKE, length, "hydra.run.dir=cut")
+        assert (done.status, "no step was taken" in done.out + done.err) == (0, False)
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_resume_that_takes_no_step_says_which_limit_to_raise(command: Command) -> None:
+    run = (*QUICK, "hydra.run.dir=run")
+    assert command("train", *run).status == 0
+    for length, limits in (
+        ((), "trainer.max_epochs=2"),
+        (("trainer.max_steps=9",), "trainer.max_epochs=2"),
+        (("trainer.max_steps=3",), "trainer.max_steps=3"),
+    ):
+        again = command("train", *run, *length)
+        assert again.status == 0, again.err
+        told = [line for line in (again.out + again.err).splitlines() if "no step was taken" in line]
+        assert told == [f"warning: no step was taken: at step 6, {limits} is reached; raise it to train on"]

@@ -23,11 +23,15 @@ def newest(folder: Path) -> Path | None:
         try:
             if not _is_intact(path):
                 raise zipfile.BadZipFile
-            content = read_pickle(path, mmap=True)
-            found.append((content["global_step"], path))
+            found.append((steps_of(path), path))
         except Exception as error:  # Readers answer a broken file with any exception.
             log.warning("%s is damaged (%s): it is skipped", path, type(error).__name__)
     return max(found, default=(0, None))[1]
+
+
+def steps_of(checkpoint: Path) -> int:
+    """Return the number of steps that a run had taken when it wrote a checkpoint."""
+    return read_pickle(checkpoint, mmap=True)["global_step"]
 
 
 def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None:

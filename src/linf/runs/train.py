@@ -25,10 +25,11 @@ def train(cfg: DictConfig) -> entry.Result | None:
     from hydra.utils import instantiate
 
     import linf
-    from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, to_resume
+    from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, steps_of, to_resume
     from linf.data.workers import lost_worker_advice
     from linf.memory import keep_freed_memory, shortage_advice
     from linf.runs import launch
+    from linf.training.resume import reached_limits
     from linf.training.usual import learn_usual_deviation
 
     keep_freed_memory()
@@ -38,8 +39,10 @@ def train(cfg: DictConfig) -> entry.Result | None:
         return launch.run_in_ranks(trainer, __file__)
     data, task = instantiate(cfg.data), instantiate(cfg.task)
     checkpoint = to_resume(cfg.ckpt_path, Path(cfg.run_dir) / "checkpoints")
+    start = None
     if checkpoint is not None:
         check_resumable(checkpoint, task.model)
+        start = steps_of(checkpoint)
         log.info("resumed from: %s", checkpoint)
     elif cfg.init_from is not None:
         start_from(cfg.init_from, task.model)
@@ -49,6 +52,12 @@ def train(cfg: DictConfig) -> entry.Result | None:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     with shortage_advice(SHORTAGE), lost_worker_advice():
         trainer.fit(task, data, ckpt_path=checkpoint)
+    if trainer.global_step == start:
+        log.warning(
+            "no step was taken: at step %d, %s is reached; raise it to train on",
+            trainer.global_step,
+            reached_limits(trainer),
+        )
     if trainer.is_global_zero:
         weights = Path(cfg.run_dir) / "model.safetensors"
         linf.save(task.model, weights)

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -136,6 +137,33 @@ def match_layout(optimizer: torch.optim.Optimizer) -> None:
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
                 state[key] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+
+
+def reopen_epoch(checkpoint: dict[str, Any], accumulated: int) -> None:
+    """Let a run go on with an epoch that a limit of steps or of time cut short, which Lightning counts as done.
+
+    Args:
+        checkpoint: What Lightning is about to restore; changed in place.
+        accumulated: The batches of a step. An epoch that ended in the middle of one stays done.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+    done = epochs["current"]["processed"] == epochs["current"]["ready"] > epochs["current"]["completed"]
+    if done and not batches["is_last_batch"] and batches["current"]["processed"] % accumulated == 0:
+        for count in (epochs["current"], epochs["total"]):
+            count["processed"] -= 1
+
+
+def reached_limits(trainer: pl.Trainer) -> str:
+    """Return in words which settings let a training take no step more."""
+    limits = []
+    if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+        limits.append(f"trainer.max_steps={trainer.max_steps}")
+    progress: Any = trainer.fit_loop.epoch_progress
+    # Lightning counts an epoch as completed only after it is saved.
+    if trainer.max_epochs not in (None, -1) and progress.current.processed >= trainer.max_epochs:
+        limits.append(f"trainer.max_epochs={trainer.max_epochs}")
+    return " and ".join(limits) or "trainer.max_time"
 
 
 def _twin(optimizer: MakeOptimizer, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:

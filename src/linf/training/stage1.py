@@ -26,6 +26,7 @@ from linf.training.resume import (
     make_optimizer,
     make_scheduler,
     match_layout,
+    reopen_epoch,
     step_schedule,
 )
 
@@ -209,6 +210,7 @@ class Training(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let the settings of the command hold in place of those that the checkpoint stores."""
         apply_settings(checkpoint, self._trained(), self.optimizer, self.scheduler, self.scheduler_interval)
+        reopen_epoch(checkpoint, self.trainer.accumulate_grad_batches)
         if "current_model_state" in checkpoint and not any(
             isinstance(callback, WeightAveraging)
             for callback in self.trainer.callbacks  # type: ignore[attr-defined]
