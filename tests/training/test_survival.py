@@ -156,12 +156,14 @@ def test_an_accumulated_gradient_is_never_cut(command: Command, tmp_path: Path) 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
-    """A folder with checkpoints after 3 and 6 steps."""
+    """A run's folder with checkpoints after 3 and 6 steps."""
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
     for name, steps in (("previous", 3), ("last", 6)):
         torch.save(
-            {"global_step": steps, "state_dict": {"w": torch.arange(10000.0)}}, tmp_path / f"{name}.ckpt"
+            {"global_step": steps, "state_dict": {"w": torch.arange(10000.0)}}, folder / f"{name}.ckpt"
         )
-    return tmp_path
+    return folder
 
 
 def damaged(path: Path, how: str) -> None:
@@ -201,6 +203,17 @@ def test_what_a_run_goes_on_from(pair: Path, tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_that_is_asked_for_gives_way_to_the_one_beside_it(pair: Path, how: str) -> None:
     damaged(pair / "last.ckpt", how)
     assert to_resume(pair / "last.ckpt", pair / "own") == pair / "previous.ckpt"
+
+
+@pytest.mark.parametrize(("folder", "name"), [("collection", "last"), ("checkpoints", "run_b")])
+def test_a_damaged_checkpoint_never_gives_way_to_one_of_another_run(
+    pair: Path, tmp_path: Path, folder: str, name: str
+) -> None:
+    damaged(pair / "last.ckpt", "half")
+    (pair / "previous.ckpt").rename(pair / f"{name}_of_another.ckpt")
+    given = pair.rename(tmp_path / folder) / "last.ckpt"
+    with pytest.raises(UsageError, match=rf"last\.ckpt is damaged.*ckpt_path=.*{name}_of_another\.ckpt"):
+        to_resume(given, tmp_path / "own")
 
 
 def test_a_damaged_checkpoint_alone_is_refused(pair: Path) -> None:

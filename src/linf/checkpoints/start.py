@@ -39,12 +39,12 @@ def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None
 
     Args:
         given: the checkpoint that the user names, if any. One in the run's own folder is taken as it is; one from
-            elsewhere counts only while the run has none of its own. In place of a damaged one, the newest beside it is
-            taken with a warning.
+            elsewhere counts only while the run has none of its own. In place of a damaged one in a run's folder
+            ``checkpoints``, the newest beside it is taken with a warning.
         folder: the folder of the run's own checkpoints, of which the newest is taken.
 
     Raises:
-        UsageError: the checkpoint is damaged, and no intact one is beside it.
+        UsageError: the checkpoint is damaged, and no intact one of the same run is beside it.
     """
     if given is None:
         return newest(folder)
@@ -56,10 +56,23 @@ def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None
         beside = newest(given.parent)
         if beside is None and zipfile.is_zipfile(given):
             raise UsageError(f"{given} is damaged, and no intact checkpoint is beside it: choose another")
+        if beside is not None and not own and not _of_one_run(given, beside):
+            raise UsageError(
+                f"{given} is damaged, and {beside} beside it may be of another run: choose another, or that one with "
+                f"ckpt_path={beside}"
+            )
         if beside is not None:
             log.warning("continuing from %s instead of %s", beside, given)
         return beside or given
     return given
+
+
+def _of_one_run(*checkpoints: Path) -> bool:
+    """Whether files in one folder bear the names that a run gives its checkpoints."""
+    folder = checkpoints[0].absolute().parent
+    return folder.name == "checkpoints" and all(
+        path.stem in ("last", "previous", "best") for path in checkpoints
+    )
 
 
 def _is_intact(path: Path) -> bool:
