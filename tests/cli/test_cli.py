@@ -2,18 +2,22 @@
 
 import importlib.metadata
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
+from PIL import Image
 
 import linf
 from helpers.commands import Linf, Outcome, assert_in_words
 from helpers.paths import REFERENCE, ROOT
 from linf import cli
 from linf.checkpoints.published import to_published
+from linf.errors import STOP_SIGNALS
 from linf.images.write import FORMATS
 from linf.models.baselines import LIIF, LIIFConditioner
 from linf.models.encoders import EDSR
@@ -225,6 +229,28 @@ def test_an_interrupt_is_no_traceback(run: Linf, checkpoint: Path, monkeypatch: 
 
     monkeypatch.setattr("linf.checkpoints.native.load_any", interrupted)
     assert run("info", checkpoint) == Outcome(130, "", "")
+
+
+@pytest.mark.parametrize("signum", STOP_SIGNALS)
+def test_a_signal_leaves_no_half_written_file(
+    run: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    def stopped(file: IO[bytes], *_: object) -> list[str]:
+        file.write(b"half")
+        signal.raise_signal(signum)
+        return []
+
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    monkeypatch.setattr("linf.upscale.run.write_photo", stopped)
+    command = ("upscale", "a.png", "-s", "2", "--model", "bicubic")
+    before = signal.signal(signum, lambda *_: None)
+    try:
+        assert run(*command).status == 128 + signum
+        assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+        signal.signal(signum, signal.SIG_IGN)  # As `nohup` does with one of them.
+        assert run(*command).status == 0
+    finally:
+        signal.signal(signum, before)
 
 
 # The same from a shell

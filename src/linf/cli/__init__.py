@@ -25,7 +25,7 @@ from linf.cli.shard import add_shard
 from linf.cli.sweep import add_sweep
 from linf.cli.upscale import add_upscale
 from linf.cli.weights import add_weights
-from linf.errors import Stopped, UsageError, end, find_mistake
+from linf.errors import Stopped, UsageError, end, find_mistake, stop_signals_to
 from linf.files import expand_home
 from linf.runs.output import lost_output, protect_output
 
@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``linf …``; a user's mistake ends it with one line and status 2, a defect of ours with its traceback.
 
-    What cannot be printed ends it with status 1, but only after all of its work.
+    What cannot be printed ends it with status 1, but only after all of its work; a signal with 128 + signal.
     """
     protect_output()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -52,10 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         # A shell leaves the ~ in --out=~/images, and in quotes, as it is.
         given = parser.parse_args(list(map(expand_home, arguments)))
-        given.run(given)
+        with stop_signals_to(_stop):
+            given.run(given)
         if lost_output():
             raise SystemExit(1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # Before the command has begun.
         raise Stopped(signal.SIGINT) from None
     except BrokenPipeError:  # Who reads an image from stdout has closed the pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (mistake := find_mistake(error)) is None:
             raise
         end(mistake)
+
+
+def _stop(signum: int, _: object) -> NoReturn:
+    """End a command so that it removes what it has half written."""
+    raise Stopped(signum)
 
 
 def linf_parser() -> argparse.ArgumentParser:
