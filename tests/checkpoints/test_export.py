@@ -1,6 +1,7 @@
 """`linf export`: the file computes what the model does, at any size, without this project's code."""
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -175,6 +176,19 @@ def test_graph_that_differs_from_the_model_is_not_written(
     (tmp_path / "model.pt2").write_text("before")
     done = run("export", checkpoint, "model.pt2", "--force")
     assert_in_words(done.status, done.out, done.err, "model.pt2", "inf", "0.0001")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+@pytest.mark.usefixtures("quick_program")
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
+    (tmp_path / "model.pt2").write_text("before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        done = run("export", checkpoint, "model.pt2", "--force")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_in_words(done.status, done.out, done.err, "cannot write model.pt2")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
 
 

@@ -1,6 +1,7 @@
 """The model as a graph that runs without this package: `torch.export` and ONNX."""
 
 import copy
+import io
 import json
 import logging
 import math
@@ -110,10 +111,11 @@ def export(model: nn.Module, out: Path, *, opset: int = OPSET) -> float | None:
     program = _program(model)
     with atomic_write(out) as part, _quiet():
         if out.suffix == ".pt2":
-            with open(part, "wb+") as file:  # Given a name, torch insists on the suffix .pt2.
-                torch.export.save(program, file, extra_files={"linf.txt": _description(model)})
-                file.seek(0)
-                run: _Run | None = torch.export.load(file).module()
+            content = io.BytesIO()  # On a full disk, torch's own writer aborts the process.
+            torch.export.save(program, content, extra_files={"linf.txt": _description(model)})
+            part.write_bytes(content.getbuffer())
+            content.seek(0)
+            run: _Run | None = torch.export.load(content).module()
         else:
             _write_onnx(model, program, part, opset)
             run = onnx_runner(part) if find_spec("onnxruntime") else None
