@@ -1,4 +1,4 @@
-"""The lock that processes and threads wait for, and files that several write."""
+"""The lock that processes and threads wait for, and files that several write, of any name."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from linf.files import atomic_write, lock
+from linf.files import atomic_write, clear, lock
 
 HOLDING = "import sys, time; from pathlib import Path; from linf.files import lock\n" + (
     "with lock(Path(sys.argv[1])): print(1, flush=True); time.sleep(float(sys.argv[2]))"
@@ -65,3 +65,15 @@ def test_processes_of_one_number_write_whole_files(tmp_path: Path, monkeypatch: 
         assert (tmp_path / "table").read_text() == "other"
     assert (tmp_path / "table").read_text() == "one"
     assert os.listdir(tmp_path) == ["table"]
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "é" * 127, "a.png"])
+def test_a_name_of_any_legal_length_is_written_and_cleared(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with atomic_write(path) as part:
+        part.write_text("whole")
+        left = part.name
+    assert path.read_text() == "whole"
+    (tmp_path / left).write_text("half")  # As a killed process leaves it.
+    clear(path)
+    assert list(tmp_path.iterdir()) == [path]

@@ -39,7 +39,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not by the process's number, which one on another machine may have, too.
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    part = path.with_name(f"{_hidden(path)}{secrets.token_hex(4)}")
     try:
         yield part
         with open(part, "rb+") as file:
@@ -51,6 +51,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _hidden(path: Path) -> str:
+    """Return how the names of a file's temporary files begin, which is short enough where the file's name is legal."""
+    name = path.name
+    while len(os.fsencode(name)) > 180:  # Of 255 bytes; what follows makes the name unique.
+        name = name[:-1]
+    return f".{name}."
 
 
 def search_working_folder() -> None:
@@ -108,7 +116,7 @@ def temporary_cache() -> Path:
 
 def clear(path: Path) -> None:
     """Remove the temporary files that killed processes left of `atomic_write`; no other process may be writing."""
-    for part in path.parent.glob(f".{path.name}.*"):
+    for part in path.parent.glob(f"{_hidden(path)}*"):
         part.unlink()
 
 
