@@ -11,7 +11,7 @@ from helpers.commands import Linf, Outcome
 from linf.images.photo import Photo
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.baselines import Bicubic
-from linf.upscale.enlarge import Ask
+from linf.upscale.enlarge import Ask, Enlarged
 from linf.upscale.estimate import estimate, measured_pace
 
 
@@ -79,3 +79,24 @@ def test_files_are_as_large_as_estimated(run: Linf, checkpoint: Path, photo: Pat
     larger = estimate(pace, Bicubic(), image, (6000, 9000), Ask(0.0))
     assert larger.seconds > 100 * needs.seconds
     assert larger.memory - needs.memory == pytest.approx(2 * 3 * (6000 * 9000 - 120 * 180), rel=0.01)
+
+
+@pytest.mark.parametrize("scale", [(2.0, 2.0), (30.0, 30.0), (1.0, 999.0), (5000.0, 5000.0)])
+def test_a_trial_is_small_at_any_scale(monkeypatch: pytest.MonkeyPatch, scale: tuple[float, float]) -> None:
+    class Made(Exception):
+        pass
+
+    def recorded(model: object, pixels: np.ndarray, size: tuple[int, int], ask: Ask) -> Enlarged:
+        if pixels.shape[0] + 1 == size[0]:  # The first call, which is not timed.
+            return Enlarged([], None)
+        shapes.append((pixels.shape[:2], size))
+        raise Made
+
+    shapes: list[tuple[tuple[int, ...], tuple[int, int]]] = []
+    monkeypatch.setattr("linf.upscale.estimate.enlarge", recorded)
+    with pytest.raises(Made):
+        measured_pace(Bicubic(), Photo(np.zeros((300, 200, 3), np.uint8)), scale, Ask(0.0), "png", 95)
+    ((low, high),) = shapes
+    assert high == tuple(round(n * s) for n, s in zip(low, scale, strict=True))
+    assert low == (1, 1) or high[0] * high[1] <= 2**20
+    assert low == (128, 128) or scale != (2.0, 2.0)

@@ -1,6 +1,7 @@
 """What enlarging an image would take: seconds and bytes on this machine, from a trial on a small part of it."""
 
 import io
+import math
 import resource
 import sys
 import time
@@ -21,8 +22,8 @@ from linf.upscale.guard import tempered
 from linf.upscale.heat_map import heat_map
 from linf.upscale.tile_size import best_tile, encoding_bytes
 
-TRIAL_SIDE = 128
-"""LR pixels a side of the part that a trial enlarges."""
+TRIAL_SIDE, TRIAL_PIXELS = 128, 2**20
+"""LR pixels a side of the part of an image that a trial encodes, and the most output pixels of what it enlarges."""
 
 
 class Pace(NamedTuple):
@@ -67,12 +68,7 @@ def measured_pace(
         form: the format of the file.
         quality: see `write_photo`.
     """
-    height, width = image.pixels.shape[:2]
-    rows, cols = (slice(max(0, (n - TRIAL_SIDE) // 2), (n + TRIAL_SIDE) // 2) for n in (height, width))
-    alpha = None if image.alpha is None else image.alpha[rows, cols]
-    part = replace(image, pixels=image.pixels[rows, cols], alpha=alpha)
-    high, wide = part.pixels.shape[:2]
-    size = max(1, round(high * scale[0])), max(1, round(wide * scale[1]))
+    part, size = _middle(image, scale, TRIAL_SIDE)
     start = part.pixels[:16, :16]
     enlarge(
         model, start, (start.shape[0] + 1, start.shape[1] + 1), ask
@@ -86,17 +82,29 @@ def measured_pace(
     if ask.device.type == "cuda":
         torch.cuda.synchronize(ask.device)
     times.append(time.perf_counter())
+    encoded = lr.shape[-2] * lr.shape[-1]
+    side = math.isqrt(int(TRIAL_PIXELS / math.prod(scale)))
+    part, size = _middle(image, scale, max(1, min(TRIAL_SIDE, side)))
     made, content = enlarge(model, part.pixels, size, ask), io.BytesIO()
     for pixels in made.images:
-        enlarged = None if alpha is None else enlarged_alpha(alpha, size)
+        enlarged = None if part.alpha is None else enlarged_alpha(part.alpha, size)
         write_photo(content, replace(part, pixels=pixels, alpha=enlarged), form, quality)
     if made.deviation is not None:
         heat_map(made.deviation).save(content, "PNG")
     times.append(time.perf_counter())
     look, encode, whole = (after - before for before, after in pairwise(times))
-    made_pixels = size[0] * size[1]
-    decode = max(whole - encode, 0.1 * whole)  # Noise of the clock is not to make it nothing.
-    return Pace(look, encode / (high * wide), decode / made_pixels, len(content.getvalue()) / made_pixels)
+    encode /= encoded
+    decode = max(whole - encode * math.prod(part.pixels.shape[:2]), 0.1 * whole)  # The clock is not exact.
+    return Pace(look, encode, decode / math.prod(size), len(content.getvalue()) / math.prod(size))
+
+
+def _middle(image: Photo, scale: tuple[float, float], side: int) -> tuple[Photo, tuple[int, int]]:
+    """Return the middle of an image, at most ``side`` LR pixels a side, and its output size (H, W)."""
+    rows, cols = (slice(max(0, (n - side) // 2), (n + side) // 2) for n in image.pixels.shape[:2])
+    alpha = None if image.alpha is None else image.alpha[rows, cols]
+    part = replace(image, pixels=image.pixels[rows, cols], alpha=alpha)
+    high, wide = part.pixels.shape[:2]
+    return part, (max(1, round(high * scale[0])), max(1, round(wide * scale[1])))
 
 
 def estimate(pace: Pace, model: SuperResolver, image: Photo, size: tuple[int, int], ask: Ask) -> Estimate:
