@@ -184,7 +184,11 @@ def test_a_full_disk_leaves_the_old_file(run: Linf, tmp_path: Path, checkpoint: 
 MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "misspelt command": (("inform",), ("inform", "info", "linf --help")),
     "no file": (("info",), ("FILE", "linf info --help")),
-    "unknown option": (("info", "--colour", "m.safetensors"), ("--colour",)),
+    "unknown option": (("info", "--colour", "m.safetensors"), ("--colour", "linf info --help")),
+    "unknown option of an action": (("sweep", "status", "run", "-x"), ("-x", "linf sweep status --help")),
+    "unknown option before a command": (("--colour", "models"), ("--colour", "linf --help")),
+    "no run": (("report", "gone", "-o", "rep"), ("gone",)),
+    "no run to compare": (("compare", "gone", "gone", "-o", "differences.csv"), ("gone",)),
     "file that is not there": (("info", "gone.ckpt"), ("no checkpoint at gone.ckpt",)),
     "file of another kind": (("info", "text.ckpt"), ("text.ckpt is not a checkpoint",)),
     "converted text": (("convert", "text.ckpt", "out.safetensors"), ("text.ckpt is not a checkpoint",)),

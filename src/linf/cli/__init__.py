@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from linf.cli.compare import add_compare
 from linf.cli.completion import add_completion, complete
@@ -32,6 +32,13 @@ from linf.runs.output import lost_output, protect_output
 
 class _Parser(argparse.ArgumentParser):
     """A parser that raises UsageError where argparse would print its usage."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what is not known here already: argparse leaves what a command does not know to `linf` itself."""
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see `{self.prog} --help`")

@@ -18,7 +18,9 @@ def add_compare(commands: Any) -> None:
         metavar="RUN",
         help="a folder of eval.py's, or one with a folder for each seed",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the differences to a CSV file, too")
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="write the differences to a CSV file, too"
+    )
     parser.add_argument("--force", action="store_true", help="replace that file")
 
 

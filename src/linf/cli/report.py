@@ -13,6 +13,7 @@ def add_report(commands: Any) -> None:
         "runs", type=Path, nargs="+", metavar="RUN", help="a folder of eval.py's, or one that holds several"
     )
     parser.add_argument(
+        "-o",
         "--out",
         type=Path,
         default=Path("report"),
