@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -271,7 +272,7 @@ def test_config_builds_the_model_again(patch_size: int) -> None:
 
 @pytest.mark.parametrize(
     "temperature",
-    [-0.1, float("nan"), float("inf"), [], [0.4, -1], [0.4, float("nan")], [[0.4]], "0.4", ["0.4"], None, 1j],
+    [-0.1, float("nan"), float("inf"), [0.4, -1], [0.4, float("nan")], [[0.4]], "0.4", ["0.4"], None, 1j],
 )
 def test_temperature_that_is_none_is_refused(temperature: object) -> None:
     model, lr, _ = case(1, batch=1)
@@ -279,6 +280,12 @@ def test_temperature_that_is_none_is_refused(temperature: object) -> None:
         with pytest.raises(ValueError, match=r"temperature .* not a finite number from 0 up") as error:
             refuse(temperature)
         assert "\n" not in str(error.value)
+
+
+def test_an_empty_list_of_temperatures_is_refused() -> None:
+    for empty in ([], (), np.zeros(0)):
+        with pytest.raises(ValueError, match="give at least one temperature"):
+            check_temperatures(empty)
 
 
 def test_ragged_temperatures_are_refused() -> None:

@@ -18,7 +18,9 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
         ValueError: one of them is negative or not finite, or there is none.
     """
     taus = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature]
-    if not taus or not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
+    if not taus:
+        raise ValueError(f"temperatures is {temperature}: give at least one temperature, from 0 up")
+    if not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
         raise ValueError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
     return taus
 
