@@ -15,7 +15,7 @@ from helpers.commands import Command, assert_in_words, start, wait_for
 from helpers.runs import SMOKE, assert_same_end, column, logged, same, state
 from linf.checkpoints.start import newest
 from linf.errors import UsageError
-from linf.training.resume import apply_settings
+from linf.training.resume import apply_settings, reopen_epoch
 
 QUICK = (*SMOKE, "data.val_limit=1", "callbacks.panels=null", "callbacks.throughput=null")
 
@@ -222,6 +222,20 @@ def test_an_epoch_that_max_steps_cut_short_goes_on(command: Command, tmp_path: P
         done = command("train", *SMOKE, length, "hydra.run.dir=cut")
         assert (done.status, "no step was taken" in done.out + done.err) == (0, False)
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("last", "batches", "open_again"), [(False, 4, True), (False, 3, False), (True, 4, False)]
+)
+def test_an_epoch_goes_on_between_two_steps_only(last: bool, batches: int, open_again: bool) -> None:
+    """Of two batches each; a gradient that was partly accumulated is lost."""
+    epochs = {of: {"ready": 2, "processed": 2, "completed": 1} for of in ("current", "total")}
+    loop = {
+        "epoch_progress": epochs,
+        "epoch_loop.batch_progress": {"is_last_batch": last, "current": {"processed": batches}},
+    }
+    reopen_epoch({"loops": {"fit_loop": loop}}, 2)
+    assert [count["processed"] for count in epochs.values()] == [2 - open_again] * 2
 
 
 def test_a_resume_that_takes_no_step_says_which_limit_to_raise(command: Command) -> None:
