@@ -55,10 +55,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _hidden(path: Path) -> str:
     """Return how the names of a file's temporary files begin, which is short enough where the file's name is legal."""
-    name = path.name
-    while len(os.fsencode(name)) > 180:  # Of 255 bytes; what follows makes the name unique.
-        name = name[:-1]
-    return f".{name}."
+    return (
+        f".{os.fsencode(path.name)[:180].decode(errors='ignore')}."  # Of 255 bytes; the rest makes it unique.
+    )
 
 
 def search_working_folder() -> None:
@@ -156,20 +155,17 @@ def run_lock(folder: Path) -> Iterator[None]:
         locks, tries = True, 5
         try:
             while not _acquire(file, fcntl.LOCK_EX):
-                if tries := tries - 1:
-                    time.sleep(0.05)  # It may be another process's `owner` that asks.
-                    continue
-                raise UsageError(
-                    f"{folder} is in use by {_holder(file)}: wait for it, or choose another folder with hydra.run.dir=…"
-                )
+                if not (tries := tries - 1):
+                    other = "wait for it, or choose another folder with hydra.run.dir=…"
+                    raise UsageError(f"{folder} is in use by {_holder(file)}: {other}")
+                time.sleep(0.05)  # It may be another process's `owner` that asks.
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
             locks = False
             _warn_without_locks(folder, error)
         file.truncate(0)
-        job = os.environ.get("SLURM_JOB_ID")
-        slurm = f" (Slurm job {job})" if job else ""
+        slurm = f" (Slurm job {job})" if (job := os.environ.get("SLURM_JOB_ID")) else ""
         place = os.path.realpath(folder)
         _owned[place] = f"process {os.getpid()} on {socket.gethostname()}{slurm}"
         file.write(_owned[place])
@@ -224,7 +220,7 @@ def _is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:  # Another user's.
-        return True
+        pass
     return True
 
 
@@ -246,11 +242,8 @@ def _warn_without_locks(folder: Path, error: OSError) -> None:
     device = os.stat(folder).st_dev
     if device not in _without_locks:
         _without_locks.add(device)
-        log.warning(
-            "the file system of %s has no locks (%s): let no other command write there",
-            folder,
-            error.strerror,
-        )
+        message = "the file system of %s has no locks (%s): let no other command write there"
+        log.warning(message, folder, error.strerror)
 
 
 _without_locks: set[int] = set()

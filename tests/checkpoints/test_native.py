@@ -132,7 +132,7 @@ def test_correlation_and_tails_of_latents_are_kept_beside_the_weights(tmp_path: 
     before = without.flow.weight.clone()
     for one, other in ((without, "whole.safetensors"), (back, "without.safetensors")):
         linf.save(tiny(3), tmp_path / "without.safetensors")
-        average_with(tmp_path / other, one)
+        average_with([tmp_path / other], one)
     assert torch.equal(back.correlation.taps, model.correlation.taps)
     assert torch.allclose(without.flow.weight, (before + model.flow.weight) / 2)
     start_from(tmp_path / "half.safetensors", without)

@@ -134,16 +134,20 @@ def test_a_run_is_converted(run: Linf, tmp_path: Path, checkpoint: Path) -> None
     assert same(tmp_path / "model.safetensors", checkpoint)
 
 
-def test_the_mean_of_two_models(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
-    other = linf.load(checkpoint)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.add_(2)
-    linf.save(other, tmp_path / "other.safetensors")
-    assert run("convert", checkpoint, "mean.safetensors", "--mean", "other.safetensors").status == 0
-    ours, mean = (dict(linf.load(path).named_parameters()) for path in (checkpoint, "mean.safetensors"))
-    for name, value in ours.items():
-        torch.testing.assert_close(mean[name], value + 1)
+def test_the_mean_of_some_models(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
+    others = []
+    for more in (2, 4):
+        other = linf.load(checkpoint)
+        with torch.no_grad():
+            for parameter in other.parameters():
+                parameter.add_(more)
+        others.append(f"other{more}.safetensors")
+        linf.save(other, tmp_path / others[-1])
+    for count, mean in ((1, 1), (2, 2)):
+        assert run("convert", checkpoint, f"{count}.safetensors", "--mean", *others[:count]).status == 0
+        ours, made = (dict(linf.load(p).named_parameters()) for p in (checkpoint, f"{count}.safetensors"))
+        for name, value in ours.items():
+            torch.testing.assert_close(made[name], value + mean)
     done = run("convert", checkpoint, "out.safetensors", "--mean", "default")
     assert_in_words(
         done.status, done.out, done.err, "default is of another model", "encoder.blocks is 16 there"

@@ -119,7 +119,7 @@ def test_what_is_no_batch_of_images_in_floats_is_told() -> None:
         for call in (of.sample, of.sample_prior, of.lr_latent, of.distribution):
             with pytest.raises(ValueError, match=words + r".*give images \(B,C,h,w\) of floats"):
                 call(given, SIZE)
-    with pytest.raises(ValueError, match=r"HR has shape \(1, 3, 5, 5\), and 1 of"):
+    with pytest.raises(ValueError, match=r"HR has shape \(1, 3, 5, 5\), and 1 of \("):
         of.distribution(lr, SIZE, hr=torch.zeros(1, 3, 5, 5))
     numbers = np.array(SIZE)
     assert of.sample(lr, (numbers[0], numbers[1]), temperature=0).shape == (1, 3, *SIZE)

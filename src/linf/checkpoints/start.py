@@ -3,7 +3,10 @@
 import logging
 import os
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from linf.checkpoints.native import Model, check_same, load, load_any, resolve_path
 from linf.checkpoints.pickled import read_pickle
@@ -147,19 +150,23 @@ def start_encoder_from(source: str | os.PathLike[str], encoder: Encoder) -> None
     encoder.load_state_dict(given.state_dict())
 
 
-def average_with(path: str | os.PathLike[str], model: Model) -> None:
-    """Move a model halfway to the weights of a checkpoint of a model like it. The mean of a model and of what further
-    training made of it keeps much of what either does best (Wortsman et al., arXiv 2109.01903).
+def average_with(paths: Sequence[str | os.PathLike[str]], model: Model) -> None:
+    """Give a model the mean of its weights and those in checkpoints of models like it. The mean of a model and of what
+    further training made of it keeps much of what each does best (Wortsman et al., arXiv 2109.01903, 2203.05482).
 
     Raises:
-        UsageError: the checkpoint cannot be loaded, or is of another model.
+        UsageError: a checkpoint cannot be loaded, or is of another model.
     """
-    other = load(path)
-    check_same(path, other, model)
-    theirs = other.state_dict()
-    # What only one of them knows of its latents stays.
+    others = []
+    for path in paths:
+        other = load(path)
+        check_same(path, other, model)
+        others.append(other.state_dict())
+    # What only some of them know of its latents stays.
     mean = {
-        k: (v + theirs[k]) / 2 if v.is_floating_point() and k in theirs else v
+        k: torch.stack([v, *(theirs[k] for theirs in others)]).mean(0)
+        if v.is_floating_point() and all(k in theirs for theirs in others)
+        else v
         for k, v in model.state_dict().items()
     }
     model.load_state_dict(mean)

@@ -22,8 +22,9 @@ def add_convert(commands: Any) -> None:
     parser.add_argument(
         "--mean",
         type=Path,
+        nargs="+",
         metavar="FILE",
-        help="average the weights with those of this checkpoint, for instance of stage 2 and the stage 1 before it",
+        help="average the weights with those of other checkpoints, for instance of stage 2 and the stage 1 before it",
     )
     parser.add_argument("--half", action="store_true", help="weights in half precision, .safetensors only")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")

@@ -140,15 +140,13 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     else:
         image = _plain(file, profile, notes)
         pixels = np.array(image, np.uint16 if image.mode.startswith("I") else np.uint8)
-        if (
-            tags.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16
-        ):  # White is 0, which Pillow heeds in 8 bits only.
+        # White that is 0 Pillow heeds in 8 bits only.
+        if tags.get(PHOTOMETRIC) == 0 and pixels.dtype == np.uint16:
             pixels = 65535 - pixels
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     alpha, clear = None, file.info.get("transparency")
-    if (
-        clear is not None and pixels.dtype == np.uint16
-    ):  # A colour, of which Pillow makes alpha in 8 bits only.
+    # Of a colour Pillow makes alpha in 8 bits only.
+    if clear is not None and pixels.dtype == np.uint16:
         alpha = np.where((pixels == np.array(clear)).all(2), 0, 65535).astype(np.uint16)
     elif pixels.shape[2] in (2, 4):
         pixels, alpha = (np.ascontiguousarray(part) for part in (pixels[..., :-1], pixels[..., -1]))

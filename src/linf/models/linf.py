@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import FourierConditioner
-from linf.models.decoding import Block, Region, Request, check_lr, check_size, stream
+from linf.models.decoding import Block, Region, Request, check_images, check_size, stream
 from linf.models.encoders.encoder import Encoder
 from linf.models.explosion import tame
 from linf.models.flow import ConditionalFlow
@@ -213,7 +213,7 @@ class LINF(SuperResolver):
         Returns:
             (B,D,gh,gw) on the patch grid; beyond the edge the residual is taken as 0.
         """
-        check_lr(lr)
+        check_images(lr, size)
         size = check_size(size, 12 * self.image_channels * lr.shape[0], lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)
         z = lr.new_empty(len(lr), self.dim, *(-(-n // self.patch_size) for n in size))
@@ -230,7 +230,7 @@ class LINF(SuperResolver):
         """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`."""
         if self.prior is None:
             return super().sample_prior(lr, size)
-        check_lr(lr)
+        check_images(lr, size)
         need = 8 * self.image_channels + -(-self.prior.bytes_per_patch // self.patch_size**2)
         size = check_size(size, lr.shape[0] * need, lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)

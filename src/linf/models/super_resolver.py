@@ -13,7 +13,7 @@ from linf.models import DEFAULT_TEMPERATURE
 from linf.models.bilinear import image_residual
 from linf.models.consistency import Projection, consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
-from linf.models.decoding import Latents, Region, Request, check_lr, check_size
+from linf.models.decoding import Latents, Region, Request, check_images, check_size
 from linf.models.distribution import Distribution
 from linf.models.noise import LatentField
 from linf.models.prior import UNet
@@ -138,7 +138,7 @@ class SuperResolver(nn.Module, ABC):
             ValueError: LR, a temperature, the size, the latents' shape or consistency is not what is said above, or the
                 model does not know how its latents are correlated.
         """
-        check_lr(lr)
+        check_images(lr, size)
         taus = each_temperature(temperature, size)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
         channels = self.output_channels(lr)
@@ -150,9 +150,8 @@ class SuperResolver(nn.Module, ABC):
         if consistency:
             # A map is mixed before, for a mixture of two consistent images by a map is not.
             regions = (region.at(taus[0]) if len(taus) == 1 else region for region in regions)
-            regions = consistent(
-                regions, lr, Projection((lr.shape[-2], lr.shape[-1]), size, consistency, reduction)
-            )
+            projection = Projection((lr.shape[-2], lr.shape[-1]), size, consistency, reduction)
+            regions = consistent(regions, lr, projection)
         for region in regions:
             for tau, image in zip(taus, out[:, region.image, :, region.rows, region.cols], strict=True):
                 image.copy_(region.at(tau).mean)
@@ -190,13 +189,9 @@ class SuperResolver(nn.Module, ABC):
         Returns:
             None for a model whose output is not random.
         """
-        check_lr(lr)
+        check_images(lr, size, hr)
         if not self.dim:
             return None
-        if hr is not None and (len(hr), *hr.shape[2:]) != (len(lr), *size):
-            raise ValueError(
-                f"HR has shape {tuple(hr.shape)}, and {len(lr)} of {size[0]}×{size[1]} are asked for"
-            )
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
         # The samples at a temperature, which are asked for next, are as large as their noise.
         channels = self.output_channels(lr)
@@ -207,9 +202,8 @@ class SuperResolver(nn.Module, ABC):
         grid = [-(-n // p) for n in size]
         z, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)
         residual = None if hr is None else image_residual(*(i.expand(-1, channels, -1, -1) for i in (lr, hr)))
-        request = Request(
-            self._latents(lr, size, samples, seed, latents), highest, mix, residual, features=features
-        )
+        drawn = self._latents(lr, size, samples, seed, latents)
+        request = Request(drawn, highest, mix, residual, features=features)
         for region in self.regions(lr, size, request):
             place = (region.image, slice(None), region.rows, region.cols)
             mean[place] = region.mean

@@ -17,7 +17,6 @@ from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from linf.cores import usable_cores
 from linf.errors import RankFailed, Stopped, UsageError, stop_signals_to
 from linf.runs import ranks
 from linf.runs.command_line import quoted
@@ -85,6 +84,8 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
         RankFailed: A rank failed.
     """
     from torch.distributed import TCPStore
+
+    from linf.models.threads import usable_cores
 
     # Held here, its port cannot be taken by another program before the first rank listens.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
