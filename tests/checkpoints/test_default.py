@@ -82,6 +82,7 @@ def test_readme_says_what_was_measured() -> None:
         ("LIIF, official", "LIIF", "LIIF, official"),
         ("LINF, τ = 0", "τ=0", "LINF"),
         ("LINF, τ = 0.5", "τ=0.5", "LINF"),
+        ("LINF, τ = 0.7", "τ=0.7", "LINF"),
     ):
         found = (rows(system, run).loc[("B100", scale)] for scale in (2, 4))
         cells = (f"{row['psnr_y']:.2f}, {row['lpips_alex']:.3f}" for row in found)

@@ -344,6 +344,19 @@ def test_two_models_of_one_label_have_lines_of_their_own(tmp_path: Path) -> None
     assert len(all_figures(runs)["severity_Set5"].axes[0].lines) == 2 * 3 + 1
 
 
+def test_what_a_model_knows_of_its_latents_tells_no_models_apart(tmp_path: Path) -> None:
+    names = ("default", "photo")
+    for name in names:
+        evaluation(tmp_path / name, checkpoint={"path": f"zoo/{name}.safetensors", "sha256": SHA})
+    path = tmp_path / "default" / "run.json"
+    about = json.loads(path.read_text())
+    known = {"correlation": {"name": "LatentCorrelation", "scales": [2]}, "tails": {"2": [4, 0.8]}}
+    about["model"]["config"] = about["model"].get("config", {}) | known
+    path.write_text(json.dumps(about))
+    runs = find_runs([tmp_path / name for name in names])
+    assert [run.label for run in runs] == [f"LINF, {name}" for name in names]
+
+
 def test_only_one_setting_is_an_axis(tmp_path: Path) -> None:
     other = evaluation(tmp_path / "jpeg", severity={"JPEG quality": 30})
     runs = find_runs([noisy(tmp_path / "0", 0), noisy(tmp_path / "5", 5), other])

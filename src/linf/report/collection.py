@@ -14,8 +14,8 @@ from linf.evaluation.schema import CELL, UNIT
 from linf.report.evaluations import EvaluationRun, read_run
 
 _PLACES = re.compile(
-    r"model\.usual_deviation|(evaluation|training)\.(run_dir|path|name|label|logger|callbacks|launcher|trainer|hydra"
-    r"|shown|save_images|temperatures|init_from|task\.(folder|checkpoint|label)|data\.(num_workers|cache\w*|root))\b"
+    r"model\.(usual_deviation|correlation|tails)|(evaluation|training)\.(run_dir|path|name|label|logger|callbacks"
+    r"|launcher|trainer|hydra|shown|save_images|temperatures|init_from|task\.(folder|checkpoint|label)|data\.(num_workers|cache\w*|root))\b"
 )
 # What says where and how a run was done, or goes with its weights, but not what was set.
 
