@@ -216,6 +216,7 @@ def test_what_a_resume_cannot_take_is_one_line(
     assert_in_words(done.status, done.out, done.err, *words)
 
 
+@pytest.mark.slow
 def test_an_epoch_that_max_steps_cut_short_goes_on(command: Command, tmp_path: Path) -> None:
     assert command("train", *SMOKE, "hydra.run.dir=whole").status == 0
     for length in ("trainer.max_steps=4", "trainer.max_steps=5", "trainer.max_steps=6"):
