@@ -23,13 +23,13 @@ def test_settings_old_and_new_are_understood() -> None:
         with exact_products():
             with exact_products():
                 pass
-            assert torch.backends.cuda.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
+            assert torch.backends.cuda.matmul.fp32_precision == "ieee"
         assert not is_exact()
         torch.set_float32_matmul_precision("highest")
-        torch.backends.cuda.matmul.fp32_precision = "tf32"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
         assert not is_exact()
     finally:
-        torch.backends.cuda.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
         torch.set_float32_matmul_precision("highest")
 
 

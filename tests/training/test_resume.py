@@ -239,6 +239,12 @@ def test_an_epoch_goes_on_between_two_steps_only(last: bool, batches: int, open_
     assert [count["processed"] for count in epochs.values()] == [2 - open_again] * 2
 
 
+def test_a_checkpoint_that_counts_no_epochs_stays_as_it_is() -> None:
+    checkpoint = {"global_step": 4}
+    reopen_epoch(checkpoint, 1)
+    assert checkpoint == {"global_step": 4}
+
+
 def test_a_resume_that_takes_no_step_says_which_limit_to_raise(command: Command) -> None:
     run = (*QUICK, "hydra.run.dir=run")
     assert command("train", *run).status == 0

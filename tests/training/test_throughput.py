@@ -218,7 +218,7 @@ class _Layouts(pl.Callback):
     """Where the weights that are averaged have another layout than their average."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        (ema,) = (callback for callback in trainer.callbacks if isinstance(callback, EMA))  # type: ignore[attr-defined]
+        (ema,) = (callback for callback in trainer.callbacks if isinstance(callback, EMA))
         assert ema._average_model is not None
         pairs = zip(pl_module.parameters(), ema._average_model.module.parameters(), strict=True)
         self.other = [current.shape for current, average in pairs if current.stride() != average.stride()]

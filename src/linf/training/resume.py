@@ -146,6 +146,8 @@ def reopen_epoch(checkpoint: dict[str, Any], accumulated: int) -> None:
         checkpoint: What Lightning is about to restore; changed in place.
         accumulated: The batches of a step. An epoch that ended in the middle of one stays done.
     """
+    if "loops" not in checkpoint:  # Without them Lightning begins at the first epoch.
+        return
     loop = checkpoint["loops"]["fit_loop"]
     epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
     done = epochs["current"]["processed"] == epochs["current"]["ready"] > epochs["current"]["completed"]
