@@ -348,6 +348,23 @@ def test_a_second_call_takes_no_output_for_an_input(upscale: Linf, tmp_path: Pat
     assert [path.name for path in (tmp_path / "in" / "big").iterdir()] == ["a_x2.png"]
 
 
+def test_a_second_call_takes_no_output_beside_its_input_for_one(upscale: Linf, tmp_path: Path) -> None:
+    for name in (
+        "a.jpg",
+        "deep/b.png",
+        "c_x2.png",
+        "1_20x30.png",
+    ):  # The last two are no outputs: no c, no 1.
+        image(tmp_path / "in" / name, 8, 9)
+    asked = ("--scale", "2", "--out", "in", "--samples", "2", "--uncertainty", "--force")
+    assert upscale("in", *asked).status == 0
+    first = sorted((tmp_path / "in").rglob("*.*"))
+    assert len(first) == 4 * 4
+    done = upscale("in", *asked)
+    assert (done.status, sorted((tmp_path / "in").rglob("*.*"))) == (0, first)
+    assert done.err == "note: in: left out: 12 named as outputs of an earlier call\n"
+
+
 @pytest.mark.parametrize(
     ("asked", "folder"),
     [

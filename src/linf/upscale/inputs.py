@@ -19,6 +19,10 @@ LARGEST = 1000.0
 """The largest scale; a larger one is more likely a typing error than intended."""
 
 
+OUTPUT = re.compile(r"(.+)_(?:x[\d.]+(?:x[\d.]+)?|\d+x\d+)(?:_\d+|_uncertainty)?")
+"""The stem of an output's name, after that of its input."""
+
+
 class Input(NamedTuple):
     """One image to enlarge."""
 
@@ -139,7 +143,14 @@ def _walk(folder: Path, root: Path) -> Iterator[Input]:
     out, home, found = root.resolve(), folder.resolve(), find_images(folder)
     if found.note:
         print(f"note: {folder}: {found.note}", file=sys.stderr)
-    for path in found.paths:
+    paths = found.paths
+    if out == home:  # With outputs beside their inputs, the second call finds those of the first.
+        inputs = {path.with_suffix("") for path in paths}
+        stems = {path: OUTPUT.fullmatch(path.stem) for path in paths}
+        paths = [path for path, stem in stems.items() if not stem or path.with_name(stem[1]) not in inputs]
+        if left := len(found.paths) - len(paths):
+            print(f"note: {folder}: left out: {left} named as outputs of an earlier call", file=sys.stderr)
+    for path in paths:
         if not (home in out.parents and out in path.resolve().parents):
             yield Input(path, root / path.relative_to(folder).parent)
 
