@@ -125,7 +125,7 @@ def test_twenty_kills_change_no_bit(command: Command, tmp_path: Path) -> None:
         process.kill()
         process.communicate()
     steps = state(killed / "checkpoints" / "last.ckpt")["global_step"]
-    assert 20 < steps < 1500
+    assert 0 < steps < 1500
     assert command("train", *arguments).status == 0
     assert_same_end(whole_run(tmp_path / "whole", command, *longer), killed)
     assert (tmp_path / "whole" / "model.safetensors").read_bytes() == (
