@@ -248,11 +248,11 @@ def test_a_model_without_a_flow_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("encoder", "ensemble", "patch_size", "suffix"),
     [
-        ("edsr", "feature", 1, ".onnx"),
         ("rdn", "feature", 3, ".pt2"),
         *(
             pytest.param(*case, marks=pytest.mark.thorough)
             for case in (
+                ("edsr", "feature", 1, ".onnx"),  # As the default model, which has a test.
                 ("swinir", "local", 1, ".onnx"),
                 ("edsr", "feature", 1, ".pt2"),
                 ("rdn", "feature", 3, ".onnx"),

@@ -401,7 +401,7 @@ def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_image(
     assert trainer.callback_metrics["val/lpips"] == pytest.approx(np.mean(found), rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # test_metric.py has the mean over two ranks.
 def test_ranks_log_the_lpips_of_all_images(command: Command, tmp_path: Path, alexnet: Path) -> None:
     given = ["sweep=search", "hydra.mode=RUN", *TINY, f"callbacks.lpips.weights={alexnet}"]
     for name, settings in {"one": ["data.batch_size=4"], "two": RANKS}.items():

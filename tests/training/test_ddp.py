@@ -43,7 +43,7 @@ TASKS: dict[str, tuple[str, ...]] = {
 }
 
 
-REPEATED = ("mixture", "regression", "finetune_joint")
+REPEATED = ("prior", "mixture", "regression", "finetune_joint")
 
 
 def train(folder: Path, *arguments: str) -> None:
@@ -56,7 +56,6 @@ def train(folder: Path, *arguments: str) -> None:
     [
         "nll",
         "finetune",
-        "prior",
         *(pytest.param(t, marks=pytest.mark.thorough) for t in ("swinir", *REPEATED)),
     ],
 )

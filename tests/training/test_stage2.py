@@ -33,6 +33,7 @@ from linf.models.correlation import LatentCorrelation
 from linf.models.linf import LINF
 
 TASKS = ("finetune", "finetune_joint")
+IN_CI = ["finetune", pytest.param("finetune_joint", marks=pytest.mark.thorough)]  # Of two steps, the harder.
 PARTS = ("loss", "nll", "l1", "perceptual")
 
 
@@ -178,7 +179,7 @@ WHOLE = ("data.batch_size=4", "data.batches_per_epoch=2", "task.whitening_batche
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", IN_CI)
 def test_two_half_batches_are_a_whole_one(settings: Settings, tmp_path: Path, task: str) -> None:
     whole, halves = (
         fit(settings(task, *more, *EXACT, run=run)).lightning_module.state_dict()
@@ -235,7 +236,7 @@ def two_ranks(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", IN_CI)
 def test_bfloat16_changes_little(settings: Settings, tmp_path: Path, task: str) -> None:
     for precision in ("32-true", "bf16-mixed"):
         fit(settings(task, f"trainer.precision={precision}", run=precision))
@@ -318,7 +319,7 @@ def test_replayed_cuda_graphs_overwrite_no_loss(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", IN_CI)
 def test_an_interrupted_stage_2_resumes_bit_for_bit(settings: Settings, tmp_path: Path, task: str) -> None:
     saving = ("+trainer.val_check_interval=2", "trainer.max_epochs=3")
     fit(settings(task, *saving, run="whole"))
