@@ -83,6 +83,25 @@ def test_dropped_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ImageCache([good], on_error="ignore", cache_dir=tmp_path)  # type: ignore[arg-type]
 
 
+def test_what_could_not_be_read_is_tried_again_by_a_later_process(tmp_path: Path) -> None:
+    good, other = write(tmp_path / "good.png"), write(tmp_path / "other.png")
+    content, about = other.read_bytes(), other.stat()
+    other.write_bytes(bytes(len(content)))
+    os.utime(other, ns=(about.st_atime_ns, about.st_mtime_ns))
+    paths = [other, good]
+    first = ImageCache(paths, cache_dir=tmp_path)
+    os.utime(first.file, (1, 1))  # As a former process left it.
+    assert ImageCache(paths, cache_dir=tmp_path).file == first.file, "nothing more is readable"
+    other.write_bytes(content)  # Of the same size and date, as where only memory or a decoder lacked.
+    os.utime(other, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert ImageCache(paths, cache_dir=tmp_path).file == first.file, "all ranks of a run see the same"
+    os.utime(first.file, (1, 1))
+    again = ImageCache(paths, on_error="raise", cache_dir=tmp_path)
+    assert np.array_equal(again[0], read_image(other))
+    assert ImageCache(paths, cache_dir=tmp_path).file == again.file
+    assert np.array_equal(first[0], read_image(good)), "a run that goes on reads what it found"
+
+
 def test_a_file_damaged_on_disk_is_rebuilt(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png")
     file = ImageCache([path], cache_dir=tmp_path).file

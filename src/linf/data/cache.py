@@ -5,7 +5,9 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +22,14 @@ from linf.images.pixels import PixelFormat
 
 log = logging.getLogger(__name__)
 
+_STARTED = time.time()
+
 
 class ImageCache(ImageStore):
     """Images decoded once into a memory-mapped file that all workers and ranks share. The first process that needs the
     file builds it while the others wait; a killed build leaves nothing that is used. A change of any source's path,
-    size or date makes another file.
+    size or date makes another file. Images that could not be read are tried once more by a later process, since memory
+    may have been short or a decoder may be installed now.
 
     Args:
         paths: image files.
@@ -131,34 +136,56 @@ def _load_or_build(
     """Return the cache file of some images and its index."""
     name = f"{_key(sources, pixels)}.pixels"
     try:
-        return home / name, _load_or_build_index(sources, home / name, pixels, limit)
+        return _load_or_build_in(home / name, sources, pixels, limit)
     except UsageError as error:
         cause = error.__cause__
         if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         file = temporary_cache() / "images" / name
         log.warning("the image cache %s is not used (%s) but %s", home, cause.strerror, file.parent)
-        return file, _load_or_build_index(sources, file, pixels, limit)
+        return _load_or_build_in(file, sources, pixels, limit)
 
 
-def _load_or_build_index(
-    sources: Sequence[Path], file: Path, pixels: PixelFormat, limit: float | None
-) -> list[Entry]:
+def _load_or_build_in(
+    file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None
+) -> tuple[Path, list[Entry]]:
     try:
-        if (index := _read_index(file)) is not None:
-            return index
-        with lock(file.with_suffix(".lock")):
-            if (index := _read_index(file)) is None:
-                clear(file)
-                check_room(sources, file.parent, limit, pixels.channels * pixels.dtype.itemsize)
-                with atomic_write(file) as part:
-                    index = _write_cache(sources, part, pixels)
-            return index
+        while True:
+            index = _read_index(file) or _build(file, sources, pixels, limit)
+            # Not in its place, for other runs read their images from it.
+            later = file.with_stem(f"{file.stem}+")
+            if not later.is_file() and not _more_is_readable(sources, file, index, pixels):
+                return file, index
+            file = later
     except OSError as error:
         raise UsageError(
             f"cannot use the image cache {file.parent}: {error.strerror or error}; free some space, or "
             "choose another folder with data.cache_dir or the environment variable LINF_CACHE"
         ) from error
+
+
+def _build(file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None) -> list[Entry]:
+    with lock(file.with_suffix(".lock")):
+        if (index := _read_index(file)) is None:
+            clear(file)
+            check_room(sources, file.parent, limit, pixels.channels * pixels.dtype.itemsize)
+            with atomic_write(file) as part:
+                index = _write_cache(sources, part, pixels)
+        return index
+
+
+def _more_is_readable(sources: Sequence[Path], file: Path, index: list[Entry], pixels: PixelFormat) -> bool:
+    """Tell whether an image can be read now that could not when the file was written, before this process began."""
+    failed = [source for source, entry in zip(sources, index, strict=True) if isinstance(entry, str)]
+    if not failed or file.stat().st_mtime > _STARTED:
+        return False
+    for source in failed:
+        with suppress(UsageError):
+            pixels.read(source)
+            return True
+    with suppress(OSError):  # It may be read-only. The other ranks of this run need not try again.
+        os.utime(file)
+    return False
 
 
 def _write_cache(sources: Sequence[Path], part: Path, pixels: PixelFormat) -> list[Entry]:
