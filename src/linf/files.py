@@ -120,16 +120,15 @@ def clear(path: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold a lock file during the block, after waiting for any other process or thread that holds it.
-
-    The lock ends with the process, whatever ends that, and holds across machines that share the folder by NFS. On a
-    file system without locks there is one warning, and nobody is waited for.
+def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file during the block, after waiting for any other process or thread that holds it, or raising
+    BlockingIOError where ``wait`` is false. It ends with the process, whatever ends that, and holds across machines
+    that share the folder by NFS. On a file system without locks there is one warning, and nobody is waited for.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise

@@ -369,6 +369,23 @@ def test_two_ranks_on_shards_killed_and_resumed_end_as_two_on_the_cache(
     assert "Traceback" not in resumed.err
 
 
+def test_two_processes_do_not_write_the_same_shards(
+    photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def read(path: Path) -> np.ndarray:
+        monkeypatch.undo()  # For one image.
+        with pytest.raises(UsageError, match="another process is writing shards to"):
+            pack(photos[:1], out, CUT)
+        return read_image(path)
+
+    monkeypatch.setattr("linf.data.packing.read_image", read)
+    pack(photos[:2], out, CUT)
+    assert Shards(str(out)).facts.images == 2
+    assert {path.name for path in out.iterdir() if path.name.startswith(".")} == set()
+
+
 KILLED_PACKING = """
 import sys
 from pathlib import Path

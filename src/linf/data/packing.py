@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from linf.data.decode import for_each
 from linf.errors import UsageError
-from linf.files import atomic_write
+from linf.files import LOCK, atomic_write, lock
 from linf.images.read import read_image
 
 log = logging.getLogger(__name__)
@@ -83,51 +84,64 @@ def pack(sources: Sequence[Path], out: Path, cut: Cut, replace: bool = False) ->
         replace: whether to replace shards that are there.
 
     Raises:
-        UsageError: LitData is not installed, no image is large enough, or the folder cannot be written.
+        UsageError: LitData is not installed, no image is large enough, or the folder cannot be written, as where
+            another process is writing it.
     """
     try:
         from litdata.streaming import Cache
     except ImportError as error:
         raise UsageError("linf shard needs LitData: pip install 'linf[shards]'") from error
     part = out.with_name(f".{out.name}.part")
-    count, images, shortest, size = 0, 0, math.inf, 0
-    order = np.random.default_rng(0).permutation(len(sources))
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        writer = Cache(str(part), chunk_size=cut.per_shard)
-        for made in for_each(partial(sub_images, cut=cut), [sources[i] for i in order], "cut"):
-            if isinstance(made, str):
-                log.warning("left out: %s", made)
-                continue
-            images += 1
-            for content, height, width, channels in made:
-                writer[count] = content
-                count, shortest, size = (
-                    count + 1,
-                    min(shortest, height, width),
-                    size + height * width * channels,
-                )
-        if not count:
-            raise UsageError(
-                f"none of {len(sources)} images is readable and at least {cut.min_side} pixels a side: give larger "
-                "images, or lower --min-side"
-            )
-        writer.done()
-        writer.merge()
-        facts = ShardFacts(images, count, cut.per_shard, int(shortest), size / 1e9)
-        index = json.loads((part / INDEX).read_text())
-        with atomic_write(part / INDEX) as file:
-            file.write_text(json.dumps(index | {"linf": asdict(facts)}))
-        if replace:
-            shutil.rmtree(out, ignore_errors=True)
-        part.replace(out)
+        with lock(part / LOCK, wait=False):
+            try:
+                for path in part.iterdir():  # What a killed process left.
+                    if path.name != LOCK:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                facts = _pack_in(part, Cache(str(part), chunk_size=cut.per_shard), sources, cut)
+                if replace:
+                    shutil.rmtree(out, ignore_errors=True)
+                (part / LOCK).unlink()
+                part.replace(out)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except BlockingIOError as error:
+        raise UsageError(
+            f"another process is writing shards to {out}: wait for it, or choose another folder"
+        ) from error
     except OSError as error:
         raise UsageError(
             f"cannot write shards to {out}: {error.strerror or error}; free some space, or choose another folder"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    return facts
+
+
+def _pack_in(part: Path, writer: Any, sources: Sequence[Path], cut: Cut) -> ShardFacts:
+    count, images, shortest, size = 0, 0, math.inf, 0
+    order = np.random.default_rng(0).permutation(len(sources))
+    for made in for_each(partial(sub_images, cut=cut), [sources[i] for i in order], "cut"):
+        if isinstance(made, str):
+            log.warning("left out: %s", made)
+            continue
+        images += 1
+        for content, height, width, channels in made:
+            writer[count] = content
+            count, shortest, size = (
+                count + 1,
+                min(shortest, height, width),
+                size + height * width * channels,
+            )
+    if not count:
+        raise UsageError(
+            f"none of {len(sources)} images is readable and at least {cut.min_side} pixels a side: give larger "
+            "images, or lower --min-side"
+        )
+    writer.done()
+    writer.merge()
+    facts = ShardFacts(images, count, cut.per_shard, int(shortest), size / 1e9)
+    index = json.loads((part / INDEX).read_text())
+    with atomic_write(part / INDEX) as file:
+        file.write_text(json.dumps(index | {"linf": asdict(facts)}))
     return facts
 
 
