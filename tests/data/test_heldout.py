@@ -48,6 +48,9 @@ def test_own_folders_for_validation_win(tmp_path: Path, photos: Path) -> None:
     trained, validated = split(root)
     assert (len(trained), validated) == (30, ["x.png", "y.png"])
     assert len(split(root / "Val")[0]) == 1, "where all are in one, it is like any other folder"
+    (tmp_path / "val").mkdir()
+    root = root.rename(tmp_path / "val" / "in")
+    assert split(root) == (trained, validated), "wherever the folder itself lies"
     other = folder(tmp_path / "other", photos, "z.png")
     own = validation_images(other, root)
     assert own is not None

@@ -1,6 +1,7 @@
 """Data box of the figure: which images of a user's folder training leaves for validation."""
 
 import logging
+import os
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -61,7 +62,13 @@ def validation_images(root: Roots, training: Roots | None = None) -> ImageSet | 
     images = image_folder(root)
     if training != root:
         return images
-    apart = [path for path in images.hr if not FOLDERS.isdisjoint(map(str.lower, path.parent.parts))]
+    # Not the folders above all of them, where someone's home may be called val.
+    home = os.path.commonpath([path.parent for path in images.hr])
+    apart = [
+        path
+        for path in images.hr
+        if not FOLDERS.isdisjoint(map(str.lower, path.parent.relative_to(home).parts))
+    ]
     if not apart or len(apart) == len(images):
         count = min(max(1, len(images) // ONE_OF), AT_MOST) if len(images) > 1 else 0
         apart = sorted(
