@@ -306,6 +306,12 @@ def test_given_lr_is_used_and_decides_the_crop(
     assert pairs[0].lr.shape == (3, hr[0] // 2, hr[1] // 2)
 
 
+def test_given_lr_of_more_than_hr_is_refused(tmp_path: Path) -> None:
+    lr = cache_of(tmp_path, (20, 20))  # Of an image before it was cropped.
+    with pytest.raises(UsageError, match=r"the given LR of .* with \(36, 40\) pixels at scale 2 is "):
+        ScaledImages(cache_of(tmp_path, (36, 40)), [2], {2: lr})
+
+
 @pytest.mark.parametrize("s", [2, 2.7, 4])
 def test_lr_is_made_by_the_bicubic_that_is_asked_for(tmp_path: Path, s: float) -> None:
     cache = cache_of(tmp_path, (40, 44))

@@ -66,3 +66,10 @@ def scale_by_size(
 
     fitting = [scale for scale in scales if error(scale) < 1]
     return min(fitting, key=error, default=None)
+
+
+def covers(hr: int, lr: int, factor: float) -> bool:
+    """Whether an LR image may be of an HR image, by their pixels along an axis. LR may cover up to one of its pixels
+    more, and HR may go on by up to 11 pixels where LR was made from it cropped to a multiple of 12, as in GTmod12.
+    """
+    return -factor <= hr - lr * factor <= max(12, factor)

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from linf.coordinates import Scale, axis_scales
 from linf.data.cache import ImageCache
 from linf.data.crops import SRBatch, augment, smallest_crop, unit
+from linf.data.given import covers
 from linf.data.layouts import ImageSet, shorten
 from linf.data.patches import RandomPatches
 from linf.errors import UsageError
@@ -126,10 +127,7 @@ def _covered(
         why = "the ratios of height and width differ by more than a pixel"
     else:
         exact = [m * s for m, s in zip(small, axis_scales(named), strict=True)]
-        # HR may go on by up to 11 pixels where LR was made from it cropped to a multiple of 12, as in GTmod12.
-        fits = all(
-            -s <= n - e <= max(12, s) for n, e, s in zip(large, exact, axis_scales(named), strict=True)
-        )
+        fits = all(covers(n, m, s) for n, m, s in zip(large, small, axis_scales(named), strict=True))
         wanted = (min(large[0], round(exact[0])), min(large[1], round(exact[1])))
         why = f"at ×{named:g} it covers {exact[0]:g}×{exact[1]:g}"
     if not fits:

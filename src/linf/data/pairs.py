@@ -15,6 +15,7 @@ from linf.coordinates import AxisScales, Scale, axis_scales, read_scale
 from linf.data.cache import ImageCache
 from linf.data.crops import tensor, unit
 from linf.data.degradation import Degradation
+from linf.data.given import covers
 from linf.errors import UsageError
 from linf.files import readable_name
 from linf.images.reduction import Reduction
@@ -197,11 +198,7 @@ def _thousandths(s: Scale) -> list[int]:
 
 
 def _check_given(path: Path, shape: tuple[int, ...], lr: ImageCache, i: int, s: Scale) -> None:
-    # The LR image may have been made from an HR image cropped to a multiple of 12, as in GTmod12.
-    if i >= len(lr) or any(
-        abs(n * factor - m) > max(12, factor)
-        for n, factor, m in zip(lr.shapes[i], axis_scales(s), shape, strict=True)
-    ):
+    if i >= len(lr) or not all(map(covers, shape, lr.shapes[i], axis_scales(s))):
         given = f"{lr.paths[i]} with {lr.shapes[i]}" if i < len(lr) else "nothing"
         raise UsageError(
             f"the given LR of {path} with {shape} pixels at scale {s:g} is {given}: replace it, or remove "
