@@ -498,6 +498,20 @@ def test_given_lr_that_changed_is_measured_again(
     assert set(after[other]["image"]) == {min(path.stem for path in photos.iterdir())}
 
 
+@pytest.mark.parametrize("other", ["data.test_degradation.first.blur.elongation=4", "data.seed=1"])
+def test_lr_that_is_degraded_otherwise_is_measured_again(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, other: str
+) -> None:
+    given = ("data.test_scales=[2]", "data/degradation@data.test_degradation=severity", "metrics=fidelity")
+    blur = [f"data.test_degradation.first.{part}" for part in ("blur.sigma=1", "noise.sigma=5")]
+    before, after, again = (
+        evaluate(composed, checkpoint, photos, tmp_path, *given, *blur, *more).tables["images"]
+        for more in ((), (other,), (other,))
+    )
+    assert (before["psnr_y"] != after["psnr_y"]).all()
+    assert after.equals(again)
+
+
 def test_folder_of_an_earlier_version_is_resumed_and_read(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, evaluated: tuple[Path, Evaluation]
 ) -> None:

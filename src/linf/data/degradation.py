@@ -1,5 +1,6 @@
 """Data box of the figure: how LR images differ from clean bicubic ones, drawn at random for each sample."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -97,6 +98,11 @@ class Degradation:
                 parts += [f"{name} {numbers}" + f" of {chance:.0%}" * (chance < 1)] * (high > 0)
             rounds.append(", ".join(parts))
         return ", then ".join(rounds) + f", {self.clean:.0%} clean" * (self.clean > 0)
+
+    def digest(self, seed: int) -> str:
+        """A digest of all settings, of which ``str`` tells the main ones, and of the seed that decides by them."""
+        told = repr((seed, self.clean, [vars(each) for each in self.rounds]))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], channels: int = 3) -> Draw:
         """Decide how one sample is degraded.

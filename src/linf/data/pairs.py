@@ -162,9 +162,12 @@ class ScaledImages(Dataset[ImagePair]):
         return self.name, self.names[s][index], s
 
     def digest(self, i: int) -> str:
-        """A digest of the HR image of pair ``i`` and of its LR image, if that is given."""
+        """A digest of the HR image of pair ``i`` and of its LR image, if that is given, or of how it is degraded."""
         s, index = self._pairs[i]
-        return "-".join(of[s].digest(index) for of in (self.hr_at, self.lr) if s in of)
+        parts = [of[s].digest(index) for of in (self.hr_at, self.lr) if s in of]
+        if self.degradation and s not in self.lr:
+            parts.append(self.degradation.digest(self.seed))
+        return "-".join(parts)
 
 
 def _matlab(image: np.ndarray, size: tuple[int, int], peak: int) -> np.ndarray:
