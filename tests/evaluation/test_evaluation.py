@@ -452,6 +452,18 @@ def test_other_images_of_the_same_names_are_measured_again(
     pd.testing.assert_frame_equal(pd.read_csv(folder / "images.csv"), before)
 
 
+def test_images_that_are_to_be_saved_are_made_again(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
+) -> None:
+    before = evaluate(composed, checkpoint, photos, tmp_path, "task.shown=0").tables["images"]
+    assert not list(tmp_path.rglob("*.png"))
+    after = evaluate(composed, checkpoint, photos, tmp_path, "task.shown=0", "save_images=true")
+    names = {"LR", "HR", "deviation", *SYSTEMS}
+    kept = [path for path in tmp_path.rglob("images/*/*/*") if {of.stem for of in path.iterdir()} >= names]
+    assert len(kept) == len(SCALES) * len(list(photos.iterdir()))
+    assert after.tables["images"].equals(before)
+
+
 def test_a_finished_evaluation_says_nothing_of_its_loader(
     command: Command, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from linf.evaluation.measure import Unit, check_consistency, measure, nearest_sy
 from linf.evaluation.metrics import conventions, fit_metrics, open_metrics
 from linf.evaluation.origin import git_commit, origin, weights_digest
 from linf.evaluation.record import Key, Record
-from linf.evaluation.schema import TABLES, evenly_spaced, kept_folder
+from linf.evaluation.schema import TABLES, are_kept, evenly_spaced, kept_folder
 from linf.evaluation.summary import first_figures, summary
 from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.corpus import CorpusMetric
@@ -51,7 +51,8 @@ class Evaluation(pl.LightningModule):
         samples: per temperature, over which its figures are means.
         assumed: how latents are drawn and measured.
         seed: of the latents. Each image and scale has its own, on whichever rank it is evaluated.
-        save_images: keep every image of every system, rather than those of the first ``shown`` images at one scale.
+        save_images: keep every image of every system, rather than those of the first ``shown`` images at one scale;
+            images that were measured before without it are measured again.
         shown: images of each data set that are kept for the report, at the scale nearest to 4.
         label: the model's name in legends; by default `model_label`.
         checkpoint: the file that the model came from, for the record.
@@ -126,11 +127,15 @@ class Evaluation(pl.LightningModule):
         self.corpora = Corpora(self.folder, cast(Mapping[str, CorpusMetric], self.corpus_metrics))
         self.record = Record(self.folder, self._about(data), self.global_rank)
         self.record.leave_out_outdated(self.digests)
-        self.record.units = {key: unit for key, unit in self.record.units.items() if self.corpora.has(key)}
+        self.systems = system_temperatures(self.model, self.temperatures, self.self_ensemble)
+        self.record.units = {
+            key: unit
+            for key, unit in self.record.units.items()
+            if self.corpora.has(key) and (not self.save_images or are_kept(self.folder, key, self.systems))
+        }
         data.tested = self.record.units.keys()
         self.tables: dict[str, pd.DataFrame] = {}
         self.finished = False
-        self.systems = system_temperatures(self.model, self.temperatures, self.self_ensemble)
         places = dict.fromkeys((dataset, scale) for dataset, _, scale in self.keys)
         self.cells = {(*place, system): n for n, (place, system) in enumerate(product(places, self.systems))}
         self.lr_from = {
@@ -239,8 +244,6 @@ class Evaluation(pl.LightningModule):
         missing, and where the files are.
         """
         lines = summary(self.tables, self.protocol.headline, self.pixels.channels)
-        lines += [
-            *self.corpora.sentences(self.keys),
-            *(f"{name} skipped: {why}" for name, why in self.skipped.items()),
-        ]
+        lines += self.corpora.sentences(self.keys)
+        lines += [f"{name} skipped: {why}" for name, why in self.skipped.items()]
         return "\n".join([*lines, f"tables, contact sheet and metrics.json: {self.folder}"])

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,11 @@ def stored_path(folder: Path, name: str) -> Path:
 def kept_folder(folder: Path, dataset: str, image: str, scale: Scale) -> Path:
     """The folder in which an evaluation keeps an image at a scale by every system."""
     return stored_path(folder, "images") / dataset / f"x{scale:g}" / image
+
+
+def are_kept(folder: Path, key: tuple[str, str, Scale], systems: Iterable[str]) -> bool:
+    """Whether an evaluation has kept the images of a data set, image and scale by all of some systems."""
+    return all((kept_folder(folder, *key) / f"{name}.png").is_file() for name in systems)
 
 
 def evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
