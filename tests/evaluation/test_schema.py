@@ -1,11 +1,23 @@
 """The schema of an evaluation's tables: former names, and columns in print."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from linf.evaluation.schema import COLUMNS, HEADLINES, METRICS, PERCEPTUAL, TABLES, evenly_spaced, stored_path
+from linf.evaluation.schema import (
+    COLUMNS,
+    HEADLINES,
+    METRICS,
+    PERCEPTUAL,
+    TABLES,
+    evenly_spaced,
+    file_path,
+    kept_folder,
+    stored_path,
+)
+from linf.files import readable_name
 
 
 def test_every_column_of_a_table_is_described() -> None:
@@ -43,6 +55,17 @@ def test_former_names_are_found_unless_the_present_one_exists(tmp_path: Path) ->
     assert stored_path(tmp_path, "images") == tmp_path / "images"
     (tmp_path / "images.csv").touch()
     assert stored_path(tmp_path, "images.csv") == tmp_path / "images.csv"
+
+
+def test_long_names_are_kept_apart_in_paths_that_a_file_system_holds(tmp_path: Path) -> None:
+    names = ["a/baby", "ö" * 120, *(readable_name(os.fsdecode(b"\xe4" * 70 + end)) for end in (b"1", b"2"))]
+    paths = [file_path(name) for name in names]
+    assert paths[:2] == names[:2]
+    assert len(set(paths)) == 4
+    for name in names:
+        folder = kept_folder(tmp_path, "set", name, 2)
+        folder.mkdir(parents=True)
+        folder.with_name(f"{folder.name}.safetensors").touch()
 
 
 def test_evenly_spaced_keeps_both_ends() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from linf.errors import UsageError
 from linf.evaluation.record import Key
-from linf.evaluation.schema import COLUMNS
+from linf.evaluation.schema import COLUMNS, file_path
 from linf.files import atomic_write, unwritable
 from linf.metrics.corpus import CorpusMetric, PatchFeatures
 
@@ -107,4 +107,4 @@ class Corpora:
 
     def _path(self, key: Key, name: str) -> Path:
         dataset, image, scale = key
-        return self.folder / name / dataset / f"x{scale:g}" / f"{image}.safetensors"
+        return self.folder / name / file_path(dataset) / f"x{scale:g}" / f"{file_path(image)}.safetensors"

@@ -4,6 +4,7 @@
 """
 
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,9 +149,20 @@ def stored_path(folder: Path, name: str) -> Path:
     return next((path for path in former if path.exists() and not (folder / name).exists()), folder / name)
 
 
+def file_path(name: str) -> str:
+    """A name in tables as a path, whose parts are no longer than file systems hold, with a suffix."""
+
+    def part(word: str) -> str:
+        content = word.encode(errors="surrogatepass")
+        # A byte that is no text is four characters in a table.
+        return word if len(content) <= 240 else f"{word[:50]}~{zlib.crc32(content):08x}"
+
+    return "/".join(map(part, name.split("/")))
+
+
 def kept_folder(folder: Path, dataset: str, image: str, scale: Scale) -> Path:
     """The folder in which an evaluation keeps an image at a scale by every system."""
-    return stored_path(folder, "images") / dataset / f"x{scale:g}" / image
+    return stored_path(folder, "images") / file_path(dataset) / f"x{scale:g}" / file_path(image)
 
 
 def are_kept(folder: Path, key: tuple[str, str, Scale], systems: Iterable[str]) -> bool:
