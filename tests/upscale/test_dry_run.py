@@ -1,6 +1,11 @@
 """What an image would take, before it is enlarged; and the short forms of the options."""
 
+import os
 import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +71,29 @@ def test_what_would_fail_fails_in_a_dry_run(run: Linf, checkpoint: Path, photo: 
     done = upscaled(run, checkpoint, "-s", "2", "--dry-run")
     assert (done.status, done.out) == (1, "")
     assert done.err == "a.png: a_x2.png exists; --force overwrites it\n"
+
+
+def test_a_closed_folder_is_told_before_the_work(run: Linf, photo: Path) -> None:
+    given = ("-s", "2", "--model", "bicubic", "--dry-run")
+    assert run("upscale", photo, *given).status == 0, "all is imported"
+    with tempfile.TemporaryDirectory() as name:  # Pytest's are closed to another user.
+        own = Path(shutil.copy(photo, name))
+        own.parent.chmod(0o555)
+        with another_user():
+            done = run("upscale", own, *given)
+    assert (done.status, done.out) == (1, "")
+    assert re.fullmatch(rf"{own}: cannot write {name}/a_x2.png: Permission denied\n", done.err)
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Give up the rights of root, if this is root, for whom no folder is closed."""
+    us = os.geteuid()
+    os.seteuid(us or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(us)
 
 
 def test_files_are_as_large_as_estimated(run: Linf, checkpoint: Path, photo: Path, tmp_path: Path) -> None:

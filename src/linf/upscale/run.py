@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -179,6 +180,10 @@ class Upscaler:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             raise UsageError(f"cannot write {path}: {folder} is not a folder")
+        try:
+            tempfile.TemporaryFile(dir=folder).close()  # Rather than to fail after all the work.
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         # Photographs are seldom compressed further.
         raw = math.prod(size) * image.pixels.shape[2] * image.pixels.itemsize
         need, free = raw // (50 if form in ("jpg", "webp") else 10), shutil.disk_usage(folder).free
