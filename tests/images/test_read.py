@@ -229,6 +229,17 @@ def test_white_is_zero_in_16_bits_too(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "a.tif").pixels[..., 0].tolist() == [[65535, 65278, 0]]
 
 
+@pytest.mark.parametrize("white", [1023, 65535])
+def test_ppm_of_16_bits_keeps_every_level(tmp_path: Path, white: int) -> None:
+    values = np.random.default_rng(0).integers(0, white + 1, (4, 5, 3))
+    (tmp_path / "a.ppm").write_bytes(b"P6\n# by a camera\n5 4\n%d\n" % white + values.astype(">u2").tobytes())
+    pixels = read_photo(tmp_path / "a.ppm").pixels
+    assert np.array_equal(pixels, np.rint(values * (65535 / white)))
+    assert pixels.dtype == np.uint16
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_photo((tmp_path / "a.ppm").read_bytes()[:-1])
+
+
 def test_a_transparent_colour_of_16_bits_is_alpha(tmp_path: Path) -> None:
     Image.fromarray(np.array([[300, 0, 301]], np.uint16)).save(tmp_path / "a.png", transparency=300)
     photo = read_photo(tmp_path / "a.png")

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 
 from linf.errors import UsageError
+from linf.images.netpbm import deep_pixels
 from linf.images.photo import Photo
 from linf.images.tiff import layers_misfit, read_layers
 from linf.memory import free_memory
@@ -30,7 +31,6 @@ IMAGE_SUFFIXES = {
 formats in `READ`, and a JPEG's with several images; except PFM's, whose floats have no white."""
 
 EXIF, GPS, DESCRIPTION = 0x8769, 0x8825, 0x010E
-
 BITS, PHOTOMETRIC, PLANAR = 258, 262, 284
 
 _OF_THE_PIXELS = re.compile(r"^\s*\{.*\"shape\"|^\s*shape\s*=|^ImageJ=|<OME\b", re.DOTALL)
@@ -137,6 +137,8 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
         pixels = _deep_planes(file, source)
     elif ";16" in raw and not raw.startswith("I"):
         pixels = _sixteen_bits(file, source, raw)
+    elif (deep := deep_pixels(file, source, tile)) is not None:
+        pixels = deep
     else:
         image = _plain(file, profile, notes)
         pixels = np.array(image, np.uint16 if image.mode.startswith("I") else np.uint8)
@@ -210,9 +212,7 @@ def _deep_planes(file: Image.Image, source: Path | bytes) -> np.ndarray:
     """(h,w,3–4) uint16 of a TIFF whose colours lie in planes, of which Pillow keeps the high bytes or nothing."""
     layers = read_layers(source, 0, ranged=True) if file.mode in ("RGB", "RGBA") else None
     if layers is None or layers.pixels.dtype != np.uint16 or layers.pixels.shape[2] != len(file.mode):
-        raise UsageError(
-            "its channels of more than 8 bits lie in planes: save it with the channels side by side"
-        )
+        raise UsageError("its channels of more than 8 bits lie in planes: save them side by side")
     return layers.pixels
 
 
