@@ -55,9 +55,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _hidden(path: Path) -> str:
     """Return how the names of a file's temporary files begin, which is short enough where the file's name is legal."""
-    return (
-        f".{os.fsencode(path.name)[:180].decode(errors='ignore')}."  # Of 255 bytes; the rest makes it unique.
-    )
+    # Of 255 bytes; the rest makes it unique.
+    return f".{os.fsencode(path.name)[:180].decode(errors='ignore')}."
 
 
 def search_working_folder() -> None:
@@ -120,20 +119,22 @@ def clear(path: Path) -> None:
 
 
 @contextmanager
-def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a lock file during the block, after waiting for any other process or thread that holds it, or raising
-    BlockingIOError where ``wait`` is false. It ends with the process, whatever ends that, and holds across machines
-    that share the folder by NFS. On a file system without locks there is one warning, and nobody is waited for.
+    BlockingIOError unless ``wait``. It ends with the process, whatever ends that, and holds across machines by NFS. On
+    a file system without locks there is one warning, nobody is waited for, and the block is given False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
+        held = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
+            held = False
             _warn_without_locks(path.parent, error)
-        yield
+        yield held
 
 
 @contextmanager

@@ -11,15 +11,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from helpers.commands import Command, assert_in_words
+from helpers.images import write
 from helpers.paths import ROOT
 from helpers.runs import SMOKE, TINY
 from linf import files
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
 from linf.files import cache_folder, lock, owner, run_lock, temporary_cache
+from linf.images.read import read_image
 from linf.runs.folders import Folders
 from linf.runs.record import JobRecord, read_record, write_record
 from linf.runs.sweep_commands import sweep_command
@@ -209,6 +212,26 @@ def test_without_locks_a_run_goes_on_with_one_warning(command: Command, tmp_path
     assert done.status == 0, done.err
     assert (done.out + done.err).count("has no locks") == 1
     assert read_record(tmp_path / "run").state == "finished"
+
+
+@pytest.mark.usefixtures("without_locks")
+def test_without_locks_two_processes_may_build_a_cache_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [write(tmp_path / f"{n}.png", 10 + n, 20) for n in range(3)]
+    expected, others = [read_image(path) for path in paths], list[ImageCache]()
+
+    def read(path: Path) -> np.ndarray:
+        monkeypatch.setattr("linf.images.pixels.read_image", read_image)  # For one image.
+        others.append(ImageCache(paths, cache_dir=tmp_path))
+        return read_image(path)
+
+    monkeypatch.setattr("linf.images.pixels.read_image", read)
+    caches = [ImageCache(paths, cache_dir=tmp_path), *others]
+    caches[0].file.with_suffix(".other").write_bytes(bytes(5000))
+    caches[0].file.with_suffix(".other").replace(caches[0].file)  # As of one whose images lie elsewhere.
+    for cache in caches:
+        assert all(map(np.array_equal, cache, expected))
 
 
 @pytest.mark.usefixtures("without_locks")

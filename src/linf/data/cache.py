@@ -62,7 +62,10 @@ class ImageCache(ImageStore):
         if on_error not in ("skip", "raise"):
             raise UsageError(f"on_error is {on_error!r}: choose 'skip' or 'raise'")
         sources = [Path(os.path.abspath(path)) for path in paths]
-        self.file, index = _load_or_build(sources, cache_folder(cache_dir) / "images", pixels, limit)
+        self.file = _load_or_build(sources, cache_folder(cache_dir) / "images", pixels, limit)
+        # Opened at once: without locks another process may put a file in its place, whose images lie elsewhere.
+        self._pixels: np.ndarray | None = np.memmap(self.file, np.uint8, "r")
+        index = _index_of(self._pixels) or []
         self.pixels = pixels
         kept: list[tuple[Path, int, int, int]] = []
         for path, entry in zip(sources, index, strict=True):
@@ -83,7 +86,6 @@ class ImageCache(ImageStore):
         self.shapes = tuple((height, width) for *_, height, width in kept)
         self.shortest_side = min(map(min, self.shapes))
         self._offsets = tuple(offset for _, offset, *_ in kept)
-        self._pixels: np.ndarray | None = None
         self._digests: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -130,10 +132,8 @@ def _key(sources: Sequence[Path], pixels: PixelFormat) -> str:
     return digest.hexdigest()[:32]
 
 
-def _load_or_build(
-    sources: Sequence[Path], home: Path, pixels: PixelFormat, limit: float | None
-) -> tuple[Path, list[Entry]]:
-    """Return the cache file of some images and its index."""
+def _load_or_build(sources: Sequence[Path], home: Path, pixels: PixelFormat, limit: float | None) -> Path:
+    """Return the cache file of some images."""
     name = f"{_key(sources, pixels)}.pixels"
     try:
         return _load_or_build_in(home / name, sources, pixels, limit)
@@ -146,16 +146,14 @@ def _load_or_build(
         return _load_or_build_in(file, sources, pixels, limit)
 
 
-def _load_or_build_in(
-    file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None
-) -> tuple[Path, list[Entry]]:
+def _load_or_build_in(file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None) -> Path:
     try:
         while True:
             index = _read_index(file) or _build(file, sources, pixels, limit)
             # Not in its place, for other runs read their images from it.
             later = file.with_stem(f"{file.stem}+")
             if not later.is_file() and not _more_is_readable(sources, file, index, pixels):
-                return file, index
+                return file
             file = later
     except OSError as error:
         raise UsageError(
@@ -165,9 +163,10 @@ def _load_or_build_in(
 
 
 def _build(file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None) -> list[Entry]:
-    with lock(file.with_suffix(".lock")):
+    with lock(file.with_suffix(".lock")) as alone:
         if (index := _read_index(file)) is None:
-            clear(file)
+            if alone:
+                clear(file)
             check_room(sources, file.parent, limit, pixels.channels * pixels.dtype.itemsize)
             with atomic_write(file) as part:
                 index = _write_cache(sources, part, pixels)
@@ -198,15 +197,14 @@ def _write_cache(sources: Sequence[Path], part: Path, pixels: PixelFormat) -> li
 
 
 def _read_index(file: Path) -> list[Entry] | None:
+    return _index_of(np.memmap(file, np.uint8, "r")) if file.is_file() and file.stat().st_size else None
+
+
+def _index_of(content: np.ndarray) -> list[Entry] | None:
+    """The index at the end of a cache file's content, None where that is not whole."""
     tail = 8 + len(CACHE_MARK)
-    if not file.is_file() or file.stat().st_size < tail:
+    if content[-len(CACHE_MARK) :].tobytes() != CACHE_MARK:
         return None
-    with open(file, "rb") as source:
-        source.seek(-tail, os.SEEK_END)
-        length, mark = int.from_bytes(source.read(8), "little"), source.read()
-        if mark != CACHE_MARK:
-            return None
-        source.seek(-tail - length, os.SEEK_END)
-        return [
-            entry if isinstance(entry, str) else tuple(entry) for entry in json.loads(source.read(length))
-        ]
+    length = int.from_bytes(content[-tail : -len(CACHE_MARK)].tobytes(), "little")
+    text = content[-tail - length : -tail].tobytes()
+    return [entry if isinstance(entry, str) else tuple(entry) for entry in json.loads(text)]
