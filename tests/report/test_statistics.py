@@ -281,6 +281,16 @@ def test_equal_labels_are_told_apart_by_what_differs(tmp_path: Path) -> None:
             tuple({"path": f"out/{name}/checkpoints/best.ckpt", "sha256": SHA} for name in ("a.b", "c")),
             ["a.b", "c"],
         ),
+        (
+            "checkpoint",
+            tuple({"path": f"out/best{suffix}", "sha256": SHA} for suffix in (".ckpt", ".safetensors")),
+            ["best.ckpt", "best.safetensors"],
+        ),
+        (
+            "training",
+            ({"steps": 1_000_001}, {"steps": 1_000_002}),
+            ["steps 1000001", "steps 1000002"],
+        ),
         ("git", ({"commit": "0123456789"}, {"commit": "abcdef0123"}), ["0123456", "abcdef0"]),
     ],
 )
@@ -290,6 +300,12 @@ def test_runs_are_labelled_by_the_setting_that_differs(
     for n, value in enumerate(values):
         evaluation(tmp_path / str(n), "LINF", **{key: value})
     assert [run.label for run in find_runs([tmp_path])] == [f"LINF, {word}" for word in words]
+
+
+def test_folders_of_one_name_at_different_depths_have_lines_of_their_own(tmp_path: Path) -> None:
+    runs = find_runs([evaluation(tmp_path / name) for name in ("b", "n/b/c", "n/x/c")])
+    assert len({run.label for run in runs}) == 3
+    assert len(all_tables(runs)["results_Set5"]) == 1 + 3 * 3
 
 
 def test_where_one_training_is_unknown_the_files_tell_runs_apart(tmp_path: Path) -> None:

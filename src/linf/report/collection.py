@@ -141,8 +141,9 @@ def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
             # Degradations are drawn as one model's curve.
             of_model = [word for name, word in words.items() if not name.startswith("severity.")]
             run = replace(run, label=label, model=", ".join([run.model, *of_model]))
-            while run.label in labels:  # Another run's own label says the same.
+            while run.label in labels:  # Another run's own label or words say the same.
                 run = replace(run, label=f"{run.label}, {run.folder.name}")
+            labels.append(run.label)
         apart.append(run)
     return apart
 
@@ -179,15 +180,14 @@ def _word(name: str, values: Sequence[Any], index: int) -> str:
         return f"no {name.removesuffix('._target_').rpartition('.')[2]}"
     if key in ("name", "_target_", "commit"):
         return str(value).rpartition(".")[2]
-    return (
-        f"{key} {value:g}"
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else f"{key} {value}"
-    )
+    # To six digits, unless another run's number is the same to these.
+    short = [f"{n:g}" if isinstance(n, int | float) and not isinstance(n, bool) else str(n) for n in values]
+    alike = any(text == short[index] and other != value for text, other in zip(short, values, strict=True))
+    return f"{key} {value if alike else short[index]}"
 
 
 def _distinct_part(paths: Sequence[str], index: int) -> str:
-    """The last part of a path that no other of these paths has there, without its suffix."""
+    """The last part of a path that no other of these paths has there, without its suffix unless that tells it apart."""
     parts = [Path(path).parts[::-1] for path in paths]
     own = parts[index]
     for n, part in enumerate(own):
@@ -195,5 +195,9 @@ def _distinct_part(paths: Sequence[str], index: int) -> str:
             other[n] if n < len(other) else "" for m, other in enumerate(parts) if paths[m] != paths[index]
         }
         if part not in others:
-            return part.removesuffix(Path(part).suffix) if Path(part).suffix in _WEIGHTS else part
+            return part if _stem(part) in map(_stem, others) else _stem(part)
     return str(Path(*own[::-1]))
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(Path(name).suffix) if Path(name).suffix in _WEIGHTS else name
