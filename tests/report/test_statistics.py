@@ -94,7 +94,8 @@ def test_what_is_missing_or_infinite_has_no_part() -> None:
         (-0.2, -0.1, 9, 0, "lower"),
         (-0.2, 0.1, 9, 1, "no clear difference"),
         (0.1, 0.2, 4, 1, "too few images"),
-        (math.nan, math.nan, 9, 1, "too few images"),
+        (math.nan, math.nan, 1, 1, "too few images"),
+        (math.nan, math.nan, 9, 1, "not finite"),
         (0, 0, 2, 1, "equal"),
     ],
 )
@@ -328,6 +329,21 @@ def test_recorded_config_tells_runs_apart(tmp_path: Path) -> None:
             f"run_dir: x{n}\nseed: 0\nconsistency:\n  rounds: {rounds}\n"
         )
     assert [run.label for run in find_runs([tmp_path])] == ["LINF, rounds 0", "LINF, rounds 3"]
+
+
+def test_infinite_differences_are_not_said_to_be_of_few_images(tmp_path: Path) -> None:
+    def perfect(images: pd.DataFrame, *names: str) -> pd.DataFrame:
+        there = images["image"].isin(names) & (images["system"] != "bicubic")
+        return images.assign(lr_psnr=images["lr_psnr"].mask(there, math.inf))
+
+    one, two = (evaluation(tmp_path / name, name, names=NAMES, scales=(4,)) for name in ("one", "two"))
+    first = read_run(changed(one, lambda of: perfect(of, NAMES[0])))
+    for others in ((), NAMES[1:2]):  # The difference is infinite, and then infinity less infinity.
+        second = read_run(changed(two, lambda of, others=others: perfect(of, *others)))
+        table = differences(first, second)
+        assert set(table[table["metric"] == "lr_psnr"]["verdict"]) == {"not finite"}
+        said = "Set5 ×4, LR-PSNR: one against two has no finite difference at τ=0, τ=0.4, τ=0.8."
+        assert said in verdicts(table, "one", "two")
 
 
 # The figure and the command

@@ -17,7 +17,7 @@ DIFFERENCES = (
 """Columns of a table of differences; ``difference`` is the first run's mean less the second's."""
 
 CLEAR = ("better", "worse", "higher", "lower")
-_VERBS = {"no clear difference": "shows no clear difference"}
+_VERBS = {"no clear difference": "shows no clear difference", "not finite": "has no finite difference"}
 
 
 def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
@@ -44,7 +44,8 @@ def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
                 for k, name in enumerate(names):
                     known = ~np.isnan(each[:, k])
                     if known.any():
-                        means = a[known, k].mean(), b[known, k].mean(), each[known, k].mean()
+                        with np.errstate(invalid="ignore"):
+                            means = [of[known, k].mean() for of in (a, b, each)]
                         count, better = int(known.sum()), METRICS.get(name, Column(name)).better
                         said = judge(low[k], high[k], count, better)
                         lines.append((dataset, scale, system, name, count, *means, low[k], high[k], said))
@@ -97,12 +98,11 @@ def verdicts(table: pd.DataFrame, first: str, second: str) -> list[str]:
         column = METRICS.get(name, Column(name))
         parts = []
         for verdict, group in of.groupby("verdict", sort=False):
-            # One example stands for all: the clearest.
-            gaps = np.abs(group["difference"])
-            example = group.loc[gaps.idxmax()]
             at = ", ".join(map(short_pair, group["system"]))
             said = _VERBS.get(verdict, f"is {verdict}") + f" at {at}" * (" – " not in at)
             if verdict in CLEAR:
+                # One example stands for all: the clearest.
+                example = group.loc[np.abs(group["difference"]).idxmax()]
                 amount = f"{column.quantity(abs(example['difference']))} {_interval(example, column)}"
                 where = f" at {short_pair(example['system'])}" if len(group) > 1 else ""
                 said += f" (by {amount}{where})"

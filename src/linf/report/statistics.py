@@ -83,12 +83,15 @@ def judge(low: float, high: float, images: int, better: int) -> str:
 
     Returns:
         ``better`` or ``worse`` for the first, or ``higher`` or ``lower`` where neither is better; ``no clear
-        difference`` where the interval holds 0, ``equal`` where it is 0, ``too few images``.
+        difference`` where the interval holds 0, ``equal`` where it is 0, ``too few images``, ``not finite`` where an
+        image's difference is infinite, so that there is no interval.
     """
     if low == high == 0:
         return "equal"
-    if images < LEAST_IMAGES or math.isnan(low):
+    if images < LEAST_IMAGES:
         return "too few images"
+    if math.isnan(low):
+        return "not finite"
     if low <= 0 <= high:
         return "no clear difference"
     sign = 1 if low > 0 else -1
