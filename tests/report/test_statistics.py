@@ -146,6 +146,17 @@ def test_only_images_of_both_runs_count(tmp_path: Path) -> None:
     assert set(table["scale"]) == {4}
 
 
+def test_bicubic_of_the_same_lr_is_not_compared(tmp_path: Path) -> None:
+    """Neither where a run has more images or metrics, nor where rounding in a mean over seeds is all that differs."""
+    one = find_runs([seeded(tmp_path / f"seed{seed}", seed) for seed in range(7)])
+    others = [
+        evaluation(tmp_path / "more", "more", names=(*NAMES, "one more"), scales=(4,)),
+        evaluation(tmp_path / "less", "less", names=NAMES, scales=(4,), lpips=False),
+    ]
+    for other in find_runs(others):
+        assert set(differences(one[0], other)["system"]) == {"τ=0", "τ=0.4", "τ=0.8"}
+
+
 def test_a_model_without_temperatures_is_paired_with_each(tmp_path: Path) -> None:
     linf = read_run(evaluation(tmp_path / "linf", names=NAMES, scales=(4,)))
     liif = read_run(evaluation(tmp_path / "liif", "LIIF", "LIIF", names=NAMES, scales=(4,), shift=0.25))

@@ -66,7 +66,7 @@ def _pairs(
         for run in (first, second)
     )
     for system in one:
-        if system in other and not (system == "bicubic" and one[system].equals(other[system])):
+        if system in other and not (system == "bicubic" and _same(one[system], other[system])):
             yield system, one[system], other[system]
     for run, own, others in ((first, one, other), (second, other, one)):
         if run is second and not first.samples:  # Both have one system, and it is paired already.
@@ -82,6 +82,12 @@ def _pairs(
                         else (others[system], own[run.system])
                     ),
                 )
+
+
+def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two systems have the same figures where both were measured, but for rounding in a mean over seeds."""
+    a, b = one.align(other, join="inner")
+    return np.allclose(a.to_numpy(float), b.to_numpy(float), rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
 def verdicts(table: pd.DataFrame, first: str, second: str) -> list[str]:
