@@ -17,6 +17,7 @@ from helpers.commands import Linf, assert_in_words
 from helpers.evaluations import SHA, evaluation
 from linf.evaluation.schema import CELL
 from linf.report import find_runs, read_run, write_report
+from linf.report.collection import member_seeds
 from linf.report.cost import cost_finding
 from linf.report.differences import against_first, differences, verdicts
 from linf.report.figures import all_figures
@@ -268,6 +269,19 @@ def test_seeds_of_a_training_are_pooled(tmp_path: Path) -> None:
     about = json.loads((folders[1] / "run.json").read_text())
     (folders[1] / "run.json").write_text(json.dumps(about | {"training": {"seed": 2, "data": {"crop": 24}}}))
     assert [run.label for run in find_runs(folders)] == ["LINF, crop 48", "LINF, crop 24"]
+
+
+def test_the_page_says_which_seed_and_checkpoint_each_folder_is_of(tmp_path: Path) -> None:
+    for seed in (3, 4):
+        checkpoint = {"path": f"runs/{seed}/best.ckpt", "sha256": SHA[seed:]}
+        evaluation(tmp_path / f"s{seed}", training={"seed": seed}, checkpoint=checkpoint)
+    page = write_report(find_runs([tmp_path]), tmp_path / "report").read_text()
+    for seed in (3, 4):
+        assert f"<dt>folder of training seed {seed}</dt><dd>{tmp_path}/s{seed}</dd>" in page
+        assert f"<dd>runs/{seed}/best.ckpt</dd>" in page
+    evaluation(tmp_path / "again" / "s0", training={"seed": 3}, checkpoint=checkpoint, seed=7)
+    evaluation(tmp_path / "again" / "s1", training={"seed": 3}, checkpoint=checkpoint, seed=8)
+    assert [said for _, said in member_seeds(find_runs([tmp_path / "again"])[0])] == ["seed 7", "seed 8"]
 
 
 def test_other_weights_are_no_other_seed(tmp_path: Path) -> None:

@@ -129,6 +129,17 @@ def _mean(runs: Sequence[EvaluationRun]) -> EvaluationRun:
     )
 
 
+def member_seeds(run: EvaluationRun) -> list[tuple[EvaluationRun, str]]:
+    """The runs of single seeds behind one, each with the seeds that tell it from the others; itself, and no seed,
+    where it is one.
+    """
+    of = [settings(member) for member in run.members]
+    seeds = [name for name in _SEEDS if len({each.get(name) for each in of}) > 1]
+    words = {"evaluation.seed": "seed", "training.seed": "training seed"}
+    said = [", ".join(f"{words[name]} {each.get(name)}" for name in seeds) for each in of]
+    return list(zip(run.members, said, strict=True)) or [(run, "")]
+
+
 def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
     """Give the runs that share a label the settings that tell them apart, as few as do."""
     labels = [run.label for run in runs]

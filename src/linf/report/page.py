@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import linf.report.findings as findings
 from linf.errors import UsageError
 from linf.evaluation.schema import METRICS
-from linf.report.collection import with_distinct_labels
+from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.consistency import consistency_findings
 from linf.report.cost import cost_finding
 from linf.report.crops import shown_images
@@ -140,6 +140,7 @@ def render_page(
         images=images,
         tables={name: partial(html_tables, name, table) for name, table in tables.items()},
         findings=findings,
+        member_seeds=member_seeds,
         severity_findings=severity_findings,
         gap_findings=gap_findings,
         consistency_findings=consistency_findings,
