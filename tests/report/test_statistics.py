@@ -442,7 +442,7 @@ def test_what_cannot_be_compared_is_an_error_line(linf: Linf, tmp_path: Path) ->
 
 
 def test_costs_stand_in_the_table_of_results(tmp_path: Path) -> None:
-    folder = evaluation(tmp_path / "run", names=NAMES)
+    folder, untimed = (evaluation(tmp_path / name, name, names=NAMES) for name in ("run", "untimed"))
     systems = ("bicubic", "τ=0", "τ=0.4", "τ=0.8")
     pd.DataFrame(
         {
@@ -464,6 +464,10 @@ def test_costs_stand_in_the_table_of_results(tmp_path: Path) -> None:
     assert table["×4 time (s)"].tolist() == [0.001, 0.1, 0.2, 0.2]
     assert "are of one image from 64×64 LR pixels on x86_64 CPU, 2 threads." in cost_finding([run])
     assert cost_finding([replace(run, cost=run.cost[:0])]) == ""
+    # Beside a run without, they are numbers still, which stand on the right.
+    for runs in ([folder, untimed], [untimed, folder]):
+        table = all_tables(find_runs(runs))["results_Set5"]
+        assert all(pd.api.types.is_numeric_dtype(table[name]) for name in table.columns[2:])
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ def read_run(folder: str | Path) -> EvaluationRun:
     for name, columns in TABLES.items():
         path = stored_path(folder, f"{name}.csv")
         required = name in ("metrics", "images")
-        tables[name] = _table(path, columns) if required or path.exists() else pd.DataFrame(columns=columns)
+        tables[name] = _table(path, columns) if required or path.exists() else _empty(columns)
     lines = tables["images"].groupby(list(CELL)).size()
     means = tables["metrics"].set_index(list(CELL))["images"]
     if means.index.has_duplicates or not means.sort_index().astype(int).equals(lines.sort_index()):
@@ -170,6 +170,11 @@ def _text(path: Path) -> str:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _empty(columns: Sequence[str]) -> pd.DataFrame:
+    """A table without lines, whose numbers stay numbers when lines of another run follow."""
+    return pd.DataFrame({name: pd.Series(dtype=str if COLUMNS[name].text else float) for name in columns})
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
