@@ -31,6 +31,7 @@ from linf.evaluation.schema import METRICS
 from linf.report import find_runs, findings, read_run, write_report
 from linf.report.consistency import consistency_findings
 from linf.report.figures import all_figures
+from linf.report.sliders import detail_sliders
 from linf.report.spread import deviation_findings
 from linf.report.style import series_style
 from linf.report.tables import all_tables, published_results, safe_name
@@ -547,6 +548,21 @@ def test_special_characters_in_every_table_format(tmp_path: Path) -> None:
             io.StringIO(table.to_csv(index=False)), keep_default_na=False, na_values={"x": []}
         )
         assert list(again) == list(table)
+
+
+def test_long_names_in_any_letters_fit_in_file_names(tmp_path: Path) -> None:
+    name = "ночнойгород" * 8  # Two bytes a letter.
+    folder = evaluation(
+        tmp_path / "run", f"LINF {name}", datasets=[name], names=[name], scales=(4,), shown=True
+    )
+    runs = find_runs([folder])
+    names = [*all_figures(runs), *all_tables(runs)]
+    for figure, slider in detail_sliders(runs).items():
+        names += [figure, *slider.files(figure)]
+    assert len(names) > 10
+    for each in names:
+        (tmp_path / f"{each}.csv").touch()
+    assert safe_name("a" * 60) != safe_name("a" * 61)
 
 
 def test_escape_latex() -> None:

@@ -186,6 +186,7 @@ def published_points(runs: Sequence[EvaluationRun], dataset: str, perceptual: st
 
 
 def safe_name(name: str) -> str:
-    """A name as part of a file's name, distinct for distinct names."""
-    clean = re.sub(r"[^\w.-]+", "_", name)[:80]
+    """A name as part of a file's name, distinct for distinct names, and so short that three of them fit in one."""
+    # A file's name may have 255 bytes, and a letter several.
+    clean = re.sub(r"[^\w.-]+", "_", name).encode()[:60].decode(errors="ignore")
     return clean if clean == name else f"{clean}-{zlib.crc32(name.encode()):08x}"
