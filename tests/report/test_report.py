@@ -567,6 +567,7 @@ def test_long_names_in_any_letters_fit_in_file_names(tmp_path: Path) -> None:
 
 def test_escape_latex() -> None:
     assert escape_latex(r"50% of a_b & c\d{e}") == r"50\% of a\_b \& c\textbackslash{}d\{e\}"
+    assert escape_latex("[1,4] *") == "{[}1,4] {*}"  # Neither is an argument of the line's end before.
     assert escape_latex("τ=0 ×4 −1 ∞") == r"$\tau$=0 $\times$4 $-$1 $\infty$"
 
 

@@ -156,6 +156,9 @@ _LATEX = {c: rf"\{c}" for c in "&%$#_{}"} | {
     "±": r"$\pm$",
     "–": "--",
     "§": r"\S{}",
+    # At the start of a line the end of the one before, \\ or \midrule, would take these for itself.
+    "[": "{[}",
+    "*": "{*}",
 }
 
 
