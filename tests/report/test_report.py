@@ -99,6 +99,13 @@ def test_names_like_numbers_stay_text(tmp_path: Path) -> None:
     assert list(run.metrics["dataset"].unique()) == ["007", "None"]
 
 
+def test_scales_that_print_alike_are_one(tmp_path: Path) -> None:
+    for name, scale in (("a", 3.3333333), ("b", 3.33333)):
+        evaluation(tmp_path / name, name, scales=(2, scale))
+    table = all_tables(find_runs([tmp_path]))["results_Set5"]
+    assert table["×3.33333 PSNR (Y)"].notna().all()
+
+
 def spoil(change: Callable[[str], str], name: str = "metrics.csv") -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_text(change((folder / name).read_text())) and None
 
@@ -556,10 +563,10 @@ def test_long_names_in_any_letters_fit_in_file_names(tmp_path: Path) -> None:
         tmp_path / "run", f"LINF {name}", datasets=[name], names=[name], scales=(4,), shown=True
     )
     runs = find_runs([folder])
-    names = [*all_figures(runs), *all_tables(runs)]
+    names = list(all_tables(runs))
     for figure, slider in detail_sliders(runs).items():
         names += [figure, *slider.files(figure)]
-    assert len(names) > 10
+    assert len(names) > 8
     for each in names:
         (tmp_path / f"{each}.csv").touch()
     assert safe_name("a" * 60) != safe_name("a" * 61)

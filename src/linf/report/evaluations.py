@@ -172,6 +172,11 @@ def _text(path: Path) -> str:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
+def _read_scale(text: str) -> Scale:
+    """A scale to the six digits in which it is printed, so that those of several runs that print alike are one."""
+    return read_scale(f"{read_scale(text):g}")
+
+
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
     """A table without lines, whose numbers stay numbers when lines of another run follow."""
     return pd.DataFrame({name: pd.Series(dtype=str if COLUMNS[name].text else float) for name in columns})
@@ -197,7 +202,7 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     for column in header:
         if not COLUMNS.get(column, Column(column)).text:
             try:
-                read = read_scale if column == "scale" else float
+                read = _read_scale if column == "scale" else float
                 table[column] = [read(value or "nan") for value in table[column]]
             except ValueError as error:
                 raise UsageError(f"{path}: column {column} is not numeric ({error})") from error
