@@ -559,6 +559,19 @@ def test_all_of_a_large_image_takes_bounded_memory(
     np.testing.assert_array_equal(pixels_of(saved), inside)
 
 
+def test_a_slider_moved_over_a_large_image_keeps_the_files_of_the_close_up(
+    events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "LARGEST_OUT", 1000)
+    opened(events, next(photos.iterdir()))
+    seen(events)
+    look(events, "Whole image")
+    lefts = {seen(events, "Whole image")[0] for _ in range(2 * previews.KEPT_PREVIEWS)}
+    assert len(lefts) == 1  # Bicubic of all of it is made once.
+    look(events, "Close-up")
+    assert all(side.is_file() for side in seen(events))
+
+
 @pytest.mark.parametrize("against", ["Mean (τ = 0)", "twin", "LIIF"])
 @pytest.mark.parametrize("view", ["Close-up", "Whole image"])
 def test_it_is_compared_with_the_mean_and_other_models(

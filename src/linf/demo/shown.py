@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +58,8 @@ class Shown:
             small = self._reduced(fixed)
             size = small.pixels.shape[0], small.pixels.shape[1]
             part = slice(0, size[0]), slice(0, size[1])
-            return self.preview(bicubic_part(session.image, size, part), "left"), self.preview(small, "linf")
+            left = self._kept_left((size,), lambda: bicubic_part(session.image, size, part))
+            return left, self.preview(small, "linf")
         mixture = session.made.get((whole, True))
         if mixture is None:
             return None
@@ -77,14 +78,20 @@ class Shown:
             if other is None:
                 return None
             key = (*key, other.sample, temperature, within, id(session.mask))
-        if self.left is None or self.left[0] != key:
+
+        def make() -> Photo:
             if against == BY_BICUBIC:
-                photo = bicubic_part(session.image, mixture.size, mixture.part)
-            elif against == BY_MEAN or other is None:
-                photo = mixture.at(0)
-            else:
-                photo = other.at(session.temperatures(temperature, within, other.part))
-            self.left = key, self.preview(photo, "left")
+                return bicubic_part(session.image, mixture.size, mixture.part)
+            if against == BY_MEAN or other is None:
+                return mixture.at(0)
+            return other.at(session.temperatures(temperature, within, other.part))
+
+        return self._kept_left(key, make)
+
+    def _kept_left(self, key: tuple[object, ...], make: Callable[[], Photo]) -> Path:
+        """The file left of the divider, which is made anew only where its key is another than the last one's."""
+        if self.left is None or self.left[0] != key:
+            self.left = key, self.preview(make(), "left")
         return self.left[1]
 
     def _outlined(self, made: Photo, mixture: Mixture) -> Photo:
