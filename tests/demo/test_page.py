@@ -594,6 +594,26 @@ def test_it_is_compared_with_the_mean_and_other_models(
     assert f'content: "{against}"' in events.mix(0.5, 1, view, against, True, asking())[1]
 
 
+def test_a_slider_moved_while_another_model_is_awaited_shows_none_under_its_name(
+    events: Any, photos: Path
+) -> None:
+    gradio = pytest.importorskip("gradio")
+    opened(events, next(photos.iterdir()))
+    look(events, "Close-up", "twin")
+    before = seen(events, against="twin")[0]
+    early: list[Any] = []
+    look(
+        events,
+        "Close-up",
+        "LIIF",
+        lambda *_: early.append(events.mix(0.5, 1, "Close-up", "LIIF", True, asking())),
+    )
+    assert early
+    assert early[0] == (gradio.skip(), gradio.skip())
+    after = seen(events, against="LIIF")[0]
+    assert abs(pixels_of(after) - pixels_of(before)).mean() > 1
+
+
 def test_the_deviation_is_downloaded_as_numbers(events: Any, photos: Path) -> None:
     source = sorted(photos.iterdir())[0]
     opened(events, source, scale=3.7)

@@ -179,7 +179,8 @@ class Events:
         if self.tabs.find(request) is None:
             return gr.skip(), gr.skip()
         shown, whole = self.tabs.current(request).shown, view == WHOLE_IMAGE
-        files = shown.comparison(whole, temperature, within, against, outlined)
+        model = self.loaded.get(against)
+        files = shown.comparison(whole, temperature, within, against, outlined, model)
         if files is None:
             return gr.skip(), gr.skip()
         return files, shown.labels(whole, temperature, against)

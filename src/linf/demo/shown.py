@@ -17,6 +17,7 @@ from linf.errors import UsageError
 from linf.images.photo import Photo
 from linf.images.read import eight_bits
 from linf.images.write import write_photo
+from linf.models.super_resolver import SuperResolver
 
 BY_BICUBIC, BY_MEAN = "Bicubic", "Mean (τ = 0)"
 """What an enlarged image can be compared with, beside other models by their names."""
@@ -48,9 +49,17 @@ class Shown:
         return before != self.seen
 
     def comparison(
-        self, whole: bool, temperature: float, within: float, against: str, outlined: bool
+        self,
+        whole: bool,
+        temperature: float,
+        within: float,
+        against: str,
+        outlined: bool,
+        model: SuperResolver | None = None,
     ) -> tuple[Path, Path] | None:
-        """Return the files on both sides of the divider; None if what is to be shown has not been made."""
+        """Return the files on both sides of the divider; None if what is to be shown has not been made, as where it is
+        compared with ``model`` and another one made what is there.
+        """
         session, fixed = self.session, self.session.fixed
         if whole and not session.keeps_whole():
             if fixed is None:
@@ -66,18 +75,25 @@ class Shown:
         made = mixture.at(session.temperatures(temperature, within, mixture.part))
         if outlined and session.mask is not None:
             made = self._outlined(made, mixture)
-        left = self._left(whole, mixture, temperature, within, against)
+        left = self._left(whole, mixture, temperature, within, against, model)
         return None if left is None else (left, self.preview(made, "linf"))
 
     def _left(
-        self, whole: bool, mixture: Mixture, temperature: float, within: float, against: str
+        self,
+        whole: bool,
+        mixture: Mixture,
+        temperature: float,
+        within: float,
+        against: str,
+        model: SuperResolver | None,
     ) -> Path | None:
         session, other = self.session, self.session.made.get((whole, False))
         key: tuple[object, ...] = against, mixture.size, mixture.part, self.session.consistent
         if against not in (BY_BICUBIC, BY_MEAN):
-            if other is None:
+            # A job that waits for its turn will take the place of what was made at another scale or by another model.
+            if other is None or other.model is not model or other.size != mixture.size:
                 return None
-            key = (*key, other.sample, temperature, within, id(session.mask))
+            key = (*key, other.sample, temperature, within, session.mask)
 
         def make() -> Photo:
             if against == BY_BICUBIC:
