@@ -614,6 +614,29 @@ def test_a_slider_moved_while_another_model_is_awaited_shows_none_under_its_name
     assert abs(pixels_of(after) - pixels_of(before)).mean() > 1
 
 
+def test_what_is_still_being_made_is_not_downloaded_under_its_name(events: Any, photos: Path) -> None:
+    gradio = pytest.importorskip("gradio")
+    session = opened(events, next(photos.iterdir()))
+    refused: list[str] = []
+
+    def save(*_: object) -> None:
+        with pytest.raises(gradio.Error, match="still being made") as error:
+            events.save(0.5, 1, "Close-up", asking())
+        refused.append(str(error.value))
+
+    jobs = [
+        lambda: events.rescale(3, "Bicubic", asking(), save),
+        lambda: events.resample("Close-up", "Bicubic", 0.5, 1, asking(), save),
+    ]
+    for job in jobs:
+        before = len(refused)
+        job()
+        assert len(refused) > before
+    saved = events.save(0.5, 1, "Close-up", asking())
+    assert saved.name.endswith("_x3_t0.5_sample1.png")
+    assert Image.open(saved).size == session.size[::-1]
+
+
 def test_the_deviation_is_downloaded_as_numbers(events: Any, photos: Path) -> None:
     source = sorted(photos.iterdir())[0]
     opened(events, source, scale=3.7)

@@ -141,6 +141,14 @@ class Session:
         made.draw(self.seed, self.latents, advance)
         return made
 
+    def ready(self, whole: bool) -> Mixture | None:
+        """What the page's model made of a view; None where it is not there yet as it was asked for last."""
+        made = self.made.get((whole, True))
+        asked = self.size, self.window_enlarged(whole), self.consistent, (self.seed, self.latents)
+        if made is None or (made.size, made.part, made.projection is not None, made.sample) != asked:
+            return None
+        return made
+
     def make_fixed(self, temperature: float, within: float, advance: Advance = silently) -> EnlargedWhole:
         """Enlarge all of a large image at one temperature, in bounded memory, as `linf upscale` does."""
         tau = self.temperatures(temperature, within, self.window_enlarged(True))

@@ -17,6 +17,7 @@ from linf.errors import UsageError
 from linf.images.photo import Photo
 from linf.images.read import eight_bits
 from linf.images.write import write_photo
+from linf.models.correlation import LatentChoice
 from linf.models.super_resolver import SuperResolver
 
 BY_BICUBIC, BY_MEAN = "Bicubic", "Mean (τ = 0)"
@@ -177,21 +178,25 @@ class Shown:
         session = self.session
         if whole and not session.keeps_whole() and session.fixed is not None:
             done = session.fixed
-            return self.write(done.image, self.name(True, done.temperature, done.within, done.sample[0]))
-        if (whole, True) not in session.made:
+            return self.write(done.image, self.name(True, done.temperature, done.within, done.sample))
+        mixture, sample = session.ready(whole), (session.seed, session.latents)
+        if whole and (True, True) not in session.made:
             raise UsageError("all of the image has not been enlarged yet: press Enlarge all of it first")
-        mixture = session.made[whole, True]
-        made = mixture.at(session.temperatures(temperature, within, mixture.part))
-        return self.write(made, self.name(whole, temperature, within, session.seed))
+        name = self.name(whole, temperature, within, sample)
+        made = mixture and mixture.at(session.temperatures(temperature, within, mixture.part))
+        # It may have become another one meanwhile.
+        if made is None or session.ready(whole) is not mixture or (session.seed, session.latents) != sample:
+            raise UsageError("what you asked for last is still being made: download it when it is there")
+        return self.write(made, name)
 
-    def name(self, whole: bool, temperature: float, within: float, seed: int) -> str:
+    def name(self, whole: bool, temperature: float, within: float, sample: tuple[int, LatentChoice]) -> str:
         """The name of an image's file."""
         words = [self._stem(whole), f"t{temperature:g}"]
         if self.session.mask is not None and within != temperature:
             words.append(f"region{within:g}")
-        if seed:
-            words.append(f"sample{seed}")
-        if self.session.latents == "correlated":
+        if sample[0]:
+            words.append(f"sample{sample[0]}")
+        if sample[1] == "correlated":
             words.append("correlated")
         if self.session.consistent:
             words.append("consistent")
