@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -154,6 +155,15 @@ def test_bicubic_of_a_part_is_that_of_the_whole_image(dtype: type, size: tuple[i
     whole = enlarge(Bicubic(), image.pixels, size, Ask()).images[0]
     part = slice(3, 20), slice(7, 31)
     np.testing.assert_array_equal(bicubic_part(image, size, part).pixels, whole[part])
+
+
+def test_bicubic_of_a_part_takes_memory_for_the_part_alone() -> None:
+    image = Photo(np.zeros((2000, 1500, 3), np.uint8))
+    tracemalloc.start()
+    bicubic_part(image, (4000, 3000), (slice(900, 1000), slice(500, 600)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < image.pixels.nbytes / 10
 
 
 # Windows

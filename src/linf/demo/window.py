@@ -87,14 +87,13 @@ def most_detailed(image: Photo, shape: Sequence[int]) -> tuple[float, float]:
 
 def bicubic_part(image: Photo, size: tuple[int, int], part: Part) -> Photo:
     """A part of the image enlarged to (H, W) by MATLAB's bicubic, rounded after each axis, as `Bicubic` makes it."""
-    plane = torch.from_numpy(image.pixels.astype(np.float64)).permute(2, 0, 1)
     axes = [
         (AxisResize(n, m), dim, side)
-        for n, m, dim, side in zip(plane.shape[1:], size, (-2, -1), part, strict=True)
+        for n, m, dim, side in zip(image.pixels.shape[:2], size, (-2, -1), part, strict=True)
     ]
-    for axis, dim, side in axes:  # What the part depends on, before what it costs.
-        near, far = axis.support(side.start, side.stop)
-        plane = plane.narrow(dim, near, far - near)
+    # What the part depends on, before eight bytes a value and what it costs.
+    needed = tuple(slice(*axis.support(side.start, side.stop)) for axis, _, side in axes)
+    plane = torch.from_numpy(image.pixels[needed].astype(np.float64)).permute(2, 0, 1)
     for axis, dim, side in sorted(axes, key=lambda each: (each[0].scale, each[1])):
         outputs = side.start, side.stop
         plane = axis(plane, dim, outputs, axis.support(*outputs)[0])
