@@ -582,6 +582,19 @@ def test_a_slider_moved_over_a_large_image_keeps_the_files_of_the_close_up(
     assert all(side.is_file() for side in seen(events))
 
 
+def test_memory_that_comes_free_loses_nothing_that_was_made(
+    events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(events, next(photos.iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions, "free_memory", lambda device: 0)
+        assert "temperature 0.5" in look(events, "Whole image").caption
+    assert all(side.is_file() for side in seen(events, "Whole image"))
+    assert events.save(0.9, 1, "Whole image", asking()).name.endswith("_x2_t0.5.png")
+    events.enlarge_all("Bicubic", 0.9, 1, asking(), silent)
+    assert (True, True) in session.made
+
+
 @pytest.mark.parametrize("against", ["Mean (τ = 0)", "twin", "LIIF"])
 @pytest.mark.parametrize("view", ["Close-up", "Whole image"])
 def test_it_is_compared_with_the_mean_and_other_models(

@@ -108,7 +108,9 @@ class Session:
         return close_up(self.low, self.scale, self.point)
 
     def keeps_whole(self) -> bool:
-        """Whether all of the image can be kept for every temperature and sample."""
+        """Whether all of the image can be kept for every temperature and sample; not while it is there at one only."""
+        if self.fixed is not None:  # Memory that came free since does not change what was made.
+            return False
         low, high = math.prod(self.low), math.prod(self.size)
         need = BYTES_IN * low + BYTES_OUT * high
         if (True, True) in self.made or low > LARGEST_IN or high > LARGEST_OUT:
