@@ -390,6 +390,18 @@ def test_the_figure_shows_differences_with_their_intervals(tmp_path: Path) -> No
     assert "differences_Set5" not in all_figures(runs[:1])
 
 
+def test_the_axis_of_differences_has_each_temperature_once_and_in_order(tmp_path: Path) -> None:
+    given = {"names": NAMES, "scales": (4,)}
+    folders = [
+        evaluation(tmp_path / "first", "first", temperatures=(0, 0.2, 0.4, 0.8), **given),
+        evaluation(tmp_path / "few", "few", temperatures=(0, 0.8), **given),
+        evaluation(tmp_path / "others", "others", temperatures=(0.2, 0.4), **given),
+        evaluation(tmp_path / "LIIF", "LIIF", "LIIF", **given),
+    ]
+    axis = all_figures(find_runs(folders))["differences_Set5"].axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["τ=0", "τ=0.2", "τ=0.4", "τ=0.8"]
+
+
 def test_the_figure_of_differences_has_no_intervals_over_few_images(tmp_path: Path) -> None:
     one = evaluation(tmp_path / "one", "plain", names=NAMES[:4], scales=(4,))
     other = shifted(evaluation(tmp_path / "two", "ours", names=NAMES[:4], scales=(4,)), 1, -0.01, 0.005)

@@ -1,5 +1,6 @@
 """Figure and findings of a report: every run against the first, image by image, with the bootstrap's intervals."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,7 +32,12 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
         if dataset in datasets([run])
         for of in [differences(run, runs[0])]
     }
-    tables = {label: of[of["low"].notna()] for label, of in tables.items() if of["low"].notna().any()}
+    # Of a model without temperatures, a pair stands where the other model's temperature does.
+    tables = {
+        label: of[of["low"].notna()].assign(system=of["system"].map(short_pair))
+        for label, of in tables.items()
+        if of["low"].notna().any()
+    }
     names = [
         name
         for name in _metrics(runs, dataset)
@@ -40,7 +46,7 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
     if not names:
         return None
     figure, axes = panel_grid(len(names), 3, (3.2, 2.7))
-    systems = list(dict.fromkeys(system for of in tables.values() for system in of["system"]))
+    systems = sorted({system for of in tables.values() for system in of["system"]}, key=_by_temperature)
     systems = evenly_spaced(systems, MOST_SYSTEMS)
     entries: dict[str, Artist] = {}
     for axis, name in zip(axes, names, strict=True):
@@ -55,10 +61,15 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
             style = series_style(n + 1, n + 1, False) | {"linestyle": "", "elinewidth": 1.2, "capsize": 2}
             entries.setdefault(label, axis.errorbar(x, lines["difference"], ends, **style).lines[0])
         axis.xaxis.set_major_locator(FixedLocator(range(len(systems))))
-        axis.set_xticklabels([short_pair(system) for system in systems])
+        axis.set_xticklabels(systems)
         axis.set_xlim(-0.6, len(systems) - 0.4)
     legend_below(figure, [(artist, label) for label, artist in entries.items()])
     return figure
+
+
+def _by_temperature(system: str) -> tuple[float, str]:
+    """Where a system stands on the axis: from the lowest temperature to the highest, and then those without one."""
+    return (float(system.removeprefix("τ=")) if system.startswith("τ=") else math.inf), system
 
 
 def _metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
