@@ -648,6 +648,15 @@ def test_report_is_deterministic(tmp_path: Path) -> None:
         assert (one / path).read_bytes() == (two / path).read_bytes()
 
 
+def test_rules_for_phones_are_not_overruled(tmp_path: Path) -> None:
+    style = write_report([read_run(evaluation(tmp_path / "run"))], tmp_path / "out").read_text()
+    # Of equal rules the last holds.
+    for rule in ("figure", "figcaption", "dl", "dd"):
+        assert max(m.start() for m in re.finditer(rf"^{rule} \{{", style, re.M)) < style.index(
+            f"\n  {rule} {{"
+        )
+
+
 def test_page_has_findings(tmp_path: Path) -> None:
     evaluation(tmp_path / "runs/a", "LINF")
     evaluation(tmp_path / "runs/b", "LIIF", "LIIF", shift=0.25)
