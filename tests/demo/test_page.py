@@ -540,6 +540,15 @@ def test_all_of_an_image_is_one_job_that_can_be_given_up(events: Any, tmp_path: 
     assert pixels_of(seen(events, "Whole image")[1]).shape == (360, 480, 3)
 
 
+def test_a_job_that_waits_for_its_turn_can_be_given_up(events: Any, photos: Path) -> None:
+    opened(events, next(photos.iterdir()))
+    events.tabs.cancel(asking())
+    assert look(events, "Whole image").view == "Close-up"
+    events.tabs.cancel(asking())  # Too late for that one, and not meant for the next.
+    events.tabs.ask(asking())
+    assert look(events, "Whole image").view == "Whole image"
+
+
 def test_all_of_a_large_image_takes_bounded_memory(
     events: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

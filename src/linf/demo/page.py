@@ -172,6 +172,16 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
             against.input(events.look, asked, made, **slow),
             canvas.input(events.paint, [canvas, view], None, **quick),
         )
+        asks = (
+            upload.change,
+            upload.select,
+            scale.release,
+            resample.click,
+            everything.click,
+            correlated.input,
+        )
+        for ask in (*asks, consistent.input, view.input, against.input, measure.click, save_map.click):
+            ask(events.tabs.ask, **quick)
         moves: list[Any] = [temperature.input, within.input, outlined.input]
         for trigger in moves + [change.success for change in changes]:
             trigger(events.mix, [temperature, within, view, against, outlined], [compare, labels], **quick)

@@ -77,8 +77,12 @@ class Tabs:
         self.dropped.remove(key)
         return True
 
+    def ask(self, request: gr.Request) -> None:
+        """Handle a wish for long work, for which no cancel before is meant."""
+        self.stops[str(request.session_hash)].clear()
+
     def cancel(self, request: gr.Request) -> None:
-        """Give up what is being made for a tab."""
+        """Give up what is being made for a tab, or what waits for its turn."""
         self.stops[str(request.session_hash)].set()
 
     def close(self, request: gr.Request) -> None:
@@ -89,14 +93,15 @@ class Tabs:
 
     @contextmanager
     def work(self, request: gr.Request, report: gr.Progress, what: str) -> Iterator[Progress]:
-        """Long work for a tab, which ends early where it is cancelled."""
+        """Long work for a tab, which ends early where it is cancelled, or was while it waited."""
         stop = self.stops[str(request.session_hash)]
-        stop.clear()
         try:
             with errors_on_page():
                 yield Progress(report, stop, what)
         except Cancelled:
             pass
+        finally:
+            stop.clear()
 
 
 @contextmanager
