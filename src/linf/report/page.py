@@ -72,7 +72,7 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
                 os.rename(out, old)
             try:
                 os.rename(new, out)
-            except OSError:
+            except BaseException:  # Ctrl-C, too.
                 if old.exists():
                     os.rename(old, out)
                 raise
