@@ -225,6 +225,16 @@ def test_deviations_over_samples_are_in_a_sentence_and_a_table(real: Path) -> No
     assert deviation_findings([run], dataset, 3.3) == [f"{run.label} at ×3.3: {said}"]
 
 
+def test_deviations_that_are_no_numbers_are_not_told(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path, scales=(4,))
+    images = pd.read_csv(folder / "images.csv").dropna(subset="temperature")
+    images.assign(psnr_y=0.25, lpips_alex=math.nan).to_csv(folder / "deviations.csv", index=False)
+    [said] = deviation_findings([read_run(folder)], "Set5", 4)
+    assert said.endswith("have a standard deviation of 0.25 dB of PSNR (Y).")
+    images.assign(psnr_y=math.nan, lpips_alex=math.nan).to_csv(folder / "deviations.csv", index=False)
+    assert deviation_findings([read_run(folder)], "Set5", 4) == []
+
+
 def test_curves_agree_with_the_table(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path, temperatures=(0, 0.3, 0.6, 0.9)))
     figure = all_figures([run])["temperature_Set5"]

@@ -36,7 +36,11 @@ def deviation_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
         if not names or not len(sampled):
             continue
         last = sampled[sampled["temperature"] == sampled["temperature"].max()]
-        parts = [f"{_short(last[name].mean(), METRICS[name])} of {METRICS[name].title}" for name in names]
+        means = {name: last[name].mean() for name in names}
+        known = {name: value for name, value in means.items() if np.isfinite(value)}
+        if not known:
+            continue
+        parts = [f"{_short(value, METRICS[name])} of {METRICS[name].title}" for name, value in known.items()]
         findings.append(
             f"{run.label} at ×{scale:g}: the samples of an image at {last['system'].iloc[0]} have a standard "
             f"deviation of {' and '.join(parts)}."
