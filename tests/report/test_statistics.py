@@ -255,6 +255,15 @@ def test_seeds_are_pooled_as_mean_and_deviation(tmp_path: Path) -> None:
     assert formatted(table)["×4 LPIPS"].tolist()[-1] == f"{table['×4 LPIPS'].iloc[-1]:.3f}"
 
 
+def test_seeds_are_pooled_where_one_lacks_the_distribution(tmp_path: Path) -> None:
+    folders = [seeded(tmp_path / f"s{seed}", seed) for seed in (1, 2)]
+    exact = read_run(folders[0]).closed_form("Set5", 4, [0, 0.4])
+    for folder, wanted in zip(reversed(folders), (exact, []), strict=True):
+        (folder / "distribution.csv").unlink()
+        [run] = find_runs(folders)
+        assert run.closed_form("Set5", 4, [0, 0.4]) == pytest.approx(wanted)
+
+
 def test_seeds_of_a_training_are_pooled(tmp_path: Path) -> None:
     folders = [
         seeded(

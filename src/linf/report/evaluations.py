@@ -107,10 +107,13 @@ class EvaluationRun:
     def closed_form(self, dataset: str, scale: Scale, temperatures: ArrayLike) -> np.ndarray:
         """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels. For one
         image it is ``-10 log10(error + τ² variance)``, with the squared error of the predicted mean and the predicted
-        variance. Empty where the model predicts no distribution, or its images were made consistent.
+        variance; over seeds the mean of those that have a table of it. Empty where the model predicts no distribution,
+        or its images were made consistent.
         """
         if self.members:
-            return np.mean([run.closed_form(dataset, scale, temperatures) for run in self.members], axis=0)
+            of_seeds = [run.closed_form(dataset, scale, temperatures) for run in self.members]
+            known = [psnr for psnr in of_seeds if len(psnr)]
+            return np.mean(known, axis=0) if known else np.empty(0)
         of = self.distribution
         of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]
         if not len(of) or self.about.get("consistency"):
