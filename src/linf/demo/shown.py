@@ -68,8 +68,8 @@ class Shown:
             small = self._reduced(fixed)
             size = small.pixels.shape[0], small.pixels.shape[1]
             part = slice(0, size[0]), slice(0, size[1])
-            left = self._kept_left((size,), lambda: bicubic_part(session.image, size, part))
-            return left, self.preview(small, "linf")
+            bicubic = self._kept_left((size,), lambda: bicubic_part(session.image, size, part))
+            return bicubic, self.preview(small, "linf")
         mixture = session.made.get((whole, True))
         if mixture is None:
             return None
@@ -183,7 +183,9 @@ class Shown:
         if whole and (True, True) not in session.made:
             raise UsageError("all of the image has not been enlarged yet: press Enlarge all of it first")
         name = self.name(whole, temperature, within, sample)
-        made = mixture and mixture.at(session.temperatures(temperature, within, mixture.part))
+        made = (
+            None if mixture is None else mixture.at(session.temperatures(temperature, within, mixture.part))
+        )
         # It may have become another one meanwhile.
         if made is None or session.ready(whole) is not mixture or (session.seed, session.latents) != sample:
             raise UsageError("what you asked for last is still being made: download it when it is there")
