@@ -348,6 +348,18 @@ def test_a_second_call_takes_no_output_for_an_input(upscale: Linf, tmp_path: Pat
     assert [path.name for path in (tmp_path / "in" / "big").iterdir()] == ["a_x2.png"]
 
 
+def test_no_output_replaces_an_image_before_it_is_enlarged(upscale: Linf, tmp_path: Path) -> None:
+    for name in ("a.png", "a_x2.png"):
+        image(tmp_path / name, 8, 9)
+    before = (tmp_path / "a_x2.png").read_bytes()
+    done = upscale("a.png", "a_x2.png", "--scale", "2", "--force")
+    assert done.status == 1
+    assert done.err.splitlines()[0].startswith("a.png: a_x2.png is an image of this call that is still to be")
+    assert (tmp_path / "a_x2.png").read_bytes() == before
+    assert Image.open(tmp_path / "a_x2_x2.png").size == (18, 16)
+    assert upscale("a_x2.png", "--scale", "2", "--out", "a_x2.png", "--force").status == 0
+
+
 def test_a_second_call_takes_no_output_beside_its_input_for_one(upscale: Linf, tmp_path: Path) -> None:
     for name in (
         "a.jpg",

@@ -165,6 +165,7 @@ def _upscale(given: Namespace) -> None:
         given.force,
         limits,
         keep_temperature=given.keep_temperature,
+        unread={image.path.resolve() for image in images},
     )
     failed = dry_run(upscaler, images) if given.dry_run else upscaler.run(images)
     if failed:

@@ -57,6 +57,8 @@ class Upscaler:
     """The files' values of black and white; None for those of the model's training, or else of their type."""
     keep_temperature: bool = False
     """Whether the temperature stays as it was asked for, whatever the image."""
+    unread: set[Path] = field(default_factory=set)
+    """The images that are still to be read, which no output may replace."""
     written: set[Path] = field(default_factory=set)
 
     def run(self, images: Sequence[Input]) -> int:
@@ -113,6 +115,7 @@ class Upscaler:
             UsageError: It cannot be read, or an output may not or cannot be written.
         """
         content = sys.stdin.buffer.read() if source.path == PIPE else source.path
+        self.unread.discard(source.path.resolve())
         known = self.value_range or self.model.value_range
         image = read_values(content, self.model.image_channels, ranged=known is not None)
         if known and (self.value_range or image.pixels.dtype != np.uint8):
@@ -174,6 +177,10 @@ class Upscaler:
         if path.absolute() in self.written:
             raise UsageError(
                 f"another image of this call was written to {path}: write them to separate folders"
+            )
+        if path.resolve() in self.unread:
+            raise UsageError(
+                f"{path} is an image of this call that is still to be enlarged: give --out FOLDER"
             )
         if path.is_dir() or (path.exists() and not self.force):
             raise UsageError(f"{path} exists" + ("" if path.is_dir() else "; --force overwrites it"))
