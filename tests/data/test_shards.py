@@ -131,6 +131,27 @@ def test_packing_leaves_out_and_names_what_cannot_be_cut(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png", "out", "s.png"]
 
 
+def test_shards_that_are_replaced_stay_until_the_new_ones_are_in_place(
+    tmp_path: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(photos, tmp_path / "out", CUT)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    rename = Path.replace
+
+    def full(path: Path, target: Path) -> Path:
+        if path.name == ".out.part":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(UsageError, match="No space left"):
+        pack(photos[:4], tmp_path / "out", CUT, replace=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    monkeypatch.undo()
+    assert pack(photos[:4], tmp_path / "out", CUT, replace=True).images == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_linf_shard(run: Linf, tmp_path: Path, photos: list[Path]) -> None:
     cut = ("--size", "32", "--overlap", "4", "--min-side", "44")
     done = run("shard", photos[0].parent, "out", *cut, "--raw")

@@ -99,10 +99,8 @@ def pack(sources: Sequence[Path], out: Path, cut: Cut, replace: bool = False) ->
                     if path.name != LOCK:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
                 facts = _pack_in(part, Cache(str(part), chunk_size=cut.per_shard), sources, cut)
-                if replace:
-                    shutil.rmtree(out, ignore_errors=True)
                 (part / LOCK).unlink()
-                part.replace(out)
+                _put_in_place(part, out, replace)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except BlockingIOError as error:
@@ -114,6 +112,21 @@ def pack(sources: Sequence[Path], out: Path, cut: Cut, replace: bool = False) ->
             f"cannot write shards to {out}: {error.strerror or error}; free some space, or choose another folder"
         ) from error
     return facts
+
+
+def _put_in_place(part: Path, out: Path, replace: bool) -> None:
+    """Rename a folder; one that is replaced is removed only then, which may take long."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if replace and out.exists():
+        out.replace(old)
+    try:
+        part.replace(out)
+    except BaseException:
+        if old.exists():
+            old.replace(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _pack_in(part: Path, writer: Any, sources: Sequence[Path], cut: Cut) -> ShardFacts:
