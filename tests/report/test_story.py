@@ -40,6 +40,16 @@ def test_the_story_says_what_the_tables_hold(tmp_path: Path) -> None:
     ) in steps["Temperature"]
 
 
+def test_a_model_below_bicubic_is_not_said_to_be_above(tmp_path: Path) -> None:
+    (run,) = find_runs([evaluation(tmp_path, shift=-20)])
+    gains = [
+        run.value("Set5", s, "τ=0", "psnr_y") - run.value("Set5", s, "bicubic", "psnr_y") for s in (2, 4)
+    ]
+    assert max(gains) < 0
+    listed = f"−{-gains[0]:.2f} dB at ×2, −{-gains[1]:.2f} dB at ×4"
+    assert f"its PSNR (Y) differs from bicubic's by {listed}." in told([tmp_path])["Any scale"]
+
+
 def test_without_lpips_detail_tells_of_texture(tmp_path: Path) -> None:
     steps = told([evaluation(tmp_path, lpips=False)])
     assert "a sample at τ=0.8 has 75% of HR's detail." in steps["Texture"]

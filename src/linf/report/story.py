@@ -69,7 +69,10 @@ def _scales(run: EvaluationRun, dataset: str) -> str:
     if len(known) < 2:
         return ""
     listed = ", ".join(f"{METRICS[run.headline].format(gain)} dB at ×{s:g}" for s, gain in known)
-    return f"{run.label} serves all scales: its {METRICS[run.headline].title} is above bicubic's by {listed}."
+    title = METRICS[run.headline].title
+    if any(gain < 0 for _, gain in known):
+        return f"{run.label} serves all scales: its {title} differs from bicubic's by {listed}."
+    return f"{run.label} serves all scales: its {title} is above bicubic's by {listed}."
 
 
 def _best(run: EvaluationRun, dataset: str, scale: Scale) -> str | None:
