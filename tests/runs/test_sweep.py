@@ -219,7 +219,7 @@ def test_every_launcher_runs_each_job_once_on_two_ranks(
     assert_each_job_once(tmp_path / "sweep", command)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # test_launch.py has ranks that report a mistake.
 def test_a_mistake_that_only_ranks_can_find_is_one_line(tmp_path: Path) -> None:
     process = start(*TINY, *RANKS, "data.val_scales=[2]", "hydra.run.dir=run", cwd=tmp_path)
     _, errors = process.communicate(timeout=120)

@@ -112,6 +112,7 @@ def epochs(run: Path) -> int:
     return state(found)["global_step"] // 3
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_at_the_rate_of_the_command(command: Command, resumed: Path) -> None:
     done = epochs(resumed)
     assert set(column(resumed, "lr-Adam")) == {1e-3}
