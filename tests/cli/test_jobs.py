@@ -44,6 +44,7 @@ def test_a_misspelt_setting_is_named(run: Linf) -> None:
 def test_help_is_that_of_the_job(run: Linf) -> None:
     done = run("train", "--help")
     assert done.status == 0
+    assert done.out.startswith("python train.py [GROUP=CHOICE …]")
     assert "swinir_tiny" in done.out
 
 

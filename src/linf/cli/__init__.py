@@ -82,8 +82,8 @@ def linf_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; what it parses has the function ``run`` to call with it."""
     parser = _Parser(
         "linf",
-        description="Enlarge images, train and evaluate models, look into checkpoints and sweeps, convert, export, "
-        "fetch weights, pack, compare.",
+        description="Arbitrary-scale, generative super-resolution: enlarge images, train and evaluate models, compare "
+        "and report results, and work with checkpoints, weights and sweeps.",
     )
     parser.add_argument("--version", action="store_true", help="show the version")
     parser.set_defaults(run=partial(_version_or_help, parser))

@@ -9,24 +9,24 @@ from linf.cli.options import add_command, check_output
 
 def add_compare(commands: Any) -> None:
     parser = add_command(
-        commands, "compare", _compare, "two evaluations image by image, with intervals and a verdict"
+        commands, "compare", _compare, "compare two evaluations image by image, with intervals and a verdict"
     )
     parser.add_argument(
         "runs",
         type=Path,
         nargs=2,
         metavar="RUN",
-        help="a folder of eval.py's, or one with a folder for each seed",
+        help="folder of an evaluation, or a folder with one evaluation for each seed",
     )
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="FILE", help="write the differences to a CSV file, too"
+        "-o", "--out", type=Path, metavar="FILE", help="also write the differences to this CSV file"
     )
-    parser.add_argument("--force", action="store_true", help="replace that file")
+    parser.add_argument("--force", action="store_true", help="overwrite the CSV file")
 
 
 def _compare(given: Namespace) -> None:
-    """Compare the first run with the second: paired differences per metric, data set, scale and temperature, each with
-    its bootstrap interval over images, and verdicts in words.
+    """Compare the first run with the second: print the differences, first minus second, of each metric per data set,
+    scale and temperature, paired by image, with bootstrap intervals and verdicts.
     """
     from linf.errors import UsageError
     from linf.files import atomic_write

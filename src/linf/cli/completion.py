@@ -8,7 +8,7 @@ from linf.cli.options import add_command
 
 
 def add_completion(commands: Any) -> None:
-    parser = add_command(commands, "completion", _completion, "complete commands with TAB")
+    parser = add_command(commands, "completion", _completion, "set up completion of commands with TAB")
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
@@ -21,7 +21,7 @@ def complete(parser: ArgumentParser) -> None:
 
 
 def _completion(given: Namespace) -> None:
-    """Print what a shell needs to complete commands and settings; in ~/.bashrc: eval "$(linf completion bash)"."""
+    """Print what a shell needs to complete commands and settings; put in ~/.bashrc: eval "$(linf completion bash)"."""
     import argcomplete
 
     print(argcomplete.shellcode(["linf"], shell=given.shell))

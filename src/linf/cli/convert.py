@@ -12,26 +12,35 @@ from linf.files import atomic_write
 
 def add_convert(commands: Any) -> None:
     parser = add_command(
-        commands, "convert", _convert, "any checkpoint to .safetensors or the published .pth"
+        commands, "convert", _convert, "convert any checkpoint to .safetensors or the published .pth"
     )
-    parser.add_argument("source", type=Path, metavar="IN", help="a .ckpt, .safetensors or published .pth")
-    parser.add_argument("out", type=Path, metavar="OUT", help="NAME.safetensors, or NAME.pth as published")
     parser.add_argument(
-        "--prior", type=Path, metavar="FILE", help="also take the prior of a LINF from this file"
+        "source",
+        type=Path,
+        metavar="IN",
+        help="photo, default (see `linf models`), or a .ckpt, .safetensors or published .pth",
+    )
+    parser.add_argument(
+        "out", type=Path, metavar="OUT", help="NAME.safetensors, or NAME.pth for the published format"
+    )
+    parser.add_argument(
+        "--prior", type=Path, metavar="FILE", help="take the learned prior of a LINF from this file"
     )
     parser.add_argument(
         "--mean",
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="average the weights with those of other checkpoints, for instance of stage 2 and the stage 1 before it",
+        help="average the weights of IN with those of other checkpoints, for instance of stage 2 with stage 1",
     )
-    parser.add_argument("--half", action="store_true", help="weights in half precision, .safetensors only")
+    parser.add_argument(
+        "--half", action="store_true", help="write weights in half precision (.safetensors only)"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
 
 
 def _convert(given: Namespace) -> None:
-    """Write the model in a checkpoint in another format, chosen by the suffix of OUT."""
+    """Write the model in a checkpoint to a file of another format, chosen by the suffix of OUT."""
     import torch
     from safetensors import SafetensorError
 

@@ -22,28 +22,30 @@ if TYPE_CHECKING:
 
 
 def add_demo(commands: Any) -> None:
-    parser = add_command(commands, "demo", _demo, "a page to try the model on")
+    parser = add_command(commands, "demo", _demo, "serve a web page on which to try a model")
     parser.add_argument("--model", default="photo", metavar="FILE", help=LINF_FILE)
     parser.add_argument(
         "--against",
         nargs="+",
         default=["photo", "default"],
         metavar="FILE",
-        help="other models to compare with on the page (default: photo default)",
+        help="models that the page can compare with (default: photo default)",
     )
-    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 up")
+    parser.add_argument(
+        "--port", type=int, metavar="N", help="port of the page (default: the first free one from 7860 up)"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         metavar="ADDRESS",
-        help="0.0.0.0 lets other machines in (default: 127.0.0.1)",
+        help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
-    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--open", action="store_true", help="also open the page in the browser")
 
 
 def _demo(given: Namespace) -> NoReturn:
-    """Serve a page on this machine: drop an image, choose a scale, move the temperature."""
+    """Serve a web page on this machine: drop an image, choose a scale, move the temperature."""
     from linf.checkpoints.native import load
     from linf.models.linf import LINF
 

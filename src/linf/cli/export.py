@@ -10,18 +10,21 @@ from linf.errors import UsageError
 
 def add_export(commands: Any) -> None:
     parser = add_command(
-        commands, "export", _export, "a model as a graph that runs without linf: torch.export or ONNX"
+        commands, "export", _export, "write a model as a graph that runs without linf: torch.export or ONNX"
     )
     parser.add_argument("model", metavar="MODEL", help=LINF_FILE)
     parser.add_argument("out", type=Path, metavar="OUT", help="NAME.pt2 for torch.export.load, or NAME.onnx")
-    parser.add_argument("--opset", type=int, metavar="N", help="of ONNX (default: the lowest possible)")
+    parser.add_argument(
+        "--opset", type=int, metavar="N", help="opset version of ONNX (default: the lowest possible)"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
 
 
 def _export(given: Namespace) -> None:
-    """Write a LINF as one graph of lr, size, temperature and z, for any of their sizes; the file describes them.
+    """Write a LINF as one graph with the inputs lr, size, temperature and z, for images of any size; the file describes
+    these inputs.
 
-    It is checked against the model first. The graph takes whole images, without tiles: memory grows with the output.
+    The graph is checked against the model first. It takes whole images, without tiles, so memory grows with the output.
     A learned prior is left out.
     """
     from linf.checkpoints.export import OPSET, export

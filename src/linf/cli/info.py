@@ -9,12 +9,17 @@ from linf.cli.options import add_command
 
 
 def add_info(commands: Any) -> None:
-    parser = add_command(commands, "info", _info, "what a checkpoint is")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a .ckpt, .safetensors or published .pth")
+    parser = add_command(commands, "info", _info, "show what a checkpoint holds")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="photo, default (see `linf models`), or a .ckpt, .safetensors or published .pth",
+    )
 
 
 def _info(given: Namespace) -> None:
-    """Tell what a checkpoint is."""
+    """Show what a checkpoint holds: its kind, the model with its settings, and the number of parameters."""
     from linf.checkpoints.native import load_any, resolve_path
     from linf.models.prior import UNet
 

@@ -9,8 +9,8 @@ from linf.files import search_working_folder
 from linf.runs import CONF
 
 JOBS = {
-    "train": "train a model, by settings: linf train encoder=rdn seed=1",
-    "eval": "evaluate a checkpoint, by settings: linf eval ckpt_path=default seed=1",
+    "train": "train a model with the given settings: linf train encoder=rdn seed=1",
+    "eval": "evaluate a checkpoint with the given settings: linf eval ckpt_path=default seed=1",
 }
 """The commands, by the names of their config files."""
 

@@ -15,16 +15,25 @@ def add_latents(commands: Any) -> None:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help=LINF_FILE)
     parser.add_argument(
-        "out", type=Path, metavar="OUT", help="NAME.safetensors, the model with what was found"
+        "out", type=Path, metavar="OUT", help="NAME.safetensors: the model together with what was estimated"
     )
     parser.add_argument(
         "--data", required=True, nargs="+", metavar="DIR", help="one or more folders of HR images"
     )
     parser.add_argument(
-        "--scales", type=float, nargs="+", default=[2, 3, 4], metavar="S", help="default: 2 3 4"
+        "--scales",
+        type=float,
+        nargs="+",
+        default=[2, 3, 4],
+        metavar="S",
+        help="scales to estimate at (default: 2 3 4)",
     )
     parser.add_argument(
-        "--images", type=int, default=24, metavar="N", help="evenly spaced in the folder (default: 24)"
+        "--images",
+        type=int,
+        default=24,
+        metavar="N",
+        help="use at most N images, evenly spaced in the folder (default: 24)",
     )
     made = parser.add_mutually_exclusive_group()
     made.add_argument(
@@ -33,18 +42,19 @@ def add_latents(commands: Any) -> None:
     made.add_argument(
         "--degradation",
         choices=sorted(file.stem for file in (CONF / "data" / "degradation").glob("*.yaml")),
-        help="how LR is degraded, as the model was trained: photo for the model of this name (default: not at all)",
+        help="degrade LR as in the training of the model, for instance photo for the model photo (default: clean LR)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
-    parser.add_argument("--half", action="store_true", help="weights in half precision")
+    parser.add_argument("--half", action="store_true", help="write weights in half precision")
     parser.add_argument("--force", action="store_true", help="overwrite OUT")
 
 
 def _latents(given: Namespace) -> None:
-    """Estimate how the latents of real images are distributed, and write the model with it; the weights stay the same.
+    """Estimate how the latents of real images are distributed, and write the model with the result; its weights do not
+    change.
 
-    latents=correlated then draws samples whose neighbouring patches agree, and tails=student measures likelihood and
-    intervals that hold for images unlike those of the training, too.
+    With OUT, latents=correlated draws samples whose neighbouring patches agree, and tails=student gives likelihoods and
+    intervals that also hold for images unlike those of the training.
     """
     from linf.checkpoints.native import load, save
     from linf.coordinates import mean_scale

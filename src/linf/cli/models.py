@@ -7,11 +7,11 @@ from linf.cli.options import add_command
 
 
 def add_models(commands: Any) -> None:
-    add_command(commands, "models", _models, "the models in the package, and which to take")
+    add_command(commands, "models", _models, "list the models in the package, and say which to use")
 
 
 def _models(given: Namespace) -> None:
-    """List the models that come with the package: when to take which, their size, training and limits."""
+    """List the models that come with the package: what each is for, its training, limits and size."""
     from linf.checkpoints.native import load
     from linf.checkpoints.shipped import SHIPPED
 

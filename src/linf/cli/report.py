@@ -8,9 +8,13 @@ from linf.cli.options import add_command
 
 
 def add_report(commands: Any) -> None:
-    parser = add_command(commands, "report", _report, "evaluations to tables, figures and one page")
+    parser = add_command(commands, "report", _report, "put evaluations into tables, figures and one page")
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="a folder of eval.py's, or one that holds several"
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="folder of an evaluation, or a folder that holds several",
     )
     parser.add_argument(
         "-o",
@@ -18,13 +22,13 @@ def add_report(commands: Any) -> None:
         type=Path,
         default=Path("report"),
         metavar="DIR",
-        help="the report's folder (default: report)",
+        help="folder for the report (default: report)",
     )
-    parser.add_argument("--force", action="store_true", help="replace an older report")
+    parser.add_argument("--force", action="store_true", help="replace an older report in DIR")
 
 
 def _report(given: Namespace) -> None:
-    """Put evaluations side by side: DIR/index.html, DIR/figures/ and DIR/tables/."""
+    """Put evaluations side by side, in DIR/index.html, DIR/figures/ and DIR/tables/."""
     from linf import report
 
     runs = report.find_runs(given.runs)

@@ -9,17 +9,25 @@ from linf.errors import UsageError
 
 
 def add_shard(commands: Any) -> None:
-    parser = add_command(commands, "shard", _shard, "cut images and pack them for data=shards")
-    parser.add_argument("folder", metavar="FOLDER", help="of images, at any depth")
-    parser.add_argument("out", type=Path, metavar="OUT", help="a new folder, for the shards")
+    parser = add_command(commands, "shard", _shard, "cut images and pack them for training with data=shards")
+    parser.add_argument("folder", metavar="FOLDER", help="folder of images, with its subfolders")
+    parser.add_argument("out", type=Path, metavar="OUT", help="new folder for the shards")
     parser.add_argument(
-        "--size", type=int, default=480, metavar="N", help="side of a sub-image (default: 480)"
+        "--size", type=int, default=480, metavar="N", help="side of a sub-image, in pixels (default: 480)"
     )
     parser.add_argument(
-        "--overlap", type=int, default=48, metavar="N", help="what neighbours share, at least (default: 48)"
+        "--overlap",
+        type=int,
+        default=48,
+        metavar="N",
+        help="least overlap of neighbouring sub-images, in pixels (default: 48)",
     )
     parser.add_argument(
-        "--min-side", type=int, default=48, metavar="N", help="leave out images below it (default: 48)"
+        "--min-side",
+        type=int,
+        default=48,
+        metavar="N",
+        help="leave out images with a side below N pixels (default: 48)",
     )
     parser.add_argument(
         "--per-shard", type=int, default=128, metavar="N", help="sub-images in a shard (default: 128)"
@@ -27,15 +35,16 @@ def add_shard(commands: Any) -> None:
     parser.add_argument(
         "--raw",
         action="store_true",
-        help="pixels as they are: twice the space, and nothing to decode in training",
+        help="store pixels uncompressed: takes twice the space, but nothing has to be decoded in training",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT")
+    parser.add_argument("--force", action="store_true", help="replace the shards in OUT")
 
 
 def _shard(given: Namespace) -> None:
-    """Cut images to overlapping sub-images and pack them, without loss, into shards for data=shards data.root=OUT.
+    """Cut images into overlapping sub-images and pack them, without loss, into shards. Train on them with data=shards
+    data.root=OUT.
 
-    Copied to an object storage, they are trained on with data.root=s3://bucket/OUT.
+    You can also copy the shards to object storage, and train with data.root=s3://bucket/OUT.
     """
     import logging
 

