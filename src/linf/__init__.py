@@ -1,24 +1,24 @@
 """LINF: arbitrary-scale, generative super-resolution with local implicit normalizing flows (CVPR 2023).
 
-Shapes in every docstring:
+Symbols for shapes in every docstring:
 
-    B    batch                       P    patch size, odd
+    B    batch size                  P    patch size, odd
     C    image channels, 3 for RGB   D    C·P², dimension of the flow
-    F    feature channels
-    h w  LR height and width         K    conditional steps of the flow
-    H W  query grid, HR size         τ    sampling temperature
+    F    feature channels            K    conditional steps of the flow
+    h w  LR height and width         τ    sampling temperature
+    H W  HR height and width, or those of the query grid
 
-Coordinates are (y, x) in [-1, 1]; images are [0, 1] outside the model and [-1, 1] inside. "METHOD §n" is that
+Coordinates are (y, x) in [-1, 1]. Images are in [0, 1] outside the model and in [-1, 1] inside. "METHOD §n" is that
 section of docs/method.md.
 
-A module imports from its own storey and from lower ones:
+The packages form storeys. A module imports only from its own storey and from lower ones:
 
     5  cli                                   the command `linf`
-    4  report, runs, demo                    tables and figures; jobs, sweeps and searches; the page
-    3  training, evaluation, upscale         the LightningModules; measuring systems; users' files
+    4  report, runs, demo                    tables and figures; jobs, sweeps and searches; the web page
+    3  training, evaluation, upscale         the LightningModules; measuring systems; enlarging users' files
     2  data, losses, metrics, checkpoints    batches; what is minimised; what is measured; weights in files
-    1  models, images                        the paper, torch only; reading, writing and resizing images
-    0  errors, files, memory, coordinates    how programs end; whole files and locks; free memory; pixel centres
+    1  models, images                        the paper, in torch only; reading, writing and resizing images
+    0  errors, files, memory, coordinates    how programs end; atomic writes and locks; free memory; pixel centres
 """
 
 from importlib import import_module

@@ -94,9 +94,10 @@ def load(path: str | os.PathLike[str], prior: str | os.PathLike[str] | None = No
     """Load the model in a checkpoint, in evaluation mode on the CPU.
 
     Args:
-        path: a Lightning ``.ckpt`` or ``.safetensors`` of this project, a published ``.pth``, or the name of a model
-            in the package, ``photo`` or ``default``. A run that averages its weights (EMA) is loaded with the average.
-        prior: a published prior, or any checkpoint that has one, from which a LINF takes its prior.
+        path: a Lightning ``.ckpt`` or a ``.safetensors`` of this project, a published ``.pth``, or the name of an
+            included model, ``photo`` or ``default``. From the checkpoint of a run with averaged weights (EMA), the
+            average is loaded.
+        prior: a published prior, or any checkpoint that has one; a LINF then takes its prior from there.
 
     Raises:
         UsageError: there is no such file, or it is none of these.
@@ -189,10 +190,12 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
     """Write a model and its config to a ``.safetensors`` file, atomically.
 
     Args:
-        half: store half precision, which halves the file; `load` gives single precision again.
+        model: the model.
+        path: the file to write; its name ends in ``.safetensors``.
+        half: whether to store half precision, which halves the size of the file; `load` converts to single precision.
 
     Raises:
-        UsageError: the suffix is another one.
+        UsageError: the name has another suffix.
         OSError: the file cannot be written.
     """
     path = Path(path)

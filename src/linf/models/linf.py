@@ -25,13 +25,14 @@ class LINF(SuperResolver):
     """Local implicit normalizing flow (Yao et al., CVPR 2023, arXiv 2303.05156).
 
     Args:
-        encoder: LR image → features.
-        conditioner: called with in_channels and out_channels, gives the conditioner.
-        flow: the conditional flow; its patch size is the model's.
-        prior: predicts latents, of the same patch size; or None.
+        encoder: maps an LR image to features.
+        conditioner: returns the conditioner when it is called with in_channels and out_channels.
+        flow: the conditional flow; its patch size is that of the model.
+        prior: predicts latents for the same patch size; None for a model without a learned prior.
 
     Attributes:
-        usual_deviation: by scale, what `linf.models.deviation` finds of the training's images; empty if unknown.
+        usual_deviation: by scale, what `linf.models.deviation` measures on the images of the training; empty if
+            unknown.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class LINF(SuperResolver):
         self.set_prior(prior)
 
     def set_prior(self, prior: UNet | None) -> None:
-        """Give the model a prior, or take it away; ValueError where it is for other patches or images."""
+        """Give the model a prior, or take it away; raise ValueError if it is for other patches or images."""
         if prior is not None and prior.patch_size != self.patch_size:
             raise ValueError(
                 f"the prior is for patches of {prior.patch_size}, the flow for patches of {self.patch_size}: "
@@ -84,7 +85,7 @@ class LINF(SuperResolver):
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
-        """What builds this model again, but for its weights: plain numbers and names."""
+        """What is needed to build this model again, except the weights: plain numbers and names."""
         parts: dict[str, Any] = {
             "encoder": self.encoder,
             "conditioner": self.conditioner,
@@ -130,12 +131,12 @@ class LINF(SuperResolver):
         return log_prob.view(coord.shape[:-1])
 
     def initialise(self, batches: Iterable[Any]) -> None:
-        """Start from the data, once: whitening of the batches' residuals, conditions near zero (METHOD §4).
+        """Initialise from data: whiten the residuals of the batches, and start conditions near zero (METHOD §4).
 
-        A flow that is already initialised, trained or loaded, is left as it is.
+        A flow that is already initialised, because it was trained or loaded, is left as it is.
 
         Args:
-            batches: of lr, hr, coord, cell.
+            batches: tuples of lr, hr, coord and cell.
         """
         if self.flow.initialised:
             return
@@ -146,11 +147,11 @@ class LINF(SuperResolver):
     # Whole images
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
+        """Compute the features of LR images (B,C,h,w) in [0, 1] once, for several calls."""
         return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
-        """Decode rectangle by rectangle; a warning at the end counts the patches whose inverse exploded (METHOD §4)."""
+        """Decode rectangle by rectangle; a warning at the end counts patches whose inverse exploded (METHOD §4)."""
         flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak, self.image_channels)
         latents, highest, mix, residual, *_ = request
         inverses = flow.inverses()

@@ -26,14 +26,14 @@ class SuperResolver(nn.Module, ABC):
     """An arbitrary-scale super-resolution model.
 
     Attributes:
-        patch_size: P, the side of the patches that it answers with.
-        image_channels: C, of the images; 0 for a model that takes any number.
-        dim: D = C·P², the numbers in the latent of a patch; 0 for a model whose output is not random.
-        config: what builds it again, but for its weights: plain numbers and names.
-        prior: predicts latents from the LR image; None for a model without.
+        patch_size: P, the side of the patches that the model predicts.
+        image_channels: C, the number of channels of the images; 0 for a model that takes any number.
+        dim: D = C·P², the size of the latent of a patch; 0 for a model whose output is not random.
+        config: what is needed to build the model again, except its weights: plain numbers and names.
+        prior: predicts latents from the LR image; None for a model without a learned prior.
         correlation: of the latents of neighbouring patches; None until it is estimated.
-        tails: of a patch's latents by scale; empty until they are estimated.
-        value_range: the values of black and white in the files of its training, where these were stated.
+        tails: tails of a patch's latents, by scale; empty until they are estimated.
+        value_range: the values of black and white in the files of the training, if these were given; else None.
         name: what the model is called in tables.
     """
 
@@ -51,7 +51,7 @@ class SuperResolver(nn.Module, ABC):
         self.value_range: tuple[float, float] | None = None
 
     def output_channels(self, lr: Tensor) -> int:
-        """C of the output for LR images, of which grey ones fit a model of RGB too.
+        """The number of channels of the output for LR images; a model for RGB also takes grey ones.
 
         Raises:
             ValueError: the model is for images of another number of channels.
@@ -71,19 +71,19 @@ class SuperResolver(nn.Module, ABC):
         Args:
             lr: (B,C,h,w), or (B,1,h,w) for grey, from 0 to ``request.peak``; floats or whole numbers.
             size: (H, W) of the output.
-            request: what is wanted beside the mean; a model whose output is not random leaves it out.
+            request: what is wanted beside the mean; a model whose output is not random ignores it.
         """
 
     def set_prior(self, prior: UNet | None) -> None:
-        """Give the model a prior, or take it away; ValueError where it has no latents, or others than the prior's."""
+        """Give the model a prior, or take it away; raise ValueError if its latents are not those of the prior."""
         if prior is not None:
             raise ValueError(f"{type(self).__name__} takes no prior: it has no latents")
 
     def initialise(self, batches: Iterable[Any]) -> None:
-        """Start from the data, where the model knows how; see `LINF.initialise`."""
+        """Initialise the model from data, if it needs that; see `LINF.initialise`."""
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
+        """Compute the features of LR images (B,C,h,w) in [0, 1] once, for several calls."""
         return []
 
     def sample_latents(self, size: tuple[int, int], seed: int, *, batch: int = 1) -> Tensor:
@@ -109,34 +109,34 @@ class SuperResolver(nn.Module, ABC):
         reduction: Reduction = Reduction(),
         advance: Callable[[int], object] = lambda pixels: None,
     ) -> Tensor:
-        """Super-resolve.
+        """Super-resolve images: draw a sample at each temperature.
 
         Several temperatures share one encoding, one condition and one latent. A model whose output is not random gives
-        the same at all of them.
+        the same image at all temperatures.
 
         Args:
             lr: (B,C,h,w) in [0, 1].
             size: (H, W) of the output.
-            temperature: τ ≥ 0, one, a sequence, or a map (H, W) of one for each pixel; 0 is the mean. A patch that
-                would explode at the highest is shown at its mean, with a warning that counts them.
-            seed: of the latents, image b of the batch has ``seed + b``; the same image on every device. By default one
-                of torch's own generator.
-            z: (B,gh,gw,D) latents on the patch grid at τ = 1, gh = ceil(H/P), gw = ceil(W/P), instead of a seed.
-            latents: of neighbouring patches, ``independent`` or ``correlated``; a patch's own distribution is the same.
-            tile: LR pixels a side that are encoded at once.
-            chunk: queries decoded at once.
-            features: of ``lr``, from `encode`; by default they are made here.
+            temperature: τ ≥ 0: a number, a sequence, or a map (H, W) with one for each pixel; 0 gives the mean. A patch
+                that would explode at the highest τ is shown at its mean, and a warning counts such patches.
+            seed: seed of the latents; image b of the batch has ``seed + b``. It gives the same image on every device.
+                By default it is drawn from torch's global generator.
+            z: (B,gh,gw,D) latents at τ = 1 instead of a seed, on the patch grid: gh = ceil(H/P), gw = ceil(W/P).
+            latents: whether those of neighbouring patches are ``independent`` or ``correlated``; the distribution of
+                each single patch is the same.
+            tile: side in LR pixels of the tiles that are encoded at once; by default chosen automatically.
+            chunk: number of queries that are decoded at once; by default chosen automatically.
+            features: of ``lr``, from `encode`; by default they are computed here.
             consistency: rounds of the projection onto images whose LR is ``lr``, see `linf.models.consistency`; 3 are
-                enough, and 0 leaves it out.
-            reduction: how that LR is made of an image; by default by MATLAB's bicubic.
+                enough, and 0 turns it off.
+            reduction: how that LR is made from an image; by default by MATLAB's bicubic.
             advance: is called with the number of output pixels made since the last call.
 
         Returns:
             (B,C,H,W), not clamped to [0, 1]; a sequence of T temperatures gives (T,B,C,H,W).
 
         Raises:
-            ValueError: LR, a temperature, the size, the latents' shape or consistency is not what is said above, or the
-                model does not know how its latents are correlated.
+            ValueError: an argument is not as described, or correlated latents are unknown to the model.
         """
         check_images(lr, size)
         taus = each_temperature(temperature, size)
@@ -173,21 +173,21 @@ class SuperResolver(nn.Module, ABC):
         features: Sequence[Tile] | None = None,
         advance: Callable[[int], object] = lambda pixels: None,
     ) -> Distribution | None:
-        """All that the model says of images, however many temperatures are then looked at.
+        """Compute the distribution of super-resolved images once, for any number of temperatures.
 
         Args:
             lr: (B,C,h,w) in [0, 1].
-            size: (H, W).
-            samples: S; the first is that of `sample` with this seed, for a single image the next that of ``seed + 1``.
-            seed: see `sample`, as for ``latents``.
-            highest: temperature that will be asked of `Distribution.at`, see `Request`.
-            mix: see `Request`; a deviation costs D more decodes.
-            hr: (B,C,H,W), for its latents and log-density.
-            features: of ``lr``, from `encode`; by default they are made here.
-            advance: is called with the number of output pixels that have been decoded since the last call.
+            size: (H, W) of the output.
+            samples: S, the number of samples. The first is that of `sample` with the same seed; for a single image, the
+                next is that of ``seed + 1``.
+            seed: see `sample`, as for latents and features.
+            highest: the highest temperature for which `Distribution.at` will be called, see `Request`.
+            mix: (M,C) mixtures of channels whose deviation is wanted, as ``torch.eye(3)``; costs D more decodes.
+            hr: (B,C,H,W) HR images whose latents and log-density are wanted.
+            advance: is called with the number of output pixels decoded since the last call.
 
         Returns:
-            None for a model whose output is not random.
+            The distribution, or None for a model whose output is not random.
         """
         check_images(lr, size, hr)
         if not self.dim:
@@ -223,7 +223,7 @@ class SuperResolver(nn.Module, ABC):
     def sample_prior(
         self, lr: Tensor, size: tuple[int, int], *, features: Sequence[Tile] | None = None
     ) -> Tensor:
-        """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`.
+        """Super-resolve images with the latents that the prior predicts. Nothing is random here; see `sample`.
 
         Raises:
             ValueError: the model has no prior.
