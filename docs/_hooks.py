@@ -25,6 +25,7 @@ LINK = re.compile(
 VERBATIM = r"<(?P<tag>pre|code|script|style|svg)\b.*?</(?P=tag)>"
 MARKED = re.compile(VERBATIM + r"|\\\[(?P<display>.+?)\\\]|\\\((?P<inline>.+?)\\\)", re.DOTALL)
 SECTION = re.compile(VERBATIM + r"|METHOD §(?P<number>\d+)", re.DOTALL)
+NOTEBOOK = re.compile(r'(?<=href=")(?!\w+:)([^"#]+)\.ipynb(?=[#"])')
 DOLLARS = re.compile(VERBATIM + r"|\$\$(?P<display>.+?)\$\$|\$(?P<inline>[^$]+?)\$", re.DOTALL)
 
 FETCHED = re.compile(
@@ -74,11 +75,12 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Set equations as MathML, which every browser shows by itself: ``$…$`` of notebooks, and what arithmatex marked.
-    References to sections of the method become links, and a notebook loses the scripts that would fetch others.
+    References to sections of the method become links, and a notebook loses the scripts that would fetch others; its
+    links to other notebooks lead to their pages.
     """
     pattern = MARKED
     if page.file.src_uri.endswith(".ipynb"):
-        html, pattern = FETCHED.sub("", html), DOLLARS
+        html, pattern = NOTEBOOK.sub(r"\1.html", FETCHED.sub("", html)), DOLLARS
     converter = LatexToMathML()
 
     def equation(found: re.Match[str]) -> str:

@@ -30,6 +30,31 @@ def test_no_page_repeats_another() -> None:
     assert {each: names for each, names in pages.items() if len(names) > 1} == {}
 
 
+def broken_links(site: Path, pages: dict[str, str]) -> list[tuple[str, str]]:
+    """The links and images of a site's pages that lead to no file, by the page; those of 404.html are absolute."""
+    found = (
+        (name, target)
+        for name, text in pages.items()
+        for target in set(re.findall(r'(?:href|src)="([^"#]+)', text))
+        if name != "404.html" and not re.match(r"\w+:", target)
+    )
+    return [(name, target) for name, target in found if not (site / name).parent.joinpath(target).exists()]
+
+
+def test_links_between_notebooks_lead_to_their_pages(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("# Start\n")
+    (tmp_path / "mkdocs.yml").write_text(
+        "site_name: a\nuse_directory_urls: false\ntheme: mkdocs\nnav: [index.md]\n"
+        f"hooks: [{ROOT / 'docs' / '_hooks.py'}]\nplugins: [mkdocs-jupyter]\n"
+    )
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (page, *_) = (tmp_path / "site" / "notebooks").glob("01_*.html")
+    assert ".ipynb" not in "".join(re.findall(r'href="([^"]+)"', page.read_text()))
+
+
 @pytest.mark.thorough  # CI builds it as strictly.
 def test_the_site_is_built_strictly_and_fetches_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
@@ -47,5 +72,6 @@ def test_the_site_is_built_strictly_and_fetches_nothing(tmp_path: Path) -> None:
         name for name, text in pages.items() if r"\tau" in re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
     ]
     assert 'method.html#4-flow">METHOD §4</a>' in pages["api/linf.models.html"]
+    assert broken_links(tmp_path, pages) == []
     for name in ("linf.models.linf.LINF", "linf.models.flow.ConditionalFlow"):
         assert f'id="{name}"' in pages["api/linf.models.html"]
