@@ -58,6 +58,7 @@ def figure_of(found: Search) -> Figure:
         return importance_figure(found.table(), table, list(found.objectives), found.space)
 
 
+@pytest.mark.slow
 def test_the_settings_that_decide_are_the_most_important(tmp_path: Path) -> None:
     found = searched(tmp_path, 40)
     found.study.add_trial(create_trial(state=TrialState.FAIL))

@@ -145,6 +145,7 @@ def test_jobs_are_named_by_what_differs(command: Command, tmp_path: Path) -> Non
     assert set(sweep_jobs(tmp_path / "sweep")) == {f"init_from-{place}_{name}.ckpt" for name in "ab"}
 
 
+@pytest.mark.slow
 def test_jobs_that_bring_a_name_stay_in_the_sweeps_folder(command: Command, tmp_path: Path) -> None:
     done = command(
         "train", "sweep=claims", f"init_from={tmp_path}/none.ckpt", "callbacks=null", "logger=null"

@@ -123,6 +123,7 @@ def test_a_killed_run_goes_on_at_the_rate_of_the_command(command: Command, resum
     assert "lr 0.001 → 1e-06" in again.out + again.err
 
 
+@pytest.mark.slow
 def test_the_schedule_of_the_command_holds_from_its_start(command: Command, resumed: Path) -> None:
     done = epochs(resumed)
     halving = [f"scheduler.milestones=[1,{done + 1}]", "scheduler.gamma=0.1", "task.optimizer.lr=1e-4"]
@@ -246,6 +247,7 @@ def test_a_checkpoint_that_counts_no_epochs_stays_as_it_is() -> None:
     assert checkpoint == {"global_step": 4}
 
 
+@pytest.mark.slow
 def test_a_resume_that_takes_no_step_says_which_limit_to_raise(command: Command) -> None:
     run = (*QUICK, "hydra.run.dir=run")
     assert command("train", *run).status == 0
