@@ -48,6 +48,7 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
     figure, axes = panel_grid(len(names), 3, (3.2, 2.7))
     systems = sorted({system for of in tables.values() for system in of["system"]}, key=_by_temperature)
     systems = evenly_spaced(systems, MOST_SYSTEMS)
+    tau = all(system.startswith("τ=") for system in systems)  # Seven labels with it would touch.
     entries: dict[str, Artist] = {}
     for axis, name in zip(axes, names, strict=True):
         axis.set(title=f"Δ {METRICS[name].axis}, ×{scale:g}")
@@ -61,7 +62,8 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
             style = series_style(n + 1, n + 1, False) | {"linestyle": "", "elinewidth": 1.2, "capsize": 2}
             entries.setdefault(label, axis.errorbar(x, lines["difference"], ends, **style).lines[0])
         axis.xaxis.set_major_locator(FixedLocator(range(len(systems))))
-        axis.set_xticklabels(systems)
+        axis.set_xticklabels([system.removeprefix("τ=") for system in systems] if tau else systems)
+        axis.set_xlabel("τ" * tau)
         axis.set_xlim(-0.6, len(systems) - 0.4)
     legend_below(figure, [(artist, label) for label, artist in entries.items()])
     return figure
