@@ -5,7 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from linf.cli.options import add_command, check_output
+from linf.cli.options import MODEL_FILE, add_command, check_output
 from linf.errors import UsageError
 from linf.files import atomic_write
 
@@ -14,12 +14,7 @@ def add_convert(commands: Any) -> None:
     parser = add_command(
         commands, "convert", _convert, "convert any checkpoint to .safetensors or the published .pth"
     )
-    parser.add_argument(
-        "source",
-        type=Path,
-        metavar="IN",
-        help="photo, default (see `linf models`), or a .ckpt, .safetensors or published .pth",
-    )
+    parser.add_argument("source", type=Path, metavar="IN", help=MODEL_FILE)
     parser.add_argument(
         "out", type=Path, metavar="OUT", help="NAME.safetensors, or NAME.pth for the published format"
     )

@@ -5,17 +5,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from linf.cli.options import add_command
+from linf.cli.options import MODEL_FILE, add_command
 
 
 def add_info(commands: Any) -> None:
     parser = add_command(commands, "info", _info, "show what a checkpoint holds")
-    parser.add_argument(
-        "file",
-        type=Path,
-        metavar="FILE",
-        help="photo, default (see `linf models`), or a .ckpt, .safetensors or published .pth",
-    )
+    parser.add_argument("file", type=Path, metavar="FILE", help=MODEL_FILE)
 
 
 def _info(given: Namespace) -> None:

@@ -12,7 +12,8 @@ from linf.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-LINF_FILE = "photo, default (see `linf models`), or a .ckpt, .safetensors or published .pth of a LINF"
+MODEL_FILE = "photo, default (see `linf models`), or a .ckpt, .safetensors or published .pth"
+LINF_FILE = f"{MODEL_FILE} of a LINF"
 
 
 def add_command(commands: Any, name: str, run: Callable[[Namespace], None], about: str) -> ArgumentParser:
