@@ -172,15 +172,9 @@ def demo_page(model: LINF, others: Mapping[str, Callable[[], SuperResolver]] | N
             against.input(events.look, asked, made, **slow),
             canvas.input(events.paint, [canvas, view], None, **quick),
         )
-        asks = (
-            upload.change,
-            upload.select,
-            scale.release,
-            resample.click,
-            everything.click,
-            correlated.input,
-        )
-        for ask in (*asks, consistent.input, view.input, against.input, measure.click, save_map.click):
+        long_work = [upload.change, upload.select, scale.release, resample.click, everything.click]
+        long_work += [correlated.input, consistent.input, view.input, against.input]
+        for ask in (*long_work, measure.click, save_map.click):
             ask(events.tabs.ask, **quick)
         moves: list[Any] = [temperature.input, within.input, outlined.input]
         for trigger in moves + [change.success for change in changes]:
