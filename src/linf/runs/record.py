@@ -91,9 +91,8 @@ def unchanged_if_refused(folder: Path, sweeping: bool = False) -> Iterator[None]
     results = _results(folder)
     try:
         yield
-    except (
-        Exception
-    ) as error:  # Hydra wraps a mistake in errors of its own, which `find_mistake` looks through.
+    except Exception as error:
+        # Hydra wraps a mistake in errors of its own, which `find_mistake` looks through.
         if find_mistake(error) is not None and _results(folder) == results:
             for path, content in before.items():
                 with suppress(OSError), atomic_write(path) as part:
