@@ -244,23 +244,18 @@ def test_a_model_without_a_flow_is_refused(tmp_path: Path) -> None:
 # Every make of model
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("encoder", "ensemble", "patch_size", "suffix"),
     [
+        ("edsr", "feature", 1, ".onnx"),
+        ("edsr", "feature", 1, ".pt2"),
+        ("rdn", "feature", 3, ".onnx"),
         ("rdn", "feature", 3, ".pt2"),
-        *(
-            pytest.param(*case, marks=pytest.mark.thorough)
-            for case in (
-                ("edsr", "feature", 1, ".onnx"),  # As the default model, which has a test.
-                ("swinir", "local", 1, ".onnx"),
-                ("edsr", "feature", 1, ".pt2"),
-                ("rdn", "feature", 3, ".onnx"),
-                ("rrdb", "local", 3, ".onnx"),
-                ("rrdb", "local", 3, ".pt2"),
-                ("swinir", "local", 1, ".pt2"),
-            )
-        ),
+        ("rrdb", "local", 3, ".onnx"),
+        ("rrdb", "local", 3, ".pt2"),
+        ("swinir", "local", 1, ".onnx"),
+        ("swinir", "local", 1, ".pt2"),
     ],
 )
 def test_every_encoder_is_exported(

@@ -135,7 +135,7 @@ def distance(net: str, file: Path) -> lpips.LPIPS:
     return measure
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:The parameter 'pretrained'", "ignore:Arguments other than a weight enum")
 def test_vgg16_gives_the_figure_of_torchmetrics(fetched: Fetched) -> None:

@@ -361,11 +361,13 @@ def test_the_order_without_shards_has_not_changed() -> None:
     assert list(sampler) == np.random.default_rng((3, 0)).permutation(20).tolist()
 
 
-@pytest.mark.slow
-def test_two_ranks_on_shards_killed_and_resumed_end_as_two_on_the_cache(
-    extracted: ImageSet, bucket: str, tmp_path: Path
+@pytest.mark.parametrize(
+    "ranks", [pytest.param((), marks=pytest.mark.slow), pytest.param(RANKS, marks=pytest.mark.thorough)]
+)
+def test_a_run_on_shards_killed_and_resumed_ends_as_one_on_the_cache(
+    extracted: ImageSet, bucket: str, tmp_path: Path, ranks: tuple[str, ...]
 ) -> None:
-    arguments = [*SMOKE, *RANKS, "data.batches_per_epoch=5", "data.shuffle_block=5", "data.val_limit=2"]
+    arguments = [*SMOKE, *ranks, "data.batches_per_epoch=5", "data.shuffle_block=5", "data.val_limit=2"]
     arguments += ["data.num_workers=1", "data.val_scales=[2]", "~callbacks.panels"]
     killed = tmp_path / "killed"
     from_shards = ["data=shards", f"data.root={bucket}", f"hydra.run.dir={killed}"]

@@ -17,17 +17,20 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-def test_the_demo_model_is_a_decibel_above_bicubic_at_every_scale(tmp_path: Path) -> None:
-    # Two thirds of what two cores do in the demo's time; the same wherever this runs, however busy it is.
-    steps = ("trainer.max_steps=360", "trainer.max_time=null")
-    run(str(ROOT / "train.py"), "experiment=demo", *steps, cwd=tmp_path)
+# Two cores take some 540 steps in the demo's time; a number of steps is the same wherever this runs, however busy it is.
+@pytest.mark.parametrize(
+    ("steps", "gain"),
+    [pytest.param(180, 0.5, marks=pytest.mark.slow), pytest.param(360, 1.0, marks=pytest.mark.thorough)],
+)
+def test_the_demo_model_is_above_bicubic_at_every_scale(tmp_path: Path, steps: int, gain: float) -> None:
+    length = (f"trainer.max_steps={steps}", "trainer.max_time=null")
+    run(str(ROOT / "train.py"), "experiment=demo", *length, cwd=tmp_path)
     weights = tmp_path / "outputs/demo/train/model.safetensors"
-    scales = "data.test_scales=[2,3.3,4]"
-    run(str(ROOT / "eval.py"), f"ckpt_path={weights}", scales, f"hydra.run.dir={tmp_path}/eval", cwd=tmp_path)
+    asked = ("data.test_scales=[2,3.3,4]", "metrics=fidelity", f"hydra.run.dir={tmp_path}/eval")
+    run(str(ROOT / "eval.py"), f"ckpt_path={weights}", *asked, cwd=tmp_path)
     table = pd.read_csv(tmp_path / "eval/metrics.csv").pivot(index="scale", columns="system", values="psnr_y")
     assert list(table.index) == [2, 3.3, 4]
-    assert (table["τ=0"] - table["bicubic"]).min() >= 1.0
+    assert (table["τ=0"] - table["bicubic"]).min() >= gain
     assert (table["τ=0"] > table["τ=0.5"]).all()
     assert (table["τ=0.5"] > table["τ=0.8"]).all()
 

@@ -215,7 +215,7 @@ def rank(number: int, files: dict[str, Path], folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_ranks_compute_the_mean_of_one(files: dict[str, Path], tmp_path: Path) -> None:
     ranks = spawn(rank, (files, tmp_path), nprocs=2, join=False)
     metrics = made(files)

@@ -77,8 +77,13 @@ def windows(patch_size: int, size: int) -> SRBatch:
     return SRBatch(lr, hr, (2 * coord + 1) / size - 1, torch.full((2, 2), 2 / size))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("task", ["perceptual", "lpips", "dists", "prior"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        *(pytest.param(task, marks=pytest.mark.slow) for task in ("lpips", "prior")),
+        *(pytest.param(task, marks=pytest.mark.thorough) for task in ("perceptual", "dists")),
+    ],
+)
 def test_windows_are_one_graph_at_all_scales(task: str, tmp_path: Path) -> None:
     prior = UNet(3, width=8, depth=1) if task == "prior" else None
     model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(3, steps=2), prior).train()

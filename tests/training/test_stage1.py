@@ -326,7 +326,7 @@ def test_resuming_with_another_number_of_workers_changes_nothing(
     assert_same_end(whole(*HALVING), tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_killed_process_resumes_bit_for_bit(composed: Compose, command: Command, tmp_path: Path) -> None:
     arguments = [*SMOKE, "trainer.max_epochs=40", "data.batches_per_epoch=5", *HALVING, FEW_PANELS]
     killed = tmp_path / "killed"
@@ -412,7 +412,7 @@ def test_tensorboard_gets_scalars_and_images(composed: Compose, tmp_path: Path) 
     assert [event.step for event in events.Images("val/images")] == [3, 6]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_wandb_offline_needs_no_account_and_no_network(tmp_path: Path) -> None:
     nowhere = "http://127.0.0.1:9"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}

@@ -192,13 +192,11 @@ def test_two_half_batches_are_a_whole_one(settings: Settings, tmp_path: Path, ta
     assert_close(whole, halves, 1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("task", "more"),
     [
-        pytest.param(
-            *("finetune_joint", ("data.batch_size=2", "data.batches_per_epoch=2")), marks=pytest.mark.thorough
-        ),
+        ("finetune_joint", ("data.batch_size=2", "data.batches_per_epoch=2")),
         ("finetune", ("data.batch_size=1", *HALVES[1:])),
     ],
 )

@@ -834,13 +834,13 @@ def test_progress_is_for_terminals(
 
 
 @pytest.mark.slow
-def test_three_megapixels_are_made_in_bounded_memory(tmp_path: Path) -> None:
-    """By a LINF of published size; most of it are the libraries."""
+def test_many_tiles_need_no_more_memory_than_few(tmp_path: Path) -> None:
+    """By a LINF of published size, 1.5 megapixels; most of it are the libraries."""
     torch.manual_seed(0)
     model = LINF(EDSR(), FourierConditioner, ConditionalFlow(3))
     model.flow.whiten(0.1 * torch.randn(27, 500))
     linf.save(model, tmp_path / "m.safetensors")
-    image(tmp_path / "a.jpg", 750, 1000)
+    image(tmp_path / "a.jpg", 500, 750)
     # The peak that `resource` tells of is at least that of the process that started this one.
     script = (
         "import sys; from linf import cli; cli.main(sys.argv[1:]);"
@@ -853,7 +853,7 @@ def test_three_megapixels_are_made_in_bounded_memory(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert int(done.stderr) < 1.6e6
+    assert int(done.stderr) < 1.3e6  # 1.10 of three megapixels, 1.07 of these
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png", "jpg"])
