@@ -17,7 +17,7 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
-# Two cores take some 540 steps in the demo's time; a number of steps is the same wherever this runs, however busy it is.
+# Steps rather than the demo's time, in which two cores take some 540: the same wherever this runs, however busy it is.
 @pytest.mark.parametrize(
     ("steps", "gain"),
     [pytest.param(180, 0.5, marks=pytest.mark.slow), pytest.param(360, 1.0, marks=pytest.mark.thorough)],

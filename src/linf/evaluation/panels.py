@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
+from linf.evaluation.fonts import font_families
 from linf.images.pixels import shown_channels
 
 Row = tuple[str, dict[str, Tensor]]
@@ -37,6 +39,7 @@ def detail_row(label: str, lr: Tensor, hr: Tensor, systems: dict[str, Tensor], s
     return label, {name: shown_channels(image[:, y, x]).clamp(0, 1).cpu() for name, image in named.items()}
 
 
+@rc_context({"font.family": font_families()})
 def panel(rows: Sequence[Row], captions: Sequence[Mapping[str, str]] = ()) -> Figure:
     """Draw a figure with one line per row and one column per system that all rows have.
 

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
 from linf.errors import UsageError
+from linf.evaluation.fonts import save_figure
 from linf.files import atomic_write, unwritable
 from linf.report.style import COLOURS, DOTTED, GREY, STYLE, draw_curve, legend_below, panel_grid, series_style
 
@@ -73,7 +74,7 @@ class Curves(Callback):
                 table.to_csv(part)
             if draw and (figure := curves_figure(table)):
                 with atomic_write(self.folder / "curves.png") as part:
-                    figure.savefig(part, format="png")
+                    save_figure(figure, part, format="png")
                 self.drawn = time.monotonic()
                 self.cost = self.drawn - began
         except OSError as error:

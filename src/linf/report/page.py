@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 import linf.report.findings as findings
 from linf.errors import UsageError
+from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import METRICS
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.consistency import consistency_findings
@@ -103,7 +104,8 @@ def _write_figures(figures: dict[str, Figure], folder: Path) -> dict[str, str]:
         kinds = {"svg": "svg+xml", "png": "png"}
         with rc_context(STYLE):
             for kind in kinds:
-                figure.savefig(folder / f"{name}.{kind}", metadata={"Date": None} if kind == "svg" else None)
+                dated = {"Date": None} if kind == "svg" else None
+                save_figure(figure, folder / f"{name}.{kind}", metadata=dated)
                 figure.set_layout_engine("none")  # Both files have the same layout.
         # Photographs are no smaller in SVG, and many viewers blur them there.
         kind = "png" if name.startswith("details_") else "svg"

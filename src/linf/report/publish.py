@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
+from linf.evaluation.fonts import save_figure
 from linf.evaluation.measure import nearest_system
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key
@@ -44,7 +45,7 @@ class PublishResults(Callback):
         if rows:
             images, headline = pl_module.tables["images"], pl_module.protocol.headline
             figures["contact_sheet"] = panel(rows, [sheet_captions(key, images, headline) for key in kept])
-            figures["contact_sheet"].savefig(pl_module.folder / "contact_sheet.png")
+            save_figure(figures["contact_sheet"], pl_module.folder / "contact_sheet.png")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 run = read_run(pl_module.folder)
@@ -105,7 +106,7 @@ def log_results(
         logger.log_table(f"tables/{name}", dataframe=table.assign(**text))
     for name, figure in figures.items():
         content = io.BytesIO()
-        figure.savefig(content, format="png")
+        save_figure(figure, content, format="png")
         logger.log_image(f"figures/{name}", [Image.open(content)])
     run.define_metric("temperature")
     run.define_metric("curves/*", step_metric="temperature")

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from linf.evaluation.fonts import font_families
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The palette of Okabe and Ito, which colour-blind readers can tell apart, without its yellow, too pale for lines."""
 
@@ -36,6 +38,7 @@ _OFFSETS = (*_NEAR, *((x, y) for y in (10, -10, 18, -18) for x in (14, -14, 0)),
 # Positions of a label relative to its point, in points, the best ones first.
 
 STYLE: dict[Any, Any] = {
+    "font.family": font_families(),
     "font.size": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",

@@ -10,6 +10,7 @@ import pandas as pd
 
 from linf.coordinates import read_scale
 from linf.errors import UsageError
+from linf.evaluation.fonts import save_figure
 from linf.files import atomic_write
 from linf.runs.record import RECORD_FILE, JobRecord, now, read_progress, read_record
 from linf.runs.sweep_figure import sweep_figure
@@ -70,7 +71,7 @@ def _write(sweep: Path, jobs: Mapping[str, JobRecord], table: pd.DataFrame) -> p
         with atomic_write(sweep / "sweep.png") as part:
             merits = {merit: higher_is_better(merit) for merit in headline_merits(table)}
             bicubic = {name: found for name in jobs if (found := _bicubic(sweep / name, merits))}
-            sweep_figure(jobs, table, merits, bicubic).savefig(part, format="png")
+            save_figure(sweep_figure(jobs, table, merits, bicubic), part, format="png")
     except OSError as error:
         raise UsageError(f"cannot write to {sweep}: {error.strerror or error}") from error
     return table

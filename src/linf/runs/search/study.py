@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from linf.errors import UsageError
+from linf.evaluation.fonts import save_figure
 from linf.files import atomic_write, lock, owner, run_lock
 from linf.report.style import COLOURS, GREY, STYLE, label_points, legend_below, panel_grid
 from linf.runs.command_line import quoted
@@ -181,12 +182,12 @@ class Search:
             with atomic_write(self.folder / "pareto.csv") as part:
                 table.to_csv(part)
             with atomic_write(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
-                front_figure(table, self.objectives).savefig(part, format="png")
+                save_figure(front_figure(table, self.objectives), part, format="png")
             with atomic_write(self.folder / "importance.csv") as part:
                 found.to_csv(part, index_label="setting")
             with atomic_write(self.folder / "importance.png") as part, matplotlib.rc_context(STYLE):
                 figure = importance_figure(table, found, list(self.objectives), self.space)
-                figure.savefig(part, format="png")
+                save_figure(figure, part, format="png")
         return table
 
 

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError
+from linf.evaluation.fonts import save_figure
 from linf.evaluation.panels import detail_row, panel
 from linf.evaluation.systems import systems
 from linf.metrics.metric import LPIPS
@@ -129,7 +130,7 @@ class ImagePanels(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"
         figure = panel(rows)
-        figure.savefig(path)
+        save_figure(figure, path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("val/images", [str(path)], step=trainer.global_step)
