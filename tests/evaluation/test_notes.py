@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from helpers.commands import Command
 from helpers.images import write
-from linf.evaluation.notes import lr_sentences, partial_means
+from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
 from linf.report import find_runs, write_report
 
 
@@ -41,6 +42,26 @@ def test_means_that_leave_images_out_are_named() -> None:
     ]
     small = partial_means(images.assign(ssim=nan), ["ssim"])
     assert small == ["SSIM on Set5 at ×4 is known of none of 3 images, all being too small for it"]
+
+
+def test_infinite_means_are_explained(tmp_path: Path, command: Command) -> None:
+    lines = [
+        ("D", 2, system, f"{n}", math.inf if n else 30.0) for system in ("bicubic", "τ=0") for n in range(6)
+    ]
+    images = pd.DataFrame(lines, columns=["dataset", "scale", "system", "image", "psnr_y"])
+    assert infinite_means(images, ["psnr_y"]) == [
+        "PSNR (Y) on D at ×2 is infinite: there is no error in 1, 2, 3 and 2 more"
+    ]
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "in" / "black.png")
+    write(tmp_path / "in" / "photo.png", 40, 40)
+    given = ("model=bicubic", "data=folder", "data.root=in", "data.test_scales=[2]", "data.num_workers=0")
+    done = command("eval", *given, "metrics=fidelity", "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    assert "PSNR (Y) on in at ×2 is infinite: there is no error in black" in done.out
+    assert "nan dB" not in done.out
+    page = write_report(find_runs([tmp_path / "run"]), tmp_path / "report").read_text(encoding="utf-8")
+    assert "is infinite: there is no error in black" in page
 
 
 @pytest.mark.parametrize("sides", [(40, 12), (12, 12)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from linf.evaluation.schema import ADDED, COLUMNS, Column
@@ -61,4 +62,27 @@ def partial_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
                 )
                 small = small if known else ", all being too small for it" if not who else ""
                 sentences.append(f"{title}{who} on {dataset} at ×{scale:g} {what}{small}")
+    return sentences
+
+
+def infinite_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
+    """Which means are infinite, and by which images, a sentence for each metric, data set and scale.
+
+    Args:
+        images: the table of that name.
+        metrics: its columns of figures.
+    """
+    sentences = []
+    for name in metrics:
+        title = COLUMNS.get(name, Column(name)).title
+        for (dataset, scale), of in images.groupby(["dataset", "scale"], sort=False):
+            exact = of[np.isinf(of[name])]
+            if exact.empty:
+                continue
+            systems, names = (list(dict.fromkeys(exact[column])) for column in ("system", "image"))
+            who = "" if len(systems) == of["system"].nunique() else f" of {', '.join(systems)}"
+            which = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+            sentences.append(
+                f"{title}{who} on {dataset} at ×{scale:g} is infinite: there is no error in {which}"
+            )
     return sentences

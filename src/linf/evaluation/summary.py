@@ -1,11 +1,12 @@
 """An evaluation in words: what its command prints at the end, and what a sweep is told."""
 
+import math
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
 from linf.coordinates import Scale
-from linf.evaluation.notes import lr_sentences, measured_on, partial_means
+from linf.evaluation.notes import infinite_means, lr_sentences, measured_on, partial_means
 from linf.evaluation.schema import TABLES
 
 
@@ -33,7 +34,9 @@ def summary(tables: Mapping[str, pd.DataFrame], headline: str, channels: int) ->
         lines = [table.round(3).to_string(index=False)]
     for dataset, scale, of in headlines(metrics, headline):
         first, value = of.index[:2][-1], of.iloc[:2].iloc[-1]
-        gain = f"{value - of['bicubic']:+.2f} dB against bicubic"
-        lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}, {gain}")
+        gain = value - of["bicubic"]
+        against = f", {gain:+.2f} dB against bicubic" if math.isfinite(gain) else ""
+        lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}{against}")
     names = [name for name in metrics if name not in TABLES["metrics"] and name in tables["images"]]
-    return [*lines, *lr_sentences(metrics), *partial_means(tables["images"], names)]
+    images = tables["images"]
+    return [*lines, *lr_sentences(metrics), *partial_means(images, names), *infinite_means(images, names)]

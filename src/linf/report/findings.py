@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from linf.coordinates import Scale
-from linf.evaluation.notes import lr_sentences, partial_means
+from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
 from linf.evaluation.schema import METRICS
 from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
@@ -16,13 +16,13 @@ from linf.report.tables import common_headline, datasets, first_value, published
 
 
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
-    """Where the LR images came from, and which means leave images out; a run is named where the runs differ."""
+    """Where LR came from, and which means leave images out or are infinite; a run is named where runs differ."""
     said: dict[str, list[str]] = {}
     of = [run for run in runs if dataset in set(run.metrics["dataset"])]
     for run in of:
         means, images = (table[table["dataset"] == dataset] for table in (run.metrics, run.images))
         names = [name for name in METRICS if name in images]
-        for sentence in lr_sentences(means) + partial_means(images, names):
+        for sentence in lr_sentences(means) + partial_means(images, names) + infinite_means(images, names):
             said.setdefault(sentence, []).append(run.label)
     findings = [f"{text}{f' ({_and(who)})' if len(who) < len(of) else ''}." for text, who in said.items()]
     sources = pd.concat([run.metrics[run.metrics["dataset"] == dataset] for run in of])
