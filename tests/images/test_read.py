@@ -229,15 +229,25 @@ def test_white_is_zero_in_16_bits_too(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "a.tif").pixels[..., 0].tolist() == [[65535, 65278, 0]]
 
 
+@pytest.mark.parametrize("kind", [b"P3", b"P6"])
 @pytest.mark.parametrize("white", [1023, 65535])
-def test_ppm_of_16_bits_keeps_every_level(tmp_path: Path, white: int) -> None:
+def test_ppm_of_16_bits_keeps_every_level(tmp_path: Path, white: int, kind: bytes) -> None:
     values = np.random.default_rng(0).integers(0, white + 1, (4, 5, 3))
-    (tmp_path / "a.ppm").write_bytes(b"P6\n# by a camera\n5 4\n%d\n" % white + values.astype(">u2").tobytes())
+    plain = " ".join(map(str, values.ravel())).replace(" ", " # 7\n", 1).encode()
+    content = plain if kind == b"P3" else values.astype(">u2").tobytes()
+    (tmp_path / "a.ppm").write_bytes(kind + b"\n# by a camera\n5 4\n%d\n" % white + content)
     pixels = read_photo(tmp_path / "a.ppm").pixels
     assert np.array_equal(pixels, np.rint(values * (65535 / white)))
     assert pixels.dtype == np.uint16
     with pytest.raises(UsageError, match="cannot be read"):
-        read_photo((tmp_path / "a.ppm").read_bytes()[:-1])
+        read_photo((tmp_path / "a.ppm").read_bytes()[: -1 if kind == b"P6" else -6])
+
+
+@pytest.mark.parametrize("content", [b"P3 2 1 255\n1 2 3 255 30 0\n", b"P6 2 1 255\n\1\2\3\xff\x1e\0"])
+def test_ppm_of_8_bits_stays_so(content: bytes) -> None:
+    pixels = read_photo(content).pixels
+    assert pixels.dtype == np.uint8
+    assert pixels.tolist() == [[[1, 2, 3], [255, 30, 0]]]
 
 
 def test_a_transparent_colour_of_16_bits_is_alpha(tmp_path: Path) -> None:
