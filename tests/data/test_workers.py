@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -81,3 +83,32 @@ def test_a_killed_worker_is_told_in_words() -> None:
 def test_an_error_of_a_workers_own_stays_what_it_is() -> None:
     with pytest.raises(RuntimeError, match="no number 1000"), lost_worker_advice("buy some"):
         next(loader(1000))
+
+
+LARGE = """
+import torch
+from linf.data.workers import SteadyLoader, worker_settings
+for batch_size in (None, 2):
+    tensors = [torch.full((50_000,), float(n)) for n in range(12)]
+    found = list(SteadyLoader(tensors, batch_size=batch_size, **worker_settings(2)))
+    assert torch.equal(torch.cat(found).flatten(), torch.cat(tensors))
+print(sum(tensor.is_shared() for tensor in found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "by_memory"), [("64k", False), ("64m", True)])
+def test_batches_larger_than_shared_memory_arrive(size: str, by_memory: bool) -> None:
+    alone = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        f'mount -t tmpfs -o size={size} none /dev/shm && exec "$@"',
+        "sh",
+    ]
+    if subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("shared memory of one's own needs root, unshare and mount")
+    done = subprocess.run([*alone, sys.executable, "-c", LARGE], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == (6 if by_memory else 0)

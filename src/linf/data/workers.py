@@ -7,9 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from linf.errors import STOP_SIGNALS, UsageError, causes
 
@@ -44,13 +49,31 @@ def worker_settings(workers: int) -> dict[str, Any]:
     if not workers:
         return {"num_workers": 0}
     fork = "fork" if FORKS else None
-    return {"num_workers": workers, "multiprocessing_context": fork, "worker_init_fn": _heed_parent_alone}
+    return {"num_workers": workers, "multiprocessing_context": fork, "worker_init_fn": _start_worker}
 
 
-def _heed_parent_alone(worker: int) -> None:
+def _start_worker(worker: int) -> None:
+    # Tensors go to the parent by shared memory, of which containers have little unless told otherwise: Docker 64 MB.
+    default_collate_fn_map[Tensor] = (
+        _stack  # torch's own takes shared memory, and ends a run where that is full.
+    )
+    ForkingPickler.register(Tensor, _by_shared_memory_or_pipe)
     if hasattr(signal, "sigwaitinfo"):  # Not on macOS.
         # This is how the parent ends a worker that does not end by itself.
         threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
+
+
+def _stack(tensors: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    return torch.stack(tensors)
+
+
+def _by_shared_memory_or_pipe(tensor: Tensor) -> tuple[Any, ...]:
+    try:
+        return reduce_tensor(tensor.share_memory_())
+    except RuntimeError as error:
+        if "shared memory" not in str(error):
+            raise
+        return torch.from_numpy, (tensor.numpy(),)
 
 
 def _end_when_the_parent_says() -> None:
