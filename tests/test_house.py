@@ -45,7 +45,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
 def test_few_modules_and_packages_stand_at_the_top() -> None:
     modules = [path.name for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
     packages = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
-    assert len(modules) <= 5, modules
+    assert len(modules) <= 6, modules
     assert len(packages) <= 15, packages
 
 

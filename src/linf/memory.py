@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from linf.errors import UsageError, causes
+from linf.groups import group_folders
 
 
 def free_memory(device: torch.device) -> float:
@@ -30,34 +31,15 @@ def _machine_free() -> float:
 
 
 def _container_free(system: Path = Path("/")) -> float:
-    """Bytes until a limit of this process's control group or of one above it, as containers and Slurm's jobs have them.
-
-    See cgroups(7); infinite without a limit.
-    """
-    try:
-        lines = (system / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return math.inf
-    free, mount = math.inf, system / "sys/fs/cgroup"
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        group = path.lstrip("/")
-        if not controllers:
-            free = min(free, _groups_free(mount, group, "memory.max", "memory.current", "inactive_file"))
-        elif "memory" in controllers.split(","):  # Version 1.
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            free = min(free, _groups_free(mount / "memory", group, *names))
-    return free
-
-
-def _groups_free(mount: Path, group: str, limit: str, usage: str, cached: str) -> float:
+    """Bytes until a limit of this process's control group or of one above it; infinite without a limit."""
     free = math.inf
-    for folder in (mount / group, *(mount / group).parents):
-        if folder.is_relative_to(mount):
-            # A container may not see its own group, only the one at the mount; and a group may have no limit ("max").
-            with suppress(OSError, ValueError, KeyError):
-                most, used = (int((folder / name).read_text()) for name in (limit, usage))
-                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                free = min(free, most - used + int(stat[cached]))  # Cached files make room.
+    for folder, version in group_folders("memory", system):
+        names = {1: ("limit_in_bytes", "usage_in_bytes"), 2: ("max", "current")}[version]
+        with suppress(OSError, ValueError, KeyError):  # A group may have no limit: "max".
+            most, used = (int((folder / f"memory.{name}").read_text()) for name in names)
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            cached = stat["inactive_file" if version == 2 else "total_inactive_file"]
+            free = min(free, most - used + int(cached))  # Cached files make room.
     return free
 
 

@@ -20,9 +20,9 @@ from helpers.images import one_line, write
 from linf.data import decode
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
+from linf.groups import usable_cores
 from linf.images.read import read_image
 from linf.models.noise import noise_threads
-from linf.models.threads import usable_cores
 
 
 def test_cache_gives_the_images_read_only(tmp_path: Path) -> None:

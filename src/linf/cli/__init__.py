@@ -27,6 +27,7 @@ from linf.cli.upscale import add_upscale
 from linf.cli.weights import add_weights
 from linf.errors import Stopped, UsageError, end, find_mistake, stop_signals_to
 from linf.files import expand_home
+from linf.groups import limit_threads
 from linf.runs.output import lost_output, protect_output
 
 
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments[:1] and arguments[0] in JOBS:  # What follows is Hydra's.
         run_job(*arguments)
         return
+    limit_threads()
     parser = linf_parser()
     complete(parser)
     try:

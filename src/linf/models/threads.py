@@ -17,13 +17,6 @@ import torch
 T = TypeVar("T")
 
 
-def usable_cores() -> int:
-    """The cores that this process may run on, or, where the system does not say, as macOS does not, all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def workers(device: torch.device) -> int:
     """How many chunks or tiles are worked on at a time: torch's intra-op threads on a CPU, one elsewhere."""
     return torch.get_num_threads() if device.type == "cpu" else 1

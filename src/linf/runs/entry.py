@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake, stop_signals_to
 from linf.files import run_lock
+from linf.groups import limit_threads
 from linf.runs import CONF, folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
 from linf.runs.announcement import announcement
 from linf.runs.command_line import readable_settings
@@ -54,6 +55,7 @@ def job(entry: EntryPoint) -> EntryPoint:
         sweeping = HydraConfig.get().mode == RunMode.MULTIRUN
         protect_output()  # Some launchers start a process for each job.
         log_warnings()
+        limit_threads()
         if multiprocessing.current_process().name.startswith("Loky"):  # A worker of joblib's launcher.
             ranks.die_with_parent(signal.SIGTERM)
         try:

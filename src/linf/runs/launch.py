@@ -85,7 +85,7 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
     """
     from torch.distributed import TCPStore
 
-    from linf.models.threads import usable_cores
+    from linf.groups import threads_are_given, usable_cores
 
     # Held here, its port cannot be taken by another program before the first rank listens.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -102,7 +102,7 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
         }
         # Else each rank would start a thread for every core, as torch does.
         cores = str(max(1, usable_cores() // count))
-        threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": cores}
+        threads = {} if threads_are_given() else {"OMP_NUM_THREADS": cores}
         processes: list[subprocess.Popen[bytes]] = []
 
         def pass_on(signum: int, _: object) -> None:

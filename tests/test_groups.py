@@ -1,0 +1,80 @@
+"""How many cores and threads there are below the limits of containers and jobs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from linf import groups
+
+TREES = {
+    "container": ("0::/\n", {"cpu.max": "250000 100000"}, 2),
+    "a part of a core": ("0::/\n", {"cpu.max": "50000 100000"}, 1),
+    "no limit": ("0::/a\n", {"a/cpu.max": "max 100000"}, 8),
+    "the least of several": ("0::/a/b\n", {"a/b/cpu.max": "700000 100000", "a/cpu.max": "300000 100000"}, 3),
+    "more than there are": ("0::/\n", {"cpu.max": "9900000 100000"}, 8),
+    "version 1": (
+        "5:cpu,cpuacct:/x\n0::/\n",
+        {"cpu/x/cpu.cfs_quota_us": "400000", "cpu/x/cpu.cfs_period_us": "100000"},
+        4,
+    ),
+    "version 1, no limit": (
+        "5:cpu:/\n",
+        {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+        8,
+    ),
+    "no groups": (None, {}, 8),
+}
+"""What this process's groups are, their files, and how many of eight cores it may use."""
+
+
+@pytest.mark.parametrize(("group", "files", "cores"), TREES.values(), ids=TREES)
+def test_threads_are_as_many_as_a_containers_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str | None, files: dict[str, str], cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8))
+    if group is not None:
+        (tmp_path / "proc" / "self").mkdir(parents=True)
+        (tmp_path / "proc" / "self" / "cgroup").write_text(group)
+    for name, content in files.items():
+        path = tmp_path / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+    assert groups.usable_cores(tmp_path) == cores
+    monkeypatch.setattr(groups, "_ours", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    groups.limit_threads(tmp_path)
+    assert (os.environ["OMP_NUM_THREADS"], groups.threads_are_given()) == ("7", True)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    groups.limit_threads(tmp_path)
+    # Elsewhere torch knows best.
+    assert os.environ.get("OMP_NUM_THREADS") == (str(cores) if cores < 8 else None)
+    assert not groups.threads_are_given()
+
+
+@pytest.mark.slow
+def test_a_command_in_a_group_of_one_core_has_one_thread() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one core")
+    folder = next((folder for folder, _ in groups.group_folders("cpu")), Path("/none"))
+    mine = folder / f"linf-test-{os.getpid()}"
+    try:
+        mine.mkdir()
+        one = ("cpu.max", "100000 100000") if (mine / "cpu.max").exists() else ("cpu.cfs_quota_us", "100000")
+        (mine / one[0]).write_text(one[1])
+        (mine / "cgroup.procs").write_text("0")
+        (folder / "cgroup.procs").write_text("0")
+    except OSError:
+        pytest.skip("a control group of one's own needs root")
+    code = (
+        "import sys; from pathlib import Path; Path(sys.argv.pop(1)).write_text('0'); from linf import cli; "
+        "cli.main(['info', 'default']); import torch; print(torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", code, str(mine / "cgroup.procs")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    mine.rmdir()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "1"
