@@ -274,6 +274,9 @@ def test_seeds_of_a_training_are_pooled(tmp_path: Path) -> None:
         )
         for seed in (1, 2)
     ]
+    for folder, path in zip(folders, ("runs/1/model.safetensors", "runs/2/model.safetensors"), strict=True):
+        (folder / ".hydra").mkdir()  # As `eval.py -m ckpt_path=A,B` leaves it.
+        (folder / ".hydra" / "config.yaml").write_text(f"ckpt_path: {path}\nprior_path: null\nseed: 0\n")
     assert [run.label for run in find_runs(folders)] == ["LINF, 2 seeds"]
     about = json.loads((folders[1] / "run.json").read_text())
     (folders[1] / "run.json").write_text(json.dumps(about | {"training": {"seed": 2, "data": {"crop": 24}}}))
