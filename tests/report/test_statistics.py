@@ -148,11 +148,15 @@ def test_only_images_of_both_runs_count(tmp_path: Path) -> None:
 
 
 def test_bicubic_of_the_same_lr_is_not_compared(tmp_path: Path) -> None:
-    """Neither where a run has more images or metrics, nor where rounding in a mean over seeds is all that differs."""
+    """Neither where a run has more images, metrics or samples, nor where a mean over seeds differs by rounding."""
     one = find_runs([seeded(tmp_path / f"seed{seed}", seed) for seed in range(7)])
     others = [
         evaluation(tmp_path / "more", "more", names=(*NAMES, "one more"), scales=(4,)),
         evaluation(tmp_path / "less", "less", names=NAMES, scales=(4,), lpips=False),
+        changed(
+            evaluation(tmp_path / "samples", "samples", names=NAMES, scales=(4,)),
+            lambda images: images.assign(diversity=images["diversity"].fillna(0)),
+        ),
     ]
     for other in find_runs(others):
         assert set(differences(one[0], other)["system"]) == {"τ=0", "τ=0.4", "τ=0.8"}
