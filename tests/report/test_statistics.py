@@ -21,7 +21,8 @@ from linf.report.collection import member_seeds
 from linf.report.cost import cost_finding
 from linf.report.differences import against_first, differences, verdicts
 from linf.report.figures import all_figures
-from linf.report.findings import scale_findings
+from linf.report.findings import plane_findings, scale_findings
+from linf.report.gaps import gap_figure, gap_findings
 from linf.report.statistics import LEVEL, judge, mean_intervals
 from linf.report.tables import all_tables, intervals
 from linf.report.typesetting import formatted, latex, markdown, ranks
@@ -160,6 +161,20 @@ def test_bicubic_of_the_same_lr_is_not_compared(tmp_path: Path) -> None:
     ]
     for other in find_runs(others):
         assert set(differences(one[0], other)["system"]) == {"τ=0", "τ=0.4", "τ=0.8"}
+
+
+def test_runs_that_lack_a_data_set_are_not_told_of_there(tmp_path: Path) -> None:
+    """Neither as left out of a comparison, nor as runs without LPIPS; and the figure has those that are there."""
+    folders = [evaluation(tmp_path / "first", "first", datasets=("Set5", "B100"), names=NAMES, scales=(4,))]
+    folders += [evaluation(tmp_path / f"r{n}", f"r{n}", names=NAMES, scales=(4,), shift=n) for n in range(8)]
+    folders += [evaluation(tmp_path / "last", "last", datasets=("B100",), names=NAMES, scales=(4,), shift=9)]
+    runs = find_runs(folders)
+    assert gap_findings(runs, "Set5", 4)[-1] == "1 more run is in tables/differences.csv."
+    assert all("last against first" in said for said in gap_findings(runs, "B100", 4))
+    assert gap_figure(runs, "B100", 4) is not None
+    assert gap_findings(runs[::-1], "Set5", 4) == []
+    assert gap_figure(runs[::-1], "Set5", 4) is None
+    assert not any("LPIPS was not measured" in said for said in plane_findings(runs, "B100"))
 
 
 def test_a_model_without_temperatures_is_paired_with_each(tmp_path: Path) -> None:

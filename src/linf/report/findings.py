@@ -11,7 +11,7 @@ from linf.evaluation.schema import METRICS
 from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
 from linf.report.figures import curve_scales
-from linf.report.plane import perceptual_metric, plane_scales, regression_runs, sampling_runs
+from linf.report.plane import perceptual_metric, plane_scales, regression_runs, runs_on, sampling_runs
 from linf.report.tables import common_headline, datasets, first_value, published_points, scales, single_scales
 
 
@@ -88,7 +88,7 @@ def _closed_form(run: EvaluationRun, dataset: str, at: Sequence[Scale]) -> list[
 
 def _without_lpips(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     reasons: dict[str, list[str]] = {}
-    for run in [run for run in runs if perceptual_metric([run], dataset) is None]:
+    for run in [run for run in runs_on(runs, dataset) if perceptual_metric([run], dataset) is None]:
         why = (run.about.get("skipped") or {}).get("lpips_alex", "it was not among the metrics")
         reasons.setdefault(str(why), []).append(run.label)
     return [f"LPIPS was not measured for {_and(labels)}: {why}." for why, labels in reasons.items()]

@@ -12,10 +12,10 @@ from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.differences import comparable, differences, short_pair, verdicts
 from linf.report.evaluations import EvaluationRun
-from linf.report.plane import perceptual_metric
+from linf.report.plane import perceptual_metric, runs_on
 from linf.report.statistics import LEAST_IMAGES
 from linf.report.style import GREY, legend_below, panel_grid, series_style
-from linf.report.tables import common_headline, datasets
+from linf.report.tables import common_headline
 
 MOST_RUNS = 7
 """Runs that are held against the first in one figure."""
@@ -25,11 +25,12 @@ MOST_SYSTEMS = 7
 
 def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Figure | None:
     """Differences to the first run at a scale: a panel for each metric, a colour for each run, systems across."""
-    runs = comparable(runs)
+    runs = _held_against_first(runs, dataset)
+    if len(runs) < 2:
+        return None
     tables = {
         run.label: of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] != "bicubic")]
         for run in runs[1 : MOST_RUNS + 1]
-        if dataset in datasets([run])
         for of in [differences(run, runs[0])]
     }
     # Of a model without temperatures, a pair stands where the other model's temperature does.
@@ -81,7 +82,7 @@ def _metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
 
 def gap_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
     """Verdicts on every other run against the first, on the headline PSNR, perception and LR-PSNR at one scale."""
-    findings, runs = [], comparable(runs)
+    findings, runs = [], _held_against_first(runs, dataset)
     for run in runs[1 : MOST_RUNS + 1]:
         of = differences(run, runs[0])
         of = of[
@@ -89,4 +90,11 @@ def gap_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> l
         ]
         findings += verdicts(of[of["system"] != "bicubic"], run.label, runs[0].label)
     left_out = len(runs) - 1 - MOST_RUNS
-    return findings + [f"{left_out} more runs are in tables/differences.csv."] * (left_out > 0)
+    are = "runs are" if left_out > 1 else "run is"
+    return findings + [f"{left_out} more {are} in tables/differences.csv."] * (left_out > 0)
+
+
+def _held_against_first(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
+    """The first run and those that are compared with it on a data set; none where the first is not on it."""
+    runs = comparable(runs)
+    return runs_on(runs, dataset) if runs_on(runs[:1], dataset) else []

@@ -31,6 +31,11 @@ from linf.report.tables import (
 )
 
 
+def runs_on(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
+    """The runs on a data set."""
+    return [run for run in runs if dataset in datasets([run])]
+
+
 def sampling_runs(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
     """The runs whose model samples, of those on a data set."""
     return [run for run in runs if any(len(run.curve(dataset, scale)) for scale in scales([run], dataset))]
@@ -38,8 +43,7 @@ def sampling_runs(runs: Sequence[EvaluationRun], dataset: str) -> list[Evaluatio
 
 def regression_runs(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
     """The runs of LIIF and LTE on a data set."""
-    others = [run for run in runs if not run.samples and run.system != "bicubic"]
-    return [run for run in others if dataset in datasets([run])]
+    return runs_on([run for run in runs if not run.samples and run.system != "bicubic"], dataset)
 
 
 def perceptual_metric(runs: Sequence[EvaluationRun], dataset: str) -> str | None:
