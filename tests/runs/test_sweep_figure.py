@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -44,6 +45,12 @@ def labels(figure: Figure) -> list[str]:
 def texts(figure: Figure, title: str) -> list[str]:
     (axis,) = [axis for axis in figure.axes if axis.get_title("right") == title]
     return [text.get_text() for text in axis.texts]
+
+
+def test_single_scales_are_no_headline() -> None:
+    """Nor those of one scale for each axis."""
+    table = pd.DataFrame({"val/psnr_x2": [30.0], "val/psnr_x3.3": [28.0], "val/psnr_x1.5x4": [29.0], "val/psnr": [29.0]})
+    assert headline_merits(table) == ["val/psnr"]
 
 
 def test_jobs_are_named_by_what_differs_and_seeds_share_a_name() -> None:

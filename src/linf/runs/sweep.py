@@ -165,7 +165,7 @@ def _evaluated(run: Path) -> pd.DataFrame:
 def headline_merits(table: pd.DataFrame) -> list[str]:
     """Return the figures of merit that stand for all of a table, at most three: not those of single scales."""
     merits = [key for key in table.select_dtypes("number") if key not in OWN_COLUMNS]
-    return ([key for key in merits if not re.search(r"_x[\d.]+$", str(key))] or merits)[:3]
+    return ([key for key in merits if not re.search(r"_x[\d.]+(x[\d.]+)?$", str(key))] or merits)[:3]
 
 
 def higher_is_better(merit: str) -> bool:
