@@ -29,6 +29,7 @@ from helpers.warm import WarmProcess
 from hydra_plugins.linf_search import SearchSweeper
 from linf.errors import UsageError
 from linf.metrics.networks import LPIPSNetwork
+from linf.runs.entry import _end_sweep
 from linf.runs.record import JobRecord, read_record, write_record
 from linf.runs.search.pruning import Pruning, worse
 from linf.runs.search.space import overrides, probes, space
@@ -252,6 +253,21 @@ def test_a_trial_killed_after_its_last_validation_has_the_figures_it_told(tmp_pa
     table = found.table()
     assert list(table["state"]) == ["finished", "pruned", "failed"]
     assert list(table["val/psnr"]) == [30.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("state", "then"), [("failed", "a higher hydra.sweeper.trials runs others"), ("killed", "continues with the")]
+)
+def test_the_end_of_a_search_says_how_it_goes_on(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], state: str, then: str
+) -> None:
+    """A failed trial is not tried again."""
+    for number, ended in enumerate(("finished", "failed", state)):
+        write_record(tmp_path / f"trial_{number}", JobRecord(ended))
+    (tmp_path / "pareto.csv").touch()
+    with pytest.raises(SystemExit):
+        _end_sweep(tmp_path)
+    assert then in capfd.readouterr().err
 
 
 def test_a_broken_launcher_costs_no_finished_trial(tmp_path: Path) -> None:
