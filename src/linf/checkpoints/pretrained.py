@@ -111,6 +111,10 @@ KNOWN = {
 """By the name that `linf weights` takes."""
 
 
+WITH_ENCODER = ("edsr_baseline_liif",)
+"""Those of `KNOWN` that hold an encoder."""
+
+
 def known_weights(name: str) -> Weights:
     """The entry of `KNOWN`; UsageError where there is none."""
     if name not in KNOWN:

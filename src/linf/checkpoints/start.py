@@ -10,7 +10,8 @@ import torch
 
 from linf.checkpoints.native import Model, check_same, load, load_any, resolve_path
 from linf.checkpoints.pickled import read_pickle
-from linf.checkpoints.pretrained import KNOWN
+from linf.checkpoints.pretrained import WITH_ENCODER
+from linf.checkpoints.shipped import SHIPPED
 from linf.errors import UsageError
 from linf.models.encoders import Encoder
 
@@ -126,8 +127,8 @@ def start_encoder_from(source: str | os.PathLike[str], encoder: Encoder) -> None
     """
     path = resolve_path(source)
     if not path.is_file():
-        names = ", ".join(name for name, known in KNOWN.items() if known.convolutions is None)
-        raise UsageError(f"encoder_from={source}: give the file of a checkpoint, or {names}")
+        names = ", ".join((*WITH_ENCODER, *SHIPPED))
+        raise UsageError(f"encoder_from={source}: give the file of a checkpoint, or one of {names}")
     given = getattr(load_any(path), "encoder", None)
     if given is None:
         raise UsageError(f"{path} holds no encoder")
