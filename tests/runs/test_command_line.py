@@ -53,6 +53,21 @@ def test_a_path_need_not_exist(name: str) -> None:
     assert values(f"hydra.run.dir=new/{name}/x") == [f"new/{name}/x"]
 
 
+@pytest.mark.parametrize(
+    ("script", "given"),
+    [
+        ("train", "encoder=3"),
+        ("train", "logger=false"),
+        ("train", "data/degradation=1e3"),
+        ("eval", "data/degradation@data.test_degradation=10"),
+        ("train", "encoder=1,edsr_tiny"),
+    ],
+)
+def test_a_number_is_no_choice_of_a_group(command: Command, script: str, given: str) -> None:
+    done = command(script, *["-m"] * ("," in given), given)
+    assert_in_words(done.status, done.out, done.err, f"{given} is no choice of", "give one of")
+
+
 def test_paths_to_sweep_over(tmp_path: Path) -> None:
     for name in ("x-[1,4]", "x-[1,2]"):
         (tmp_path / name).mkdir()

@@ -9,11 +9,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
+from linf.errors import UsageError
 from linf.files import expand_home
 
 _PLAIN = re.compile(r"[\w./:@%+|?*-]*", re.ASCII)
@@ -31,7 +33,7 @@ def readable_settings(arguments: Sequence[str], conf: Path) -> list[str]:
         conf: The folder of the config groups.
 
     Raises:
-        UsageError: There is a ``~``, but the user has no home.
+        UsageError: There is a ``~``, but the user has no home; or a group's choice is a number, true or false.
     """
     given = list(arguments)
     for option, (place, argument) in zip(arguments, enumerate(arguments[1:], 1), strict=False):
@@ -54,6 +56,7 @@ def _readable(argument: str, conf: Path) -> Iterator[str]:
         yield argument
         return
     value = given if os.path.exists(given) and given[0] != "~" else expand_home(given)
+    _check_choice(key, value, conf)
     if _PLAIN.fullmatch(value):
         yield f"{key}={value}"
         return
@@ -82,10 +85,25 @@ def _parsed(key: str, value: str) -> Override | None:
         return None
 
 
+def _values(override: Override) -> list[Any]:
+    """Return a value, or those to sweep over."""
+    return list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+
+
+def _check_choice(key: str, value: str, conf: Path) -> None:
+    """Raise UsageError if a choice of a group is a number, true or false, where Hydra takes text alone."""
+    folder = conf / (group := key.lstrip("+").partition("@")[0])
+    if folder.is_dir() and (parsed := _parsed(key, value)) and not parsed.is_delete():
+        if any(isinstance(each, int | float) for each in _values(parsed)):
+            choices = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            raise UsageError(
+                f"{key}={value} is no choice of {group}, but a number, true or false: give one of {choices}"
+            )
+
+
 def _is_whole(override: Override) -> bool:
     """Tell whether a value, or each of those to sweep over, is a dict with a ``_target_``."""
-    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-    return all(isinstance(value, dict) and "_target_" in value for value in values)
+    return all(isinstance(value, dict) and "_target_" in value for value in _values(override))
 
 
 def _quotings(key: str, value: str) -> Iterator[str]:
