@@ -125,9 +125,11 @@ def to_published(model: LINF | Regression) -> dict[str, Any]:
         state[re.sub(r"^mlp\.", mlp, key)] = value
     args: dict[str, Any] = {"encoder_spec": {"name": name, "args": {"no_upsampling": True, **spec}}}
     if isinstance(model, LINF):
-        if local or "prior" in model.config:
+        if local:
+            raise UsageError("the published format has no LINF with a local ensemble: write .safetensors")
+        if "prior" in model.config:
             raise UsageError(
-                "the published format has no LINF with a local ensemble, and keeps the prior in a file of its own"
+                "the published format has the prior in a file of its own, which is not written here: write .safetensors"
             )
         for k in range(model.flow.steps + 1):
             linear = f"imnet.linears.{k}" if k < model.flow.steps else "imnet.last"
