@@ -1,6 +1,7 @@
 """Each setting against what its constructor's annotation says: the kind of value, and whether null is one."""
 
 import collections.abc
+import difflib
 import inspect
 import math
 import types
@@ -54,6 +55,7 @@ def check_arguments(cfg: DictConfig) -> None:
     nodes = sorted(_targets(settings, given), key=lambda found: found[0].count("."))
     for path, node, raw in nodes:
         hints = _hints(node["_target_"])
+        _check_known(path, node)
         for key, value in node.items():
             if key in hints and not _fits(value, hints[key]):
                 name = _source(raw.get(key), f"{path}.{key}")
@@ -71,6 +73,26 @@ def check_arguments(cfg: DictConfig) -> None:
         raise UsageError("ckpt_path goes on with a run, and init_from starts one: give only one of them")
     if isinstance(trainer := settings.get("trainer"), dict):
         _check_trainer(trainer)
+
+
+def _check_known(path: str, node: Mapping[str, Any]) -> None:
+    """Raise UsageError if a setting is no argument of the constructor that it is for."""
+    try:
+        found = get_object(node["_target_"])
+        parameters = inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters
+    except Exception:  # As in `_hints`.
+        return
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    names = list(parameters)
+    for key in node:
+        if not key.startswith("_") and key not in names:
+            close = difflib.get_close_matches(key, names, n=1)
+            meant = f"give {path}.{close[0]}, if that is meant" if close else "leave it out"
+            raise UsageError(
+                f"there is no setting {path}.{key}, for {found.__name__} takes no {key}: {meant}; '~{path}.{key}' takes "
+                "it out of a config"
+            )
 
 
 def _check_trainer(trainer: Mapping[str, Any]) -> None:
