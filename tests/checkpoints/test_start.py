@@ -13,7 +13,7 @@ import linf
 from helpers.commands import Command, Compose, assert_in_words
 from helpers.runs import TINY
 from linf.checkpoints.published import to_published
-from linf.checkpoints.start import start_encoder_from
+from linf.checkpoints.start import start_encoder_from, start_from
 from linf.errors import UsageError
 from linf.models.baselines import LIIF, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
@@ -136,3 +136,12 @@ def test_missing_encoder_file_is_one_line(command: Command) -> None:
     done = command("train", "experiment=smoke", "encoder_from=gone.pth")
     assert_in_words(done.status, done.out, done.err, "encoder_from=gone.pth", "edsr_baseline_liif, photo, default")
     assert "niqe" not in done.err, "it holds no encoder"
+
+
+def test_a_model_of_another_class_is_called_so(tmp_path: Path) -> None:
+    """Not by settings of which the other has none."""
+    linf.save(LIIF(EDSR(1, 4), partial(LIIFConditioner, width=8, depth=1)), tmp_path / "liif.safetensors")
+    model = LINF(EDSR(1, 4), partial(FourierConditioner, width=8, depth=1), ConditionalFlow(1, 2))
+    with pytest.raises(UsageError, match="it is a model of LIIF there and of LINF here; give") as raised:
+        start_from(tmp_path / "liif.safetensors", model)
+    assert "None" not in str(raised.value)

@@ -183,6 +183,8 @@ def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None
     differ = [key for key in there | here if there.get(key) != here.get(key)]
     if differ:
         which = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
+        if type(other) is not type(model):  # Their settings do not compare.
+            which = f"it is a model of {type(other).__name__} there and of {type(model).__name__} here"
         raise UsageError(f"{path} is of another model: {which}; give the settings of that run")
 
 
