@@ -241,6 +241,12 @@ def test_one_line_says_what_is_allowed(
     assert_in_words(done.status, done.out, done.err, *words)
 
 
+def test_a_training_that_may_take_no_step_says_so(command: Command) -> None:
+    done = command("train", *QUICK[:1], "data.val=null", "trainer.max_epochs=0")
+    assert done.status == 0, done.err
+    assert "no step was taken: at step 0, trainer.max_epochs=0 is reached" in done.out + done.err
+
+
 def test_a_range_may_be_one_number(command: Command) -> None:
     jpeg = "data.test_degradation.first.jpeg"
     severity = (

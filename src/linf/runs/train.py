@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
         return launch.run_in_ranks(trainer, __file__)
     data, task = instantiate(cfg.data), instantiate(cfg.task)
     checkpoint = to_resume(cfg.ckpt_path, Path(cfg.run_dir) / "checkpoints")
-    start = None
+    start = 0
     if checkpoint is not None:
         check_resumable(checkpoint, task.model)
         start = steps_of(checkpoint)
