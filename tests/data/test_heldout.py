@@ -9,6 +9,7 @@ from helpers.commands import Command
 from helpers.runs import TINY
 from linf.data.datamodule import SRDataModule
 from linf.data.heldout import training_images, validation_images
+from linf.errors import UsageError
 
 
 def folder(home: Path, photos: Path, *names: str) -> Path:
@@ -96,3 +97,8 @@ def test_an_image_that_cannot_be_read_is_left_out(
     assert data.val_pairs is not None
     assert [path.name for path in data.val_pairs.hr.paths] == [other]
     assert f"dropped: {root / broken}" in caplog.text
+
+
+def test_a_missing_folder_of_validation_is_called_by_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no folder .*gone: set data\.val\.root to a folder"):
+        validation_images(tmp_path / "gone", training=tmp_path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from linf.data.layouts import ImageSet, shorten
 from linf.data.marks import read_marks
 from linf.data.sources import Roots, image_folder
+from linf.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +60,12 @@ def validation_images(root: Roots, training: Roots | None = None) -> ImageSet | 
     Raises:
         UsageError: those of `linf.data.sources.image_folder`.
     """
-    images = image_folder(root)
     if training != root:
-        return images
+        try:
+            return image_folder(root)
+        except UsageError as error:
+            raise UsageError(str(error).replace("data.root", "data.val.root")) from error
+    images = image_folder(root)
     # Not the folders above all of them, where someone's home may be called val.
     home = os.path.commonpath([path.parent for path in images.hr])
     apart = [
