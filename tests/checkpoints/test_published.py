@@ -121,7 +121,10 @@ def test_rrdb_gives_the_published_images_and_densities(name: str) -> None:
     ("model", "match"),
     [
         (LINF(EDSR(1, 4), partial(FOURIER, ensemble="local"), ConditionalFlow(1, 2)), "local ensemble"),
-        (LINF(EDSR(1, 4), FOURIER, ConditionalFlow(1, 2), UNet(width=4, depth=1)), "has the prior in a file of its own"),
+        (
+            LINF(EDSR(1, 4), FOURIER, ConditionalFlow(1, 2), UNet(width=4, depth=1)),
+            "has the prior in a file of its own",
+        ),
         (LTE(EDSR(1, 4), FOURIER), "without the local ensemble"),
         (LINF(RDN(1, 1, 4, 4), FOURIER, ConditionalFlow(1, 2)), "no encoder RDN"),
     ],

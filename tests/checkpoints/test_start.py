@@ -134,7 +134,9 @@ def test_training_starts_its_encoder_from_a_checkpoint(
 
 def test_missing_encoder_file_is_one_line(command: Command) -> None:
     done = command("train", "experiment=smoke", "encoder_from=gone.pth")
-    assert_in_words(done.status, done.out, done.err, "encoder_from=gone.pth", "edsr_baseline_liif, photo, default")
+    assert_in_words(
+        done.status, done.out, done.err, "encoder_from=gone.pth", "edsr_baseline_liif, photo, default"
+    )
     assert "niqe" not in done.err, "it holds no encoder"
 
 

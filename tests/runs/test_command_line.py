@@ -68,6 +68,11 @@ def test_a_number_is_no_choice_of_a_group(command: Command, script: str, given: 
     assert_in_words(done.status, done.out, done.err, f"{given} is no choice of", "give one of")
 
 
+def test_choices_of_a_group_by_a_pattern_are_left_to_hydra() -> None:
+    for setting in ("encoder=glob(*_tiny)", "+experiment=interval(1,2)", "encoder=shuffle(edsr,rdn)"):
+        assert readable_settings([setting], CONF) == [setting]
+
+
 def test_paths_to_sweep_over(tmp_path: Path) -> None:
     for name in ("x-[1,4]", "x-[1,2]"):
         (tmp_path / name).mkdir()

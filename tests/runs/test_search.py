@@ -256,7 +256,8 @@ def test_a_trial_killed_after_its_last_validation_has_the_figures_it_told(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("state", "then"), [("failed", "a higher hydra.sweeper.trials runs others"), ("killed", "continues with the")]
+    ("state", "then"),
+    [("failed", "a higher hydra.sweeper.trials runs others"), ("killed", "continues with the")],
 )
 def test_the_end_of_a_search_says_how_it_goes_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], state: str, then: str

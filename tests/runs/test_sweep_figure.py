@@ -49,7 +49,9 @@ def texts(figure: Figure, title: str) -> list[str]:
 
 def test_single_scales_are_no_headline() -> None:
     """Nor those of one scale for each axis."""
-    table = pd.DataFrame({"val/psnr_x2": [30.0], "val/psnr_x3.3": [28.0], "val/psnr_x1.5x4": [29.0], "val/psnr": [29.0]})
+    table = pd.DataFrame(
+        {"val/psnr_x2": [30.0], "val/psnr_x3.3": [28.0], "val/psnr_x1.5x4": [29.0], "val/psnr": [29.0]}
+    )
     assert headline_merits(table) == ["val/psnr"]
 
 

@@ -90,8 +90,8 @@ def _check_known(path: str, node: Mapping[str, Any]) -> None:
             close = difflib.get_close_matches(key, names, n=1)
             meant = f"give {path}.{close[0]}, if that is meant" if close else "leave it out"
             raise UsageError(
-                f"there is no setting {path}.{key}, for {found.__name__} takes no {key}: {meant}; '~{path}.{key}' takes "
-                "it out of a config"
+                f"there is no setting {path}.{key}, for {found.__name__} takes no {key}: {meant}; "
+                f"'~{path}.{key}' takes it out of a config"
             )
 
 

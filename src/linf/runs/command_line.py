@@ -9,10 +9,9 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
 from linf.errors import UsageError
@@ -85,25 +84,23 @@ def _parsed(key: str, value: str) -> Override | None:
         return None
 
 
-def _values(override: Override) -> list[Any]:
-    """Return a value, or those to sweep over."""
-    return list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
-
-
 def _check_choice(key: str, value: str, conf: Path) -> None:
     """Raise UsageError if a choice of a group is a number, true or false, where Hydra takes text alone."""
     folder = conf / (group := key.lstrip("+").partition("@")[0])
-    if folder.is_dir() and (parsed := _parsed(key, value)) and not parsed.is_delete():
-        if any(isinstance(each, int | float) for each in _values(parsed)):
-            choices = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-            raise UsageError(
-                f"{key}={value} is no choice of {group}, but a number, true or false: give one of {choices}"
-            )
+    parsed = _parsed(key, value) if folder.is_dir() else None
+    value_or_sweep = None if parsed is None else parsed.value()
+    each_value = value_or_sweep.list if isinstance(value_or_sweep, ChoiceSweep) else [value_or_sweep]
+    if any(isinstance(each, int | float) for each in each_value):
+        choices = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+        raise UsageError(
+            f"{key}={value} is no choice of {group}, but a number, true or false: give one of {choices}"
+        )
 
 
 def _is_whole(override: Override) -> bool:
     """Tell whether a value, or each of those to sweep over, is a dict with a ``_target_``."""
-    return all(isinstance(value, dict) and "_target_" in value for value in _values(override))
+    values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+    return all(isinstance(value, dict) and "_target_" in value for value in values)
 
 
 def _quotings(key: str, value: str) -> Iterator[str]:
