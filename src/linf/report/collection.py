@@ -15,7 +15,7 @@ from linf.report.evaluations import EvaluationRun, read_run
 
 _PLACES = re.compile(
     r"model\.(usual_deviation|correlation|tails)|(evaluation|training)\.(run_dir|path|name|label|logger|callbacks"
-    r"|launcher|trainer|hydra|shown|save_images|temperatures|init_from|ckpt_path|prior_path|task\.(folder|checkpoint|label)|data\.(num_workers|cache\w*|root))\b"
+    r"|launcher|trainer|hydra|shown|save_images|temperatures|init_from|ckpt_path|task\.(folder|checkpoint|label)|data\.(num_workers|cache\w*|root))\b"
 )
 # What says where and how a run was done, or goes with its weights, but not what was set.
 

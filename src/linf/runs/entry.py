@@ -236,11 +236,8 @@ def _end_sweep(folder: Path) -> None:
     unfinished = table.loc[~table["state"].isin(["finished", "running"] if searched else ["finished"]), "job"]
     if len(unfinished):
         then = "continues with the unfinished trials" if searched else "runs only those"
-        if searched and set(table["state"]) <= {
-            "finished",
-            "running",
-            "failed",
-        }:  # A failed trial is not repeated.
+        # A failed trial is not repeated.
+        if searched and set(table["state"]) <= {"finished", "running", "failed"}:
             then = "and a higher hydra.sweeper.trials runs others in their place"
         end(
             f"{len(unfinished)} of {len(table)} jobs did not finish: {', '.join(unfinished)}; the same command with "

@@ -124,9 +124,8 @@ def _hint(unknown: str, conf: Path) -> str:
         # Several to sweep over, or from other folders, do not compose.
         with contextlib.suppress(HydraException):
             config = compose(conf.stem, chosen)
-        if (
-            conf.parent / unknown
-        ).is_dir():  # A group whose choice is laid elsewhere, as that of the optimizer.
+        # A group whose choice is laid elsewhere, as that of the optimizer.
+        if (conf.parent / unknown).is_dir():
             choices = compose(conf.stem, return_hydra_config=True).hydra.runtime.choices
             if placed := [group for group in choices if group.startswith(f"{unknown}@")]:
                 return f"for a choice of this group write {placed[0]}=…"
