@@ -176,7 +176,7 @@ class Upscaler:
             return
         if path.absolute() in self.written:
             raise UsageError(
-                f"another image of this call was written to {path}: write them to separate folders"
+                f"another image of this call was written to {path}: rename one of them, or enlarge it by itself"
             )
         if path.resolve() in self.unread:
             raise UsageError(
