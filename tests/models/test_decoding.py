@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linf.coordinates import patch_centres
+from linf.models.arguments import check_size
 from linf.models.conditioner import FourierConditioner
-from linf.models.decoding import Block, Request, check_size, stream
+from linf.models.decoding import Block, Request, stream
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF

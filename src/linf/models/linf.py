@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from linf.models.arguments import check_images, check_size
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import FourierConditioner
-from linf.models.decoding import Block, Region, Request, check_images, check_size, stream
+from linf.models.decoding import Block, Region, Request, stream
 from linf.models.encoders.encoder import Encoder
 from linf.models.explosion import tame
 from linf.models.flow import ConditionalFlow

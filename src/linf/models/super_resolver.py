@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from linf.images.reduction import Reduction
 from linf.models import DEFAULT_TEMPERATURE
+from linf.models.arguments import check_images, check_size
 from linf.models.bilinear import image_residual
 from linf.models.consistency import Projection, consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
-from linf.models.decoding import Latents, Region, Request, check_images, check_size
+from linf.models.decoding import Latents, Region, Request
 from linf.models.distribution import Distribution
 from linf.models.noise import LatentField
 from linf.models.prior import UNet

@@ -1,0 +1,38 @@
+"""What a model is asked for, checked before any work is done."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linf.memory import free_memory
+
+
+def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) -> tuple[int, int]:
+    """The output size as (H, W), if it is one and there is memory for it.
+
+    Raises:
+        ValueError: a side is not a positive whole number, or memory is too small.
+    """
+    whole = [int(n) for n in size if isinstance(n, int | np.integer) and n >= 1]
+    if len(size) != 2 or len(whole) != 2:
+        raise ValueError(f"output size {tuple(size)} is not two positive whole numbers (height, width)")
+    (height, width), free = whole, free_memory(device)
+    if (need := height * width * bytes_per_pixel) > free:
+        raise ValueError(
+            f"output size {height}×{width} needs {-(-need // 2**30)} GiB, {free / 2**30:.3g} GiB are free; "
+            "ask for a smaller scale, or for fewer samples or temperatures at once"
+        )
+    return height, width
+
+
+def check_images(lr: Tensor, size: Sequence[int], hr: Tensor | None = None) -> None:
+    """Raise ValueError unless LR images are a tensor (B,C,h,w) of floats, and HR images of a size."""
+    if lr.ndim != 4 or not lr.is_floating_point():
+        raise ValueError(
+            f"LR has shape {tuple(lr.shape)} and type {lr.dtype}: give images (B,C,h,w) of floats in [0, 1], such as "
+            "image[None] / 255"
+        )
+    if hr is not None and (len(hr), *hr.shape[2:]) != (len(lr), *size):
+        raise ValueError(f"HR has shape {tuple(hr.shape)}, and {len(lr)} of {tuple(size)} are asked for")
