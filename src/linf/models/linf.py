@@ -237,5 +237,7 @@ class LINF(SuperResolver):
         size = check_size(size, lr.shape[0] * need, lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)
         features = self.encode(lr) if features is None else features
-        z = self.prior(self.lr_latent(lr, size, features=features), 2 * lr - 1).movedim(1, -1)
+        kind = next(self.prior.parameters()).dtype
+        z_lr = self.lr_latent(lr, size, features=features).to(kind)
+        z = self.prior(z_lr, 2 * lr.to(kind) - 1).movedim(1, -1)
         return self.sample(lr, size, temperature=1.0, z=z, features=features)

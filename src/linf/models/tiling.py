@@ -104,9 +104,9 @@ def encode_tile(
     if not bounded:
         top, left = top // WINDOW * WINDOW, left // WINDOW * WINDOW
     part = lr[image : image + 1, :, top:bottom, left:right]
-    if not lr.is_floating_point():
-        part = part.float()
-    part = 2 / peak * part - 1
+    # Without parameters, in single precision at least.
+    kind = next((p.dtype for p in encoder.parameters()), torch.promote_types(part.dtype, torch.float32))
+    part = 2 / peak * part.to(kind) - 1
     part = part.expand(-1, encoder.image_channels, -1, -1).contiguous(memory_format=torch.channels_last)
     inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     # Named, the features around the tile would be kept while it is decoded.

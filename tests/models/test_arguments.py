@@ -1,0 +1,44 @@
+"""What models take from a caller: images of any precision, and arguments that are checked."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from linf.models.baselines import LIIF, LIIFConditioner
+from linf.models.conditioner import FourierConditioner
+from linf.models.encoders import EDSR
+from linf.models.flow import ConditionalFlow
+from linf.models.linf import LINF
+from linf.models.prior import UNet
+
+SIZE = (11, 13)
+
+
+def model(patch_size: int = 3) -> LINF:
+    torch.manual_seed(0)
+    flow, prior = ConditionalFlow(patch_size, 2), UNet(patch_size, width=4, depth=1)
+    return LINF(EDSR(1, 4), partial(FourierConditioner, width=8, depth=1), flow, prior).eval()
+
+
+def images(batch: int = 1) -> Tensor:
+    return torch.rand(batch, 3, 5, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_an_image_may_have_another_precision_than_the_model(dtype: torch.dtype) -> None:
+    of, lr = model(), images().to(dtype)
+    liif = LIIF(EDSR(1, 4), partial(LIIFConditioner, width=8, depth=1)).eval()
+    for call in (
+        partial(of.sample, size=SIZE, seed=0),
+        partial(of.sample_prior, size=SIZE),
+        partial(liif.sample, size=SIZE),
+        lambda lr: of.distribution(lr, SIZE, seed=0).at(0.5)[0],
+    ):
+        given = call(lr)
+        assert given.dtype == dtype
+        torch.testing.assert_close(
+            given.float(), call(lr.float()), rtol=0, atol=2e-5 if dtype.itemsize > 2 else 0.03
+        )
+    assert of.double().sample(images(), SIZE).dtype == torch.float32
