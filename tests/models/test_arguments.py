@@ -42,3 +42,35 @@ def test_an_image_may_have_another_precision_than_the_model(dtype: torch.dtype) 
             given.float(), call(lr.float()), rtol=0, atol=2e-5 if dtype.itemsize > 2 else 0.03
         )
     assert of.double().sample(images(), SIZE).dtype == torch.float32
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("lr", "words"),
+    [
+        (torch.zeros(1, 3, 5, 6, dtype=torch.uint8), r"type torch\.uint8: give images"),
+        (torch.zeros(3, 5, 6), r"shape \(3, 5, 6\)"),
+        (torch.zeros(1, 4, 5, 6), "the image has 4 channels"),
+        (torch.zeros(1, 3, 0, 6), r"shape \(1, 3, 0, 6\)"),
+    ],
+)
+def test_what_is_no_image_is_refused_wherever_it_is_given(lr: Tensor, words: str) -> None:
+    liif = LIIF(EDSR(1, 4), partial(LIIFConditioner, width=8, depth=1))
+    for of in (model(), liif):
+        for call in (of.encode, partial(of.sample, size=SIZE)):
+            with pytest.raises(ValueError, match=words):
+                call(lr)
+
+
+@pytest.mark.parametrize(
+    ("hr", "words"),
+    [
+        (torch.zeros(1, 3, *SIZE, dtype=torch.uint8), r"HR has type torch\.uint8"),
+        (torch.zeros(1, 4, *SIZE), "the image has 4 channels"),
+    ],
+)
+def test_a_likelihood_of_what_is_no_image_is_refused(hr: Tensor, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        model().distribution(images(), SIZE, hr=hr)

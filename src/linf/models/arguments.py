@@ -27,12 +27,18 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
     return height, width
 
 
-def check_images(lr: Tensor, size: Sequence[int], hr: Tensor | None = None) -> None:
-    """Raise ValueError unless LR images are a tensor (B,C,h,w) of floats, and HR images of a size."""
-    if lr.ndim != 4 or not lr.is_floating_point():
+def check_images(lr: Tensor, size: Sequence[int] | None = None, hr: Tensor | None = None) -> None:
+    """Raise ValueError unless LR images are a tensor (B,C,h,w) of floats, and HR images one of a size (H, W)."""
+    if lr.ndim != 4 or not lr.is_floating_point() or 0 in lr.shape[1:]:
         raise ValueError(
             f"LR has shape {tuple(lr.shape)} and type {lr.dtype}: give images (B,C,h,w) of floats in [0, 1], such as "
             "image[None] / 255"
         )
-    if hr is not None and (len(hr), *hr.shape[2:]) != (len(lr), *size):
+    if hr is None or size is None:
+        return
+    if (len(hr), *hr.shape[2:]) != (len(lr), *size):
         raise ValueError(f"HR has shape {tuple(hr.shape)}, and {len(lr)} of {tuple(size)} are asked for")
+    if not hr.is_floating_point():
+        raise ValueError(
+            f"HR has type {hr.dtype}: give images of floats in [0, 1], such as image[None] / 255"
+        )

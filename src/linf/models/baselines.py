@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood
 from linf.images.resize import matlab_bicubic, whole_numbers
+from linf.models.arguments import check_images
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import Conditioner, Decode, batch_neighbourhood
 from linf.models.decoding import Block, Region, Request, stream
@@ -147,6 +148,8 @@ class Regression(SuperResolver):
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
         """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
+        check_images(lr)
+        self.output_channels(lr)
         return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:

@@ -149,6 +149,8 @@ class LINF(SuperResolver):
 
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
         """Compute the features of LR images (B,C,h,w) in [0, 1] once, for several calls."""
+        check_images(lr)
+        self.output_channels(lr)
         return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
@@ -215,7 +217,7 @@ class LINF(SuperResolver):
         Returns:
             (B,D,gh,gw) on the patch grid; beyond the edge the residual is taken as 0.
         """
-        check_images(lr, size)
+        check_images(lr)
         size = check_size(size, 12 * self.image_channels * lr.shape[0], lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)
         z = lr.new_empty(len(lr), self.dim, *(-(-n // self.patch_size) for n in size))
@@ -232,7 +234,7 @@ class LINF(SuperResolver):
         """Super-resolve with the latents that the prior predicts, nothing of which is random; see `sample`."""
         if self.prior is None:
             return super().sample_prior(lr, size)
-        check_images(lr, size)
+        check_images(lr)
         need = 8 * self.image_channels + -(-self.prior.bytes_per_patch // self.patch_size**2)
         size = check_size(size, lr.shape[0] * need, lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)

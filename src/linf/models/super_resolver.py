@@ -139,7 +139,7 @@ class SuperResolver(nn.Module, ABC):
         Raises:
             ValueError: an argument is not as described, or correlated latents are unknown to the model.
         """
-        check_images(lr, size)
+        check_images(lr)
         taus = each_temperature(temperature, size)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
         channels = self.output_channels(lr)
@@ -195,13 +195,12 @@ class SuperResolver(nn.Module, ABC):
             return None
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
         # The samples at a temperature, which are asked for next, are as large as their noise.
-        channels = self.output_channels(lr)
+        channels = max(self.output_channels(each) for each in (lr, hr) if each is not None)
         need = 4 * (channels * (1 + 2 * samples) + mixtures) + 12 * channels * bool(dim)
         size = check_size(size, len(lr) * need, lr.device)
         mean, noise = (lr.new_empty(*n, len(lr), channels, *size) for n in ((), (samples,)))
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
-        grid = [-(-n // p) for n in size]
-        z, log_prob = lr.new_empty(len(lr), dim, *grid), lr.new_empty(len(lr), *grid)
+        z, log_prob = (lr.new_empty(len(lr), *n, *(-(-m // p) for m in size)) for n in ((dim,), ()))
         residual = None if hr is None else image_residual(*(i.expand(-1, channels, -1, -1) for i in (lr, hr)))
         drawn = self._latents(lr, size, samples, seed, latents)
         request = Request(drawn, highest, mix, residual, features=features)
