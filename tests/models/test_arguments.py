@@ -1,6 +1,7 @@
 """What models take from a caller: images of any precision, and arguments that are checked."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -74,3 +75,20 @@ def test_what_is_no_image_is_refused_wherever_it_is_given(lr: Tensor, words: str
 def test_a_likelihood_of_what_is_no_image_is_refused(hr: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         model().distribution(images(), SIZE, hr=hr)
+
+
+@pytest.mark.parametrize("wrong", [{"tile": -5}, {"tile": 2.5}, {"chunk": -1}, {"chunk": 2.5}])
+def test_tiles_and_chunks_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*: give a whole number"):
+        model().sample(images(), SIZE, **wrong)
+
+
+@pytest.mark.parametrize("other", [images()[:, :, :3], images()[..., :3], torch.rand(1, 3, 9, 9), images(3)])
+def test_features_of_other_images_are_refused(other: Tensor) -> None:
+    of, lr = model(), images(2)
+    features = of.encode(other)
+    for call in (of.sample, of.distribution, of.sample_prior, of.lr_latent):
+        with pytest.raises(ValueError, match="features are not of LR images"):
+            call(lr, SIZE, features=features)
+    tiled = of.sample(lr, SIZE, seed=0, features=of.encode(lr, tile=2))
+    torch.testing.assert_close(tiled, of.sample(lr, SIZE, seed=0, features=[]))

@@ -140,6 +140,10 @@ def stream(
         answer: called once for each block, from several threads.
         request: how to encode and how many queries to take at a time; the rest is for ``answer``.
     """
+    if request.chunk is not None and (type(request.chunk) is not int or request.chunk < 0):
+        raise ValueError(
+            f"chunk is {request.chunk}: give a whole number of queries, or None for the usual one"
+        )
     height, width = lr.shape[-2:]
     device = lr.device
     # On the CPU, where looking at one waits for no device.

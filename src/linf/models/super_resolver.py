@@ -20,7 +20,7 @@ from linf.models.noise import LatentField
 from linf.models.prior import UNet
 from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
-from linf.models.tiling import Tile
+from linf.models.tiling import Tile, of_image
 
 
 class SuperResolver(nn.Module, ABC):
@@ -146,7 +146,7 @@ class SuperResolver(nn.Module, ABC):
         size = check_size(size, 4 * channels * (len(lr) * len(taus) + 2 * bool(consistency)), lr.device)
         fields = self._latents(lr, size, 1, seed, latents, z) if highest > 0 and self.dim else ()
         out = lr.new_empty(len(taus), len(lr), channels, *size)
-        request = Request(fields, highest, tile=tile, chunk=chunk, features=features)
+        request = Request(fields, highest, tile=tile, chunk=chunk, features=of_image(features, lr))
         regions = self.regions(lr, size, request)
         if consistency:
             # A map is mixed before, for a mixture of two consistent images by a map is not.
@@ -203,7 +203,7 @@ class SuperResolver(nn.Module, ABC):
         z, log_prob = (lr.new_empty(len(lr), *n, *(-(-m // p) for m in size)) for n in ((dim,), ()))
         residual = None if hr is None else image_residual(*(i.expand(-1, channels, -1, -1) for i in (lr, hr)))
         drawn = self._latents(lr, size, samples, seed, latents)
-        request = Request(drawn, highest, mix, residual, features=features)
+        request = Request(drawn, highest, mix, residual, features=of_image(features, lr))
         for region in self.regions(lr, size, request):
             place = (region.image, slice(None), region.rows, region.cols)
             mean[place] = region.mean

@@ -1,6 +1,6 @@
 """Encoder box of the figure, for whole images: features tile by tile, as they are of the whole image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -57,6 +57,10 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
         tile: LR pixels a side; by default `TILE`, or whole images where the receptive field has no end. An encoder of
             that kind is given `OVERLAP` around a tile that is asked for.
     """
+    if tile is not None and (type(tile) is not int or tile < 0):
+        raise ValueError(
+            f"tile is {tile}: give a whole number of LR pixels a side, or None for the usual one"
+        )
     height, width = lr.shape[-2:]
     tile = tile or (max(height, width) if encoder.receptive_field is None else TILE)
     places = [
@@ -112,6 +116,25 @@ def encode_tile(
     # Named, the features around the tile would be kept while it is decoded.
     features = encoder(part)[inner].contiguous(memory_format=torch.channels_last)
     return Tile(image, rows, cols, (y0, x0), features)
+
+
+def of_image(features: Sequence[Tile] | None, lr: Tensor) -> Sequence[Tile] | None:
+    """The features that are given for LR images (B,C,h,w), or None where there are none.
+
+    Raises:
+        ValueError: they are not of all of these images.
+    """
+    pixels, (height, width) = [0] * len(lr), lr.shape[-2:]
+    for tile in features or ():
+        if tile.image >= len(lr) or tile.rows[1] > height or tile.cols[1] > width:
+            break
+        pixels[tile.image] += (tile.rows[1] - tile.rows[0]) * (tile.cols[1] - tile.cols[0])
+    else:
+        if not features or pixels == [height * width] * len(lr):
+            return features or None
+    raise ValueError(
+        f"the features are not of LR images {tuple(lr.shape)}: give what encode made of the same"
+    )
 
 
 def clipped(tile: Tile, rows: slice, cols: slice) -> Tile | None:
