@@ -15,6 +15,7 @@ from linf.images.luma import BENCHMARK_LUMA
 from linf.models.conditioner import FourierConditioner
 from linf.models.distribution import NOMINAL, Distribution, coverage
 from linf.models.encoders import EDSR
+from linf.models.explosion import tame
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 
@@ -172,3 +173,13 @@ def test_noise_that_explodes_is_left_out_with_a_warning(lr: Tensor, caplog: pyte
     assert "of 320 patches" in caplog.text
     assert known.at(1).isfinite().all()
     assert known.noise.abs().max() <= 10
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 30.0])
+@pytest.mark.parametrize("sample", [0, 1])
+def test_noise_of_any_sample_that_explodes_is_left_out(sample: int, bad: float) -> None:
+    mean, noise = torch.zeros(3, 4), [torch.ones(3, 4), torch.ones(3, 4)]
+    noise[sample][1, 2] = bad
+    assert tame(mean, noise, 1.0) == 1
+    assert noise[sample].sum() == 9
+    assert noise[1 - sample].sum() == 12

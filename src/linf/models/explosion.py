@@ -22,7 +22,8 @@ def tame(mean: Tensor, noise: Sequence[Tensor], highest: float, scales: Tensor |
     Returns:
         How many patches of the noise, or of the mean where there is none, were set to 0.
     """
-    strongest = max((n.abs().amax() for n in noise), default=torch.zeros(()))
+    # Unlike Python's, this maximum keeps NaN, whichever sample has it.
+    strongest = torch.stack([n.abs().amax() for n in noise]).amax() if noise else torch.zeros(())
     if bool(mean.abs().amax() + highest * strongest <= EXPLODED):
         return 0
     exploded = 0
