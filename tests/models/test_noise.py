@@ -52,7 +52,7 @@ def test_rows_that_memory_is_too_small_for_are_made_again(monkeypatch: pytest.Mo
         assert torch.equal(made, LatentField(5, 300, 27)[0, slice(0, 12), slice(0, 300)])
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, np.iinfo(np.uint64).max])
+@pytest.mark.parametrize("seed", [-1, 2**63, int(np.iinfo(np.uint64).max), 1.5])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(ValueError, match="seed"):
-        LatentField(int(seed), 1, 3)
+        LatentField(seed, 1, 3)

@@ -50,7 +50,7 @@ class LatentField:
     """
 
     def __init__(self, seed: int, cols: int, dim: int, *, kept: int = 0, threads: int = 1) -> None:
-        if not 0 <= seed < 2**63:
+        if not 0 <= seed < 2**63 or seed % 1:
             raise ValueError(f"seed {seed} is not a whole number from 0 to {2**63 - 1}")
 
         def row(image: int, index: int) -> Tensor:
