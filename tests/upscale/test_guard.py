@@ -100,6 +100,14 @@ def test_what_is_usual_is_kept_with_the_weights(tmp_path: Path, checkpoint: Path
     check_same(checkpoint, load(checkpoint), again)  # Of the same settings all the same.
 
 
+def test_an_image_with_a_scale_for_each_axis_is_judged_by_both(checkpoint: Path) -> None:
+    model, lr = load(checkpoint), torch.rand(1, 3, 9, 9)
+    assert isinstance(model, LINF)
+    model.usual_deviation = {1.0: 1.0, 4.0: 4.0}
+    for size in ((9, 36), (36, 9)):
+        assert excess_deviation(model, lr, size) == pytest.approx(quiet_deviation(model, lr, size) / 2)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (31, 33), (97, 50)])
 def test_images_of_any_size_are_judged(model: LINF, shape: tuple[int, int]) -> None:
     size = (round(shape[0] * 2.7), round(shape[1] * 2.7))

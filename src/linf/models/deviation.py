@@ -74,4 +74,5 @@ def excess_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
     if not model.usual_deviation:
         return 0.0
     scales, limits = zip(*sorted(model.usual_deviation.items()), strict=True)
-    return quiet_deviation(model, lr, size) / float(np.interp(size[0] / lr.shape[-2], scales, limits))
+    scale = math.sqrt(size[0] / lr.shape[-2] * (size[1] / lr.shape[-1]))
+    return quiet_deviation(model, lr, size) / float(np.interp(scale, scales, limits))
