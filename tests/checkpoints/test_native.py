@@ -140,6 +140,18 @@ def test_correlation_and_tails_of_latents_are_kept_beside_the_weights(tmp_path: 
     assert without.correlation is not None
 
 
+@pytest.mark.parametrize(("scales", "reach"), [([2, 4], 1), ([2, 3.5], 2), ([2], 1)])
+def test_filters_of_other_scales_are_not_averaged(tmp_path: Path, scales: list[float], reach: int) -> None:
+    model, other = tiny(3), tiny(3)
+    model.correlation = LatentCorrelation(27, [2, 3.5], reach=1)
+    other.correlation = LatentCorrelation(27, scales, reach)
+    other.correlation.taps += 1
+    linf.save(other, tmp_path / "other.safetensors")
+    before = model.correlation.taps.clone()
+    average_with([tmp_path / "other.safetensors"], model)
+    assert torch.equal(model.correlation.taps, before)
+
+
 def test_a_model_that_knows_black_and_white_is_resumed_and_started_from_and_averaged(
     run: Linf, tmp_path: Path
 ) -> None:

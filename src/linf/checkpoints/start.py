@@ -162,7 +162,12 @@ def average_with(paths: Sequence[str | os.PathLike[str]], model: Model) -> None:
     for path in paths:
         other = load(path)
         check_same(path, other, model)
-        others.append(other.state_dict())
+        state = other.state_dict()
+        if other.config.get("correlation") != model.config.get(
+            "correlation"
+        ):  # Of other scales or another reach.
+            state = {name: value for name, value in state.items() if not name.startswith("correlation.")}
+        others.append(state)
     # What only some of them know of its latents stays.
     mean = {
         k: torch.stack([v, *(theirs[k] for theirs in others)]).mean(0)
