@@ -1,5 +1,6 @@
 """Noise that the default model has not seen: told by name, and with a lower temperature."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,16 @@ def test_noise_raises_the_quiet_deviation(model: LINF, clean: np.ndarray) -> Non
     assert excess[0] < 1.2
     assert excess[0] < excess[1] < excess[2]
     assert excess[2] > 1.2
+
+
+def test_a_flow_that_overflows_is_beyond_what_is_usual(model: LINF, clean: np.ndarray) -> None:
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in broken.conditioner.parameters():
+            parameter.fill_(1e20)
+    lr = torch.from_numpy(clean.astype(np.float32)).permute(2, 0, 1)[None] / 255
+    broken.usual_deviation = {2.0: 5.0}
+    assert 1e6 < excess_deviation(broken, lr, (2 * lr.shape[-2], 2 * lr.shape[-1])) < float("inf")
 
 
 def test_the_quiet_deviation_is_that_of_the_whole_image(model: LINF, clean: np.ndarray) -> None:

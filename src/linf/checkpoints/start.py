@@ -163,9 +163,8 @@ def average_with(paths: Sequence[str | os.PathLike[str]], model: Model) -> None:
         other = load(path)
         check_same(path, other, model)
         state = other.state_dict()
-        if other.config.get("correlation") != model.config.get(
-            "correlation"
-        ):  # Of other scales or another reach.
+        # Of other scales or another reach.
+        if other.config.get("correlation") != model.config.get("correlation"):
             state = {name: value for name, value in state.items() if not name.startswith("correlation.")}
         others.append(state)
     # What only some of them know of its latents stays.

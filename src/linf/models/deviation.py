@@ -18,6 +18,9 @@ from linf.models.linf import LINF
 WINDOW_SIDE, MOST_WINDOWS, QUERIES = 32, 9, 400
 """LR pixels a side of what is looked at of an image, and how many of these; patches of each."""
 
+OVERFLOW = 1e6
+"""What stands for a standard deviation that is no finite number."""
+
 QUIET_SHARE, USUAL_SHARE = 0.1, 0.98
 """The share of an image's patches that count as its quiet ones, and of the training's images that are usual."""
 
@@ -42,7 +45,9 @@ def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
         lr.new_tensor([PILLOW_GREY]) if model.image_channels == 3 else torch.eye(model.image_channels).to(lr)
     )
     variances = model.flow.variances(model.condition(windows, coord, cell), mix, model.flow.inverses())
-    return float(torch.quantile(variances.mean(0).sqrt().float(), QUIET_SHARE)) * 255 / 2
+    # Where a flow overflows, it is beyond any; as a finite number, for quantiles lie between two.
+    deviations = variances.mean(0).sqrt().float().nan_to_num(nan=OVERFLOW, posinf=OVERFLOW)
+    return float(torch.quantile(deviations, QUIET_SHARE)) * 255 / 2
 
 
 def windows_of(lr: Tensor) -> Tensor:
