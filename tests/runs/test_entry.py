@@ -149,7 +149,7 @@ def test_an_output_that_memory_cannot_hold(here: Path, command: Command) -> None
     assert_in_words(done.status, done.out, done.err, "output size 1500×1500 needs", "GiB", "fewer samples")
 
 
-@pytest.mark.parametrize("script", ["train", "eval"])
+@pytest.mark.parametrize("script", [pytest.param("train", marks=pytest.mark.thorough), "eval"])
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_a_malicious_checkpoint_is_refused(here: Path, command: Command, script: str, legacy: bool) -> None:
     marker = here / "marker"

@@ -194,7 +194,9 @@ def test_a_read_only_cache_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 # Locks
 
 
-@pytest.fixture(params=["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+@pytest.fixture(
+    params=["ENOSYS", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("ENOLCK", "EOPNOTSUPP"))]
+)
 def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         number = getattr(errno, request.param)

@@ -173,7 +173,7 @@ def test_mistakes_about_a_study(tmp_path: Path) -> None:
 # Trials and who takes them
 
 
-@pytest.mark.parametrize("sampler", [TPESampler, NSGAIISampler])
+@pytest.mark.parametrize("sampler", [TPESampler, pytest.param(NSGAIISampler, marks=pytest.mark.thorough)])
 def test_a_search_that_stops_draws_what_one_without_a_stop_draws(
     tmp_path: Path, sampler: Callable[..., Any]
 ) -> None:
@@ -398,7 +398,7 @@ def test_a_storage_that_does_not_answer_stops_no_training(
 # LPIPS after a validation
 
 
-@pytest.mark.parametrize("decay", [0, 0.9])
+@pytest.mark.parametrize("decay", [pytest.param(0, marks=pytest.mark.thorough), 0.9])
 def test_lpips_is_that_of_the_averaged_weights_on_samples_seeded_by_image(
     composed: Compose, tmp_path: Path, alexnet: Path, decay: float
 ) -> None:
