@@ -118,7 +118,7 @@ def test_two_ranks_share_one_folder_and_are_one_process(
 
 
 @pytest.mark.parametrize("reason", ["preempted", "out of time"])
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_a_requeued_job_ends_like_an_undisturbed_one(
     slurm: Slurm, command: Command, tmp_path: Path, reason: str, ranks: int
 ) -> None:
