@@ -54,9 +54,8 @@ def worker_settings(workers: int) -> dict[str, Any]:
 
 def _start_worker(worker: int) -> None:
     # Tensors go to the parent by shared memory, of which containers have little unless told otherwise: Docker 64 MB.
-    default_collate_fn_map[Tensor] = (
-        _stack  # torch's own takes shared memory, and ends a run where that is full.
-    )
+    # Where that is full, torch's own functions for both of these end a run, or have it wait for ever.
+    default_collate_fn_map[Tensor] = _stack
     ForkingPickler.register(Tensor, _by_shared_memory_or_pipe)
     if hasattr(signal, "sigwaitinfo"):  # Not on macOS.
         # This is how the parent ends a worker that does not end by itself.

@@ -77,20 +77,17 @@ def check_arguments(cfg: DictConfig) -> None:
 
 def _check_known(path: str, node: Mapping[str, Any]) -> None:
     """Raise UsageError if a setting is no argument of the constructor that it is for."""
-    try:
-        found = get_object(node["_target_"])
-        parameters = inspect.signature(found.__init__ if inspect.isclass(found) else found).parameters
-    except Exception:  # As in `_hints`.
+    function = _constructor(node["_target_"])
+    parameters = {} if function is None else inspect.signature(function).parameters
+    if function is None or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    names = list(parameters)
     for key in node:
-        if not key.startswith("_") and key not in names:
-            close = difflib.get_close_matches(key, names, n=1)
+        if not key.startswith("_") and key not in parameters:
+            close = difflib.get_close_matches(key, parameters, n=1)
             meant = f"give {path}.{close[0]}, if that is meant" if close else "leave it out"
+            name = node["_target_"].rpartition(".")[2]
             raise UsageError(
-                f"there is no setting {path}.{key}, for {found.__name__} takes no {key}: {meant}; "
+                f"there is no setting {path}.{key}, for {name} takes no {key}: {meant}; "
                 f"'~{path}.{key}' takes it out of a config"
             )
 
@@ -143,14 +140,22 @@ def _source(raw: Any, name: str) -> str:
     return raw[2:-1] if plain else name
 
 
-def _hints(target: str) -> dict[str, Any]:
-    """Return the annotations of a constructor's arguments, as far as they can be had."""
+def _constructor(target: str) -> Callable[..., Any] | None:
+    """Return the function that takes a target's settings; None where there is no such target, or it hides them."""
     try:
         found = get_object(target)
         function = found.__init__ if inspect.isclass(found) else found
-        parameters = inspect.signature(function).parameters
+        inspect.signature(function)
     except Exception:  # Where it is made, an unknown target is reported.
+        return None
+    return function
+
+
+def _hints(target: str) -> dict[str, Any]:
+    """Return the annotations of a constructor's arguments, as far as they can be had."""
+    if (function := _constructor(target)) is None:
         return {}
+    parameters = inspect.signature(function).parameters
     # Some annotations are text, with names that only type checkers import.
     names = vars(typing) | vars(collections.abc) | getattr(inspect.unwrap(function), "__globals__", {})
     hints = {}
