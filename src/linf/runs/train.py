@@ -6,6 +6,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from linf.errors import UsageError
 from linf.runs import CONF, entry
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     # Imported only now, so that a misspelt setting is reported without waiting for torch.
     import pytorch_lightning as pl
     from hydra.utils import instantiate
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     import linf
     from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, steps_of, to_resume
@@ -50,8 +52,14 @@ def train(cfg: DictConfig) -> entry.Result | None:
         start_encoder_from(cfg.encoder_from, task.model.encoder)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
-    with shortage_advice(SHORTAGE), lost_worker_advice():
-        trainer.fit(task, data, ckpt_path=checkpoint)
+    try:
+        with shortage_advice(SHORTAGE), lost_worker_advice():
+            trainer.fit(task, data, ckpt_path=checkpoint)
+    except MisconfigurationException as error:
+        if "restored a checkpoint with current_epoch" not in str(error):
+            raise
+        most = f"trainer.max_epochs={trainer.max_epochs}"
+        raise UsageError(f"{checkpoint} is of a later epoch than {most}: raise it to train on") from error
     if trainer.global_step == start:
         log.warning(
             "no step was taken: at step %d, %s is reached; raise it to train on",
