@@ -260,6 +260,8 @@ def test_a_resume_that_takes_no_step_says_which_limit_to_raise(command: Command)
         assert again.status == 0, again.err
         told = [line for line in (again.out + again.err).splitlines() if "no step was taken" in line]
         assert told == [f"warning: no step was taken: at step 6, {limits} is reached; raise it to train on"]
+    # The last checkpoint of an epoch counts it as begun: only the epoch after makes this one done for Lightning.
+    assert command("train", *run, "trainer.max_epochs=3").status == 0
     fewer = command("train", *run, "trainer.max_epochs=1")
     words = "last.ckpt is of a later epoch than trainer.max_epochs=1: raise it to train on"
     assert_in_words(fewer.status, fewer.out, fewer.err, words)
