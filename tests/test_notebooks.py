@@ -30,7 +30,7 @@ Figure.__init__ = _counted
 """
 # A first cell of the test's own: how many figures the others draw.
 
-pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def code(notebook: NotebookNode) -> Iterator[str]:
@@ -40,6 +40,7 @@ def code(notebook: NotebookNode) -> Iterator[str]:
             yield re.sub(r"^\s*[%!].*$", "", cell.source, flags=re.MULTILINE)
 
 
+@each
 def test_notebook_is_valid_and_begins_with_a_title(path: Path) -> None:
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
@@ -64,6 +65,7 @@ def images(cell: NotebookNode) -> int:
     )
 
 
+@each
 def test_notebook_holds_the_outputs_of_its_own_cells_and_nothing_of_a_machine(path: Path) -> None:
     notebook = nbformat.read(path, nbformat.NO_CONVERT)
     assert set(notebook.metadata) == {"executed", "kernelspec"}
@@ -84,6 +86,7 @@ def test_notebook_holds_the_outputs_of_its_own_cells_and_nothing_of_a_machine(pa
     assert not re.search(r"(?<![\w.])/(home|root|Users|work|tmp|mnt|opt)/|\b[A-Z]:\\\\", text)
 
 
+@each
 def test_notebook_imports_declared_packages_only(path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     requirements = project["dependencies"] + project["optional-dependencies"]["dev"]
@@ -105,6 +108,14 @@ def test_notebook_imports_declared_packages_only(path: Path) -> None:
     assert not undeclared
 
 
+# The tests of the flow cover all of notebook 2 but its figures.
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.thorough if path.stem[:2] == "02" else ())
+        for path in NOTEBOOKS
+    ],
+)
 @pytest.mark.slow
 def test_notebook_runs_from_top_to_bottom(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

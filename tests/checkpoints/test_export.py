@@ -128,7 +128,7 @@ def test_onnx_computes_the_models_sample_and_describes_itself(run: Linf, checkpo
     assert str(Path(linf.__file__).parent).encode() not in Path("new/model.onnx").read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_torch_export_runs_without_this_package(run: Linf, tmp_path: Path, checkpoint: Path) -> None:
     done = run("export", checkpoint, "model.pt2")
     assert (done.status, done.err) == (0, "")
