@@ -30,7 +30,9 @@ def test_every_column_of_a_table_is_described() -> None:
     [
         ("psnr_y", 30.125, "30.12"),
         ("psnr_y", -1.5, "−1.50"),
+        ("psnr_y", -0.004, "0.00"),
         ("psnr_y", math.inf, "∞"),
+        ("psnr_y", -math.inf, "−∞"),
         ("ssim", math.nan, "–"),
         ("scale", 3.3, "3.3"),
         ("scale", 2.0, "2"),

@@ -56,6 +56,13 @@ def test_equal_images_have_no_distance(files: dict[str, Path]) -> None:
     assert perceptual(1 - hr, hr) > 0
 
 
+def test_images_of_another_precision_leave_the_weights_as_they_are(files: dict[str, Path]) -> None:
+    for perceptual in (Perceptual(weights=files["vgg16"]), LearnedPerceptual("lpips", files["vgg16"])):
+        expected = perceptual(*images())
+        perceptual(*(image.bfloat16() for image in images()))
+        assert perceptual(*images()) == expected
+
+
 def test_values_outside_the_range_are_clamped(files: dict[str, Path]) -> None:
     perceptual = Perceptual(weights=files["vgg16"])
     sr, hr = images()

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -75,6 +76,37 @@ def test_what_is_no_image_is_refused_wherever_it_is_given(lr: Tensor, words: str
 def test_a_likelihood_of_what_is_no_image_is_refused(hr: Tensor, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         model().distribution(images(), SIZE, hr=hr)
+
+
+@pytest.mark.parametrize("temperature", [np.float32(0.5), np.array(0.5), [np.float32(0.5)], np.array([0.5])])
+def test_a_temperature_may_be_of_numpy(temperature: Any) -> None:
+    of, lr = model(), images()
+    found = of.sample(lr, SIZE, temperature=temperature, seed=0)
+    expected = of.sample(lr, SIZE, temperature=[0.5] if np.ndim(temperature) else 0.5, seed=0)
+    torch.testing.assert_close(found, expected)
+
+
+def test_latents_that_there_are_not_are_refused_at_zero_too() -> None:
+    for latents, words in (
+        ("correlate", "give one of independent, correlated"),
+        ("correlated", "linf latents"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model().sample(images(), SIZE, temperature=0, latents=latents)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"samples": -1}, "samples are -1: give a whole number"),
+        ({"samples": 1.5}, r"samples are 1\.5: give a whole number"),
+        ({"mix": torch.eye(4)}, r"mix has shape \(4, 4\): give \(M,3\)"),
+        ({"mix": torch.ones(3)}, r"mix has shape \(3,\): give \(M,3\)"),
+    ],
+)
+def test_no_distribution_of_other_samples_or_mixtures(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        model().distribution(images(), SIZE, **wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"tile": -5}, {"tile": 2.5}, {"chunk": -1}, {"chunk": 2.5}])

@@ -109,6 +109,12 @@ def test_sampling_is_prediction_at_every_pixel(make: type[Regression], settings:
     torch.testing.assert_close(image, model.predict(lr, coord, cell), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("depth", [0, -3, 2.5, 64])
+def test_bicubic_rounds_to_as_many_bits_as_files_have(depth: int) -> None:
+    with pytest.raises(ValueError, match=f"depth is {depth}: give a whole number"):
+        Bicubic(depth)
+
+
 @pytest.mark.parametrize("model", [liif(), lte(), Bicubic()], ids=["liif", "lte", "bicubic"])
 def test_temperature_changes_nothing(model: Regression | Bicubic) -> None:
     lr = torch.rand(1, 3, 5, 6, dtype=torch.float64)

@@ -61,6 +61,7 @@ def _latents(given: Namespace) -> None:
     from linf.data.cache import ImageCache
     from linf.data.pairs import ScaledImages, collate_pair
     from linf.data.sources import image_folder
+    from linf.evaluation.schema import evenly_spaced
     from linf.images.pixels import PixelFormat
     from linf.models.latent_statistics import latent_statistics
     from linf.models.linf import LINF
@@ -76,7 +77,7 @@ def _latents(given: Namespace) -> None:
     if not isinstance(model, LINF):
         raise UsageError(f"a {type(model).__name__} has no latents: give a LINF")
     files = image_folder(given.data).hr
-    chosen = files[:: -(-len(files) // given.images)]
+    chosen = evenly_spaced(files, given.images)
     known = model.value_range
     pixels = PixelFormat(model.image_channels, 8 if known is None else 16, known)
     degradation = _degradation(given.degradation) if given.degradation else None

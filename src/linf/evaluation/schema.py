@@ -41,6 +41,8 @@ class Column:
     def format(self, value: float) -> str:
         """A value to the column's digits, without its unit."""
         text = f"{value:g}" if self.digits is None else f"{value:.{self.digits}f}"
+        if not float(text):  # Not "−0.00", which is neither a gain nor a loss.
+            text = text.removeprefix("-")
         return {"nan": "–", "inf": "∞", "-inf": "−∞"}.get(text, text.replace("-", "−"))
 
     def quantity(self, value: float) -> str:

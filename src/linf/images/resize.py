@@ -123,6 +123,7 @@ class AxisResize:
                 blocks.append(inputs @ band if dim == -1 else band.T @ inputs)
         return torch.cat(blocks, dim).to(part.dtype)
 
+    @torch.inference_mode(False)  # It is kept, and gradients may pass through it later.
     def _band(self, outputs: tuple[int, int], inputs: tuple[int, int], device: torch.device) -> Tensor:
         """The weights of input pixels in output pixels, (inputs, outputs), made on the device."""
         out = torch.arange(*outputs, dtype=torch.float64, device=device) + 0.5

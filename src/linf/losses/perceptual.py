@@ -77,8 +77,7 @@ class Perceptual(nn.Module):
             ValueError: the images are smaller than 16 pixels a side, or no RGB.
         """
         _check_images(hr)
-        if (self.mean.device, self.mean.dtype) != (sr.device, sr.dtype):  # A graph cannot move it.
-            self.to(sr)
+        sr, hr = _meet(self, self.mean, sr, hr)
         with torch.no_grad():
             target = self.features(normalize(hr, self.mean, self.deviation))
         return F.l1_loss(self.features(normalize(sr.clamp(0, 1), self.mean, self.deviation)), target)
@@ -119,8 +118,7 @@ class LearnedPerceptual(nn.Module):
         """The mean distance of two batches of images; arguments, result and errors as `Perceptual` has them."""
         _check_images(hr)
         like = next(self.network.buffers())
-        if (like.device, like.dtype) != (sr.device, sr.dtype):
-            self.to(sr)
+        sr, hr = _meet(self, like, sr, hr)
         with torch.no_grad():
             target = list(self.network.features(hr))
         ours = list(self.network.features(sr.clamp(0, 1)))
@@ -134,6 +132,16 @@ class LearnedPerceptual(nn.Module):
 
 PerceptualLoss = Perceptual | LearnedPerceptual
 """Called with images and their HR; a training records its ``backbone`` and ``weights``."""
+
+
+def _meet(network: nn.Module, like: Tensor, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+    """Move a network whose buffers are ``like`` one to where images are, and return these in the higher precision of
+    both: weights that were rounded once would stay so.
+    """
+    dtype = torch.promote_types(like.dtype, sr.dtype)
+    if (like.device, like.dtype) != (sr.device, dtype):  # A graph cannot move it.
+        network.to(sr.device, dtype)
+    return sr.to(dtype), hr.to(dtype)
 
 
 def _check_images(hr: Tensor) -> None:

@@ -42,3 +42,13 @@ def check_images(lr: Tensor, size: Sequence[int] | None = None, hr: Tensor | Non
         raise ValueError(
             f"HR has type {hr.dtype}: give images of floats in [0, 1], such as image[None] / 255"
         )
+
+
+def check_distribution(samples: int, mix: Tensor | None, channels: int) -> None:
+    """Raise ValueError unless samples are a number from 0 up, and mixtures a tensor (M,C) for images of C channels."""
+    if not isinstance(samples, int) or samples < 0:
+        raise ValueError(f"samples are {samples}: give a whole number from 0 up")
+    if mix is not None and (mix.ndim != 2 or mix.shape[1] != channels):
+        raise ValueError(
+            f"mix has shape {tuple(mix.shape)}: give (M,{channels}), weights for each channel in a row"
+        )

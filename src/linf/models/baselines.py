@@ -27,12 +27,17 @@ class Bicubic(SuperResolver):
 
     Args:
         depth: bits that images of floats are rounded to; whole numbers keep theirs.
+
+    Raises:
+        ValueError: depth is not a whole number from 1 to 16.
     """
 
     image_channels = 0
 
     def __init__(self, depth: int = 8) -> None:
         super().__init__()
+        if depth not in range(1, 17):
+            raise ValueError(f"depth is {depth}: give a whole number of bits from 1 to 16")
         self.config = {} if depth == 8 else {"depth": depth}
         self.peak = 2**depth - 1
 

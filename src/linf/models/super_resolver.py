@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from linf.images.reduction import Reduction
 from linf.models import DEFAULT_TEMPERATURE
-from linf.models.arguments import check_images, check_size
+from linf.models.arguments import check_distribution, check_images, check_size
 from linf.models.bilinear import image_residual
 from linf.models.consistency import Projection, consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
@@ -112,8 +112,7 @@ class SuperResolver(nn.Module, ABC):
     ) -> Tensor:
         """Super-resolve images: draw a sample at each temperature.
 
-        Several temperatures share one encoding, one condition and one latent. A model whose output is not random gives
-        the same image at all temperatures.
+        Several temperatures share encoding, condition and latent. All have the same image if the output is not random.
 
         Args:
             lr: (B,C,h,w) in [0, 1].
@@ -144,7 +143,8 @@ class SuperResolver(nn.Module, ABC):
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
         channels = self.output_channels(lr)
         size = check_size(size, 4 * channels * (len(lr) * len(taus) + 2 * bool(consistency)), lr.device)
-        fields = self._latents(lr, size, 1, seed, latents, z) if highest > 0 and self.dim else ()
+        correlation = chosen_correlation(self.correlation, latents) if self.dim else None
+        fields = self._latents(lr, size, 1, seed, correlation, z) if highest > 0 and self.dim else ()
         out = lr.new_empty(len(taus), len(lr), channels, *size)
         request = Request(fields, highest, tile=tile, chunk=chunk, features=of_image(features, lr))
         regions = self.regions(lr, size, request)
@@ -177,18 +177,18 @@ class SuperResolver(nn.Module, ABC):
         """Compute the distribution of super-resolved images once, for any number of temperatures.
 
         Args:
-            lr: (B,C,h,w) in [0, 1].
-            size: (H, W) of the output.
+            lr, size, seed, latents, features, advance: see `sample`.
             samples: S, the number of samples. The first is that of `sample` with the same seed; for a single image, the
                 next is that of ``seed + 1``.
-            seed: see `sample`, as for latents and features.
             highest: the highest temperature for which `Distribution.at` will be called, see `Request`.
             mix: (M,C) mixtures of channels whose deviation is wanted, as ``torch.eye(3)``; costs D more decodes.
             hr: (B,C,H,W) HR images whose latents and log-density are wanted.
-            advance: is called with the number of output pixels decoded since the last call.
 
         Returns:
             The distribution, or None for a model whose output is not random.
+
+        Raises:
+            ValueError: an argument is not as described, or correlated latents are unknown to the model.
         """
         check_images(lr, size, hr)
         if not self.dim:
@@ -196,13 +196,14 @@ class SuperResolver(nn.Module, ABC):
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
         # The samples at a temperature, which are asked for next, are as large as their noise.
         channels = max(self.output_channels(each) for each in (lr, hr) if each is not None)
+        check_distribution(samples, mix, channels)
         need = 4 * (channels * (1 + 2 * samples) + mixtures) + 12 * channels * bool(dim)
         size = check_size(size, len(lr) * need, lr.device)
         mean, noise = (lr.new_empty(*n, len(lr), channels, *size) for n in ((), (samples,)))
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
         z, log_prob = (lr.new_empty(len(lr), *n, *(-(-m // p) for m in size)) for n in ((dim,), ()))
         residual = None if hr is None else image_residual(*(i.expand(-1, channels, -1, -1) for i in (lr, hr)))
-        drawn = self._latents(lr, size, samples, seed, latents)
+        drawn = self._latents(lr, size, samples, seed, chosen_correlation(self.correlation, latents))
         request = Request(drawn, highest, mix, residual, features=of_image(features, lr))
         for region in self.regions(lr, size, request):
             place = (region.image, slice(None), region.rows, region.cols)
@@ -236,7 +237,7 @@ class SuperResolver(nn.Module, ABC):
         size: tuple[int, int],
         samples: int,
         seed: int | None,
-        latents: LatentChoice,
+        correlation: LatentCorrelation | None,
         z: Tensor | None = None,
     ) -> Sequence[Latents]:
         wanted = (len(lr), *(-(-n // self.patch_size) for n in size), self.dim)
@@ -246,5 +247,4 @@ class SuperResolver(nn.Module, ABC):
             return (z,)
         seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
         seeds = [seed + k * len(lr) for k in range(samples)]
-        correlation = chosen_correlation(self.correlation, latents)
         return latent_fields(seeds, lr, size, self.dim, self.patch_size, correlation=correlation)

@@ -17,7 +17,10 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     Raises:
         ValueError: one of them is negative or not finite, or there is none.
     """
-    taus = list(temperature) if isinstance(temperature, Sequence | np.ndarray) else [temperature]
+    if isinstance(temperature, np.ndarray | np.generic):
+        temperature = temperature.tolist()
+    taus = list(temperature) if isinstance(temperature, Sequence) else [temperature]
+    taus = [tau.item() if isinstance(tau, np.generic) else tau for tau in taus]
     if not taus:
         raise ValueError(f"temperatures is {temperature}: give at least one temperature, from 0 up")
     if not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
