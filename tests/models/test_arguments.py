@@ -78,6 +78,21 @@ def test_a_likelihood_of_what_is_no_image_is_refused(hr: Tensor, words: str) -> 
         model().distribution(images(), SIZE, hr=hr)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_a_model_of_half_precision_samples_and_measures(dtype: torch.dtype, patch_size: int) -> None:
+    """Its flow computes in single precision, as in autocast."""
+    of, lr = model(patch_size), images()
+    expected = of.distribution(lr, SIZE, seed=0, hr=torch.full((1, 3, *SIZE), 0.5), mix=torch.eye(3))
+    of.to(dtype)
+    for given in (lr, lr.to(dtype)):
+        found = of.distribution(
+            given, SIZE, seed=0, hr=torch.full((1, 3, *SIZE), 0.5).to(given), mix=torch.eye(3)
+        )
+        torch.testing.assert_close(found.at(0.5)[0], expected.at(0.5)[0].to(given), rtol=0, atol=0.05)
+        torch.testing.assert_close(found.log_prob, expected.log_prob.to(given), rtol=0.05, atol=0.5)
+
+
 @pytest.mark.parametrize("temperature", [np.float32(0.5), np.array(0.5), [np.float32(0.5)], np.array([0.5])])
 def test_a_temperature_may_be_of_numpy(temperature: Any) -> None:
     of, lr = model(), images()

@@ -104,12 +104,13 @@ class ConditionalFlow(nn.Module):
             scale, shift = self.scales_and_shifts(condition)
             x = x.to(scale.dtype)
             # Unbound once: indexing step by step would fill a whole gradient with zeros for each.
-            *weights, last = self.weight.unbind()
-            *biases, last_bias = self.bias[..., None].unbind()
+            matrices = self.weight.to(x.dtype)
+            *weights, last = matrices.unbind()
+            *biases, last_bias = self.bias[..., None].to(x.dtype).unbind()
             for s, t, weight, bias in zip(scale.unbind(), shift.unbind(), weights, biases, strict=True):
                 x = s * exact_product(weight, x, bias) + t
             z = exact_product(last, x, last_bias)
-            return z, scale.log().sum((0, 1)) + torch.linalg.slogdet(self.weight).logabsdet.sum()
+            return z, scale.log().sum((0, 1)) + torch.linalg.slogdet(matrices).logabsdet.sum()
 
     def latents_and_log_prob(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of residual patches and their log-density in nats per patch: (D, N), (K·2·D, N) → (D, N), (N,)."""
@@ -122,7 +123,8 @@ class ConditionalFlow(nn.Module):
 
     def inverses(self) -> Tensor:
         """``W_k⁻¹``, (K+1, D, D): they depend on weights alone, and are computed in float64 once per image."""
-        return torch.linalg.inv_ex(self.weight.double()).inverse.to(self.weight.dtype)
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        return torch.linalg.inv_ex(self.weight.double()).inverse.to(dtype)
 
     def inverse(self, z: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:
         """Latents to residuals: (D, N), (K·2·D, N) → (D, N); ``inverses`` as `inverses` gives them."""
