@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.images.resize import product_dtype
+from linf.images.resize import box, keys_cubic, product_dtype, triangle
 
 
 def blur(images: Tensor, sigma: Tensor, angle: Tensor, size: int) -> Tensor:
@@ -63,12 +63,8 @@ def _weights(n_in: Tensor, n_out: Tensor, most_in: int, most_out: int, kernel: T
     shrink = 1 / (n_in / n_out).clamp(min=1)
 
     def weigh(j: Tensor) -> Tensor:
-        signed = (j - centre + 0.5) * shrink  # In the order of Pillow, which decides ties of the box.
-        t = signed.abs()
-        near, far = 1.5 * t**3 - 2.5 * t**2 + 1, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
-        cubic = torch.where(t <= 1, near, torch.where(t <= 2, far, 0.0))
-        box = ((signed > -0.5) & (signed <= 0.5)).double()
-        return torch.where(kernel <= 1, cubic, torch.where(kernel == 2, (1 - t).clamp(min=0), box))
+        t = (j - centre + 0.5) * shrink  # In the order of Pillow, which decides ties of the box.
+        return torch.where(kernel <= 1, keys_cubic(t), torch.where(kernel == 2, triangle(t), box(t)))
 
     mirrored = torch.where(kernel == 1, weigh(-1 - j) + weigh(2 * n_in - 1 - j), 0.0)
     weight = torch.where(j < n_in, weigh(j) + mirrored, 0.0)

@@ -138,7 +138,7 @@ class AxisResize:
             centre = out * (self.n_in / self.n_out)
             index = torch.floor(centre - self.radius) + taps - 1
             t = (index - centre + 0.5) * self.shrink  # In the order of Pillow, which decides ties of the box.
-            shape = {"bicubic": keys_cubic, "bilinear": _triangle, "area": _box}[self.kernel]
+            shape = {"bicubic": keys_cubic, "bilinear": triangle, "area": box}[self.kernel]
             weight = torch.where((index >= 0) & (index < self.n_in), shape(t), 0.0)
             index = index.long()
         # Taps beyond the inputs have no weight.
@@ -154,11 +154,13 @@ def keys_cubic(t: Tensor) -> Tensor:
     return torch.where(t <= 1, near, torch.where(t <= 2, far, 0.0))
 
 
-def _triangle(t: Tensor) -> Tensor:
+def triangle(t: Tensor) -> Tensor:
+    """The kernel of bilinear interpolation."""
     return (1 - t.abs()).clamp(min=0)
 
 
-def _box(t: Tensor) -> Tensor:
+def box(t: Tensor) -> Tensor:
+    """The kernel of a mean over areas; of two pixels on its edges it takes the second."""
     return ((t > -0.5) & (t <= 0.5)).double()
 
 
