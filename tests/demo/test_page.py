@@ -39,7 +39,6 @@ from linf.demo.window import (
     around,
     bicubic_part,
     close_up,
-    cut,
     enlarged_part,
     framed,
     most_detailed,
@@ -100,8 +99,6 @@ def test_a_mixture_is_the_models_sample(
     torch.testing.assert_close(mixture.values(tau), wanted, rtol=0, atol=1e-6)
     made = mixture.at(tau)
     assert (made.pixels.dtype, made.pixels.shape) == (dtype, (89, 115, channels))
-    part = slice(10, 50), slice(60, 115)
-    np.testing.assert_array_equal(mixture.at(tau, part).pixels, cut(made, part).pixels)
 
 
 def test_a_mixture_has_what_upscale_gives(checkpoint: Path) -> None:

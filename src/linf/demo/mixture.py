@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linf.demo.window import WHOLE, Part, alpha_part
+from linf.demo.window import Part, alpha_part
 from linf.errors import UsageError
 from linf.images.luma import PILLOW_GREY
 from linf.images.photo import Photo
@@ -113,17 +113,16 @@ class Mixture:
             self.spread = out[0].cpu().numpy()
         return self.spread
 
-    def at(self, temperature: float | Tensor, part: Part = WHOLE) -> Photo:
-        """Return the image, or a part of it, at a temperature or a map (y,x) of them, up to `HIGHEST`."""
-        pixels = levels(self.values(temperature, part), self.image.peak).astype(self.image.pixels.dtype)
-        alpha = alpha_part(self.image, self.size, self.part)
-        return replace(self.image, pixels=pixels, alpha=None if alpha is None else alpha[part])
+    def at(self, temperature: float | Tensor) -> Photo:
+        """Return the image at a temperature or a map (y,x) of them, up to `HIGHEST`."""
+        pixels = levels(self.values(temperature), self.image.peak).astype(self.image.pixels.dtype)
+        return replace(self.image, pixels=pixels, alpha=alpha_part(self.image, self.size, self.part))
 
-    def values(self, temperature: float | Tensor, part: Part = WHOLE) -> Tensor:
+    def values(self, temperature: float | Tensor) -> Tensor:
         """Return the same before rounding: (3,y,x) or (1,y,x) in the units of [0, 1], not clamped."""
-        mean, noise = (plane[:, *part] for plane in self._planes())
+        mean, noise = self._planes()
         if isinstance(temperature, Tensor):
-            return torch.addcmul(mean, noise, temperature[part].to(mean))
+            return torch.addcmul(mean, noise, temperature.to(mean))
         return torch.add(mean, noise, alpha=temperature)
 
     def _planes(self) -> tuple[Tensor, Tensor]:

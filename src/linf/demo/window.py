@@ -18,8 +18,6 @@ from linf.models.decoding import patches_inside
 Part = tuple[slice, slice]
 """Rows and columns."""
 
-WHOLE: Part = (slice(None), slice(None))
-
 CLOSE_UP_SIZE = (420, 560)
 """Height and width of a close-up in enlarged pixels."""
 
