@@ -25,6 +25,8 @@ from linf.report.tables import common_headline, safe_name
 SIDE = 96
 """Side of the detail, in HR pixels."""
 
+MOST_IMAGES = 4
+
 _DEVIATION = "σ at τ=1\ngrey levels"
 _Titled = tuple[str, np.ndarray]
 # A title, and an image (H,W,3) or a map (H,W).
@@ -48,8 +50,8 @@ class ShownImage(NamedTuple):
         return kept_folder(run.folder, *self[:3]) / name
 
 
-def shown_images(runs: Sequence[EvaluationRun], most: int = 4) -> dict[ShownImage, list[EvaluationRun]]:
-    """Choose up to ``most`` of the images that most runs have kept, as many from each data set.
+def shown_images(runs: Sequence[EvaluationRun]) -> dict[ShownImage, list[EvaluationRun]]:
+    """Choose up to `MOST_IMAGES` of the images that most runs have kept, as many from each data set.
 
     Returns:
         The runs that have kept each image.
@@ -66,8 +68,8 @@ def shown_images(runs: Sequence[EvaluationRun], most: int = 4) -> dict[ShownImag
                     raise UsageError(f"cannot read image {path}: {error}; run eval.py there again") from error
                 found.setdefault(shown, []).append(run)
     shared = [shown for shown, keepers in found.items() if len(keepers) == max(map(len, found.values()))]
-    datasets = list(dict.fromkeys(shown.dataset for shown in shared))[:most]
-    each = most // max(1, len(datasets))
+    datasets = list(dict.fromkeys(shown.dataset for shown in shared))[:MOST_IMAGES]
+    each = MOST_IMAGES // max(1, len(datasets))
     chosen = [shown for name in datasets for shown in [of for of in shared if of.dataset == name][:each]]
     return {shown: found[shown] for shown in {shown.name: shown for shown in chosen}.values()}
 

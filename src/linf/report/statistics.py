@@ -16,6 +16,9 @@ from scipy.special import ndtr, stdtrit
 RESAMPLES = 10_000
 """How often the images are drawn."""
 
+SEED = 0
+"""Of the draws."""
+
 LEVEL = 0.95
 """The share of intervals that hold the true mean, each by itself."""
 
@@ -28,12 +31,11 @@ _AT_ONCE = 1_000_000
 # Draws that are held in memory.
 
 
-def mean_intervals(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The bootstrap interval of each column's mean over images.
+def mean_intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The bootstrap interval of each column's mean over images; the same images are drawn for every table of as many.
 
     Args:
         values: (images, columns); what is not a number is left out of its column.
-        seed: of the draws; the same seed draws the same images for every table of as many images.
 
     Returns:
         Lower and upper ends (columns,); not numbers where a column has fewer than two values, or an infinite one.
@@ -44,32 +46,32 @@ def mean_intervals(values: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np
     for mask in np.unique(known[:, finite].T, axis=0):
         columns = finite & (known == mask[:, None]).all(axis=0)
         if mask.sum() > 1:
-            low[columns], high[columns] = _interval(values[np.ix_(mask, columns)], seed)
+            low[columns], high[columns] = _interval(values[np.ix_(mask, columns)])
     return low, high
 
 
-def _interval(values: np.ndarray, seed: int) -> np.ndarray:
+def _interval(values: np.ndarray) -> np.ndarray:
     """Values (n,K) → lower and upper ends (2,K)."""
     n = len(values)
     # Of equal values the mean must not differ by rounding.
     centre = values.mean(axis=0)
-    parts = [counts @ (values - centre) / n for counts in _draws(n, seed)]
+    parts = [counts @ (values - centre) / n for counts in _draws(n)]
     tail = ndtr(math.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - LEVEL) / 2))
     return centre + np.quantile(np.concatenate(parts), [tail, 1 - tail], axis=0)
 
 
-def _draws(n: int, seed: int) -> Iterable[np.ndarray]:
+def _draws(n: int) -> Iterable[np.ndarray]:
     """How often each of n images is drawn: `RESAMPLES` rows in parts, kept for the next call where they are small."""
     if RESAMPLES * n <= _AT_ONCE:
-        return _small_draws(n, seed)
-    rng, step = np.random.default_rng(seed), max(1, _AT_ONCE // n)
+        return [_small_draws(n)]
+    rng, step = np.random.default_rng(SEED), max(1, _AT_ONCE // n)
     sizes = (min(step, RESAMPLES - start) for start in range(0, RESAMPLES, step))
     return (rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float) for size in sizes)
 
 
 @lru_cache(maxsize=8)
-def _small_draws(n: int, seed: int) -> tuple[np.ndarray]:
-    return (np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float),)
+def _small_draws(n: int) -> np.ndarray:
+    return np.random.default_rng(SEED).multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
 
 
 def judge(low: float, high: float, images: int, better: int) -> str:
