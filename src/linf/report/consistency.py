@@ -15,7 +15,7 @@ from linf.report.evaluations import EvaluationRun
 from linf.report.plane import perceptual_metric, regression_runs, sampling_runs
 from linf.report.rows import row_panels
 from linf.report.style import COLOURS, GREY, plain_label
-from linf.report.tables import common_headline, first_value, measured_metrics
+from linf.report.tables import bicubic_at, common_headline, measured_metrics
 
 CONSISTENCY = "lr_psnr"
 """The metric of consistency with LR."""
@@ -37,7 +37,7 @@ def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
     figure, axes = row_panels(plain_label(f"{dataset} ×{scale:g}"), labels, len(names), systems)
     for axis, name in zip(axes, names, strict=True):
         values = [run.value(dataset, scale, system, name) for run, system in rows]
-        for row, value in enumerate([first_value(runs, dataset, scale, "bicubic", name), *values]):
+        for row, value in enumerate([bicubic_at(runs, dataset, scale, name), *values]):
             if np.isfinite(value):
                 axis.plot(value, row, "o", color=COLOURS[0] if row else GREY, markersize=5.5)
         axis.set_title(METRICS[name].axis)
@@ -47,7 +47,7 @@ def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
 def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
     """What LR-PSNR each run has, at the lowest temperature and at the best for perception, and bicubic's."""
     metric, findings = METRICS[CONSISTENCY], list[str]()
-    beside = first_value(runs, dataset, scale, "bicubic", CONSISTENCY)
+    beside = bicubic_at(runs, dataset, scale, CONSISTENCY)
     for run in _models(runs, dataset):
         of = {
             system: run.value(dataset, scale, system, CONSISTENCY) for system in _shown(run, dataset, scale)

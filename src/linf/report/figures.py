@@ -35,9 +35,9 @@ from linf.report.style import (
     series_style,
 )
 from linf.report.tables import (
+    bicubic_at,
     common_headline,
     datasets,
-    first_value,
     measured_metrics,
     safe_name,
     scales,
@@ -122,7 +122,7 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
             if name == "detail":
                 axis.axhline(100, color="black", linewidth=0.6)
             colour, marker = series_style(0, j, True)["color"] if alone else GREY, MARKERS[j % len(MARKERS)]
-            bicubic = first_value(runs, dataset, s, "bicubic", name)
+            bicubic = bicubic_at(runs, dataset, s, name)
             _level(axis, last, bicubic, color=colour, linestyle=DOTTED, marker=marker)
             for i, run in enumerate(references, len(drawn)):
                 _level(axis, last, run.value(dataset, s, run.system, name), **series_style(i, j, alone))
@@ -163,7 +163,7 @@ def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
     figure, (absolute, gain) = panel_grid(2, 2, (4.4, 2.9))
     absolute.set(title=METRICS[first].axis)
     gain.set(title="gain over bicubic, dB ↑")
-    bicubic = np.array([first_value(runs, dataset, s, "bicubic", first) for s in there])
+    bicubic = np.array([bicubic_at(runs, dataset, s, first) for s in there])
     order = [*sampling_runs(runs, dataset), *regression_runs(runs, dataset)]
     for i, run in enumerate(order):
         values = np.array([run.value(dataset, s, run.best_guess(dataset, s), first) for s in there])

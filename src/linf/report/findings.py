@@ -12,7 +12,7 @@ from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
 from linf.report.figures import curve_scales
 from linf.report.plane import perceptual_metric, plane_scales, regression_runs, runs_on, sampling_runs
-from linf.report.tables import common_headline, datasets, first_value, published_points, scales, single_scales
+from linf.report.tables import bicubic_at, common_headline, datasets, published_points, scales, single_scales
 
 
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -152,7 +152,7 @@ def scale_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
         parts = []
         for s in [*inside[-1:], *outside[-1:]]:
             own = run.value(dataset, s, run.best_guess(dataset, s), headline)
-            others = {"bicubic": first_value(runs, dataset, s, "bicubic", headline)} | {
+            others = {"bicubic": bicubic_at(runs, dataset, s, headline)} | {
                 rival.label: rival.value(dataset, s, rival.system, headline)
                 for rival in rivals
                 if rival is not run

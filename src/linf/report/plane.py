@@ -22,9 +22,9 @@ from linf.report.style import (
     series_style,
 )
 from linf.report.tables import (
+    bicubic_at,
     common_headline,
     datasets,
-    first_value,
     measured_metrics,
     published_points,
     scales,
@@ -99,7 +99,7 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
             for entry, system, look in ((run.label, run.system, style), ("learned prior", "prior", star)):
                 both = [run.value(dataset, s, system, metric) for metric in (first, name)]
                 point(axis, entry, both, **look)
-        bicubic = [first_value(runs, dataset, s, "bicubic", metric) for metric in (first, name)]
+        bicubic = [bicubic_at(runs, dataset, s, metric) for metric in (first, name)]
         point(axis, "bicubic", bicubic, color="black", marker="x")
         for line in published[published["scale"] == s].to_dict("records"):
             hollow = {"color": "black", "marker": "o", "fillstyle": "none"}

@@ -48,9 +48,9 @@ def measured_metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     return sorted(set(found), key=order.index)
 
 
-def first_value(runs: Sequence[EvaluationRun], dataset: str, scale: Scale, system: str, metric: str) -> float:
-    """One mean from the first run that has it, where all have the same: that of bicubic."""
-    values = (run.value(dataset, scale, system, metric) for run in runs)
+def bicubic_at(runs: Sequence[EvaluationRun], dataset: str, scale: Scale, metric: str) -> float:
+    """Bicubic's mean from the first run that has it, for it is the same in all; not a number where none has it."""
+    values = (run.value(dataset, scale, "bicubic", metric) for run in runs)
     return next((value for value in values if not math.isnan(value)), math.nan)
 
 
