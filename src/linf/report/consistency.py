@@ -59,9 +59,8 @@ def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Sca
         ]
         if known:
             findings.append(f"{run.label} at ×{scale:g}: {metric.title} is {' and '.join(known)}.")
-    findings += [f"Bicubic's {metric.title} at ×{scale:g} is {metric.quantity(beside)}."] * bool(
-        np.isfinite(beside)
-    )
+    if np.isfinite(beside):
+        findings.append(f"Bicubic's {metric.title} at ×{scale:g} is {metric.quantity(beside)}.")
     return findings if len(_models(runs, dataset)) > 1 else []
 
 

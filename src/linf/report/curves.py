@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 from matplotlib.artist import Artist
@@ -158,9 +157,8 @@ def _draw_one(axis: Axes, name: str, values: pd.Series) -> None:
     axis.set_title(titles.get(kind, "learning rate"))
     if kind == "train" and len(values) >= MANY_POINTS:
         axis.plot(values.index, values, color=COLOURS[0], alpha=0.25, linewidth=0.8)
-        axis.set_ylim(
-            *values.quantile([0.01, 0.99]) + np.ptp(values.quantile([0.01, 0.99])) * np.array([-0.1, 0.1])
-        )
+        low, high = values.quantile([0.01, 0.99])
+        axis.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
         values = values.rolling(len(values) // 20, center=True, min_periods=1).mean()
     if kind.startswith("lr-"):
         axis.set_yscale("log")

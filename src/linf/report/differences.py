@@ -73,15 +73,10 @@ def _pairs(
             return
         if not run.samples and run.system in own and run.system not in (*others, "bicubic"):
             for system in [name for name in others if name != "bicubic" and name not in own]:
-                name = f"{run.system} – {system}" if run is first else f"{system} – {run.system}"
-                yield (
-                    name,
-                    *(
-                        (own[run.system], others[system])
-                        if run is first
-                        else (others[system], own[run.system])
-                    ),
-                )
+                if run is first:
+                    yield f"{run.system} – {system}", own[run.system], others[system]
+                else:
+                    yield f"{system} – {run.system}", others[system], own[run.system]
 
 
 def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:

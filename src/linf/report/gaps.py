@@ -28,17 +28,14 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
     runs = _held_against_first(runs, dataset)
     if len(runs) < 2:
         return None
-    tables = {
-        run.label: of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] != "bicubic")]
-        for run in runs[1 : MOST_RUNS + 1]
-        for of in [differences(run, runs[0])]
-    }
-    # Of a model without temperatures, a pair stands where the other model's temperature does.
-    tables = {
-        label: of[of["low"].notna()].assign(system=of["system"].map(short_pair))
-        for label, of in tables.items()
-        if of["low"].notna().any()
-    }
+    tables = {}
+    for run in runs[1 : MOST_RUNS + 1]:
+        of = differences(run, runs[0])
+        of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] != "bicubic")]
+        of = of[of["low"].notna()]
+        if len(of):
+            # Of a model without temperatures, a pair stands where the other model's temperature does.
+            tables[run.label] = of.assign(system=of["system"].map(short_pair))
     names = [
         name
         for name in _metrics(runs, dataset)

@@ -82,10 +82,8 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
         axis.set_title(plain_label(f"{dataset} ×{s:g}"))
         axis.set_title("better ↗", loc="right", color=GREY)
         for i, run in enumerate(order):
-            style, of = (
-                series_style(i, i, False),
-                run.curve(dataset, s).reindex(columns=["system", first, name]),
-            )
+            style = series_style(i, i, False)
+            of = run.curve(dataset, s).reindex(columns=["system", first, name])
             of = of[np.isfinite(of[[first, name]]).all(axis=1)].reset_index(drop=True)
             if len(of):
                 draw_curve(axis, of[first], of[name], **style)

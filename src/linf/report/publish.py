@@ -129,9 +129,8 @@ def best_values(metrics: pd.DataFrame) -> dict[str, float]:
     for (dataset, scale), lines in metrics.groupby(["dataset", "scale"], sort=False):
         of_model = lines[lines["system"] != "bicubic"]
         sampled = of_model[of_model["temperature"].notna()]
-        of_model, mean = (
-            (sampled, sampled[sampled["temperature"] == 0]) if len(sampled) else (of_model[:1],) * 2
-        )
+        of_model = sampled if len(sampled) else of_model[:1]
+        mean = of_model[of_model["temperature"] == 0] if len(sampled) else of_model
         place = f"{dataset}/x{scale:g}"
         values |= {f"{place}/{name}": float(of) for name in HEADLINES if name in lines for of in mean[name]}
         for name in (name for name in PERCEPTUAL if name in lines and of_model[name].notna().any()):

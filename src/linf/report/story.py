@@ -150,10 +150,10 @@ def _patches(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
         )
     name = perceptual_metric(runs, dataset)
     told = [
-        f"{sizes[run.label]}×{sizes[run.label]} pixels {METRICS[name].format(value)} ({run.label}, {best})"
+        f"{sizes[run.label]}×{sizes[run.label]} pixels "
+        f"{METRICS[name].format(run.value(dataset, scale, best, name))} ({run.label}, {best})"
         for run in runs
         if name and sizes[run.label] and (best := _best(run, dataset, scale)) is not None
-        for value in [run.value(dataset, scale, best, name)]
     ]
     return (
         f"{METRICS[name].title} at ×{scale:g} by patch: {', '.join(told)}." if name and len(told) > 1 else ""
