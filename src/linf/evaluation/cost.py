@@ -107,17 +107,16 @@ def costs(
         kind = name if tau is None else "sample" if tau > 0 else "mean"
         if kind not in found:
             found[kind] = _cost(_procedure(model, name, tau, lr, (high, wide)), device)
-        used = (
-            []
-            if name == "bicubic"
-            else [of for of in model.children() if of is not model.prior or name == "prior"]
-        )
-        parameters = sum(p.numel() for part in used for p in part.parameters()) / 1e6
+        parts = [] if name == "bicubic" else model.children()
+        used = [part for part in parts if part is not model.prior or name == "prior"]
         lines.append(
             {
-                **{"scale": f"{scale:g}", "system": name, "parameters": parameters},
+                "scale": f"{scale:g}",
+                "system": name,
+                "parameters": sum(p.numel() for part in used for p in part.parameters()) / 1e6,
                 **found[kind],
-                **{"lr_size": f"{side}×{side}", "device": device_name(device)},
+                "lr_size": f"{side}×{side}",
+                "device": device_name(device),
             }
         )
     return lines
@@ -148,11 +147,7 @@ def _cost(make: Callable[[], Tensor], device: torch.device) -> Measured:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - began)
-    return {
-        "gmacs": counter.get_total_flops() / 2e9,
-        "seconds": min(times),
-        "memory": memory / 1e6,
-    }
+    return {"gmacs": counter.get_total_flops() / 2e9, "seconds": min(times), "memory": memory / 1e6}
 
 
 @contextmanager
@@ -173,9 +168,8 @@ def _peak(make: Callable[[], Tensor], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         make()
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault(
-        "KINETO_LOG_LEVEL", "99"
-    )  # It would print that it starts, and that there is no GPU.
+    # It would print that it starts, and that there is no GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         make()
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]

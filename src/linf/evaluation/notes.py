@@ -50,18 +50,17 @@ def partial_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
             for (known, total), systems in short.groupby(["sum", "size"], sort=False).groups.items():
                 who = "" if len(systems) == len(counts) else f" of {', '.join(systems)}"
                 title = COLUMNS.get(name, Column(name)).title
-                small = (
-                    ", the others being too small for it"
-                    if not who
-                    else ", it being no number for the others"
-                )
-                what = (
-                    f"is a mean over {known} of {total} images"
-                    if known
-                    else f"is known of none of {total} images"
-                )
-                small = small if known else ", all being too small for it" if not who else ""
-                sentences.append(f"{title}{who} on {dataset} at ×{scale:g} {what}{small}")
+                if known:
+                    what = f"is a mean over {known} of {total} images"
+                    why = (
+                        ", it being no number for the others"
+                        if who
+                        else ", the others being too small for it"
+                    )
+                else:
+                    what = f"is known of none of {total} images"
+                    why = "" if who else ", all being too small for it"
+                sentences.append(f"{title}{who} on {dataset} at ×{scale:g} {what}{why}")
     return sentences
 
 

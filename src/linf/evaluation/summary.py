@@ -12,9 +12,9 @@ from linf.evaluation.schema import TABLES
 
 def headlines(metrics: pd.DataFrame, headline: str) -> Iterator[tuple[str, Scale, pd.Series]]:
     """Each data set and scale, and the protocol's first metric there by system, if it was measured."""
-    for (dataset, scale), of in (
-        metrics.groupby(["dataset", "scale"], sort=False) if headline in metrics else ()
-    ):
+    if headline not in metrics:
+        return
+    for (dataset, scale), of in metrics.groupby(["dataset", "scale"], sort=False):
         yield dataset, scale, of.set_index("system")[headline]
 
 
