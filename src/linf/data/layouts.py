@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,6 +58,10 @@ def arrange(
         UsageError: there are no given LR images of a degradation that was asked for.
     """
     position = {member.path: n for n, member in enumerate(members)}
+
+    def in_order(of: Collection[Member]) -> list[Member]:
+        return sorted(of, key=lambda member: position[member.path])
+
     members, notes = _settled(members), list[str]()
     if unclear := [member for member in members if _is_nan(member.scale)]:
         notes.append(f"{_places(unclear)}: passed over, for more than two scales are named")
@@ -67,10 +71,9 @@ def arrange(
         notes += [f"{_places(lone)}: counted as HR, for no image beside bears such names"] if lone else []
     hrs, lrs, plain = ([member for member in members if member.role == role] for role in ("HR", "LR", ""))
     if not lrs and not named:
-        everything = sorted((member.path for member in hrs + plain), key=position.__getitem__)
-        return ImageSet(name, tuple(everything)), notes
+        return ImageSet(name, tuple(member.path for member in in_order(hrs + plain))), notes
     unmarked = _unmarked_hr(plain, hrs, lrs, named)
-    passed = sorted(set(plain).difference(unmarked), key=lambda member: position[member.path])
+    passed = in_order(set(plain).difference(unmarked))
     hrs, others = _one_group_each(hrs + unmarked, _hr_rank)
     passed += others
     ranks = {kind: _lr_rank(kind, degradation) for kind in {member.kind for member in lrs}}
@@ -91,19 +94,7 @@ def arrange(
         )
     if passed:
         notes.append(f"{_places(passed)}: passed over, as neither HR nor given LR of {name} by their names")
-    hr = sorted(_hr_at(None, hrs), key=lambda member: position[member.path])
-    lr, hr_at = dict[Scale | None, tuple[Path, ...]](), dict[Scale | None, tuple[Path, ...]]()
-    faults = dict[Scale | None, str]()
-    for scale in dict.fromkeys(member.scale for member in usable):
-        own = sorted(_hr_at(scale, hrs), key=lambda member: position[member.path])
-        paired = _pair(own, [member for member in usable if member.scale == scale])
-        if isinstance(paired, str):
-            faults[scale] = paired
-        else:
-            lr[scale] = paired
-            if own != hr:
-                hr_at[scale] = tuple(member.path for member in own)
-    return ImageSet(name, tuple(member.path for member in hr), lr, hr_at, faults), notes
+    return _paired_set(name, in_order(hrs), usable), notes
 
 
 def _settled(members: Sequence[Member]) -> list[Member]:
@@ -209,6 +200,23 @@ def _hr_at(scale: Scale | None, hrs: Sequence[Member]) -> list[Member]:
         for home, of in there.items()
     }
     return [member for member in hrs if member.scale == chosen[member.home]]
+
+
+def _paired_set(name: str, hrs: Sequence[Member], lrs: Sequence[Member]) -> ImageSet:
+    """The dataset of some HR and given LR images, paired at every scale of LR, in the order of the HR images."""
+    hr = _hr_at(None, hrs)
+    lr, hr_at = dict[Scale | None, tuple[Path, ...]](), dict[Scale | None, tuple[Path, ...]]()
+    faults = dict[Scale | None, str]()
+    for scale in dict.fromkeys(member.scale for member in lrs):
+        own = _hr_at(scale, hrs)
+        paired = _pair(own, [member for member in lrs if member.scale == scale])
+        if isinstance(paired, str):
+            faults[scale] = paired
+        else:
+            lr[scale] = paired
+            if own != hr:
+                hr_at[scale] = tuple(member.path for member in own)
+    return ImageSet(name, tuple(member.path for member in hr), lr, hr_at, faults)
 
 
 def _pair(hrs: Sequence[Member], lrs: Sequence[Member]) -> tuple[Path, ...] | str:
