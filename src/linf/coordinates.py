@@ -60,11 +60,9 @@ def read_scale(given: Scale | Sequence[float] | str) -> Scale:
     """
     if isinstance(given, int | float | AxisScales):
         return given
-    parts: Sequence[float | str] = (
-        given
-        if not isinstance(given, str)
-        else (given.strip().lower().replace("×", "x").removeprefix("x").removesuffix("x").split("x"))
-    )
+    parts: Sequence[float | str] = given
+    if isinstance(given, str):
+        parts = given.strip().lower().replace("×", "x").removeprefix("x").removesuffix("x").split("x")
     try:
         values = [float(part) for part in parts]
     except (TypeError, ValueError):
@@ -115,7 +113,7 @@ class Neighbourhood(NamedTuple):
     pixel: Tensor
     """int64: row of the neighbour in a row-major list of LR pixels."""
     rel_y: Tensor
-    """Way from the neighbour's centre to the query, in units where an LR pixel spans 2."""
+    """Offset of the query from the neighbour's centre, in units where an LR pixel spans 2."""
     rel_x: Tensor
     weight: Tensor
     """Area towards the diagonally opposite neighbour; the four sum to 1."""
@@ -126,7 +124,7 @@ class Neighbourhood(NamedTuple):
 
 
 def _nearest(coord: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Along one axis: the LR pixel below and above each coordinate, and the way from it, (2, N) each."""
+    """Along one axis: the LR pixel below and above each coordinate, and the offset from it, (2, N) each."""
     side = 2 * torch.arange(2, device=coord.device, dtype=coord.dtype)[:, None] - 1
     shifted = (coord + (side / n + 1e-6)).clamp(-1 + 1e-6, 1 - 1e-6)
     # The rounding of grid_sample(mode="nearest"), half to even included.

@@ -126,15 +126,10 @@ class RandomScaleCrops(Dataset[SRBatch | UndegradedBatch]):
             return sample
         # Of its own, so that a degradation changes no crop.
         rng = np.random.default_rng((self.seed, epoch, index, 1))
-        return UndegradedBatch(
-            sample,
-            pad_to(
-                tensor(hr).permute(2, 0, 1),
-                round(self.crop * max(self.scale[1], (self.scale_y or self.scale)[1])),
-            ),
-            torch.tensor(size),
-            self.degradation.draw(rng, (self.crop, self.crop), hr.shape[2]),
-        )
+        draw = self.degradation.draw(rng, (self.crop, self.crop), hr.shape[2])
+        largest = round(self.crop * max(self.scale[1], (self.scale_y or self.scale)[1]))
+        padded = pad_to(tensor(hr).permute(2, 0, 1), largest)
+        return UndegradedBatch(sample, padded, torch.tensor(size), draw)
 
     def _hr_crop(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         height, width = image.shape[:2]

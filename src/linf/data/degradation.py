@@ -82,9 +82,8 @@ class Degradation:
         if not self.linear:
             return None
         settings = Settings(*draw.settings[0])
-        long, short = (
-            float(s) for s in _axes(settings, sum(a / b for a, b in zip(n_in, size, strict=True)) / 2)
-        )
+        ratio = sum(a / b for a, b in zip(n_in, size, strict=True)) / 2
+        long, short = (float(sigma) for sigma in _axes(settings, ratio))
         kernel = KERNELS[int(settings.kernel)]
         return Reduction(kernel, (long, short), float(settings.angle), _side(first, n_in, size))
 

@@ -139,11 +139,9 @@ def _pack_in(part: Path, writer: Any, sources: Sequence[Path], cut: Cut) -> Shar
         images += 1
         for content, height, width, channels in made:
             writer[count] = content
-            count, shortest, size = (
-                count + 1,
-                min(shortest, height, width),
-                size + height * width * channels,
-            )
+            count += 1
+            shortest = min(shortest, height, width)
+            size += height * width * channels
     if not count:
         raise UsageError(
             f"none of {len(sources)} images is readable and at least {cut.min_side} pixels a side: give larger "

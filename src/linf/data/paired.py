@@ -78,8 +78,8 @@ def training_pairs(
         factors = () if named is None else zip(axis_scales(named), ranges, strict=True)
         return all(low <= s <= high for s, (low, high) in factors)
 
-    for fault in (fault for named, fault in images.faults.items() if wanted(named)):
-        raise UsageError(fault)
+    if faults := [fault for named, fault in images.faults.items() if wanted(named)]:
+        raise UsageError(faults[0])
     if not images.lr:
         raise UsageError(
             f"data.pairs is true, but {images.name} has no given LR images: put them beside the HR images, as in "

@@ -95,11 +95,8 @@ class ScaledImages(Dataset[ImagePair]):
         self.lr = {} if crop else {s: lr[s] for s in self.scales if lr and s in lr}
         self.hr, self.hr_at = hr, {s: hr if crop else (hr_at or {}).get(s, hr) for s in self.scales}
         self.names = {s: [readable_name(n) for n in image_names(of.paths)] for s, of in self.hr_at.items()}
-        made = (
-            f"{'Pillow' if resize == 'pil' else 'MATLAB'}'s bicubic"
-            if degradation is None
-            else str(degradation)
-        )
+        bicubic = "Pillow's bicubic" if resize == "pil" else "MATLAB's bicubic"
+        made = bicubic if degradation is None else str(degradation)
         self.lr_from = {s: "given" if s in self.lr else made for s in self.scales}
         self._pairs = [(s, i) for s in self.scales for i in range(len(self.hr_at[s]))]
         for s in self.scales:
@@ -125,15 +122,15 @@ class ScaledImages(Dataset[ImagePair]):
             hr = hr[top : top + self.crop, left : left + self.crop]
         given = self.lr[s][index] if s in self.lr else None
         sy, sx = axis_scales(s)
-        h, w = (
-            (_lr_pixels(hr.shape[0], sy), _lr_pixels(hr.shape[1], sx)) if given is None else given.shape[:2]
-        )
+        if given is None:
+            h, w = _lr_pixels(hr.shape[0], sy), _lr_pixels(hr.shape[1], sx)
+        else:
+            h, w = given.shape[:2]
         hr = hr[: round(h * sy), : round(w * sx)]
-        lr, reduction = (
-            (given, Reduction())
-            if given is not None
-            else self._make_lr(np.ascontiguousarray(hr), (h, w), name, s)
-        )
+        if given is None:
+            lr, reduction = self._make_lr(np.ascontiguousarray(hr), (h, w), name, s)
+        else:
+            lr, reduction = given, Reduction()
         peak = self.hr.pixels.peak
         lr, hr = lr.transpose(2, 0, 1), hr.transpose(2, 0, 1)
         return ImagePair(unit(lr, peak), unit(hr, peak), s, name, self.name, peak, reduction)

@@ -88,9 +88,7 @@ class Shards(ImageStore):
             self.facts = ShardFacts(**index["linf"])
         except UsageError:
             raise
-        except (
-            Exception
-        ) as error:  # LitData and botocore raise anything where there is nothing, or no access.
+        except Exception as error:  # LitData and botocore raise anything for shards that they cannot reach.
             reason = "" if isinstance(error, FileNotFoundError | KeyError) else f" ({error})"
             raise UsageError(
                 f"no shards in {root}{reason}: make them with `linf shard FOLDER OUT`, and set data.root to OUT or to "
