@@ -96,29 +96,8 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
         folder = target.is_dir() or (target != PIPE and target.suffix.lower() not in FORMAT_BY_SUFFIX)
         return [Input(PIPE, target if folder else Path())], None if folder else target
     found: dict[Path, Input] = {}
-    only_files = True
     for word in inputs:
-        path = Path(word)
-        if path.is_dir():
-            only_files = False
-            # By default photos_x3.7 beside photos.
-            beside = path.resolve().with_name(f"{path.resolve().name}_{size.suffix()}")
-            images = _walk(path, Path(out) if out is not None else beside)
-        else:
-            paths = [path]
-            if not path.exists():
-                if not glob.has_magic(word):
-                    raise UsageError(f"there is no file or folder {word}")
-                paths = [
-                    match for match in map(Path, sorted(glob.glob(word, recursive=True))) if match.is_file()
-                ]
-                if not paths:
-                    raise UsageError(f"no file matches {word}")
-                if hidden := [match for match in paths if _in_system_folder(match, word)]:
-                    print(f"note: {word}: left out: {len(hidden)} in system folders", file=sys.stderr)
-                    paths = [match for match in paths if match not in hidden]
-            images = (Input(path, Path(out) if out is not None else path.parent) for path in paths)
-        for image in images:
+        for image in _named(word, out, size):
             found.setdefault(image.path.resolve(), image)
     if not found:
         raise UsageError(
@@ -126,7 +105,7 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
         )
     if out is None or Path(out).is_dir() or out.endswith("/"):
         return list(found.values()), None
-    single = len(found) == 1 and only_files
+    single = len(found) == 1 and not any(Path(word).is_dir() for word in inputs)
     if out == "-" or Path(out).suffix.lower() in FORMAT_BY_SUFFIX:
         if not single:
             raise UsageError(f"--out {out} is one file, and {len(found)} images are given: give a folder")
@@ -136,6 +115,30 @@ def planned(inputs: Sequence[str], out: str | None, size: Size) -> tuple[list[In
             f"--out {out} is neither a folder nor a file with one of {', '.join(FORMAT_BY_SUFFIX)}"
         )
     return list(found.values()), None
+
+
+def _named(word: str, out: str | None, size: Size) -> Iterator[Input]:
+    """Yield the images of a file, a folder or a pattern."""
+    path = Path(word)
+    if path.is_dir():
+        # By default photos_x3.7 beside photos.
+        beside = path.resolve().with_name(f"{path.resolve().name}_{size.suffix()}")
+        yield from _walk(path, Path(out) if out is not None else beside)
+        return
+    for file in [path] if path.exists() else _matches(word):
+        yield Input(file, Path(out) if out is not None else file.parent)
+
+
+def _matches(pattern: str) -> list[Path]:
+    """Return the files that match a pattern, without those in system folders."""
+    if not glob.has_magic(pattern):
+        raise UsageError(f"there is no file or folder {pattern}")
+    paths = [path for path in map(Path, sorted(glob.glob(pattern, recursive=True))) if path.is_file()]
+    if not paths:
+        raise UsageError(f"no file matches {pattern}")
+    if hidden := [path for path in paths if _in_system_folder(path, pattern)]:
+        print(f"note: {pattern}: left out: {len(hidden)} in system folders", file=sys.stderr)
+    return [path for path in paths if path not in hidden]
 
 
 def _walk(folder: Path, root: Path) -> Iterator[Input]:

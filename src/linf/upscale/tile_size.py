@@ -45,9 +45,12 @@ def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -
 
     # On a CPU small tiles share the cores; a GPU has room for tiles that encode little twice.
     most = 2.0 if device.type == "cpu" else 1.2
-    for largest in (tile for tile in TILES if tile >= TILE):
-        if (1 + 2 * margin / largest) ** 2 <= most or largest >= max(height, width):
-            break
+    enough = (
+        tile
+        for tile in TILES
+        if tile >= TILE and ((1 + 2 * margin / tile) ** 2 <= most or tile >= max(height, width))
+    )
+    largest = next(enough, TILES[-1])
     for tile in TILES[::-1]:
         if tile <= largest and need(tile) <= room:
             return tile
