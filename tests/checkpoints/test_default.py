@@ -11,7 +11,7 @@ import pytest
 import linf
 from helpers.commands import Command
 from helpers.paths import DATA, ROOT
-from linf.checkpoints.shipped import ShippedModel
+from linf.checkpoints.shipped import shipped_file
 
 CARD = ROOT / "docs" / "model-card.md"
 
@@ -21,7 +21,7 @@ def test_default_model_loads_by_name() -> None:
     assert model.patch_size == 3
     assert model.flow.initialised
     assert {value.dtype.itemsize for value in model.state_dict().values() if value.is_floating_point()} == {4}
-    assert ShippedModel.file("default").stat().st_size < 6e6
+    assert shipped_file("default").stat().st_size < 6e6
 
 
 @pytest.mark.slow

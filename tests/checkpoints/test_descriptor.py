@@ -11,7 +11,7 @@ from torch import nn
 
 import linf
 from linf.checkpoints.descriptor import deduced_config, register
-from linf.checkpoints.shipped import ShippedModel
+from linf.checkpoints.shipped import shipped_file
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, RRDBNet, SwinIR
@@ -51,7 +51,7 @@ def test_spandrel_runs_the_model_of_the_package() -> None:
     lr = torch.rand(1, 3, 9, 7, generator=torch.Generator().manual_seed(0))
     for scale, temperature in ((3, 0.0), (2, 0.6)):
         register(scale, temperature, seed=5)
-        found = spandrel.ModelLoader().load_from_file(ShippedModel.file("default"))
+        found = spandrel.ModelLoader().load_from_file(shipped_file("default"))
         assert isinstance(found, spandrel.ImageModelDescriptor)
         assert (found.architecture.id, found.scale, found.purpose) == ("LINF", scale, "SR")
         size = (9 * scale, 7 * scale)

@@ -4,7 +4,7 @@ import torch
 
 import linf
 from helpers.commands import Linf
-from linf.checkpoints.shipped import SHIPPED, ShippedModel, shipped_file
+from linf.checkpoints.shipped import SHIPPED, shipped_file
 from linf.models.linf import LINF
 
 
@@ -17,7 +17,7 @@ def test_models_are_listed_with_size_training_and_limits(run: Linf) -> None:
 
 
 def test_names_stand_for_files() -> None:
-    assert shipped_file("photo") == ShippedModel.file("photo")
+    assert (shipped_file("photo").parent.name, shipped_file("photo").name) == ("zoo", "photo.safetensors")
     assert shipped_file("photo.safetensors") is None
     for name in SHIPPED:
         model = linf.load(name)
@@ -26,7 +26,7 @@ def test_names_stand_for_files() -> None:
 
 
 def test_both_models_fit_the_package() -> None:
-    assert sum(ShippedModel.file(name).stat().st_size for name in SHIPPED) <= 9e6
+    assert sum(shipped_file(name).stat().st_size for name in SHIPPED) <= 9e6
 
 
 def test_photo_is_another_model_than_default() -> None:

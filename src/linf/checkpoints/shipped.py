@@ -13,11 +13,6 @@ class ShippedModel(NamedTuple):
     training: str
     limits: str
 
-    @staticmethod
-    def file(name: str) -> Path:
-        """The file with the weights of a model."""
-        return Path(__file__).with_name("zoo") / f"{name}.safetensors"
-
 
 SHIPPED = {
     "photo": ShippedModel(
@@ -37,4 +32,4 @@ SHIPPED = {
 def shipped_file(path: str | os.PathLike[str]) -> Path | None:
     """The file that a name of `SHIPPED` stands for; None for anything else."""
     name = os.fspath(path)
-    return ShippedModel.file(name) if name in SHIPPED else None
+    return Path(__file__).with_name("zoo") / f"{name}.safetensors" if name in SHIPPED else None

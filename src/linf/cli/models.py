@@ -12,11 +12,11 @@ def add_models(commands: Any) -> None:
 
 def _models(given: Namespace) -> None:
     """List the models that come with the package: what each is for, its training, limits and size."""
-    from linf.checkpoints.native import load
+    from linf.checkpoints.native import load, resolve_path
     from linf.checkpoints.shipped import SHIPPED
 
     for name, model in SHIPPED.items():
-        loaded, file = load(name), model.file(name)
+        loaded, file = load(name), resolve_path(name)
         size = sum(p.numel() for p in loaded.parameters())
         facts = {
             "for": model.take,
