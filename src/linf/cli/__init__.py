@@ -91,17 +91,20 @@ def linf_parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=partial(_version_or_help, parser))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
-        *(add_upscale, add_demo, add_jobs, add_models, add_info, add_convert),
-        *(
-            add_latents,
-            add_export,
-            add_shard,
-            add_report,
-            add_compare,
-            add_sweep,
-            add_weights,
-            add_completion,
-        ),
+        add_upscale,
+        add_demo,
+        add_jobs,
+        add_models,
+        add_info,
+        add_convert,
+        add_latents,
+        add_export,
+        add_shard,
+        add_report,
+        add_compare,
+        add_sweep,
+        add_weights,
+        add_completion,
     ):
         add(commands)
     return parser
