@@ -78,29 +78,7 @@ def _demo(given: Namespace) -> NoReturn:
         blocks = demo_page(model.to(device), others)
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, interrupt)
-        try:
-            # Gradio would try port after port at an address that is not this machine's.
-            family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
-            socket.create_server((given.host, given.port or 0), family=family).close()
-            _, address, _ = blocks.launch(
-                server_name=given.host,
-                server_port=given.port,
-                inbrowser=given.open,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                footer_links=[],
-                run_history=False,
-                ssr_mode=False,
-                mcp_server=False,
-                max_file_size="200mb",
-                theme=THEME,
-                css=CSS,
-            )
-        except (OSError, ValueError) as error:
-            asked = given.host if given.port is None else f"{given.host}, port {given.port}"
-            reason = getattr(error, "strerror", None) or error
-            raise UsageError(f"cannot serve at {asked}: {reason}; give another --port or --host") from error
+        address = _serve(blocks, given, theme=THEME, css=CSS)
         print(f"{address}, until Ctrl-C", flush=True)
         try:
             threading.Event().wait()
@@ -109,6 +87,33 @@ def _demo(given: Namespace) -> NoReturn:
             # Jobs that lose their folder now have nothing to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     os._exit(status)  # Without waiting for images that are being enlarged.
+
+
+def _serve(blocks: Any, given: Namespace, **look: Any) -> str:
+    """Serve a page from now on, and return its address; raise UsageError if it cannot be served there."""
+    try:
+        # Gradio would try port after port at an address that is not this machine's.
+        family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
+        socket.create_server((given.host, given.port or 0), family=family).close()
+        _, address, _ = blocks.launch(
+            server_name=given.host,
+            server_port=given.port,
+            inbrowser=given.open,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            mcp_server=False,
+            max_file_size="200mb",
+            **look,
+        )
+    except (OSError, ValueError) as error:
+        asked = given.host if given.port is None else f"{given.host}, port {given.port}"
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot serve at {asked}: {reason}; give another --port or --host") from error
+    return address
 
 
 def _others(given: Namespace) -> dict[str, Callable[[], SuperResolver]]:
