@@ -742,11 +742,13 @@ def test_user_errors_are_one_line(run: Linf, tmp_path: Path) -> None:
     regression = tmp_path / "liif.safetensors"
     conditioner = partial(LIIFConditioner, width=8, depth=1)
     linf.save(LIIF(EDSR(blocks=1, channels=8), conditioner), regression)
+    namesake = shutil.copy(regression, tmp_path / "default.safetensors")
     for arguments, message in {
         ("--model", str(regression)): f"{regression} holds a LIIF, which has no temperature",
         ("--model", "gone.ckpt"): "no checkpoint at gone.ckpt",
         ("--against", "gone.ckpt"): "no checkpoint at gone.ckpt",
         ("--against", str(regression), str(regression)): "two models called liif: rename one of the files",
+        ("--against", str(namesake), "default"): "two models called default: rename one of the files",
         ("--port", "70000"): "--port 70000 is not a number from 1 to 65535",
         ("--device", "abacus"): "--device abacus is not here",
     }.items():

@@ -126,8 +126,11 @@ def _others(given: Namespace) -> dict[str, Callable[[], SuperResolver]]:
     for path in given.against:
         if path == given.model:
             continue
+        name = path if path in SHIPPED else Path(path).stem
+        if name in others:
+            raise UsageError(f"--against has two models called {name}: rename one of the files")
         if path in SHIPPED:  # Half a second that not everybody needs.
-            others[path] = partial(load, path)
+            others[name] = partial(load, path)
             continue
         model = load(path)
         if not isinstance(getattr(model, "encoder", None), Encoder) or model.image_channels != 3:
@@ -135,9 +138,6 @@ def _others(given: Namespace) -> dict[str, Callable[[], SuperResolver]]:
                 f"--against {path} holds a {type(model).__name__} of {model.image_channels} channels: the page "
                 "compares with LINF, LIIF and LTE for RGB; linf upscale takes others, too"
             )
-        name = Path(path).stem
-        if name in others:
-            raise UsageError(f"--against has two models called {name}: rename one of the files")
         others[name] = partial(_same, model)
     return others
 
