@@ -578,6 +578,15 @@ def test_16_bits_as_8_are_told(upscale: Linf, tmp_path: Path) -> None:
     assert np.abs(made - deep / 257).mean() < 25
 
 
+@pytest.mark.parametrize("form", ["jpg", "webp", "tiff"])
+def test_8_bits_of_a_range_are_not_called_16(upscale: Linf, tmp_path: Path, form: str) -> None:
+    exif = Image.Exif()
+    exif[0x8769] = {0x829A: 0.01}
+    image(tmp_path / "a.jpg", 20, 30, exif=exif.tobytes())
+    done = upscale("a.jpg", "--scale", "1", "--format", form, "--range", "0", "200", model="bicubic")
+    assert (done.status, done.err) == (0, "")
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
 def test_a_image_comes_out_upright(upscale: Linf, tmp_path: Path, orientation: int, suffix: str) -> None:

@@ -30,6 +30,11 @@ class Photo:
     stored: tuple[np.dtype[Any], float, float] | None = None
 
     @property
+    def file_dtype(self) -> np.dtype[Any]:
+        """The type of the file's values."""
+        return self.pixels.dtype if self.stored is None else self.stored[0]
+
+    @property
     def peak(self) -> int:
         """The value of white, 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)

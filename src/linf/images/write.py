@@ -44,7 +44,7 @@ def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def check_format(image: Photo, form: str) -> None:
     """Raise UsageError where a format other than TIFF cannot hold an image's channels or its type of values."""
-    channels, dtype = image.pixels.shape[2], image.pixels.dtype if image.stored is None else image.stored[0]
+    channels, dtype = image.pixels.shape[2], image.file_dtype
     if form != "tiff" and (channels not in (1, 3) or dtype not in (np.uint8, np.uint16)):
         raise UsageError(
             f"{form} holds no image of {channels} channel{'s' * (channels > 1)} of {dtype}: --format tiff does"
@@ -55,11 +55,11 @@ def conversion_notes(image: Photo, form: str) -> list[str]:
     """What a format cannot hold of an image, a message each."""
     lossy = form in ("jpg", "webp")
     lost = []
-    if lossy and image.peak > 255:
+    if lossy and image.file_dtype != np.uint8:
         lost.append(f"its 16 bits are written as 8: {form} holds no more; --format png or tiff does")
     if form == "jpg" and image.alpha is not None:
         lost.append("its transparency is laid over white: jpg holds none; --format png, webp or tiff does")
-    deep = image.peak > 255 and (image.pixels.shape[2] == 3 or image.alpha is not None)
+    deep = image.file_dtype != np.uint8 and (image.pixels.shape[2] == 3 or image.alpha is not None)
     if form == "tiff" and deep and image.pixels.shape[2] == 1:
         lost.append(
             "its grey is written as RGB: few programs read TIFF of 16-bit grey with transparency; --format png keeps it"
