@@ -38,7 +38,7 @@ def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, luma: bool = False) -> Tens
         luma: take it on Y instead of RGB. Grey is Y already, and images of other channels have none: it is then taken
             on all of them.
     """
-    difference = _single(crop_border(sr, border)).clamp(0, 1) - crop_border(hr, border)
+    difference = at_least_single(crop_border(sr, border)).clamp(0, 1) - crop_border(hr, border)
     if luma and hr.shape[1] == 3:
         difference = rgb_to_grayscale(difference, difference.new_tensor(BENCHMARK_LUMA))
     # Each row in the image's precision, the rows in double: as exact as a double copy of the image, without the copy.
@@ -54,7 +54,7 @@ def lr_psnr(sr: Tensor, lr: Tensor) -> Tensor:
         lr: (B or 1,C,h,w).
     """
     height, width = lr.shape[-2:]
-    return psnr(matlab_bicubic(_single(sr).clamp(0, 1), (height, width)), lr)
+    return psnr(matlab_bicubic(at_least_single(sr).clamp(0, 1), (height, width)), lr)
 
 
 def detail_energy(sr: Tensor, hr: Tensor, lr: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def detail_energy(sr: Tensor, hr: Tensor, lr: Tensor) -> Tensor:
     Returns:
         (B,); NaN where HR has no detail.
     """
-    energy, of_hr = (_beyond(_single(image).clamp(0, 1), lr) for image in (sr, hr))
+    energy, of_hr = (_beyond(at_least_single(image).clamp(0, 1), lr) for image in (sr, hr))
     # Of a flat image nothing but rounding is left.
     return torch.where(of_hr > 1e-10, 100 * energy / of_hr, torch.nan).float()
 
@@ -132,7 +132,7 @@ def diversity(samples: Tensor, peak: int = 255) -> Tensor:
     each value, rounded to whole numbers up to ``peak``, over the S samples (divided by S, not S - 1), averaged over
     pixels and channels.
     """
-    grey = _single(samples).clamp(0, 1).mul(peak).round()
+    grey = at_least_single(samples).clamp(0, 1).mul(peak).round()
     return (grey - grey.mean(0)).square().mean(0).sqrt().flatten(1).mean(1) * (255 / peak)
 
 
@@ -163,9 +163,9 @@ def bits_per_dimension(log_prob: Tensor, dim: int, peak: int = 255) -> Tensor:
     return -log_prob.double().flatten(1).mean(1) / (dim * math.log(2)) + math.log2(peak / 2)
 
 
-def _single(image: Tensor) -> Tensor:
-    """Promote to single precision at least."""
-    return image.to(torch.promote_types(image.dtype, torch.float32))
+def at_least_single(values: Tensor) -> Tensor:
+    """Promote to single precision at least: half leaves too few digits for differences."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _window(device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from torchvision.models.vgg import cfgs, make_layers
 
 from linf.checkpoints.pretrained import backbone_file, read_tensors
+from linf.metrics.functional import at_least_single
 
 LPIPS_BACKBONES = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}
 """Torchvision's name of each backbone of LPIPS, and the least height and width of an image that it takes."""
@@ -33,11 +34,13 @@ DISTS_WEIGHTS = Path("functional", "image", "dists_models", "weights.pt")
 
 
 class FrozenNetwork(nn.Module, ABC):
-    """A network that compares images in [0, 1] one by one, so that memory does not grow with their number."""
+    """A network whose features of images in [0, 1] are compared; `compare` takes images one by one, so that memory does
+    not grow with their number.
+    """
 
     @abstractmethod
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Features of an image (1,3,H,W), from the first layer to the last, each (1,F,h,w)."""
+        """Features of images (B,3,H,W), from the first layer to the last, each (B,F,h,w)."""
 
     @abstractmethod
     def distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
@@ -109,11 +112,11 @@ class LPIPSNetwork(FrozenNetwork):
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """Features of five layers, each (1,F,h,w) of norm 1 over the channels."""
+        """Features of five layers, each (B,F,h,w) of norm 1 over the channels."""
         x = self.network.scaling_layer(2 * image - 1)
         for number in range(1, 6):
             x = getattr(self.network.net, f"slice{number}")(x)
-            yield lpips.normalize_tensor(_single(x))
+            yield lpips.normalize_tensor(at_least_single(x))
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,). Images smaller than the network
@@ -137,7 +140,7 @@ class LPIPSNetwork(FrozenNetwork):
     def _sum(
         self, of: Callable[[Tensor], Tensor], ours: Iterator[Tensor], theirs: Sequence[Tensor]
     ) -> Tensor:
-        """The sum over the layers of a function of each layer's distance map (1,1,h,w)."""
+        """The sum over the layers of a function of each layer's distance maps (B,1,h,w)."""
         layers = zip(self.network.lins, ours, theirs, strict=True)
         return torch.stack([of(head((x - y).square())) for head, x, y in layers]).sum(0)
 
@@ -182,12 +185,12 @@ class DISTSNetwork(FrozenNetwork):
         self.eval().requires_grad_(False)
 
     def features(self, image: Tensor) -> Iterator[Tensor]:
-        """The image itself, then the features of five stages, each (1,F,h,w)."""
+        """The images themselves, then the features of five stages, each (B,F,h,w)."""
         yield image
         x = normalize(image, self.mean, self.deviation)
         for number, stage in enumerate(self.stages):
             x = stage(self._pool(x) if number else x)
-            yield _single(x)
+            yield at_least_single(x)
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,)."""
@@ -209,11 +212,6 @@ class DISTSNetwork(FrozenNetwork):
             structure.append((2 * covariance + 1e-6) / (variances + 1e-6))
         similarity = torch.cat(luminance, 1).flatten(1) @ self.alpha + torch.cat(structure, 1) @ self.beta
         return 1 - similarity / (self.alpha.sum() + self.beta.sum())
-
-
-def _single(x: Tensor) -> Tensor:
-    """In at least float32: a half-precision autocast of a training leaves too few digits for differences."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def find_weights(
