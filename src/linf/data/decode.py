@@ -126,7 +126,7 @@ def write_pixels(
             start, end.value = end.value, end.value + image.nbytes
         try:
             _write_at(descriptor, image, start)
-        except OSError as error:  # The loader would raise it again without its number.
+        except OSError as error:  # The loader would raise it again without its errno.
             return error
         return start, *image.shape[:2]
 

@@ -87,8 +87,8 @@ def shot_noise(images: Tensor, z: Tensor, photons: Tensor) -> Tensor:
 
 
 def jpeg(images: Tensor, quality: Tensor) -> Tensor:
-    """Compress each image as JPEG with 4:2:0 chroma, by kornia on the images' device. Of its soft rounding, which
-    leaves a trace of what JPEG discards, a second pass leaves none.
+    """Compress each image as JPEG with 4:2:0 chroma, by kornia on the images' device. Its rounding is soft, which
+    leaves a trace of what JPEG discards; a second pass removes it.
 
     Args:
         images: (B,3,H,W) in [0, 1]; also (B,1,H,W).

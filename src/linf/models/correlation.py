@@ -69,7 +69,7 @@ class LatentCorrelation(nn.Module):
         taps = torch.lerp(
             taps[above - 1], taps[above.clamp(max=len(knots) - 1)], share[:, None, None, None, None]
         )
-        # Interpolated or stored in half precision, it has another covariance than I by little: L Lᵀ, which L⁻¹ mends.
+        # Interpolated or stored in half precision, its covariance L Lᵀ is only nearly I; L⁻¹ makes it I again.
         taps = taps.double()
         flat = taps.movedim(3, 1).flatten(2)
         lower = torch.linalg.cholesky_ex(flat @ flat.mT).L

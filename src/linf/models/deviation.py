@@ -45,7 +45,7 @@ def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int]) -> float:
         lr.new_tensor([PILLOW_GREY]) if model.image_channels == 3 else torch.eye(model.image_channels).to(lr)
     )
     variances = model.flow.variances(model.condition(windows, coord, cell), mix, model.flow.inverses())
-    # Where a flow overflows, it is beyond any; as a finite number, for quantiles lie between two.
+    # Where a flow overflows, the deviation is larger than any other; yet finite, since quantiles are interpolated.
     deviations = variances.mean(0).sqrt().float().nan_to_num(nan=OVERFLOW, posinf=OVERFLOW)
     return float(torch.quantile(deviations, QUIET_SHARE)) * 255 / 2
 

@@ -161,7 +161,7 @@ class LINF(SuperResolver):
 
         def decode(block: Block) -> Region:
             condition = block.answers
-            # Turned on the device: where it is not the CPU, that would turn them first, by one thread.
+            # Transposed only on the device: copying what is transposed already has one CPU thread transpose it first.
             drawn = [z[block.image, block.rows, block.cols].to(condition.device) for z in latents]
             columns = [z.flatten(0, 1).T for z in drawn]
             mean, *noise = flow.mean_and_noise(columns, condition, inverses)

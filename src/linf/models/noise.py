@@ -67,7 +67,7 @@ class LatentField:
         def make(part: range) -> list[Tensor]:
             return [self.row(image, index)[cols] for index in part]
 
-        # Few threads with many rows each: they share Python, and leave it only while a row's numbers are drawn.
+        # Few threads with many rows each: they hold Python's lock except while a row's numbers are drawn.
         if self.threads == 1 or len(indices) < 2 * self.threads:
             return torch.stack(make(indices))
         each = -(-len(indices) // self.threads)

@@ -149,7 +149,7 @@ class SuperResolver(nn.Module, ABC):
         request = Request(fields, highest, tile=tile, chunk=chunk, features=of_image(features, lr))
         regions = self.regions(lr, size, request)
         if consistency:
-            # A map is mixed before, for a mixture of two consistent images by a map is not.
+            # Mixed before it is projected: two consistent images that are mixed by a map are not consistent.
             regions = (region.at(taus[0]) if len(taus) == 1 else region for region in regions)
             projection = Projection((lr.shape[-2], lr.shape[-1]), size, consistency, reduction)
             regions = consistent(regions, lr, projection)

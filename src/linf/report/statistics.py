@@ -2,8 +2,8 @@
 
 Images are drawn anew with replacement, all systems and metrics of an image together, and a mean is taken each time
 (Efron, Ann. Statist. 7, 1979). The interval lies between two quantiles of these means. For few images plain quantiles
-are too near; they are put further out as far as Student's t is from the normal law, and for the variance of a sample
-(the expanded percentile interval; Hesterberg, Am. Stat. 69, 2015, arXiv 1411.5279).
+are too near; they are put further out by as much as Student's t differs from a Gaussian, and for the variance of a
+sample (the expanded percentile interval; Hesterberg, Am. Stat. 69, 2015, arXiv 1411.5279).
 """
 
 import math
