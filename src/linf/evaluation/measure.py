@@ -84,7 +84,6 @@ def measure(
     size = (hr.shape[-2], hr.shape[-1])
     # The distribution and the prior share them.
     features = model.encode(lr)
-    mix = mixtures(hr.shape[1]).to(lr)
     sampling: dict[str, Any] = {
         "samples": samples,
         "seed": seed,
@@ -92,7 +91,7 @@ def measure(
         "highest": max(temperatures),
         "features": features,
     }
-    known = model.distribution(lr, size, mix=mix, hr=hr, **sampling)
+    known = model.distribution(lr, size, mix=mixtures(hr.shape[1]).to(lr), hr=hr, **sampling)
 
     def project(
         size: tuple[int, int], known: Distribution | None
@@ -118,29 +117,17 @@ def measure(
                 features_kept.setdefault(each, {})[name] = network(image)
 
     keep_features("HR", hr)
-    rows: list[Measured] = []
-    deviations: list[Measured] = []
+    rows, deviations = list[Measured](), list[Measured]()
+    own = systems(model, lr, size, temperatures, known=made, projection=projection, **given)
     # The endless `lower` is not asked for a system more than there are.
-    for (name, temperature, images), below in zip(
-        systems(model, lr, size, temperatures, known=made, projection=projection, **given),
-        lower,
-        strict=False,
-    ):
-        row: Measured = {"system": name, "temperature": temperature}
-        spread = dict(row)
-        for figure, metric in metrics.items():
-            # What is not random varies by nothing, however often it is sampled.
-            repeated = metric.compares_samples and len(images) == 1
-            sr = images[:, 0].expand(samples if repeated else -1, -1, -1, -1)
-            against = below.images[:, 0] if isinstance(metric, SelfSSIM) and below else hr
-            figures = metric.of_samples(sr, against, lr, border).double()
-            row[figure] = figures.mean().item()
-            spread[figure] = figures.std().item() if figures.ndim and len(figures) > 1 else None
+    for system, below in zip(own, lower, strict=False):
+        row, spread = _score(system, below, image, metrics, border, samples)
         rows.append(row)
-        deviations += [spread] * (len(images) > 1)
+        if len(system.images) > 1:
+            deviations.append(spread)
         if shown is not None:
-            shown[name] = images[0, 0]
-        keep_features(name, images[0])
+            shown[system.name] = system.images[0, 0]
+        keep_features(system.name, system.images[0])
     if known is None or made is None:
         return Unit(rows, None, [], deviations)
     if shown is not None:
@@ -154,6 +141,28 @@ def measure(
     known = known if tails is None else with_tails(known, tails)
     joint = _joint_log_prob(model, known, image)
     return Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails), deviations)
+
+
+def _score(
+    system: System,
+    below: System | None,
+    image: ImagePair,
+    metrics: Mapping[str, ImageMetric],
+    border: int,
+    samples: int,
+) -> tuple[Measured, Measured]:
+    """The figures of a system as means over its samples, and their deviations; ``below`` is it at the lower scale."""
+    row: Measured = {"system": system.name, "temperature": system.temperature}
+    spread = dict(row)
+    for name, metric in metrics.items():
+        # What is not random varies by nothing, however often it is sampled.
+        repeated = metric.compares_samples and len(system.images) == 1
+        sr = system.images[:, 0].expand(samples if repeated else -1, -1, -1, -1)
+        against = below.images[:, 0] if isinstance(metric, SelfSSIM) and below else image.hr
+        figures = metric.of_samples(sr, against, image.lr, border).double()
+        row[name] = figures.mean().item()
+        spread[name] = figures.std().item() if figures.ndim and len(figures) > 1 else None
+    return row, spread
 
 
 def check_consistency(rounds: int, model: SuperResolver, data_sets: Sequence[ScaledImages]) -> None:
@@ -220,8 +229,7 @@ def _distribution(
     assert known.log_prob is not None
     error, deviation = (crop_border(part, border).double() for part in (known.mean - hr, known.deviation))
     channels = hr.shape[1]
-    weights = error.new_tensor(BENCHMARK_LUMA)
-    luma = torch.einsum("c,bchw->bhw", weights, error) if channels == 3 else error
+    luma = torch.einsum("c,bchw->bhw", error.new_tensor(BENCHMARK_LUMA), error) if channels == 3 else error
     z = known.latents.double()
     measured: Measured = {
         "bits_per_dim": bits_per_dimension(known.log_prob, z.shape[1], peak).item(),
