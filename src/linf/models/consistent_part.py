@@ -35,8 +35,8 @@ class PartProjection:
         self.needed = slice(*low), slice(*high)
         self.lr_cols = slice(*across.lr_needed((cols.start, cols.stop)))
         held = self.lr_cols.start, self.lr_cols.stop
-        self.projection.down_x = _Held(self.projection.down_x, held, high)
-        self.projection.up_x = _Held(self.projection.up_x, high, held)
+        self.projection.down_x = _PartResize(self.projection.down_x, held, high)
+        self.projection.up_x = _PartResize(self.projection.up_x, high, held)
 
     def __call__(self, images: Tensor, lr: Tensor | float, peak: float = 1) -> Tensor:
         """Project a part of images.
@@ -64,7 +64,7 @@ class PartProjection:
                 yield max(low, rows.start), min(high, rows.stop)
 
 
-class _Held(AxisResize):
+class _PartResize(AxisResize):
     """A resize of an axis from some of its pixels to some others. Beyond the former there is nothing, and what is
     missing there falls on pixels that nothing wanted depends on.
     """
