@@ -56,6 +56,14 @@ def test_without_lpips_detail_tells_of_texture(tmp_path: Path) -> None:
     assert "detail 30 → 75% of HR's" in steps["Temperature"]
 
 
+def test_a_run_without_the_largest_scale_is_left_out_there(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", "one", scales=(2, 4))
+    evaluation(tmp_path / "b", "other", scales=(2,))
+    steps = told([tmp_path])
+    assert "one at ×4, τ=0 → τ=0.4 → τ=0.8" in steps["Temperature"]
+    assert "other" not in " ".join(steps.values())
+
+
 @pytest.mark.parametrize("sizes", [(3, 3), (1, 3)])
 def test_patches_of_different_sizes_are_compared(sizes: tuple[int, int], tmp_path: Path) -> None:
     for n, size in enumerate(sizes):

@@ -119,13 +119,11 @@ def _looks(run: EvaluationRun, dataset: str, scale: Scale, system: str) -> str:
 
 def _temperature(run: EvaluationRun, dataset: str, scale: Scale) -> str:
     """What the steps from the lowest temperature to the best and to the highest cost and gain."""
-    of, best = run.curve(dataset, scale), _best(run, dataset, scale)
-    names = [run.headline, perceptual_metric([run], dataset) or "detail"]
-    systems = list(
-        dict.fromkeys([of["system"].iloc[0], best or of["system"].iloc[-1], of["system"].iloc[-1]])
-    )
-    if len(systems) < 2:
+    curve, best = run.curve(dataset, scale)["system"].tolist(), _best(run, dataset, scale)
+    if len(curve) < 2:  # None, where it was not evaluated at this scale.
         return ""
+    systems = list(dict.fromkeys([curve[0], best or curve[-1], curve[-1]]))
+    names = [run.headline, perceptual_metric([run], dataset) or "detail"]
     told = []
     for name in names:
         values = [run.value(dataset, scale, system, name) for system in systems]
