@@ -153,6 +153,29 @@ def test_finetune_is_the_published_sum(patch_size: int, features: Callable[[], P
     torch.testing.assert_close(parts["loss"], whole, rtol=1e-6, atol=0)
 
 
+def test_the_perceptual_distance_reaches_the_mean_as_far_as_it_is_let(
+    features: Callable[[], Perceptual],
+) -> None:
+    """Only shifts have a gradient by the mean alone: noise does not depend on biases."""
+
+    def gradient(through_mean: float) -> tuple[Tensor, Tensor]:
+        model, batch, _, z = windows(3)
+        loss = Finetune(0, 0, 1, through_mean=through_mean, features=features)
+        parts = loss(model, batch, z)
+        parts["loss"].backward()
+        assert model.flow.bias.grad is not None
+        assert model.flow.weight.grad is not None
+        return model.flow.bias.grad, model.flow.weight.grad
+
+    whole, half, none = (gradient(share) for share in (1, 0.5, 0))
+    torch.testing.assert_close(half[0], whole[0] / 2)
+    assert whole[0].any()
+    assert not none[0].any()
+    assert none[1].any()
+    with pytest.raises(ValueError, match="through_mean is 2: give a number from 0 to 1"):
+        Finetune(through_mean=2)
+
+
 @pytest.mark.parametrize("only", [None, ("nll",), ("l1",), ("perceptual",), ("l1", "perceptual")])
 def test_every_step_of_stage_2_reaches_every_parameter(
     only: tuple[str, ...] | None, features: Callable[[], Perceptual]

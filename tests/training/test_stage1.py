@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -146,6 +147,36 @@ def test_gradients_are_clipped(composed: Compose, tmp_path: Path) -> None:
     assert composed("train").trainer.gradient_clip_val == 1
     assert stride("1.0") == pytest.approx(1, rel=1e-3)
     assert stride("null") > 10
+
+
+def test_frozen_parts_keep_their_weights(composed: Compose, tmp_path: Path) -> None:
+    class Start(Callback):
+        """Takes the weights as they are when training starts."""
+
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.weights = {name: value.clone() for name, value in pl_module.model.state_dict().items()}
+            assert not pl_module.model.encoder.training
+            assert pl_module.model.conditioner.training
+
+    start = Start()
+    config = composed("train", *SMOKE, "task.frozen=[encoder]", "trainer.max_steps=2", f"run_dir={tmp_path}")
+    after = fit(config, start).lightning_module.model.state_dict()
+    kept = {
+        name.partition(".")[0] for name, value in after.items() if torch.equal(value, start.weights[name])
+    }
+    assert "encoder" in kept
+    trained = [name for name, value in after.items() if not torch.equal(value, start.weights[name])]
+    assert {name.partition(".")[0] for name in trained} == {"conditioner", "flow"}
+
+
+def test_a_part_that_there_is_not_cannot_be_frozen(composed: Compose) -> None:
+    config = composed("train", *SMOKE, "task.frozen=[decoder]")
+    with pytest.raises(
+        hydra.errors.InstantiationException, match="frozen has decoder; the model's parts are encoder,"
+    ):
+        instantiate(config.task)
+    with pytest.raises(hydra.errors.InstantiationException, match="no parameters to train"):
+        instantiate(composed("train", *SMOKE, "task.frozen=[encoder,conditioner,flow]").task)
 
 
 def test_training_starts_as_the_best_gaussian(composed: Compose, tmp_path: Path) -> None:

@@ -71,11 +71,13 @@ class Finetune:
         temperature: τ of the sample in the perceptual distance.
         latents: of that sample's patches, ``independent`` or ``correlated`` as `linf latents` found them.
         consistency: rounds of back-projection of that sample, see `linf.losses.consistency`; 0 leaves it as it is.
+        through_mean: how much of the perceptual distance's gradient reaches the mean, from 0 to 1: at 0 it shapes the
+            noise of the samples alone.
         features: makes the perceptual distance; not called if its weight is 0.
 
     Raises:
-        ValueError: a weight is negative or not finite, all are 0, the temperature is out of range, latents are
-            neither, or consistency is not a whole number of at least 0.
+        ValueError: a weight is negative or not finite, all are 0, the temperature or through_mean is out of range,
+            latents are neither, or consistency is not a whole number of at least 0.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Finetune:
         temperature: float = 0.8,
         latents: LatentChoice = "independent",
         consistency: int = 0,
+        through_mean: float = 1.0,
         features: Callable[[], PerceptualLoss] = Perceptual,
     ) -> None:
         self.weights = check_weights(nll=nll, l1=l1, perceptual=perceptual)
@@ -96,7 +99,9 @@ class Finetune:
             raise ValueError(
                 f"rounds of consistency are {consistency}: give a whole number, 0 for samples as they are"
             )
-        self.consistency = consistency
+        if not 0 <= through_mean <= 1:
+            raise ValueError(f"through_mean is {through_mean}: give a number from 0 to 1")
+        self.consistency, self.through_mean = consistency, through_mean
         self.perceptual = features() if perceptual else None
 
     def __call__(
@@ -129,8 +134,9 @@ class Finetune:
             assert self.perceptual is not None
             z = self.sample_latents(model, batch) if z is None else z
             noise = model.flow.inverse_linear(to_columns(z), condition, inverses)
+            held = mean if self.through_mean == 1 else torch.lerp(mean.detach(), mean, self.through_mean)
             # The model is affine in z (METHOD §4).
-            sample = to_patches(mean + self.temperature * noise, residual)
+            sample = to_patches(held + self.temperature * noise, residual)
             sr = model.restore(batch.lr, sample, batch.coord, batch.cell)
             sr, hr = (F.pixel_shuffle(patches, model.patch_size) for patches in (sr, batch.hr))
             if self.consistency:

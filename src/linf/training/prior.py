@@ -41,8 +41,6 @@ class PriorTraining(Training):
             raise UsageError(
                 f"{type(model).__name__} has no prior to train: give a LINF that has model.prior"
             )
-        model.requires_grad_(False)
-        model.prior.requires_grad_(True)
         super().__init__(
             model,
             loss,
@@ -52,15 +50,8 @@ class PriorTraining(Training):
             val_scales=val_scales,
             whitening_batches=0,
             seed=seed,
+            frozen=[name for name, _ in model.named_children() if name != "prior"],
         )
-        self.train()
-
-    def train(self, mode: bool = True) -> "PriorTraining":
-        """Put the prior alone into training mode: stochastic depth in the encoder would change the conditions."""
-        super().train(mode)
-        for part in self.model.children():
-            part.train(mode and part is self.model.prior)
-        return self
 
     def on_fit_start(self) -> None:
         """Check that the LINF is trained, and record the network of the perceptual loss."""

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +20,7 @@ from linf.errors import UsageError
 from linf.metrics.metric import PSNR
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
+from linf.training.frozen import freeze
 from linf.training.resume import (
     apply_settings,
     check_length,
@@ -45,6 +46,7 @@ class Training(pl.LightningModule):
         val_scales: Scales on which the datamodule validates, see there; each is logged as ``val/psnr_x…``.
         whitening_batches: Number of batches whose residuals initialise an untrained flow (METHOD §4); 0 skips this.
         seed: Seed of what the training draws at random; every sample of the run has numbers of its own.
+        frozen: Parts of the model that keep their weights, by name, such as ``["encoder"]``.
 
     Attributes:
         compute: The loss as the steps call it, which may be compiled.
@@ -52,7 +54,7 @@ class Training(pl.LightningModule):
         parts: The latest loss and its parts, for the report when they are not finite.
 
     Raises:
-        UsageError: If the model has no trainable parameters, or whitening_batches is negative.
+        UsageError: If the model has no part of a name, or no trainable parameters, or whitening_batches is negative.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Training(pl.LightningModule):
         val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         whitening_batches: int = 4,
         seed: int = 0,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.frozen = freeze(model, frozen)
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"{type(model).__name__} has no parameters to train: evaluate it with eval.py")
         if whitening_batches < 0:
@@ -83,6 +87,14 @@ class Training(pl.LightningModule):
         self.val_psnr = MetricCollection(psnr, compute_groups=False)
         self.validated = ["val/psnr", *(f"val/psnr_x{s:g}" for s in scales)]
         self.unseen: list[str] = []
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Put all but the frozen parts into training mode, in which an encoder could have stochastic depth."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def on_fit_start(self) -> None:
         """Initialise an untrained flow from the data; restored weights stay as they are."""

@@ -54,6 +54,7 @@ class Finetuning(Training):
         val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
         whitening_batches: int = 0,
         seed: int = 0,
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__(
             model,
@@ -64,6 +65,7 @@ class Finetuning(Training):
             val_scales=val_scales,
             whitening_batches=whitening_batches,
             seed=seed,
+            frozen=frozen,
         )
         weighted = {name for name, weight in loss.weights.items() if weight}
         named = [name for step in steps for name in step]
