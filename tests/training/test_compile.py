@@ -14,12 +14,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import run_and_get_code
 
 from helpers.networks import write_network
+from linf.checkpoints.native import save
 from linf.data.crops import SRBatch
+from linf.losses.distillation import Teacher
 from linf.losses.flow import Finetune, LikelihoodL1
 from linf.losses.perceptual import LearnedPerceptual, Perceptual
 from linf.losses.prior import LearnedPrior
 from linf.losses.regression import RegressionL1
-from linf.models.baselines import LIIF, LTE
+from linf.models.baselines import LIIF, LTE, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
 from linf.models.flow import ConditionalFlow
@@ -91,15 +93,22 @@ def test_windows_are_one_graph_at_all_scales(task: str, tmp_path: Path) -> None:
     if task != "prior":
         made = Perceptual if task == "perceptual" else partial(LearnedPerceptual, task)
         weights = write_network(tmp_path / "vgg16.pth")
-        # The graph of consistent samples has all that the other one has.
-        loss = Finetune(consistency=3 if task == "lpips" else 0, features=partial(made, weights=weights))
+        more: dict[str, Any] = {}
+        if task == "lpips":  # All that the other graphs have, too.
+            save(LIIF(EDSR(1, 8), partial(LIIFConditioner, width=8)), tmp_path / "liif.safetensors")
+            teacher = partial(Teacher, tmp_path / "liif.safetensors")
+            more = {"consistency": 3, "through_mean": 0.5, "distillation": 1.0, "teacher": teacher}
+        loss = Finetune(features=partial(made, weights=weights), **more)
     assert graphs(loss, model, 3, windows) == 1
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("model", [LIIF, LTE])
-def test_regression_is_one_graph(model: Any) -> None:
-    assert graphs(RegressionL1(), model(EDSR(1, 8)).train(), 1) == 1
+@pytest.mark.parametrize(
+    ("model", "conditioner"),
+    [(LIIF, partial(LIIFConditioner, width=8)), (LTE, partial(FourierConditioner, width=8, ensemble="local"))],
+)
+def test_regression_is_one_graph(model: Any, conditioner: Any) -> None:
+    assert graphs(RegressionL1(), model(EDSR(1, 8), conditioner).train(), 1) == 1
 
 
 @pytest.mark.thorough

@@ -156,7 +156,8 @@ def test_parts_without_a_weight_take_no_step(settings: Settings, tmp_path: Path)
 )
 def test_steps_that_are_not_the_losses_parts_fail_with_a_message(settings: Settings, steps: str) -> None:
     with pytest.raises(
-        UsageError, match=r"name each of nll, l1, perceptual once, for example \[\[nll\],\[l1,perceptual\]\]"
+        UsageError,
+        match=r"name each of nll, l1, distillation, perceptual once, for example \[\[nll\],\[l1,perceptual\]\]",
     ):
         build(settings("finetune", f"task.steps={steps}").task)
 

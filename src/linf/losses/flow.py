@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from linf.data.crops import SRBatch
 from linf.losses.consistency import unseen
+from linf.losses.distillation import Teacher
 from linf.losses.perceptual import Perceptual, PerceptualLoss
 from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
 from linf.models.flow import ConditionalFlow
@@ -62,11 +63,13 @@ class Finetune:
     """``nll · NLL + l1 · L1 + perceptual · VGG``, all from one condition: the loss of stage 2 (METHOD §6).
 
     The published weights multiply the NLL in nats per **patch**, D times the NLL per dimension that is logged; the L1
-    at τ = 0 in [-1, 1] units; and the distance of VGG features between a sample and the HR image.
+    at τ = 0 in [-1, 1] units; and the distance of VGG features between a sample and the HR image. Distillation, which
+    is not in the paper, is an L1 at τ = 0 against a teacher's images in place of HR.
 
     Args:
         nll: weight of the likelihood per patch.
         l1: weight of the error at τ = 0.
+        distillation: weight of the error at τ = 0 against the teacher's images.
         perceptual: weight of the perceptual distance; published for RRDB, and 0 for the other encoders.
         temperature: τ of the sample in the perceptual distance.
         latents: of that sample's patches, ``independent`` or ``correlated`` as `linf latents` found them.
@@ -74,10 +77,11 @@ class Finetune:
         through_mean: how much of the perceptual distance's gradient reaches the mean, from 0 to 1: at 0 it shapes the
             noise of the samples alone.
         features: makes the perceptual distance; not called if its weight is 0.
+        teacher: makes the teacher; not called if the weight of distillation is 0.
 
     Raises:
-        ValueError: a weight is negative or not finite, all are 0, the temperature or through_mean is out of range,
-            latents are neither, or consistency is not a whole number of at least 0.
+        ValueError: a weight is negative or not finite, all are 0, there is no teacher to distil, the temperature or
+            through_mean is out of range, latents are neither, or consistency is not a whole number of at least 0.
     """
 
     def __init__(
@@ -90,9 +94,14 @@ class Finetune:
         latents: LatentChoice = "independent",
         consistency: int = 0,
         through_mean: float = 1.0,
+        distillation: float = 0.0,
         features: Callable[[], PerceptualLoss] = Perceptual,
+        teacher: Callable[[], Teacher] | None = None,
     ) -> None:
-        self.weights = check_weights(nll=nll, l1=l1, perceptual=perceptual)
+        self.weights = check_weights(nll=nll, l1=l1, distillation=distillation, perceptual=perceptual)
+        if distillation and teacher is None:
+            raise ValueError(f"distillation={distillation} needs a teacher")
+        self.teacher = teacher() if distillation and teacher is not None else None
         (self.temperature,) = check_temperatures(temperature)
         self.latents = check_latents(latents)
         if type(consistency) is not int or consistency < 0:
@@ -125,11 +134,16 @@ class Finetune:
         terms = {}
         if "nll" in wanted:
             terms["nll"] = nll(model.flow, x, condition)
-        if "l1" in wanted or "perceptual" in wanted:
+        if wanted != ["nll"]:
             inverses = model.flow.inverses()
             mean = model.flow.inverse(torch.zeros_like(x), condition, inverses)
         if "l1" in wanted:
             terms["l1"] = (mean - x).abs().mean()
+        if "distillation" in wanted:
+            assert self.teacher is not None
+            taught = self.teacher(batch.lr, batch.coord, batch.cell, model.patch_size)
+            target = model.residual(batch.lr, taught, batch.coord, batch.cell)
+            terms["distillation"] = (mean - to_columns(target)).abs().mean()
         if "perceptual" in wanted:
             assert self.perceptual is not None
             z = self.sample_latents(model, batch) if z is None else z

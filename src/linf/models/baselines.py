@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,19 +92,24 @@ class LIIFConditioner(Conditioner):
         self.mlp.append(nn.Linear(width, out_channels))
 
     def maps(self, features: Tensor) -> Tensor:
-        """(B,F,h,w) → (B·h·w, 9F): the 3×3 neighbourhood of each LR pixel."""
-        return F.unfold(features.contiguous(), 3, padding=1).transpose(1, 2).flatten(0, 1)
+        """(B,F,h,w) → (B·h·w, width): what the 3×3 neighbourhood of each LR pixel adds to the first hidden layer.
+
+        This part of the layer is the same for all queries of a pixel, and here a convolution.
+        """
+        first = cast(nn.Linear, self.mlp[0])
+        weight = first.weight[:, : 9 * features.shape[1]].view(-1, features.shape[1], 3, 3)
+        return F.conv2d(features, weight, first.bias, padding=1).flatten(2).transpose(1, 2).flatten(0, 1)
 
     def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
         """(B,2) cells, LR size (h, w) → relative cells (B,2)."""
         return cell * cell.new_tensor(size)
 
     def answers(self, maps: Tensor, of_cell: Tensor, near: Neighbourhood) -> Tensor:
-        """Maps (M,9F), relative cells (N,2), N neighbourhoods → (out_channels, N)."""
-        total = 0
+        """Maps (M, width), relative cells (N,2), N neighbourhoods → (out_channels, N)."""
+        total, rest = 0, cast(nn.Linear, self.mlp[0]).weight[:, -4:].T
         for pixel, rel_y, rel_x, weight in zip(*near, strict=True):
-            given = torch.cat((maps[pixel], rel_y[:, None], rel_x[:, None], of_cell), dim=1)
-            total = total + weight[:, None] * self.mlp(given)
+            place = torch.cat((rel_y[:, None], rel_x[:, None], of_cell), dim=1).to(rest)
+            total = total + weight[:, None] * self.mlp[1:](maps[pixel] + place @ rest)
         assert isinstance(total, Tensor)
         return total.T
 

@@ -17,11 +17,16 @@ def bilinear_patches(lr: Tensor, coord: Tensor, cell: Tensor, patch_size: int) -
     Returns:
         (B,D,gh,gw), channel-major.
     """
-    step = torch.arange(patch_size, device=coord.device, dtype=coord.dtype) - patch_size // 2
-    offset = torch.cartesian_prod(step, step) if patch_size > 1 else coord.new_zeros(1, 2)
-    pixel = coord.flatten(1, 2)[:, None] + offset[:, None] * cell[:, None, None]  # (B, P², gh·gw, 2)
+    pixel = pixels_of_patches(coord, cell, patch_size)
     bilinear = F.grid_sample(lr, pixel.flip(-1), mode="bilinear", padding_mode="border", align_corners=False)
     return bilinear.reshape(len(lr), -1, *coord.shape[1:3])
+
+
+def pixels_of_patches(coord: Tensor, cell: Tensor, patch_size: int) -> Tensor:
+    """Places of a patch's pixels: centres (B,gh,gw,2) and cells (B,2) → (B, P², gh·gw, 2)."""
+    step = torch.arange(patch_size, device=coord.device, dtype=coord.dtype) - patch_size // 2
+    offset = torch.cartesian_prod(step, step) if patch_size > 1 else coord.new_zeros(1, 2)
+    return coord.flatten(1, 2)[:, None] + offset[:, None] * cell[:, None, None]
 
 
 def image_residual(lr: Tensor, hr: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Parts of a model that a training leaves as they are."""
+"""What takes part in a training and does not learn: frozen parts of the model, and networks of the loss."""
 
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 from torch import nn
 
 from linf.errors import UsageError
@@ -19,3 +20,15 @@ def freeze(model: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     for name in names:
         parts[name].requires_grad_(False)
     return [parts[name] for name in names]
+
+
+def prepare_loss(task: pl.LightningModule) -> None:
+    """Move a loss's networks to the device of a task, and log that of the perceptual loss as a hyperparameter."""
+    perceptual, teacher = (getattr(task.loss, name, None) for name in ("perceptual", "teacher"))
+    if teacher is not None:
+        teacher.to(task.device)
+    if perceptual is not None:
+        perceptual.to(task.device)
+        network = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
+        for logger in task.loggers:
+            logger.log_hyperparams({"perceptual": network})

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from linf.errors import UsageError
 from linf.models.linf import LINF
+from linf.training.frozen import prepare_loss
 from linf.training.stage1 import Training
 
 
@@ -61,7 +62,7 @@ class PriorTraining(Training):
             raise UsageError(
                 "a prior is trained on contiguous windows of whole patches: set data.window=true"
             )
-        self.prepare_perceptual()
+        prepare_loss(self)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.model.sample_prior(lr, size)

@@ -119,14 +119,6 @@ class Training(pl.LightningModule):
             limited = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
             check_length(config.scheduler, epochs if steps is None else steps, limited)  # type: ignore[arg-type]
 
-    def prepare_perceptual(self) -> None:
-        """Move the network of the perceptual loss, if there is one, to the device, and log it as a hyperparameter."""
-        if (perceptual := getattr(self.loss, "perceptual", None)) is not None:
-            perceptual.to(self.device)
-            network = {"backbone": perceptual.backbone, "weights": str(perceptual.weights)}
-            for logger in self.loggers:
-                logger.log_hyperparams({"perceptual": network})
-
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, and log each of its parts under ``train/``."""
         self.draw(len(batch.lr), self.first_sample(len(batch.lr)))

@@ -15,6 +15,7 @@ from linf.errors import UsageError
 from linf.losses.flow import Finetune, check_flow
 from linf.models.correlation import chosen_correlation
 from linf.models.linf import LINF
+from linf.training.frozen import prepare_loss
 from linf.training.stage1 import Training, own_copies
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Finetuning(Training):
                 f"task.loss.consistency={self.loss.consistency} takes LR for a bicubic reduction of HR, which "
                 "data.pairs and data.degradation do not give: set it to 0"
             )
-        self.prepare_perceptual()
+        prepare_loss(self)
 
     def training_step(
         self, batch: SRBatch, batch_idx: int, step: int = 0, first: int | None = None
