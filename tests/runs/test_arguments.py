@@ -220,8 +220,8 @@ def test_what_an_evaluation_can_do_without_is_off(
         ),
         (
             "train",
-            "task=prior",
-            ("task.whitening_batches", "'~task.whitening_batches' takes it out of a config"),
+            "+task.loss.weight=1",
+            ("no setting task.loss.weight", "'~task.loss.weight' takes it out of a config"),
         ),
         ("train", "+callbacks.ema.foo=1", ("no setting callbacks.ema.foo", "EMA takes no foo")),
         ("train", "trainer.precision=bf16-true", ("trainer.precision is bf16-true", "bf16-mixed")),

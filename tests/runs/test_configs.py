@@ -19,6 +19,7 @@ from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import ROOT
 from helpers.runs import SMOKE
+from linf.runs.arguments import check_arguments
 from linf.runs.search.space import overrides, probes, space
 
 CONF = ROOT / "conf"
@@ -346,6 +347,17 @@ def test_other_models_run_in_the_small_experiments(
     made = instantiate(composed("train", *given, f"run_dir={tmp_path}").task).model
     assert type(made).__name__.lower() == model
     assert made.eval().sample(torch.rand(1, 3, 5, 6), (11, 12)).shape == (1, 3, 11, 12)
+
+
+@pytest.mark.parametrize(
+    "task", [option for group, option in CHOICES if group == "task" and option != "regression"]
+)
+def test_smoke_takes_every_task_as_it_stands(composed: Compose, tmp_path: Path, task: str) -> None:
+    no_vgg = ("task.loss.perceptual=0", "task.loss.l1=1") if task == "prior" else ()
+    config = composed("train", *SMOKE, f"task={task}", *no_vgg, f"run_dir={tmp_path}")
+    check_arguments(config)
+    instantiate(config.task)
+    instantiate(config.data).setup("fit")
 
 
 @pytest.mark.thorough

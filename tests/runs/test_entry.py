@@ -120,7 +120,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "training images too small": (
         "train",
         ("experiment=smoke", "data=folder", "data.root=dot"),
-        ("none of 1 images", "12"),
+        ("none of 1 images", "24"),
     ),
     "no likelihood": (
         "train",

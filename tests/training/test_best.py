@@ -16,10 +16,13 @@ from linf.training.callbacks import BestCheckpoint
 QUICK = (
     *SMOKE,
     "trainer.max_epochs=5",
+    "data.crop=12",
     "data.val_limit=1",
+    "task.whitening_batches=8",
     "callbacks.panels=null",
     "callbacks.throughput=null",
 )
+"""With these crops the third of five validations is the best."""
 VALUE = "val/psnr"
 
 

@@ -48,7 +48,7 @@ def test_throughput_is_logged_and_adds_up(command: Command, tmp_path: Path) -> N
     peaks = [rate / part for rate, part in zip(tflops, share, strict=True)]
     assert peaks == pytest.approx([peaks[0]] * 5)
     model = linf.load(tmp_path / "run" / "model.safetensors")
-    pixels, queries = 12 * 12, 64
+    pixels, queries = 24 * 24, 64
     work = 2 * sum(
         m.weight.numel() * (pixels if isinstance(m, nn.Conv2d) else queries)
         for m in model.modules()
