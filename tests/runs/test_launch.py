@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from unittest import mock
@@ -107,6 +108,13 @@ def test_signals_reach_all_ranks(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert out == "SIGUSR1 here run 138\n"
     assert all((tmp_path / str(rank)).exists() for rank in (0, 1))
+
+
+def test_a_signal_stops_ranks_that_do_not_listen_yet() -> None:
+    assert threading.current_thread() is threading.main_thread(), "or it would end this process"
+    with pytest.raises(Stopped) as stopped:
+        launch("rank or os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)")
+    assert stopped.value.signum == signal.SIGTERM
 
 
 def test_stopped_has_a_status_that_shells_know() -> None:

@@ -104,8 +104,10 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
         cores = str(max(1, usable_cores() // count))
         threads = {} if threads_are_given() else {"OMP_NUM_THREADS": cores}
         processes: list[subprocess.Popen[bytes]] = []
+        signals: list[int] = []
 
         def pass_on(signum: int, _: object) -> None:
+            signals.append(signum)
             # A terminal sends its interrupt to all processes by itself.
             if signum == signal.SIGINT and sys.stdin and sys.stdin.isatty():
                 return
@@ -119,6 +121,8 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
                 with _log_file(logs, number) as file:
                     streams: Any = {} if file is None else {"stdout": file, "stderr": subprocess.STDOUT}
                     processes.append(subprocess.Popen(command, env=environment, cwd=folder, **streams))
+            for signum in list(signals):  # Those that came before all ranks were there.
+                pass_on(signum, None)
             failed = _first_failed(processes)
         reports = {
             int(path.stem): json.loads(path.read_text()) for path in Path(reports_folder).glob("*.json")
@@ -129,6 +133,8 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
         return reports[0].get("result")
     # Other ranks may report errors that are only consequences of the first failure.
     status = processes[failed].returncode
+    if -status in signals:  # Before the rank could report so.
+        raise Stopped(-status)
     how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     seen = f"; what it printed is in {logs}/rank_{failed}.log" if logs is not None and failed else ""
     first = reports.get(failed) or {"kind": "error", "message": f"rank {failed} {how}{seen}"}
