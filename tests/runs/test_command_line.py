@@ -81,6 +81,17 @@ def test_paths_to_sweep_over(tmp_path: Path) -> None:
     assert list(override.sweep_string_iterator()) == [f"'{tmp_path}/x-[1,{end}]'" for end in (4, 2)]
 
 
+def test_paths_with_commas_to_sweep_over_or_in_a_list(tmp_path: Path) -> None:
+    paths = [f"{tmp_path}/a,b/{name}" for name in ("one", "two,three")]
+    for path in (*paths, f"{tmp_path}/four"):
+        Path(path).mkdir(parents=True)
+    (setting,) = readable_settings([f"ckpt_path={','.join(paths)},{tmp_path}/four"], CONF)
+    override = OverridesParser.create().parse_override(setting)
+    assert [value.text for value in override.value().list] == [*paths, f"{tmp_path}/four"]
+    assert values(f"data.root=[{','.join(paths)}]") == [paths]
+    assert readable_settings(["ckpt_path=one,two"], CONF) == ["ckpt_path=one,two"]
+
+
 def test_text_in_lists_and_dicts() -> None:
     assert values("data.root=[/a/ö,b&c]", "name=R&D") == [["/a/ö", "b&c"], "R&D"]
     assert values("+x={a: ö, b: [ü,1]}") == [{"a": "ö", "b": ["ü", 1]}]

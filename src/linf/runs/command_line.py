@@ -59,8 +59,11 @@ def _readable(argument: str, conf: Path) -> Iterator[str]:
     if _PLAIN.fullmatch(value):
         yield f"{key}={value}"
         return
-    if os.path.exists(value):
-        value = quoted(value)
+    listed = value[0] == "[" and value[-1] == "]" and not os.path.exists(value)
+    paths = [value] if os.path.exists(value) else _paths(value[1:-1] if listed else value)
+    if paths == [value] or any("," in path for path in paths):
+        value = ",".join(map(quoted, paths))
+        value = f"[{value}]" if listed else value
     parsed = _parsed(key, value)
     if parsed is None:
         value = next((other for other in _quotings(key, value) if _parsed(key, other)), value)
@@ -75,6 +78,17 @@ def _readable(argument: str, conf: Path) -> Iterator[str]:
         yield f"~{key}" if (conf / key).is_dir() else f"{key}=null"
         key = f"++{key}"
     yield f"{key}={value}"
+
+
+def _paths(listed: str) -> list[str]:
+    """Return the existing paths that text lists with commas between them and perhaps in them; none if it lists else."""
+    pieces = listed.split(",")
+    for count in range(1, len(pieces) + 1):
+        first, rest = ",".join(pieces[:count]), pieces[count:]
+        others = _paths(",".join(rest)) if rest and os.path.exists(first) else []
+        if others or (not rest and os.path.exists(first)):
+            return [first, *others]
+    return []
 
 
 def _parsed(key: str, value: str) -> Override | None:
@@ -105,10 +119,8 @@ def _is_whole(override: Override) -> bool:
 
 def _quotings(key: str, value: str) -> Iterator[str]:
     """Yield what a value may have been meant as that the grammar cannot read, the likeliest first."""
-    # Paths to sweep over: commas within brackets are in a folder's name.
-    parts = re.split(r",(?![^\[({]*[\])}])", value)
-    if all(map(os.path.exists, parts)):
-        yield ",".join(map(quoted, parts))
+    if paths := _paths(value):  # To sweep over.
+        yield ",".join(map(quoted, paths))
     if not re.search(r"""['"()=]""", value):
         # Text of other characters, alone or in the items of a list or dict.
         listed = value[0] in "[{"
@@ -116,6 +128,8 @@ def _quotings(key: str, value: str) -> Iterator[str]:
             yield re.sub(r"[^\[\]{},:]+" if listed else "[^,]+", _quote_item, value)
     # A path, also one that is only to be made; a list is none.
     if ("/" in value or _PATH.search(key)) and value[0] not in "[{('\"":
+        # Commas within brackets are in a folder's name.
+        parts = re.split(r",(?![^\[({]*[\])}])", value)
         several = len(parts) > 1 and all("/" in part for part in parts)
         yield ",".join(map(quoted, parts)) if several else quoted(value)
 
