@@ -397,6 +397,9 @@ def test_resuming_with_another_order_warns(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         fit(datamodule(tmp_path, seed=5), tmp_path / "2-batch.ckpt", max_epochs=1)
     assert "another order of samples than the interrupted one: seed 0 → 5" in caplog.text
+    with caplog.at_level(logging.WARNING):
+        fit(datamodule(tmp_path, batches_per_epoch=3, repeat=3), tmp_path / "2-batch.ckpt", max_epochs=1)
+    assert "the interrupted one: batches_per_epoch 4 → 3" in caplog.text
     other = datamodule(tmp_path)
     assert isinstance(other.train, ImageSet)
     other.train = replace(other.train, name="others")

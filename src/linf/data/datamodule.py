@@ -152,7 +152,12 @@ class SRDataModule(OpenedImages):
         if self.train_crops is None:
             return {}
         sampler = self._sampler()
-        order = {"samples": sampler.length, "global_batch": sampler.global_batch, "seed": self.seed}
+        order = {
+            "samples": sampler.length,
+            "global_batch": sampler.global_batch,
+            "batches_per_epoch": sampler.batches,
+            "seed": self.seed,
+        }
         images = self.train.name if isinstance(self.train, ImageSet) else "shards"
         return order | {"shuffle_block": self.crops.shuffle_block or 0, "images": images}
 
