@@ -52,6 +52,13 @@ def test_a_failing_job_is_recorded_and_the_others_go_on(swept: tuple[Path, int, 
     ]
 
 
+def test_jobs_that_run_in_their_own_folder_find_the_sweep(command: Command, tmp_path: Path) -> None:
+    done = command("eval", "-m", "ckpt_path=nowhere.ckpt", "seed=0", ONE_EACH, "hydra.job.chdir=true")
+    (job,) = sweep_jobs(tmp_path / "sweep").values()
+    assert "no checkpoint at nowhere.ckpt" in (job.error or "")
+    assert "no table of the sweep" not in done.out + done.err
+
+
 def test_a_sweep_leaves_one_table_and_one_figure(swept: tuple[Path, int, str, str]) -> None:
     sweep, _, out, _ = swept
     table = pd.read_csv(sweep / "sweep.csv").set_index("job")
