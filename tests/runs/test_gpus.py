@@ -90,6 +90,29 @@ def test_only_visible_gpus_are_taken(eight: None, monkeypatch: pytest.MonkeyPatc
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5, 2"
 
 
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("GPU-00000003,GPU-0000", [UUIDS[3], "GPU-0000"]),
+        ("3,-1,4", [UUIDS[3]]),
+        ("3,8,4", [UUIDS[3]]),
+        ("", []),
+    ],
+)
+def test_visible_gpus_are_those_that_cuda_sees(
+    eight: None, monkeypatch: pytest.MonkeyPatch, given: str, seen: list[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert visible_gpus() == seen
+
+
+def test_a_part_of_a_gpu_by_its_old_name_is_locked(eight: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = f"MIG-{UUIDS[0]}/1/0"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", part)
+    with free_gpus("gpu", 1) as taken:
+        assert taken == [part]
+
+
 def test_unlike_gpus_go_by_cudas_numbers(
     eight: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

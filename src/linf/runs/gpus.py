@@ -77,8 +77,19 @@ def visible_gpus() -> list[str]:
     given = os.environ.get(VISIBLE)
     if given is None or _held:
         return listed
-    names = [name.strip() for name in given.split(",") if name.strip() not in ("", "-1")]
-    return [listed[int(n)] if n.isdigit() and int(n) < len(listed) else n for n in names]
+    return list(_named(given, listed))
+
+
+def _named(given: str, listed: list[str]) -> Iterator[str]:
+    """Yield the GPUs of ``CUDA_VISIBLE_DEVICES`` as CUDA reads it, by the names that other commands lock them by."""
+    for name in (part.strip() for part in given.split(",")):
+        if name in ("", "-1") or (listed and name.isdigit() and int(name) >= len(listed)):
+            return  # Of the others CUDA sees none.
+        if name.isdigit() and listed:
+            yield listed[int(name)]
+        else:  # A UUID may be given by its beginning.
+            whole = [uuid for uuid in listed if uuid.startswith(name)]
+            yield whole[0] if len(whole) == 1 else name
 
 
 def _take(known: list[str], count: int) -> list[str]:
@@ -92,7 +103,7 @@ def _take(known: list[str], count: int) -> list[str]:
     while True:
         locked: dict[str, IO[str]] = {}
         for gpu in known:
-            if len(locked) < count and (file := _lock(folder / gpu)) is not None:
+            if len(locked) < count and (file := _lock(folder / gpu.replace("/", "_"))) is not None:
                 locked[gpu] = file
         if len(locked) == count:
             _held.update(locked)
