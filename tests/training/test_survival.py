@@ -19,7 +19,7 @@ import torch
 
 from helpers.commands import Command, Compose, assert_in_words, start, wait_for
 from helpers.runs import RANKS, SMOKE, TINY, assert_same_end, fit, state
-from linf.checkpoints.start import newest, to_resume
+from linf.checkpoints.start import newest, next_start, to_resume
 from linf.errors import STOP_SIGNALS, UsageError
 from linf.files import LOCK, atomic_write, owner, run_lock
 
@@ -197,6 +197,40 @@ def test_what_a_run_goes_on_from(pair: Path, tmp_path: Path) -> None:
     assert to_resume(pair / "previous.ckpt", pair) == pair / "previous.ckpt", "its own as the user chose"
     shutil.copytree(pair, own, ignore=shutil.ignore_patterns("own"))
     assert to_resume(pair / "previous.ckpt", own) == own / "last.ckpt", "a requeued run from its own"
+
+
+def test_a_run_that_went_back_goes_on_from_where_it_came_since(pair: Path) -> None:
+    (pair / "last.ckpt").rename(pair / "best.ckpt")
+    assert next_start(pair) == 1
+    for name in ("previous", "last"):
+        state = {"global_step": 4, "start": (2, ["task.optimizer.lr=1e-5"])}
+        torch.save(state, pair / f"{name}.ckpt")
+    assert newest(pair) == pair / "last.ckpt", "and not the one with more steps that it left"
+    assert to_resume(pair / "best.ckpt", pair, ["task.optimizer.lr=1e-5"]) == pair / "last.ckpt"
+    assert to_resume(pair / "best.ckpt", pair, ["task.optimizer.lr=1e-6"]) == pair / "best.ckpt"
+    assert next_start(pair) == 3
+
+
+@pytest.mark.slow
+def test_a_command_that_goes_back_does_so_once(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    run = (*TINY, "hydra.run.dir=run", "callbacks.checkpoint.save_top_k=-1")
+    assert command("train", *run, "trainer.max_epochs=3").status == 0
+    back = (
+        *run,
+        f"ckpt_path={folder}/best_step_0000002.ckpt",
+        "trainer.max_steps=3",
+        "trainer.max_epochs=-1",
+    )
+    for from_there in ("best_step_0000002", "last"):
+        done = command("train", *back)
+        assert done.status == 0, done.err
+        assert f"resumed from: {folder}/{from_there}.ckpt" in done.out
+    assert "resumed from its newest checkpoint" not in done.out
+    assert state(folder / "last.ckpt")["global_step"] == 3
+    again = command("train", *run, "trainer.max_epochs=2")
+    assert f"resumed from: {folder}/last.ckpt" in again.out
+    assert "from step 3;" in again.out
 
 
 @pytest.mark.parametrize("how", ["half", "bit"])

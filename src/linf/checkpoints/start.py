@@ -4,6 +4,7 @@ import logging
 import os
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -18,19 +19,33 @@ from linf.models.encoders import Encoder
 log = logging.getLogger(__name__)
 
 
-def newest(folder: Path) -> Path | None:
-    """Find the checkpoint with most steps in a folder; None where there is none. Damaged ones are skipped with a
-    warning.
+def newest(folder: Path, command: Sequence[str] | None = None) -> Path | None:
+    """Find the checkpoint with most steps of the latest start of a run, in the folder of its checkpoints; None where
+    there is none. Damaged ones are skipped with a warning. ``command`` leaves only those that a start with these
+    settings saved.
     """
-    found: list[tuple[int, Path]] = []
+    found: list[tuple[int, int, bool, Path]] = []
     for path in sorted(folder.glob("*.ckpt")):
         try:
             if not _is_intact(path):
                 raise zipfile.BadZipFile
-            found.append((steps_of(path), path))
+            content = read_pickle(path, mmap=True)
+            number, given = content.get("start", (0, None))
+            if command is None or given == list(command):
+                # Of two after the same step the last has been validated, and ``previous`` may not.
+                found.append((number, content["global_step"], path.stem != "previous", path))
         except Exception as error:  # Readers answer a broken file with any exception.
             log.warning("%s is damaged (%s): it is skipped", path, type(error).__name__)
-    return max(found, default=(0, None))[1]
+    return max(found, default=(None,))[-1]
+
+
+def next_start(folder: Path) -> int:
+    """Return the number of a run's next start, in whose folder these checkpoints are: 1 for the first."""
+    numbers = [0]
+    for path in folder.glob("*.ckpt"):
+        with suppress(Exception):  # As above.
+            numbers.append(read_pickle(path, mmap=True)["start"][0])
+    return max(numbers) + 1
 
 
 def steps_of(checkpoint: Path) -> int:
@@ -38,14 +53,15 @@ def steps_of(checkpoint: Path) -> int:
     return read_pickle(checkpoint, mmap=True)["global_step"]
 
 
-def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None:
+def to_resume(given: str | os.PathLike[str] | None, folder: Path, command: Sequence[str] = ()) -> Path | None:
     """Choose the checkpoint that a run continues from; None where the run starts anew.
 
     Args:
-        given: the checkpoint that the user names, if any. One in the run's own folder is taken as it is; one from
-            elsewhere counts only while the run has none of its own. In place of a damaged one in a run's folder
-            ``checkpoints``, the newest beside it is taken with a warning.
+        given: the checkpoint that the user names, if any. One in the run's own folder is taken as it is, unless the
+            same command has gone on from it before; one from elsewhere counts only while the run has none of its own.
+            In place of a damaged one in a run's folder ``checkpoints``, the newest beside it is taken with a warning.
         folder: the folder of the run's own checkpoints, of which the newest is taken.
+        command: the settings of the command.
 
     Raises:
         UsageError: the checkpoint is damaged, and no intact one of the same run is beside it.
@@ -54,7 +70,7 @@ def to_resume(given: str | os.PathLike[str] | None, folder: Path) -> Path | None
         return newest(folder)
     given = Path(given)
     own = given.absolute().parent == folder.absolute()
-    if not own and (later := newest(folder)):
+    if later := newest(folder, command if own else None):
         return later
     if given.suffix == ".ckpt" and given.is_file() and not _is_intact(given):
         beside = newest(given.parent)

@@ -35,10 +35,13 @@ def announcement(cfg: DictConfig) -> Iterator[str]:
 
 def _start(settings: Mapping[str, Any]) -> str:
     """Say where a training starts; `linf.checkpoints.start.to_resume` has the rule, and looks into the files."""
-    if any((Path(settings["run_dir"]) / "checkpoints").glob("*.ckpt")):
+    own, given = Path(settings["run_dir"]).absolute() / "checkpoints", settings.get("ckpt_path")
+    if given and Path(given).absolute().parent == own:
+        return f", resumed from {given}, or from where this command came since"
+    if any(own.glob("*.ckpt")):
         return ", resumed from its newest checkpoint"
-    if settings.get("ckpt_path"):
-        return f", resumed from {settings['ckpt_path']}"
+    if given:
+        return f", resumed from {given}"
     if settings.get("init_from"):
         return f", from the weights of {settings['init_from']}"
     if settings.get("encoder_from"):

@@ -70,10 +70,8 @@ def _make(config: DictConfig, setting: str) -> None:
         HydraConfig.instance().cfg = before
     try:
         folder = expand_home(given)
-        if (
-            setting == "hydra.sweep.dir"
-        ):  # Which jobs ask for, and those with hydra.job.chdir=true are elsewhere.
-            folder = os.path.abspath(folder)
+        if setting == "hydra.sweep.dir":
+            folder = os.path.abspath(folder)  # Jobs look for it, too, some from a folder of their own.
         Path(folder).mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)

@@ -23,11 +23,19 @@ def train(cfg: DictConfig) -> entry.Result | None:
     """Compose → instantiate → fit."""
     # Imported only now, so that a misspelt setting is reported without waiting for torch.
     import pytorch_lightning as pl
+    from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     import linf
-    from linf.checkpoints.start import check_resumable, start_encoder_from, start_from, steps_of, to_resume
+    from linf.checkpoints.start import (
+        check_resumable,
+        next_start,
+        start_encoder_from,
+        start_from,
+        steps_of,
+        to_resume,
+    )
     from linf.data.workers import lost_worker_advice
     from linf.memory import keep_freed_memory, shortage_advice
     from linf.runs import launch
@@ -40,7 +48,9 @@ def train(cfg: DictConfig) -> entry.Result | None:
     if launch.needs_ranks(trainer):
         return launch.run_in_ranks(trainer, __file__)
     data, task = instantiate(cfg.data), instantiate(cfg.task)
-    checkpoint = to_resume(cfg.ckpt_path, Path(cfg.run_dir) / "checkpoints")
+    folder, command = Path(cfg.run_dir) / "checkpoints", list(HydraConfig.get().overrides.task)
+    checkpoint = to_resume(cfg.ckpt_path, folder, command)
+    task.start = (next_start(folder), command)
     start = 0
     if checkpoint is not None:
         check_resumable(checkpoint, task.model)

@@ -52,6 +52,7 @@ class Training(pl.LightningModule):
         compute: The loss as the steps call it, which may be compiled.
         validated: The figures that validation logs.
         parts: The latest loss and its parts, for the report when they are not finite.
+        start: The number of this start of the run and the settings of its command, for its checkpoints.
 
     Raises:
         UsageError: If the model has no part of a name, or no trainable parameters, or whitening_batches is negative.
@@ -81,6 +82,7 @@ class Training(pl.LightningModule):
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval
         self.whitening_batches, self.seed = whitening_batches, seed
         self.parts: dict[str, Tensor] = {}
+        self.start: tuple[int, list[str]] | None = None
         # A module's name cannot hold the dot of ×3.3.
         scales = [read_scale(s) for s in val_scales]
         psnr: dict[str, Metric | MetricCollection] = {_scale_key(s): PSNR(luma=True) for s in scales}
@@ -223,8 +225,10 @@ class Training(pl.LightningModule):
             checkpoint["state_dict"] = checkpoint["current_model_state"]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the model's config beside its weights, so that `linf.load` needs no other file."""
+        """Store the model's config, so that `linf.load` needs no other file, and which start of the run this is."""
         checkpoint["linf"] = self.model.config
+        if self.start is not None:
+            checkpoint["start"] = self.start
 
 
 def own_copies(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
