@@ -117,6 +117,14 @@ def test_a_signal_stops_ranks_that_do_not_listen_yet() -> None:
     assert stopped.value.signum == signal.SIGTERM
 
 
+def test_a_rank_whose_launcher_died_before_it_ends_too() -> None:
+    code = "from linf.runs.ranks import die_with_parent; die_with_parent(); print('alive')"
+    for launcher, status, out in ((os.getpid(), 0, "alive\n"), (os.getppid(), -signal.SIGKILL, "")):
+        given = os.environ | {ranks.LAUNCHER: str(launcher)}
+        done = subprocess.run([sys.executable, "-c", code], env=given, stdout=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stdout) == (status, out)
+
+
 def test_stopped_has_a_status_that_shells_know() -> None:
     assert Stopped(signal.SIGTERM).code == 143
 

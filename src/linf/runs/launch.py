@@ -97,6 +97,7 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
             "TORCHELASTIC_RESTART_COUNT": "0",
             "NODE_RANK": "0",
             ranks.REPORTS: reports_folder,
+            ranks.LAUNCHER: str(os.getpid()),
             # Ranks find what this process finds, modules of the user's beside a script for example.
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }

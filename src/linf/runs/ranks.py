@@ -16,6 +16,9 @@ from linf.errors import UsageError
 REPORTS = "LINF_REPORTS"
 """Names the environment variable that holds the folder for `report`; `linf.runs.launch` sets it for its ranks."""
 
+LAUNCHER = "LINF_LAUNCHER"
+"""Names the environment variable that holds the number of the process that set `REPORTS`."""
+
 
 def launched() -> bool:
     """Tell whether `linf.runs.launch` started this process as one of the ranks of a job."""
@@ -80,10 +83,14 @@ def report(kind: str, **facts: Any) -> None:
 
 
 def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
-    """Have the Linux kernel send this process a signal when its parent dies, for whatever reason."""
+    """Have the Linux kernel send this process a signal when its parent dies, for whatever reason. Of a launcher that is
+    dead already it would never tell.
+    """
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
+    if (launcher := os.environ.get(LAUNCHER)) and int(launcher) != os.getppid():
+        os.kill(os.getpid(), signum)
 
 
 def requeue() -> bool:
