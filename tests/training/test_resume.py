@@ -185,6 +185,7 @@ def test_another_decay_of_the_average_holds(command: Command, resumed: Path) -> 
         "train", *QUICK, "callbacks.ema.decay=0", f"trainer.max_epochs={done + 1}", f"hydra.run.dir={resumed}"
     )
     assert again.status == 0, again.err
+    assert "goes on with other settings than before: callbacks.ema.decay 0.999 → 0" in again.out
     last = state(resumed / "checkpoints" / "last.ckpt")
     assert same(last["state_dict"], last["current_model_state"])
 

@@ -26,7 +26,7 @@ from linf.runs.command_line import readable_settings
 from linf.runs.gpus import free_gpus
 from linf.runs.messages import check_settings, error_line, expand_homes
 from linf.runs.output import protect_output
-from linf.runs.record import JobRecord, now, read_record, unchanged_if_refused, write_record
+from linf.runs.record import JobRecord, changed_settings, now, read_record, unchanged_if_refused, write_record
 from linf.runs.switches import switch_off, without_null_groups
 from linf.runs.terminal import log_printed, log_warnings
 
@@ -106,6 +106,8 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
         if sweeping and before.state == "finished" and before.settings == settings:
             log.info("finished before: %s", folder)
             return before.result
+        if changed := changed_settings(folder, settings, OmegaConf.to_container(cfg)):  # type: ignore[arg-type]
+            log.info("goes on with other settings than before: %s", ", ".join(changed))
         (folder / ".hydra").mkdir(exist_ok=True)
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
             OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")

@@ -5,7 +5,6 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import UsageError, causes, find_mistake, message
 from linf.files import expand_home
+from linf.runs.record import flat_settings
 
 
 def check_settings(cfg: DictConfig) -> None:
     """Raise UsageError if a setting is missing, is text in place of a number, or lacks its brackets."""
-    missing = [key for key, value in _settings(OmegaConf.to_container(cfg)) if value == "???"]
+    missing = [key for key, value in flat_settings(OmegaConf.to_container(cfg)) if value == "???"]
     if missing:
         raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
     if not (isinstance(cfg.seed, int) and 0 <= cfg.seed < 2**32):
@@ -47,8 +47,8 @@ def check_settings(cfg: DictConfig) -> None:
                 and choice not in options
             ):
                 raise UsageError(f"there is no {given}: choose {group}= one of {', '.join(options)}")
-        default = dict(_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
-    for key, value in _settings(OmegaConf.to_container(cfg, resolve=True)):
+        default = dict(flat_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
+    for key, value in flat_settings(OmegaConf.to_container(cfg, resolve=True)):
         usual = default.get(key)
         # A range of a degradation may be one number.
         ranged = "degradation." in key and not isinstance(value, str)
@@ -156,7 +156,7 @@ def _hint(unknown: str, conf: Path) -> str:
 
 
 def _keys(config: Any) -> list[str]:
-    return [key for key, _ in _settings(OmegaConf.to_container(config))]
+    return [key for key, _ in flat_settings(OmegaConf.to_container(config))]
 
 
 def _arguments(node: Any) -> list[str]:
@@ -175,10 +175,3 @@ def _plain(text: str) -> str:
     text = text.split(" Config search path:")[0]
     text = text.replace(", set env var HYDRA_FULL_ERROR=1 to see chained exception.", "")
     return re.sub(r" ?full_key: ([\w.]+)", r" (setting \1)", text)
-
-
-def _settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every dotted key below a node of plain dicts, with its value."""
-    for key, value in node.items() if isinstance(node, dict) else ():
-        yield f"{prefix}{key}", value
-        yield from _settings(value, f"{prefix}{key}.")

@@ -1,7 +1,7 @@
 """A run's record, ``job.json`` in its folder: settings, state, result, error; and ``progress.json``: how far it is."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -98,6 +98,31 @@ def unchanged_if_refused(folder: Path, sweeping: bool = False) -> Iterator[None]
                 with suppress(OSError), atomic_write(path) as part:
                     part.write_bytes(content)
         raise
+
+
+def changed_settings(folder: Path, settings: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return in words the settings that differ from those of the run that the folder goes on with; none of a new run.
+
+    Args:
+        folder: The run's folder, with the record of the former start.
+        settings: All settings.
+        given: The same before interpolation; those that follow another setting are left out.
+    """
+    former = dict(flat_settings(read_record(folder).settings)) if _results(folder) else {}
+    present = dict(flat_settings(settings))
+    return [
+        f"{key} {former[key]} → {present[key]}"
+        for key, value in flat_settings(given)
+        if key in former and not isinstance(value, dict) and "${" not in str(value)
+        if former[key] != present[key]
+    ]
+
+
+def flat_settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted key below a node of plain dicts, with its value."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{key}", value
+        yield from flat_settings(value, f"{prefix}{key}.")
 
 
 def _results(folder: Path) -> dict[Path, int]:
