@@ -1,6 +1,7 @@
 """Sweeps: each job once, in its own folder, with its own result, on every launcher; failures and kills cost one job."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -57,6 +58,17 @@ def test_jobs_that_run_in_their_own_folder_find_the_sweep(command: Command, tmp_
     (job,) = sweep_jobs(tmp_path / "sweep").values()
     assert "no checkpoint at nowhere.ckpt" in (job.error or "")
     assert "no table of the sweep" not in done.out + done.err
+
+
+def test_a_file_that_a_full_disk_cut_short_costs_no_table(tmp_path: Path) -> None:
+    for job, text in (("whole", "epoch,step,val/psnr\n0,2,30.5\n"), ("cut", "epoch,st")):
+        write_record(tmp_path / job, JobRecord("running", began="2026-01-01T00:00:00"))
+        csv = tmp_path / job / "csv" / "version_0" / "metrics.csv"
+        csv.parent.mkdir(parents=True)
+        csv.write_text(text)
+    best = summarise(tmp_path).set_index("job")["best"]
+    assert best["whole"] == 30.5
+    assert math.isnan(best["cut"])
 
 
 def test_a_sweep_leaves_one_table_and_one_figure(swept: tuple[Path, int, str, str]) -> None:

@@ -138,8 +138,8 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
 
                 try:
                     summarise(Path(hydra.sweep.dir))
-                except UsageError as error:
-                    log.warning("no table of the sweep: %s", error)
+                except Exception as error:  # It costs no job its result.
+                    log.warning("no table of the sweep: %s", error_line(error))
     return record.result
 
 

@@ -118,6 +118,7 @@ def _logged(run: Path) -> pd.DataFrame:
             log.warning("%s is left out: %s", file, error.strerror)
         except ValueError:  # It is being written: empty for a moment, or with half a line at its end.
             continue
+    frames = [frame for frame in frames if "step" in frame]  # Not with half a line at its beginning.
     return pd.concat(frames) if frames else pd.DataFrame({"step": []})
 
 
