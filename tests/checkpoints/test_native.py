@@ -113,6 +113,14 @@ def test_saved_model_comes_back_bit_by_bit(tmp_path: Path, patch_size: int) -> N
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_half_precision_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
+    model = tiny(3)
+    model.flow.bias.data[0, 0] = 1e5
+    with pytest.raises(UsageError, match=r"half precision ends at 65504, beyond which flow\.bias is"):
+        linf.save(model, tmp_path / "half.safetensors", half=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_correlation_and_tails_of_latents_are_kept_beside_the_weights(tmp_path: Path) -> None:
     model = tiny(3)
     model.correlation = LatentCorrelation(27, [2, 3.5], reach=1)

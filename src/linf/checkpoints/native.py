@@ -197,7 +197,7 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         half: whether to store half precision, which halves the size of the file; `load` converts to single precision.
 
     Raises:
-        UsageError: the name has another suffix.
+        UsageError: the name has another suffix, or a weight is beyond half precision.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -207,6 +207,9 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         name: (value.half() if half and value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
     }
+    for name, value in model.state_dict().items():
+        if not value.isfinite().equal(weights[name].isfinite()):
+            raise UsageError(f"half precision ends at 65504, beyond which {name} is: write single precision")
     with atomic_write(path) as part:
         safetensors.torch.save_file(weights, part, metadata={"linf": json.dumps(model.config)})
 
