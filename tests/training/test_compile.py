@@ -105,7 +105,10 @@ def test_windows_are_one_graph_at_all_scales(task: str, tmp_path: Path) -> None:
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("model", "conditioner"),
-    [(LIIF, partial(LIIFConditioner, width=8)), (LTE, partial(FourierConditioner, width=8, ensemble="local"))],
+    [
+        (LIIF, partial(LIIFConditioner, width=8)),
+        (LTE, partial(FourierConditioner, width=8, ensemble="local")),
+    ],
 )
 def test_regression_is_one_graph(model: Any, conditioner: Any) -> None:
     assert graphs(RegressionL1(), model(EDSR(1, 8), conditioner).train(), 1) == 1
