@@ -128,8 +128,19 @@ def test_training_starts_its_encoder_from_a_checkpoint(
     still = ("task.optimizer.lr=0", "task.scheduler=null", "encoder.blocks=1", "encoder.channels=4")
     done = command("train", *TINY, *still, f"encoder_from={checkpoint}", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.status == 0, done.err
-    trained = linf.load(tmp_path / "run" / "model.safetensors")
-    assert same(trained.encoder, linf.load(checkpoint).encoder)
+    first = tmp_path / "run" / "model.safetensors"
+    trained, other = linf.load(first), linf.load(checkpoint)
+    assert same(trained.encoder, other.encoder)
+    # With init_from, too, all but the encoder is from there.
+    torch.nn.init.normal_(other.encoder.head[0].weight)
+    linf.save(other, tmp_path / "other.safetensors")
+    both = (f"init_from={first}", f"encoder_from={tmp_path / 'other.safetensors'}")
+    done = command("train", *TINY, *still, *both, f"hydra.run.dir={tmp_path / 'second'}")
+    assert done.status == 0, done.err
+    assert f"from the weights of {first}, with the encoder of" in done.out
+    second = linf.load(tmp_path / "second" / "model.safetensors")
+    assert same(second.encoder, other.encoder)
+    assert same(second.conditioner, trained.conditioner)
 
 
 def test_missing_encoder_file_is_one_line(command: Command) -> None:

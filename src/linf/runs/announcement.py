@@ -42,11 +42,8 @@ def _start(settings: Mapping[str, Any]) -> str:
         return ", resumed from its newest checkpoint"
     if given:
         return f", resumed from {given}"
-    if settings.get("init_from"):
-        return f", from the weights of {settings['init_from']}"
-    if settings.get("encoder_from"):
-        return f", with the encoder of {settings['encoder_from']}"
-    return ""
+    parts = [("init_from", "from the weights of"), ("encoder_from", "with the encoder of")]
+    return "".join(f", {words} {settings[key]}" for key, words in parts if settings.get(key))
 
 
 def _scales(scales: Any) -> str:

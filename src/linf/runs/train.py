@@ -56,10 +56,11 @@ def train(cfg: DictConfig) -> entry.Result | None:
         check_resumable(checkpoint, task.model)
         start = steps_of(checkpoint)
         log.info("resumed from: %s", checkpoint)
-    elif cfg.init_from is not None:
-        start_from(cfg.init_from, task.model)
-    elif cfg.encoder_from is not None:
-        start_encoder_from(cfg.encoder_from, task.model.encoder)
+    else:
+        if cfg.init_from is not None:
+            start_from(cfg.init_from, task.model)
+        if cfg.encoder_from is not None:
+            start_encoder_from(cfg.encoder_from, task.model.encoder)
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     try:
