@@ -86,9 +86,10 @@ def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
     """Have the Linux kernel send this process a signal when its parent dies, for whatever reason. Of a launcher that is
     dead already it would never tell.
     """
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
+    if sys.platform != "linux":
+        return
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signum)
     if (launcher := os.environ.get(LAUNCHER)) and int(launcher) != os.getppid():
         os.kill(os.getpid(), signum)
 
