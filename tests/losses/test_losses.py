@@ -270,7 +270,7 @@ def test_weight_of_zero_leaves_a_term_of_stage_2_and_its_network_out() -> None:
     parts = Finetune(perceptual=0.0, features=never)(model, batch)
     assert parts.keys() == {"loss", "nll", "l1"}
     torch.testing.assert_close(parts["loss"], 3 * 5e-4 * parts["nll"] + parts["l1"], rtol=0, atol=1e-14)
-    with pytest.raises(ValueError, match="nll=0, l1=0, perceptual=0"):
+    with pytest.raises(ValueError, match="nll=0, l1=0, distillation=0, perceptual=0"):
         Finetune(0, 0, 0, features=never)
 
 

@@ -611,8 +611,8 @@ def test_it_trains_and_resumes_on_consistent_samples_with_the_correlated_latents
 
 def test_the_default_is_the_papers_stage_2(composed: Compose, tmp_path: Path) -> None:
     for task, steps in (
-        ("finetune", [["nll"], ["l1", "perceptual"]]),
-        ("finetune_joint", [["nll", "l1", "perceptual"]]),
+        ("finetune", [["nll"], ["l1", "distillation", "perceptual"]]),
+        ("finetune_joint", [["nll", "l1", "distillation", "perceptual"]]),
     ):
         config = composed("train", f"task={task}", f"run_dir={tmp_path}")
         assert config.task._target_ == "linf.training.Finetuning"
@@ -625,6 +625,7 @@ def test_the_default_is_the_papers_stage_2(composed: Compose, tmp_path: Path) ->
         assert (config.task.scheduler_interval, config.trainer.max_epochs) == ("epoch", 1000)
         loss = config.task.loss
         assert (loss.nll, loss.l1, loss.perceptual, loss.temperature) == (5e-4, 1.0, 0.0, 0.8)
+        assert (loss.distillation, loss.through_mean, config.task.frozen) == (0, 1, [])
         assert (config.data.window, config.data.queries, config.data.crop) == (True, None, 48)
         assert config.task.whitening_batches == 0
         assert config.init_from is None

@@ -94,7 +94,7 @@ class Finetune:
         latents: LatentChoice = "independent",
         consistency: int = 0,
         through_mean: float = 1.0,
-        distillation: float = 0.0,
+        distillation: float = 0,
         features: Callable[[], PerceptualLoss] = Perceptual,
         teacher: Callable[[], Teacher] | None = None,
     ) -> None:

@@ -36,7 +36,7 @@ def announcement(cfg: DictConfig) -> Iterator[str]:
 def _start(settings: Mapping[str, Any]) -> str:
     """Say where a training starts; `linf.checkpoints.start.to_resume` has the rule, and looks into the files."""
     own, given = Path(settings["run_dir"]).absolute() / "checkpoints", settings.get("ckpt_path")
-    if given and Path(given).absolute().parent == own:
+    if given and Path(str(given)).absolute().parent == own:
         return f", resumed from {given}, or from where this command came since"
     if any(own.glob("*.ckpt")):
         return ", resumed from its newest checkpoint"
