@@ -31,8 +31,8 @@ def test_macs_of_liif_are_those_of_its_layers() -> None:
     found = measured(model, side=10, scale=3)
     pixels, queries = 100, 4 * 900  # Each query asks four neighbours.
     encoder = pixels * 9 * (3 * 4 + (2 * 2 + 1) * 4 * 4)
-    # What the first layer makes of features is the same for all queries of a pixel.
-    decoder = pixels * 9 * 4 * 8 + queries * (4 * 8 + 8 * 8 + 8 * 3)
+    # What the first layer makes of features is the same for all queries of a pixel; one pixel is asked for its width.
+    decoder = (pixels + 1) * 9 * 4 * 8 + queries * (4 * 8 + 8 * 8 + 8 * 3)
     assert found.loc["LIIF", "gmacs"] * 1e9 == encoder + decoder
     assert found.loc["LIIF", "parameters"] * 1e6 == pytest.approx(sum(p.numel() for p in model.parameters()))
 
