@@ -49,6 +49,7 @@ def overrides(task: str, vgg: Path | None, run: Path, *more: str) -> list[str]:
         "data.crop=18",
         "data.queries=null",
         "data.val_limit=1",
+        "task.whitening_batches=8",  # Of an untrained flow, as in stage 1.
         "task.loss.nll=1e-2",
         "task.optimizer.lr=1e-3",
         "callbacks.progress.refresh_rate=0",
