@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, followed to the letter: an encoder, a metric and a degradation are added to a copy and used."""
+"""CONTRIBUTING.md, followed to the letter: an encoder, loss, metric and degradation are added to a copy and used."""
 
 import os
 import re
@@ -19,21 +19,23 @@ JOBS = """
 from hydra.core.global_hydra import GlobalHydra
 from linf.cli import main
 
-train = ["experiment=smoke", "encoder=plain_tiny", "data/degradation=scan", "trainer.max_epochs=1", "data.val=null"]
-main(["train", *train, "callbacks=null", "hydra.run.dir=run"])
+train = ["experiment=smoke", "encoder=plain_tiny", "loss@task.loss=charbonnier", "data/degradation=scan"]
+main(["train", *train, "trainer.max_epochs=1", "data.val=null", "callbacks=null", "hydra.run.dir=run"])
 GlobalHydra.instance().clear()
 measure = ["ckpt_path=run/model.safetensors", "metrics=mae", "data.test_scales=[2]", "data.test_limit=1"]
 main(["eval", *measure, "temperatures=[0]", "callbacks=null", "hydra.run.dir=eval"])
 """
 
 
-def test_each_of_the_three_is_one_file_or_two() -> None:
+def test_each_of_the_four_is_one_file_or_two() -> None:
     names = [Path(name).name for name in FILES]
     assert names == [
         "plain.py",
         "plain.yaml",
         Path(TEST).name,
         "plain_tiny.yaml",
+        "charbonnier.py",
+        "charbonnier.yaml",
         "mae.py",
         "mae.yaml",
         "scan.yaml",

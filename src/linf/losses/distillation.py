@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from linf.checkpoints.native import load
-from linf.errors import UsageError
 from linf.models.baselines import Regression
 from linf.models.bilinear import pixels_of_patches
 
@@ -22,14 +21,15 @@ class Teacher(nn.Module):
         checkpoint: its file, or a name that ``linf weights list`` shows.
 
     Raises:
-        UsageError: there is no such file, or it holds another kind of model.
+        UsageError: there is no such file.
+        ValueError: it holds another kind of model.
     """
 
     def __init__(self, checkpoint: str | os.PathLike[str]) -> None:
         super().__init__()
         model = load(checkpoint)
         if not isinstance(model, Regression):
-            raise UsageError(f"the teacher {checkpoint} is a {type(model).__name__}: give a LIIF or an LTE")
+            raise ValueError(f"the teacher {checkpoint} is a {type(model).__name__}: give a LIIF or an LTE")
         self.model = model.eval().requires_grad_(False)
         log.info("teacher: %s of %s", model.name, checkpoint)
 
