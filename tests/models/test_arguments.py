@@ -101,13 +101,13 @@ def test_a_temperature_may_be_of_numpy(temperature: Any) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_latents_that_there_are_not_are_refused_at_zero_too() -> None:
-    for latents, words in (
-        ("correlate", "give one of independent, correlated"),
-        ("correlated", "linf latents"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            model().sample(images(), SIZE, temperature=0, latents=latents)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("latents", "words"),
+    [("correlate", "give one of independent, correlated"), ("correlated", "linf latents")],
+)
+def test_latents_that_there_are_not_are_refused_at_zero_too(latents: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        model().sample(images(), SIZE, temperature=0, latents=latents)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,14 @@ from torch.utils.data import DataLoader
 
 from helpers.fake_cuda import GPU, can_fake_cuda, fake_cuda, moved
 from helpers.networks import write_network
+from linf.checkpoints.native import save
 from linf.data.crops import SRBatch
 from linf.losses.consistency import unseen
+from linf.losses.distillation import Teacher
 from linf.losses.flow import Finetune, LikelihoodL1
 from linf.losses.perceptual import Perceptual
 from linf.losses.prior import LearnedPrior
+from linf.models.baselines import LIIF, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR, RDN, Encoder, RRDBNet, SwinIR
@@ -69,18 +72,24 @@ def steps(
     model = LINF(encoder, partial(FourierConditioner, width=8), flow, prior)
     model.flow.whiten(torch.randn(model.dim, 200))
     made = TRAININGS.get(task, partial(Training, whitening_batches=0))
-    loss = (
-        LOSSES[task]
-        if task in LOSSES
-        else Finetune(features=partial(Perceptual, weights=tmp_path / "vgg16.pth"))
-    )
+    if task in LOSSES:
+        loss = LOSSES[task]
+    else:  # All that stage 2 can have.
+        save(LIIF(EDSR(1, 8), partial(LIIFConditioner, width=8)), tmp_path / "liif.safetensors")
+        networks: dict[str, Any] = {
+            "features": partial(Perceptual, weights=tmp_path / "vgg16.pth"),
+            "teacher": partial(Teacher, tmp_path / "liif.safetensors"),
+        }
+        loss = Finetune(distillation=1.0, through_mean=0.5, **networks)
+        made = partial(made, steps=[["nll"], ["l1", "distillation", "perceptual"]])
     module = made(model, loss, partial(torch.optim.Adam, lr=1e-4, **adam))
     waits: list[Counter[str]] = []
     kernels: list[int] = []
     with fake_cuda() as watch:
         moved(module)
-        if (perceptual := getattr(loss, "perceptual", None)) is not None:
-            moved(perceptual)
+        for name in ("perceptual", "teacher"):
+            if (network := getattr(loss, name, None)) is not None:
+                moved(network)
 
         class Count(pl.Callback):
             def on_train_batch_start(self, *_: Any) -> None:

@@ -102,7 +102,7 @@ class LIIFConditioner(Conditioner):
 
     def of_cell(self, cell: Tensor, size: tuple[int, int]) -> Tensor:
         """(B,2) cells, LR size (h, w) → relative cells (B,2)."""
-        return cell * cell.new_tensor(size)
+        return torch.stack((cell[:, 0] * size[0], cell[:, 1] * size[1]), dim=1)
 
     def answers(self, maps: Tensor, of_cell: Tensor, near: Neighbourhood) -> Tensor:
         """Maps (M, width), relative cells (N,2), N neighbourhoods → (out_channels, N)."""

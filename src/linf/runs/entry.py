@@ -101,12 +101,13 @@ def job(entry: EntryPoint) -> EntryPoint:
 def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | None:
     folder, hydra = Path(cfg.run_dir), HydraConfig.get()
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    unresolved: Any = OmegaConf.to_container(cfg)
     with run_lock(folder), unchanged_if_refused(folder, sweeping):
         before = read_record(folder)
         if sweeping and before.state == "finished" and before.settings == settings:
             log.info("finished before: %s", folder)
             return before.result
-        if changed := changed_settings(folder, settings, OmegaConf.to_container(cfg)):  # type: ignore[arg-type]
+        if changed := changed_settings(folder, settings, unresolved):
             log.info("goes on with other settings than before: %s", ", ".join(changed))
         (folder / ".hydra").mkdir(exist_ok=True)
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
