@@ -209,7 +209,7 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
     }
     for name, value in model.state_dict().items():
         if not value.isfinite().equal(weights[name].isfinite()):
-            raise UsageError(f"half precision ends at 65504, beyond which {name} is: write single precision")
+            raise UsageError(f"{name} is beyond 65504, where half precision ends: write single precision")
     with atomic_write(path) as part:
         safetensors.torch.save_file(weights, part, metadata={"linf": json.dumps(model.config)})
 

@@ -148,9 +148,11 @@ class Finetune:
             assert self.perceptual is not None
             z = self.sample_latents(model, batch) if z is None else z
             noise = model.flow.inverse_linear(to_columns(z), condition, inverses)
-            held = mean if self.through_mean == 1 else torch.lerp(mean.detach(), mean, self.through_mean)
+            sample_mean = (
+                mean if self.through_mean == 1 else torch.lerp(mean.detach(), mean, self.through_mean)
+            )
             # The model is affine in z (METHOD §4).
-            sample = to_patches(held + self.temperature * noise, residual)
+            sample = to_patches(sample_mean + self.temperature * noise, residual)
             sr = model.restore(batch.lr, sample, batch.coord, batch.cell)
             sr, hr = (F.pixel_shuffle(patches, model.patch_size) for patches in (sr, batch.hr))
             if self.consistency:

@@ -37,7 +37,7 @@ def _start(settings: Mapping[str, Any]) -> str:
     """Say where a training starts; `linf.checkpoints.start.to_resume` has the rule, and looks into the files."""
     own, given = Path(settings["run_dir"]).absolute() / "checkpoints", settings.get("ckpt_path")
     if given and Path(str(given)).absolute().parent == own:
-        return f", resumed from {given}, or from where this command came since"
+        return f", resumed from {given}, or from the newest checkpoint of this command since"
     if any(own.glob("*.ckpt")):
         return ", resumed from its newest checkpoint"
     if given:

@@ -83,8 +83,8 @@ def report(kind: str, **facts: Any) -> None:
 
 
 def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
-    """Have the Linux kernel send this process a signal when its parent dies, for whatever reason. Of a launcher that is
-    dead already it would never tell.
+    """Have the Linux kernel send this process a signal when its parent dies, for whatever reason. If the launcher of
+    this rank is dead already, send the signal now: the kernel would never do it.
     """
     if sys.platform != "linux":
         return
