@@ -1,6 +1,7 @@
 """The two bicubics against MATLAB's own output, published numbers, torch and Pillow."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,15 @@ def test_wrong_sizes_scales_and_dtypes_are_refused() -> None:
         matlab_bicubic(torch.rand(4, 4), (0, 3))
     with pytest.raises(TypeError, match="float16"):
         matlab_bicubic(torch.zeros(4, 4, dtype=torch.float16), (2, 2))
+
+
+def test_arrays_and_tensors_are_not_mixed_up() -> None:
+    array: Any = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(TypeError, match="ndarray: give a torch tensor"):
+        matlab_bicubic(array, (2, 2))
+    tensor: Any = torch.zeros(4, 4, 3)
+    with pytest.raises(TypeError, match="Tensor: give a numpy array"):
+        pil_bicubic(tensor, (2, 2))
 
 
 def test_pil_bicubic_is_pillows() -> None:

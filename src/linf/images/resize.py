@@ -30,8 +30,12 @@ def matlab_bicubic(
 
     Raises:
         UsageError: neither size nor scale is given, or one is not positive.
-        TypeError: the image has another dtype.
+        TypeError: the image is no tensor, or has another dtype.
     """
+    if not isinstance(image, Tensor):
+        raise TypeError(
+            f"matlab_bicubic got a {type(image).__name__}: give a torch tensor whose last two axes are height and width"
+        )
     if image.dtype not in (torch.float32, torch.float64, torch.uint8, torch.int32):
         raise TypeError(
             f"matlab_bicubic got {image.dtype}: convert the image to float32, float64, uint8 or int32 first"
@@ -202,7 +206,14 @@ def pil_bicubic(image: np.ndarray, size: tuple[int, int], peak: int = 255) -> np
 
     Returns:
         (H',W',C) of the same dtype.
+
+    Raises:
+        TypeError: the image is no array.
     """
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f"pil_bicubic got a {type(image).__name__}: give a numpy array of height, width and channels"
+        )
 
     def resized(part: np.ndarray) -> np.ndarray:
         return np.asarray(Image.fromarray(part).resize(size[::-1], Image.Resampling.BICUBIC))
