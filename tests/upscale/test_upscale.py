@@ -25,6 +25,7 @@ import linf
 from helpers.commands import Outcome, assert_in_words
 from linf import cli
 from linf.errors import UsageError
+from linf.images.luma import PILLOW_GREY
 from linf.images.read import read_photo
 from linf.images.resize import bicubic, matlab_bicubic
 from linf.models.baselines import LIIF, LTE, Bicubic, LIIFConditioner
@@ -291,6 +292,19 @@ def test_autocast_is_near_single_precision(dtype: torch.dtype) -> None:
     model, pixels = small_linf(3), photograph(20, 20)
     single, half = (enlarge(model, pixels, (50, 50), Ask(0.0, dtype=of)).images[0] for of in (None, dtype))
     assert 0 <= np.abs(single.astype(int) - half).mean() < 1
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_grey_under_autocast_is_that_of_its_colours(dtype: torch.dtype, depth: type) -> None:
+    model, pixels = small_linf(3), photograph(20, 20, 1, depth)
+    ask = Ask(0.6, uncertainty=True, dtype=dtype)
+    colours = enlarge(model, np.repeat(pixels, 3, axis=2), (50, 50), ask).images[0]
+    grey = enlarge(model, pixels, (50, 50), ask).images[0]
+    assert grey.dtype == depth
+    inside = ((colours > 0) & (colours < np.iinfo(depth).max)).all(2)  # Neither black nor white is clamped.
+    assert inside.mean() > 0.5
+    assert np.abs(colours @ np.array(PILLOW_GREY) - grey[..., 0])[inside].max() <= 1.1
 
 
 # Files

@@ -129,7 +129,8 @@ def enlarge(
 
 def grey(values: Tensor) -> Tensor:
     """Return the grey (1,y,x) of RGB (3,y,x), by Pillow's weights."""
-    return torch.tensordot(values.new_tensor(PILLOW_GREY), values, 1)[None]
+    # No matrix product, which autocast and torch's settings would make in half precision.
+    return (values.new_tensor(PILLOW_GREY)[:, None, None] * values).sum(0, keepdim=True)
 
 
 def levels(values: Tensor, peak: int) -> np.ndarray:
