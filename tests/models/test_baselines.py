@@ -17,6 +17,7 @@ from linf.losses.flow import LikelihoodL1
 from linf.losses.regression import RegressionL1
 from linf.models.baselines import LIIF, LTE, Bicubic, LIIFConditioner, Regression
 from linf.models.conditioner import FourierConditioner
+from linf.models.decoding import Request
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
@@ -113,6 +114,21 @@ def test_sampling_is_prediction_at_every_pixel(make: type[Regression], settings:
 def test_bicubic_rounds_to_as_many_bits_as_files_have(depth: int) -> None:
     with pytest.raises(ValueError, match=f"depth is {depth}: give a whole number"):
         Bicubic(depth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_bicubic_of_an_overshooting_image_is_that_of_the_clamped_one(depth: int, dtype: torch.dtype) -> None:
+    lr = torch.linspace(-0.2, 1.2, 90).view(1, 3, 5, 6).to(dtype)
+    expected = Bicubic(depth).sample(lr.float().clamp(0, 1), SIZE)
+    assert torch.allclose(Bicubic(depth).sample(lr, SIZE).float(), expected, atol=1e-3)
+    assert torch.allclose(bicubic(lr, SIZE, 2**depth - 1).float(), expected, atol=1e-3)
+
+
+def test_bicubic_of_floats_up_to_a_peak_is_that_of_the_unit() -> None:
+    lr = torch.rand(1, 3, 5, 6)
+    (region,) = Bicubic().regions(255 * lr, SIZE, Request(peak=255))
+    assert torch.equal(region.mean, Bicubic().sample(lr, SIZE)[0])
 
 
 @pytest.mark.parametrize("model", [liif(), lte(), Bicubic()], ids=["liif", "lte", "bicubic"])

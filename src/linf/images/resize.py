@@ -178,22 +178,24 @@ def product_dtype(image: Tensor) -> torch.dtype:
 
 
 def whole_numbers(image: Tensor, peak: int) -> Tensor:
-    """Floats in [0, 1] as whole numbers from 0 to ``peak``: uint8, or int32 for more than 8 bits."""
-    return image.mul(peak).round().to(torch.uint8 if peak <= 255 else torch.int32)
+    """Floats, clamped to [0, 1], as whole numbers from 0 to ``peak``: uint8, or int32 for more than 8 bits."""
+    exact = image.to(torch.promote_types(image.dtype, torch.float32))  # Half precision ends below 16 bits.
+    return exact.mul(peak).round().clamp(0, peak).to(torch.uint8 if peak <= 255 else torch.int32)
 
 
 def bicubic(lr: Tensor, size: tuple[int, int], peak: int = 255) -> Tensor:
     """The bicubic row of every table: the image in whole numbers, enlarged by MATLAB's bicubic.
 
     Args:
-        lr: (...,h,w) in [0, 1].
+        lr: (...,h,w), clamped to [0, 1].
         size: (H, W).
         peak: the value of white of the whole numbers.
 
     Returns:
         (...,H,W) in [0, 1].
     """
-    return matlab_bicubic(whole_numbers(lr, peak), size, peak=peak).to(lr.dtype) / peak
+    exact = torch.promote_types(lr.dtype, torch.float32)
+    return (matlab_bicubic(whole_numbers(lr, peak), size, peak=peak).to(exact) / peak).to(lr.dtype)
 
 
 def pil_bicubic(image: np.ndarray, size: tuple[int, int], peak: int = 255) -> np.ndarray:

@@ -44,7 +44,7 @@ class Bicubic(SuperResolver):
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """MATLAB's bicubic in strips: one axis, then the other, in the order of `matlab_bicubic`."""
         white = self.peak if lr.is_floating_point() else int(request.peak)
-        pixels = whole_numbers(lr, white) if lr.is_floating_point() else lr
+        pixels = whole_numbers(lr / request.peak, white) if lr.is_floating_point() else lr
         first, last = (-2, -1) if size[0] / lr.shape[-2] <= size[1] / lr.shape[-1] else (-1, -2)
         between = [*pixels.shape]
         between[first] = size[first]
