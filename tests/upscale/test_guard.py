@@ -1,6 +1,7 @@
 """Noise that the default model has not seen: told by name, and with a lower temperature."""
 
 import copy
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from linf.models.deviation import excess_deviation, quiet_deviation, usual_devia
 from linf.models.linf import LINF
 from linf.upscale.enlarge import Ask
 from linf.upscale.guard import tempered
+from linf.upscale.tile_size import _Live
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,24 @@ def test_an_image_with_a_scale_for_each_axis_is_judged_by_both(checkpoint: Path)
     model.usual_deviation = {1.0: 1.0, 4.0: 4.0}
     for size in ((9, 36), (36, 9)):
         assert excess_deviation(model, lr, size) == pytest.approx(quiet_deviation(model, lr, size) / 2)
+
+
+def test_whole_numbers_are_judged_as_their_floats(model: LINF, clean: np.ndarray) -> None:
+    bits = torch.tensor(clean).permute(2, 0, 1)[None]
+    for whole, peak in ((bits, 255), (257 * bits.int(), 65535)):
+        assert excess_deviation(model, whole, (192, 192), peak) == excess_deviation(
+            model, unit(clean), (192, 192)
+        )
+
+
+def test_a_large_image_is_judged_without_a_copy_of_it(model: LINF, clean: np.ndarray) -> None:
+    pixels, ask = np.tile(clean, (60, 60, 1)), Ask()
+    tracemalloc.start()
+    with _Live() as live:
+        tempered(model, pixels, (pixels.shape[0] + 1, pixels.shape[1] + 1), ask)
+    most = live.most + tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2 * pixels.nbytes
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 200), (31, 33), (97, 50)])

@@ -77,9 +77,7 @@ def enlarge(
     # Encoders of files hold one more copy of what they write.
     held = (ask.samples + 1) * pixels.shape[2] * pixels.itemsize + 6 * ask.uncertainty
     size = check_size(size, held + 1, CPU)
-    # 16 bits as int32: devices lack gathers of uint16.
-    plane = np.require(pixels, np.uint8 if peak == 255 else np.int32, "W")
-    lr = torch.from_numpy(plane).to(ask.device).permute(2, 0, 1)[None]
+    lr = as_tensor(pixels, ask.device)
     channels = model.output_channels(lr)
     tau = ask.temperature if ask.temperatures is None else ask.temperatures
     highest = float(torch.as_tensor(tau).max())
@@ -125,6 +123,13 @@ def enlarge(
                 deviation[where] = part[0].cpu().numpy()
             advance(region.mean.shape[-2] * region.mean.shape[-1])
     return Enlarged(out, deviation)
+
+
+def as_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """Return an image (h,w,c), uint8 or uint16, as whole numbers (1,c,h,w) on a device."""
+    # 16 bits as int32: devices lack gathers of uint16.
+    plane = np.require(pixels, np.uint8 if pixels.dtype == np.uint8 else np.int32, "W")
+    return torch.from_numpy(plane).to(device).permute(2, 0, 1)[None]
 
 
 def grey(values: Tensor) -> Tensor:

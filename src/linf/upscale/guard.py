@@ -10,7 +10,7 @@ from linf.images.resize import matlab_bicubic
 from linf.models.deviation import QUIET_SHARE, excess_deviation, windows_of
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
-from linf.upscale.enlarge import Ask
+from linf.upscale.enlarge import Ask, as_tensor
 
 TOLERATED = 1.2
 """How many times the usual limit an image's predicted deviation may be before anything is said."""
@@ -37,14 +37,16 @@ def tempered(
     Raises:
         UsageError: the result is to be consistent with an image that is noisy.
     """
-    if ask.consistency and (removed := removed_noise(model, _unit(model, pixels, ask), size)) > REMOVED:
+    lr, peak = as_tensor(pixels, ask.device), float(np.iinfo(pixels.dtype).max)
+    lr = lr.expand(-1, model.output_channels(lr), -1, -1)
+    if ask.consistency and (removed := removed_noise(model, lr, size, peak)) > REMOVED:
         raise UsageError(
             f"it is noisy (the model removes {removed:.1f} of 255 grey levels), which --consistent would put into the "
             "result: leave --consistent out"
         )
     if not isinstance(model, LINF) or not model.usual_deviation:
         return ask, []
-    excess = excess_deviation(model, _unit(model, pixels, ask), size)
+    excess = excess_deviation(model, lr, size, peak)
     if excess <= TOLERATED:
         return ask, []
     told = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"
@@ -58,27 +60,22 @@ def tempered(
 
 
 @torch.no_grad()
-def removed_noise(model: SuperResolver, lr: Tensor, size: tuple[int, int]) -> float:
+def removed_noise(model: SuperResolver, lr: Tensor, size: tuple[int, int], peak: float = 1) -> float:
     """The change that nine in ten parts of an LR image exceed, between it and the model's mean reduced to its size.
 
     Args:
         model: any.
-        lr: (1,C,h,w) in [0, 1].
+        lr: (1,C,h,w) from 0 to ``peak``; floats or whole numbers.
         size: the output size (H, W).
+        peak: the value of white in ``lr``.
 
     Returns:
         The root mean square of a part, 8 pixels a side, in grey levels of 255.
     """
-    windows = windows_of(lr)
+    windows = windows_of(lr, peak)
     low = windows.shape[-2], windows.shape[-1]
     # A larger scale removes no other noise.
     y, x = (round(n * min(a / b, 4)) for n, a, b in zip(low, size, lr.shape[-2:], strict=True))
     change = (matlab_bicubic(model.sample(windows, (y, x), temperature=0), low) - windows).square().mean(1)
     parts = F.avg_pool2d(change, (min(8, low[0]), min(8, low[1])))
     return float(torch.quantile(parts.float(), QUIET_SHARE).sqrt()) * 255
-
-
-def _unit(model: SuperResolver, pixels: np.ndarray, ask: Ask) -> Tensor:
-    """The image as (1,C,h,w) in [0, 1], of as many channels as the model's output, on its device."""
-    plane = torch.from_numpy(pixels.astype(np.float32) / np.iinfo(pixels.dtype).max).permute(2, 0, 1)[None]
-    return plane.expand(-1, model.output_channels(plane), -1, -1).to(ask.device)
