@@ -14,6 +14,7 @@ from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.prior import UNet
+from linf.models.self_ensemble import self_ensemble
 
 SIZE = (11, 13)
 
@@ -139,3 +140,60 @@ def test_features_of_other_images_are_refused(other: Tensor) -> None:
             call(lr, SIZE, features=features)
     tiled = of.sample(lr, SIZE, seed=0, features=of.encode(lr, tile=2))
     torch.testing.assert_close(tiled, of.sample(lr, SIZE, seed=0, features=[]))
+
+
+def test_whole_numbers_may_be_of_numpy() -> None:
+    of, lr = model(), images()
+    expected = of.sample(lr, SIZE, seed=0, tile=4, chunk=5, consistency=2)
+    numbers = {"tile": np.int64(4), "chunk": np.int32(5), "consistency": np.uint8(2)}
+    assert torch.equal(of.sample(lr, SIZE, seed=0, **numbers), expected)
+    known = of.distribution(lr, SIZE, samples=np.int64(2))
+    assert known is not None
+    assert len(known.noise) == 2
+
+
+@pytest.mark.parametrize("number", [-1, 2.5, True, "2"])
+def test_what_is_no_whole_number_is_refused(number: Any) -> None:
+    of, lr = model(), images()
+    for name in ("tile", "chunk", "consistency"):
+        with pytest.raises(ValueError, match=f"{number}: give a whole number"):
+            of.sample(lr, SIZE, **{name: number})
+    with pytest.raises(ValueError, match=f"samples are {number}: give a whole number"):
+        of.distribution(lr, SIZE, samples=number)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "words"),
+    [
+        (SIZE, (13, 11), r"shape \(13, 11\), and output \(11, 13\)"),
+        (SIZE, (), r"shape \(\), and output"),
+        ((11,), SIZE, r"output \(11,\)"),
+        ((11.5, 13), SIZE, r"output \(11\.5, 13\)"),
+        ((0, 13), (0, 13), r"output size \(0, 13\)"),
+    ],
+)
+def test_a_map_of_temperatures_that_does_not_fit_is_told(
+    size: Any, shape: tuple[int, ...], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        model().sample(images(), size, temperature=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("highest", [-0.5, torch.nan, torch.inf])
+def test_a_map_of_temperatures_out_of_range_is_told(highest: float) -> None:
+    with pytest.raises(ValueError, match="give finite ones from 0 up"):
+        model().sample(images(), SIZE, temperature=torch.full(SIZE, highest))
+
+
+@pytest.mark.parametrize("size", [(11.5, 13), (11,), 11, (0, 13), (10**7, 10**7)])
+def test_a_size_that_is_none_is_told_everywhere(size: Any) -> None:
+    of, lr = model(), images()
+    for call in (of.sample, of.distribution, of.sample_prior, partial(self_ensemble, of)):
+        with pytest.raises(ValueError, match="output size"):
+            call(lr, size)
+
+
+def test_a_self_ensemble_of_what_is_no_image_is_told() -> None:
+    for lr in (torch.zeros(3, 5, 6), torch.zeros(1, 3, 5, 6, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="give images"):
+            self_ensemble(model(), lr, SIZE)

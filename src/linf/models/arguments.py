@@ -9,15 +9,21 @@ from torch import Tensor
 from linf.memory import free_memory
 
 
+def is_whole(number: object, least: int = 0) -> bool:
+    """Whether something is a whole number, Python's or NumPy's, of at least ``least``."""
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and int(number) >= least
+
+
 def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) -> tuple[int, int]:
     """The output size as (H, W), if it is one and there is memory for it.
 
     Raises:
         ValueError: a side is not a positive whole number, or memory is too small.
     """
-    whole = [int(n) for n in size if isinstance(n, int | np.integer) and n >= 1]
-    if len(size) != 2 or len(whole) != 2:
-        raise ValueError(f"output size {tuple(size)} is not two positive whole numbers (height, width)")
+    given = tuple(size) if np.iterable(size) else (size,)
+    whole = [int(n) for n in given if is_whole(n, 1)]
+    if len(given) != 2 or len(whole) != 2:
+        raise ValueError(f"output size {given} is not two positive whole numbers (height, width)")
     (height, width), free = whole, free_memory(device)
     if (need := height * width * bytes_per_pixel) > free:
         raise ValueError(
@@ -46,7 +52,7 @@ def check_images(lr: Tensor, size: Sequence[int] | None = None, hr: Tensor | Non
 
 def check_distribution(samples: int, mix: Tensor | None, channels: int) -> None:
     """Raise ValueError unless samples are a number from 0 up, and mixtures a tensor (M,C) for images of C channels."""
-    if not isinstance(samples, int) or samples < 0:
+    if not is_whole(samples):
         raise ValueError(f"samples are {samples}: give a whole number from 0 up")
     if mix is not None and (mix.ndim != 2 or mix.shape[1] != channels):
         raise ValueError(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from linf.images.reduction import Reduction
 from linf.images.resize import AxisResize
+from linf.models.arguments import is_whole
 from linf.models.decoding import Region
 from linf.models.distribution import Distribution
 from linf.models.threads import parallel
@@ -50,7 +51,7 @@ class Projection:
         rounds: int = 3,
         reduction: Reduction = Reduction(),
     ) -> None:
-        if type(rounds) is not int or rounds < 1:
+        if not is_whole(rounds, 1):
             raise ValueError(
                 f"rounds of consistency are {rounds}: give a whole number of at least 1, usually 3"
             )

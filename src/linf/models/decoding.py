@@ -14,6 +14,7 @@ from torch import Tensor
 
 from linf.coordinates import neighbourhood, patch_centres
 from linf.memory import free_memory
+from linf.models.arguments import is_whole
 from linf.models.conditioner import Conditioner, Decode
 from linf.models.encoders.encoder import Encoder
 from linf.models.threads import T, parallel, workers
@@ -140,7 +141,7 @@ def stream(
         answer: called once for each block, from several threads.
         request: how to encode and how many queries to take at a time; the rest is for ``answer``.
     """
-    if request.chunk is not None and (type(request.chunk) is not int or request.chunk < 0):
+    if request.chunk is not None and not is_whole(request.chunk):
         raise ValueError(
             f"chunk is {request.chunk}: give a whole number of queries, or None for the usual one"
         )

@@ -6,6 +6,7 @@ Lim et al., "Enhanced deep residual networks for single image super-resolution" 
 import torch
 from torch import Tensor
 
+from linf.models.arguments import check_images, check_size
 from linf.models.super_resolver import SuperResolver
 
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
@@ -23,8 +24,14 @@ def self_ensemble(model: SuperResolver, lr: Tensor, size: tuple[int, int]) -> Te
 
     Returns:
         (B,C,H,W), not clamped.
+
+    Raises:
+        ValueError: the images, their channels or the size are not as described, or memory is too small.
     """
-    total = lr.new_zeros(len(lr), model.output_channels(lr), *size)
+    check_images(lr)
+    channels = model.output_channels(lr)
+    size = check_size(size, 8 * channels * len(lr), lr.device)  # The sum, and one answer.
+    total = lr.new_zeros(len(lr), channels, *size)
     for axes in FLIPS:
         total += model.sample(lr.flip(axes), size, temperature=0).flip(axes)
         turned = model.sample(lr.transpose(-2, -1).flip(axes), (size[1], size[0]), temperature=0)

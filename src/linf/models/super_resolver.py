@@ -140,9 +140,9 @@ class SuperResolver(nn.Module, ABC):
         """
         check_images(lr)
         taus = each_temperature(temperature, size)
-        highest = max(float(torch.as_tensor(t).max()) for t in taus)
         channels = self.output_channels(lr)
         size = check_size(size, 4 * channels * (len(lr) * len(taus) + 2 * bool(consistency)), lr.device)
+        highest = max(float(torch.as_tensor(t).max()) for t in taus)
         correlation = chosen_correlation(self.correlation, latents) if self.dim else None
         fields = self._latents(lr, size, 1, seed, correlation, z) if highest > 0 and self.dim else ()
         out = lr.new_empty(len(taus), len(lr), channels, *size)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 Temperature = float | Sequence[float] | Tensor
@@ -36,10 +35,14 @@ def each_temperature(temperature: Temperature, size: Sequence[int]) -> Sequence[
     """
     if not isinstance(temperature, Tensor):
         return check_temperatures(temperature)
-    valid = (temperature >= 0).logical_and(temperature < math.inf).all()
-    if temperature.shape != torch.Size(size) or not bool(valid):
+    if tuple(temperature.shape) != tuple(size):
         raise ValueError(
-            f"a map of temperatures has shape {tuple(temperature.shape)} and values from {float(temperature.min()):g} "
-            f"to {float(temperature.max()):g}; output {size[0]}×{size[1]} needs its shape, and finite values from 0 up"
+            f"a map of temperatures has shape {tuple(temperature.shape)}, and output {tuple(size)} needs its own: give "
+            "one temperature for each pixel, or a number"
+        )
+    if not bool((temperature >= 0).logical_and(temperature < math.inf).all()):
+        raise ValueError(
+            f"a map of temperatures has values from {float(temperature.min()):g} to {float(temperature.max()):g}: give "
+            "finite ones from 0 up"
         )
     return [temperature]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from linf.models.arguments import is_whole
 from linf.models.encoders.encoder import Encoder
 from linf.models.threads import parallel
 
@@ -57,7 +58,7 @@ def encode(encoder: Encoder, lr: Tensor, *, peak: float = 1, tile: int | None = 
         tile: LR pixels a side; by default `TILE`, or whole images where the receptive field has no end. An encoder of
             that kind is given `OVERLAP` around a tile that is asked for.
     """
-    if tile is not None and (type(tile) is not int or tile < 0):
+    if tile is not None and not is_whole(tile):
         raise ValueError(
             f"tile is {tile}: give a whole number of LR pixels a side, or None for the usual one"
         )
