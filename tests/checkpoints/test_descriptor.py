@@ -11,6 +11,7 @@ from torch import nn
 
 import linf
 from linf.checkpoints.descriptor import deduced_config, register
+from linf.checkpoints.native import build
 from linf.checkpoints.shipped import shipped_file
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
@@ -45,6 +46,13 @@ def test_config_is_that_of_the_model(
     config = model.config
     config["encoder"].pop("drop_path", None)  # Of training alone.
     assert deduced_config(model.state_dict()) == config
+
+
+@pytest.mark.parametrize(("channels", "ratio"), [(76, 1.4), (60, 4.1), (180, 2.0), (12, 1.7)])
+def test_a_ratio_that_is_rounded_gives_the_same_widths(channels: int, ratio: float) -> None:
+    encoder = SwinIR(channels, (1,), (2,), window=2, mlp_ratio=ratio, out_channels=4)
+    state = LINF(encoder, partial(FourierConditioner, width=4, depth=1), ConditionalFlow(1, 1)).state_dict()
+    build(deduced_config(state)).load_state_dict(state)
 
 
 def test_spandrel_runs_the_model_of_the_package() -> None:

@@ -153,12 +153,16 @@ def _encoder(shapes: dict[str, tuple[int, ...]], channels: int) -> dict[str, Any
         return {"name": "RRDBNet", "blocks": blocks, "channels": channels, "growth": growth}
     groups = [f"layers.{i}.residual_group.blocks" for i in range(get_seq_len(shapes, "layers"))]
     tables = [shapes[f"{group}.0.attn.relative_position_bias_table"] for group in groups]
+    hidden = shapes[f"{groups[0]}.0.mlp.fc1.weight"][0]
+    ratio = hidden / channels
+    if int(channels * ratio) < hidden:  # By rounding.
+        ratio = math.nextafter(ratio, math.inf)
     return {
         "name": "SwinIR",
         "channels": channels,
         "depths": [get_seq_len(shapes, group) for group in groups],
         "heads": [heads for _, heads in tables],
         "window": (math.isqrt(tables[0][0]) + 1) // 2,
-        "mlp_ratio": shapes[f"{groups[0]}.0.mlp.fc1.weight"][0] / channels,
+        "mlp_ratio": ratio,
         "out_channels": shapes["conv_before_upsample.0.weight"][0],
     }
