@@ -114,6 +114,16 @@ def test_there_and_back_is_bit_equal(run: Linf, tmp_path: Path, checkpoint: Path
     assert torch.load(tmp_path / "again.pth", weights_only=True)["model"]["name"] == "linf-patch"
 
 
+def test_what_the_published_format_does_not_hold_is_told(run: Linf) -> None:
+    done = run("convert", "default", "default.pth")
+    assert done.status == 0
+    (line,) = done.err.splitlines()
+    for word in ("note: default.pth", "neighbouring patches", "tails", "noisy images", ".safetensors does"):
+        assert word in line
+    assert "black" not in line
+    assert run("convert", "default", "default.safetensors").err == ""
+
+
 @pytest.mark.parametrize("name", ["edsr_pixel", "edsr_patch3", "rrdb_patch3", "rrdb_pixel_out"])
 def test_references_there_and_back_are_bit_equal(run: Linf, tmp_path: Path, name: str) -> None:
     source = REFERENCE / f"{name}.pth"

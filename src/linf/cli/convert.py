@@ -1,6 +1,7 @@
 """The command ``linf convert``: the model in a checkpoint in another format."""
 
 import io
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,14 @@ from typing import Any
 from linf.cli.options import MODEL_FILE, add_command, check_output
 from linf.errors import UsageError
 from linf.files import atomic_write
+
+UNHELD = {
+    "correlation": "how the latents of neighbouring patches are correlated",
+    "tails": "how heavy the tails of its latents are",
+    "usual_deviation": "how much noise is usual, by which `linf upscale` knows noisy images",
+    "value_range": "which values are black and white",
+}
+"""What a model may know that the published format has no place for, by its name in the config."""
 
 
 def add_convert(commands: Any) -> None:
@@ -62,6 +71,8 @@ def _convert(given: Namespace) -> None:
             torch.save(to_published(model), content)
             with atomic_write(out) as part:
                 part.write_bytes(content.getbuffer())
+            if lost := [what for name, what in UNHELD.items() if name in model.config]:
+                print(f"note: {out} does not say {', nor '.join(lost)}: .safetensors does", file=sys.stderr)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
