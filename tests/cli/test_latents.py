@@ -71,6 +71,7 @@ def test_lr_is_degraded_as_in_training(run: Linf, checkpoint: Path, photos: Path
         (("out.pth",), "saved as .safetensors"),
         (("out.safetensors", "--images", "0"), "--images 0"),
         (("out.safetensors", "--scales", "0.5"), "scales are"),
+        (("out.safetensors", "--scales", "2", "2.0000001"), "prints as 2.0 does"),
         (("out.safetensors", "--scales", "2"), "more than 4 patches a side"),
     ],
 )

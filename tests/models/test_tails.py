@@ -51,6 +51,8 @@ def test_students_latents_become_standard_gaussian() -> None:
     assert far.isfinite().all()
     assert (far[0].diff() > 0).all()
     assert Tails(2.0, 0.7).gaussianise(torch.zeros(DIM, 1)).abs().max() == 0
+    beyond = Tails(1000.0, 1.0).gaussianise(torch.full((DIM, 1), 1e4).double())
+    assert 5 < beyond.max() < 1e4, "its probability is beyond doubles"
 
 
 def test_between_two_scales_the_tails_are_between_theirs() -> None:

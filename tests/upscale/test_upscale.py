@@ -449,6 +449,17 @@ def test_the_map_shows_where_the_model_does_not_know() -> None:
     assert heat[:40, 160:300].min() > heat[:40, :140].max() + 100
 
 
+@pytest.mark.parametrize("exploded", [math.inf, math.nan])
+@pytest.mark.parametrize("share", [0.001, 0.5, 1.0])
+@pytest.mark.filterwarnings("error")
+def test_where_the_flow_explodes_the_map_is_brightest(exploded: float, share: float) -> None:
+    deviation = np.linspace(0, 0.02, 40 * 300).astype(np.float16)
+    deviation[: round(share * len(deviation))] = exploded
+    deviation = deviation.reshape(40, 300)
+    heat = np.asarray(command.heat_map(deviation).convert("L"), int)[:40, :300]
+    assert heat[~np.isfinite(deviation)].min() == heat.max() > 200
+
+
 def test_an_output_that_is_there_stays(upscale: Linf, tmp_path: Path) -> None:
     image(tmp_path / "a.png", 6, 6)
     (tmp_path / "a_x2.png").write_text("precious")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from linf.cli.options import LINF_FILE, add_command, check_image_folders, check_output, chosen_device
-from linf.errors import UsageError
+from linf.errors import UsageError, check_distinct
 from linf.runs import CONF
 
 
@@ -72,6 +72,7 @@ def _latents(given: Namespace) -> None:
     check_image_folders(given.data, "--data")
     if given.images < 1:
         raise UsageError(f"--images {given.images} is not a whole number from 1 up")
+    check_distinct("--scales", sorted(set(given.scales)))
     device = chosen_device(given.device)
     model = load(given.model)
     if not isinstance(model, LINF):

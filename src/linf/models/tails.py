@@ -41,8 +41,9 @@ class Tails(NamedTuple):
         """Latents (D, ...) that are as they should be, made standard Gaussian: each patch's in their direction."""
         dim, energy = len(z), z.double().square().sum(0).cpu().numpy()
         ratio = energy / (dim * self.scale**2)
-        # From either side, so that neither tail is rounded away.
+        # From either side, so that neither tail is rounded away; what is beyond doubles stays finite.
         below, above = (f(dim, self.freedom, ratio) for f in (special.fdtr, special.fdtrc))
+        above = np.maximum(above, np.finfo(float).tiny)
         wanted = np.where(
             below < 0.5, special.gammaincinv(dim / 2, below), special.gammainccinv(dim / 2, above)
         )
