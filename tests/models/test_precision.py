@@ -33,6 +33,26 @@ def test_settings_old_and_new_are_understood() -> None:
         torch.set_float32_matmul_precision("highest")
 
 
+def test_an_inherited_setting_stays_inherited() -> None:
+    backends: Any = torch.backends
+    places = backends.cuda.matmul, backends.mkldnn.matmul
+    before = [place.fp32_precision for place in places]
+    try:
+        for place in places:
+            place.fp32_precision = "none"
+        backends.fp32_precision = "tf32"
+        with exact_products():
+            assert [place.fp32_precision for place in places] == ["ieee", "ieee"]
+        assert [place.fp32_precision for place in places] == ["tf32", "tf32"]
+        backends.fp32_precision = "ieee"
+        assert [place.fp32_precision for place in places] == ["ieee", "ieee"]
+        assert is_exact()
+    finally:
+        backends.fp32_precision = "none"
+        for place, precision in zip(places, before, strict=True):
+            place.fp32_precision = precision
+
+
 def test_products_stay_exact_when_another_thread_ends_its_own() -> None:
     torch.manual_seed(0)
     flow, z = ConditionalFlow(3, steps=2), torch.randn(27, 200)

@@ -46,7 +46,11 @@ def exact_products() -> Iterator[None]:
             _entered -= 1
             if not _entered:
                 for place, precision in zip(_PLACES, _before, strict=True):
-                    place.fp32_precision = precision
+                    place.fp32_precision = (
+                        "none"  # It inherits again, as the setting of `torch.backends` changes.
+                    )
+                    if place.fp32_precision != precision:
+                        place.fp32_precision = precision
 
 
 def exact_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
