@@ -71,8 +71,8 @@ def _convert(given: Namespace) -> None:
             torch.save(to_published(model), content)
             with atomic_write(out) as part:
                 part.write_bytes(content.getbuffer())
-            if lost := [what for name, what in UNHELD.items() if name in model.config]:
-                print(f"note: {out} does not say {', nor '.join(lost)}: .safetensors does", file=sys.stderr)
     except (OSError, SafetensorError) as error:
         raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
     print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
+    if out.suffix == ".pth" and (lost := [what for name, what in UNHELD.items() if name in model.config]):
+        print(f"note: {out} does not say {', nor '.join(lost)}: .safetensors does", file=sys.stderr)
