@@ -1,5 +1,6 @@
 """The lock that processes and threads wait for, and files that several write, of any name."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -53,6 +54,13 @@ def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(enter, range(8)))
     assert most == 1
+
+
+def test_a_file_that_cannot_be_written_is_called_by_its_own_name(tmp_path: Path) -> None:
+    for number, name in ((errno.EACCES, True), (errno.ENOSPC, False)):
+        with pytest.raises(OSError, match="reason") as error, atomic_write(tmp_path / "a.txt") as part:
+            raise OSError(number, "reason", *[str(part)] * name)
+        assert error.value.filename == str(tmp_path / "a.txt")
 
 
 def test_processes_of_one_number_write_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from linf.errors import UsageError
+from linf.errors import DISK_FULL, UsageError
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     power failure.
 
     Raises:
-        OSError: Writing failed, for instance because the disk is full.
+        OSError: Writing failed, for instance because the disk is full; it names ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,13 +49,16 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
                 if error.errno not in UNSUPPORTED:
                     raise
         os.replace(part, path)
+    except OSError as error:
+        if error.filename in (part, str(part)) or error.errno in DISK_FULL:
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
 
 def _hidden(path: Path) -> str:
-    """Return how the names of a file's temporary files begin, which is short enough where the file's name is legal."""
-    # Of 255 bytes; the rest makes it unique.
+    """Return how the names of a file's temporary files begin; with the rest that makes one unique at most 255 bytes."""
     return f".{os.fsencode(path.name)[:180].decode(errors='ignore')}."
 
 
@@ -73,8 +76,7 @@ def expand_home(text: str) -> str:
     """
 
     def home(found: re.Match[str]) -> str:
-        path = os.path.expanduser(found[0])
-        if path == found[0] == "~":
+        if (path := os.path.expanduser(found[0])) == found[0] == "~":
             raise UsageError(f"{text} has a ~, but this user has no home: give the whole path, or set HOME")
         return path
 
@@ -185,7 +187,8 @@ _owned: dict[str, str] = {}
 def unwritable(folder: Path, error: OSError, setting: str = "hydra.run.dir") -> str:
     """Return a message about a run's folder that cannot be written to, with the setting that chooses another."""
     reason = "it is a file" if folder.is_file() else error.strerror or error
-    return f"cannot write to {folder}: {reason}; choose another folder with {setting}=…"
+    then = "free some space, or choose" if error.errno in DISK_FULL else "choose"
+    return f"cannot write to {folder}: {reason}; {then} another folder with {setting}=…"
 
 
 def owner(folder: Path) -> str | None:
@@ -216,11 +219,10 @@ def owner(folder: Path) -> str | None:
 
 def _is_alive(process: int) -> bool:
     try:
-        os.kill(process, 0)
+        with suppress(PermissionError):  # Another user's.
+            os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # Another user's.
-        pass
     return True
 
 
@@ -239,12 +241,10 @@ def _holder(file: IO[str]) -> str:
 
 
 def _warn_without_locks(folder: Path, error: OSError) -> None:
-    device = os.stat(folder).st_dev
-    if device not in _without_locks:
+    if (device := os.stat(folder).st_dev) not in _without_locks:
         _without_locks.add(device)
         message = "the file system of %s has no locks (%s): let no other command write there"
         log.warning(message, folder, error.strerror)
 
 
-_without_locks: set[int] = set()
-# The file systems of which this process has warned.
+_without_locks: set[int] = set()  # The file systems of which this process has warned.

@@ -6,6 +6,7 @@ import resource
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,12 @@ def same(a: LINF, b: LINF) -> bool:
 
 
 # What is written comes back
+
+
+def test_a_full_disk_is_an_error_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linf.checkpoints.native.atomic_write", lambda path: nullcontext(Path("/dev/full")))
+    with pytest.raises(OSError, match="No space left"):
+        linf.save(tiny(1), "model.safetensors")
 
 
 @pytest.mark.parametrize("patch_size", [1, 3, 5])

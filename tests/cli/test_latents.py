@@ -85,6 +85,15 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_folder_that_cannot_be_written_to_is_found_out_before_the_work(
+    run: Linf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    for arguments in (("latents", "x", "a/b.safetensors", "--data", "."), ("export", "x", "a/b.pt2")):
+        done = run(*arguments)
+        assert done.err.endswith(f"{tmp_path} is read-only; choose another folder\n"), done.err
+
+
 def test_a_missing_folder_is_called_what_the_command_calls_it(run: Linf, tmp_path: Path) -> None:
     for words, name in (
         (("latents", "default", "out.safetensors", "--data", tmp_path, "nowhere"), "--data"),

@@ -1,5 +1,6 @@
 """Printing that fails costs no work: the run goes on, and its record says finished."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from helpers.paths import ROOT
 from linf.runs.record import read_record
+from linf.runs.terminal import LogFile
 
 EVALUATION = (
     "model=bicubic",
@@ -36,6 +38,16 @@ def shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedPr
         text=True,
         timeout=120,
     )
+
+
+def test_a_log_that_cannot_be_written_is_told_once(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = LogFile("/dev/full")
+    for _ in range(2):
+        file.handle(logging.makeLogRecord({"msg": "a line"}))
+    assert caplog.messages == ["/dev/full is incomplete: No space left on device"]
+    assert capsys.readouterr().err == "", "and no traceback"
 
 
 @pytest.mark.slow

@@ -211,7 +211,8 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         if not value.isfinite().equal(weights[name].isfinite()):
             raise UsageError(f"{name} is beyond 65504, where half precision ends: write single precision")
     with atomic_write(path) as part:
-        safetensors.torch.save_file(weights, part, metadata={"linf": json.dumps(model.config)})
+        # Its own writing of files would raise an error that is no OSError.
+        part.write_bytes(safetensors.torch.save(weights, {"linf": json.dumps(model.config)}))
 
 
 def _fill(model: Model | UNet, weights: dict[str, Tensor]) -> None:

@@ -46,7 +46,6 @@ def add_convert(commands: Any) -> None:
 def _convert(given: Namespace) -> None:
     """Write the model in a checkpoint to a file of another format, chosen by the suffix of OUT."""
     import torch
-    from safetensors import SafetensorError
 
     from linf.checkpoints.native import load, save
     from linf.checkpoints.published import to_published
@@ -71,8 +70,8 @@ def _convert(given: Namespace) -> None:
             torch.save(to_published(model), content)
             with atomic_write(out) as part:
                 part.write_bytes(content.getbuffer())
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"cannot write {out}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
     print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
     if out.suffix == ".pth" and (lost := [what for name, what in UNHELD.items() if name in model.config]):
         print(f"note: {out} does not say {', nor '.join(lost)}: .safetensors does", file=sys.stderr)

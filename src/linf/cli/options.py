@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,9 +25,15 @@ def add_command(commands: Any, name: str, run: Callable[[Namespace], None], abou
 
 
 def check_output(path: Path, force: bool) -> None:
-    """Raise UsageError if an output file exists and ``--force`` is not given, or if it is a folder."""
+    """Raise UsageError if an output file exists and ``--force`` is not given, if it is a folder, or if its folder is
+    no folder or cannot be written to: what is written there may take minutes to compute.
+    """
     if path.is_dir() or (path.exists() and not force):
         raise UsageError(f"{path} exists: choose another name" + (", or --force" if path.is_file() else ""))
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        reason = f"{above} is {'read-only' if above.is_dir() else 'a file'}"
+        raise UsageError(f"cannot write {path}: {reason}; choose another folder")
 
 
 def check_image_folders(folders: Sequence[str], name: str) -> None:

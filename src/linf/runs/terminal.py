@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from typing import Any, TextIO
 
+log = logging.getLogger(__name__)
+
 OURS = ("linf", "hydra_plugins", "__main__")
 """The first parts of the names of loggers that are heard from information on; those of libraries from warnings on."""
 
@@ -41,6 +43,20 @@ class Terminal(logging.StreamHandler[Any]):
             self.flush()
         except Exception:  # As in every handler of logging: it says what failed, and the run goes on.
             self.handleError(record)
+
+
+class LogFile(logging.FileHandler):
+    """Writes records to the log in the run's folder; where it cannot, as on a full disk, it warns once."""
+
+    lost = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.lost:
+            self.lost = True
+            log.warning("%s is incomplete: %s", self.baseFilename, error.strerror)
 
 
 def log_printed(line: str, error: BaseException | None = None) -> None:
