@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from helpers.figures import overlapping
 from linf.runs.job_names import pooled_jobs
-from linf.runs.record import PROGRESS_FILE, JobRecord, TrainingProgress, write_record
+from linf.runs.record import PROGRESS_FILE, JobRecord, TrainingProgress, read_record, write_record
 from linf.runs.sweep import _bicubic, headline_merits, higher_is_better, sweep_jobs, sweep_table
 from linf.runs.sweep_figure import sweep_figure
 
@@ -70,6 +70,18 @@ def test_jobs_are_named_by_what_differs_and_seeds_share_a_name() -> None:
     assert named(("seed=0",), ("seed=1",)) == ("", {"0": ["0"], "1": ["1"]})
     trials = [("a.lr=1e-3", f"callbacks.pruning.trial={n}", f"hydra.sweep.subdir=t{n}") for n in (0, 1)]
     assert named(*trials) == ("trial", {"0": ["0"], "1": ["1"]})
+
+
+@pytest.mark.parametrize("state", ["finished", "killed"])
+def test_the_time_of_a_job_is_that_of_all_its_starts(tmp_path: Path, state: str) -> None:
+    job(tmp_path / "a", hours=2, state=state, ended=None if state == "killed" else "2026-01-01T02:00:00")
+    assert read_record(tmp_path / "a").seconds_to_go_on_from(tmp_path / "a") == 0, "nothing is saved"
+    (tmp_path / "a" / "checkpoints").mkdir()
+    (tmp_path / "a" / "checkpoints" / "last.ckpt").touch()
+    earlier = read_record(tmp_path / "a").seconds_to_go_on_from(tmp_path / "a")
+    assert earlier == 2 * 3600
+    job(tmp_path / "a", ended="2026-01-01T00:00:02", earlier_seconds=earlier)
+    assert list(sweep_table(tmp_path, sweep_jobs(tmp_path))["minutes"]) == [120.03]
 
 
 def test_a_line_has_the_mean_over_its_seeds_and_the_seeds(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_sweep_is_drawn_until_its_jobs_and_its_command_have_ended(tmp_path: Pa
     assert not watching.is_alive()
     assert found[0]["state"].tolist() == ["finished", "finished"]
     drawn = terminal.file.getvalue()  # type: ignore[attr-defined]
-    assert re.search(r"b +running +30 of 120 +1.5 +0 s +1 h [67] min +26.250 +26.750 +20\b", drawn)
+    assert re.search(r"b +running +30 of 120 +1.5 +\d s +1 h [67] min +26.250 +26.750 +20\b", drawn)
     assert "\x1b[1A" in drawn, "in place"
 
 

@@ -182,10 +182,12 @@ def test_a_run_goes_on_without_its_schedule_or_its_average(command: Command, res
 def test_another_decay_of_the_average_holds(command: Command, resumed: Path) -> None:
     done = epochs(resumed)
     again = command(
-        "train", *QUICK, "callbacks.ema.decay=0", f"trainer.max_epochs={done + 1}", f"hydra.run.dir={resumed}"
+        *("train", *QUICK, "callbacks.ema.decay=0", "init_from=default"),
+        *(f"trainer.max_epochs={done + 1}", f"hydra.run.dir={resumed}"),
     )
     assert again.status == 0, again.err
-    assert "goes on with other settings than before: callbacks.ema.decay 0.999 → 0" in again.out
+    assert "callbacks.ema.decay 0.999 → 0" in again.out
+    assert "goes on with other settings than before: init_from None → default (only a new run" in again.out
     last = state(resumed / "checkpoints" / "last.ckpt")
     assert same(last["state_dict"], last["current_model_state"])
 

@@ -113,6 +113,7 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
             OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")
         record = JobRecord("running", list(hydra.overrides.task), settings, began=now())
+        record.earlier_seconds = before.seconds_to_go_on_from(folder)
         write_record(folder, record)
         try:
             trainer: Any = settings.get("trainer") or {}

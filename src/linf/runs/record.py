@@ -22,6 +22,9 @@ _ABOUT = (
 )
 # What a folder says of its run.
 
+_AT_START = ("init_from", "encoder_from")
+# What only the first start of a run reads.
+
 
 @dataclass
 class JobRecord:
@@ -37,6 +40,7 @@ class JobRecord:
         began: The local time of the start, ISO 8601.
         ended: The local time of the end.
         gpus: The GPUs that were chosen for it, by UUID, or by CUDA's number.
+        earlier_seconds: What the starts before took of the run that this start goes on with.
     """
 
     state: str = "new"
@@ -47,6 +51,20 @@ class JobRecord:
     began: str | None = None
     ended: str | None = None
     gpus: list[str] = field(default_factory=list)
+    earlier_seconds: float = 0.0
+
+    def seconds_spent(self, folder: Path) -> float:
+        """The seconds that the run in a folder has taken over all its starts; if killed, to its last sign of life."""
+        progress, ended = read_progress(folder), self.ended or (now() if self.state == "running" else None)
+        ended = ended or (progress.at if progress else None) or self.began
+        if self.began is None or ended is None:
+            return self.earlier_seconds
+        latest = datetime.fromisoformat(ended) - datetime.fromisoformat(self.began)
+        return self.earlier_seconds + max(latest.total_seconds(), 0)
+
+    def seconds_to_go_on_from(self, folder: Path) -> float:
+        """The seconds of `seconds_spent` if the next start goes on from what this run has saved, and otherwise 0."""
+        return self.seconds_spent(folder) if _results(folder) else 0.0
 
 
 def read_record(folder: Path) -> JobRecord:
@@ -112,6 +130,7 @@ def changed_settings(folder: Path, settings: Mapping[str, Any], given: Mapping[s
     present = dict(flat_settings(settings))
     return [
         f"{key} {former[key]} → {present[key]}"
+        + " (only a new run, in another folder, reads it)" * (key in _AT_START)
         for key, value in flat_settings(given)
         if key in former and not isinstance(value, dict) and "${" not in str(value)
         if former[key] != present[key]

@@ -83,13 +83,11 @@ def _write(sweep: Path, jobs: Mapping[str, JobRecord], table: pd.DataFrame) -> p
 def _line(run: Path, name: str, job: JobRecord) -> dict[str, Any]:
     logged, progress = _logged(run), read_progress(run)
     steps, latest = logged["step"].dropna(), logged.filter(regex="^val/").ffill().tail(1)
-    ended = job.ended or (now() if job.state == "running" else job.began)
-    spent = pd.Timestamp(ended) - pd.Timestamp(job.began)  # Not a time before the job began.
     line = {
         "job": name,
         "state": job.state,
         "step": int(steps.max()) + 1 if len(steps) else None,
-        "minutes": round(spent.total_seconds() / 60, 1),
+        "minutes": None if job.began is None else round(job.seconds_spent(run) / 60, 2),
         **_best(logged, job),
         **(job.result or {key: latest[key].item() for key in latest}),
         "error": job.error,
@@ -102,7 +100,7 @@ def _line(run: Path, name: str, job: JobRecord) -> dict[str, Any]:
             left = progress.seconds_left
             line |= {
                 "speed": progress.speed,
-                "minutes_left": None if left is None else round(max(left - since, 0) / 60, 1),
+                "minutes_left": None if left is None else round(max(left - since, 0) / 60, 2),
             }
     return dict.fromkeys(OWN_COLUMNS) | line
 
