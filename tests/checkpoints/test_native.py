@@ -102,8 +102,10 @@ def same(a: LINF, b: LINF) -> bool:
 # What is written comes back
 
 
-def test_a_full_disk_is_an_error_of_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("linf.checkpoints.native.atomic_write", lambda path: nullcontext(Path("/dev/full")))
+def test_a_full_disk_is_an_error_of_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")  # A library that replaces the file then replaces the link.
+    monkeypatch.setattr("linf.checkpoints.native.atomic_write", lambda path: nullcontext(full))
     with pytest.raises(OSError, match="No space left"):
         linf.save(tiny(1), "model.safetensors")
 

@@ -75,8 +75,9 @@ def test_dropped_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert "small.png has 3 x 30 pixels" in caplog.text
     assert "broken.png" in caplog.text
     assert len(caplog.records) == 2
-    with pytest.raises(UsageError, match=r"broken\.png"):
-        ImageCache([broken, good], on_error="raise", cache_dir=tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(UsageError, match=r"broken\.png: .*, and 1 more that cannot be read: \S*empty\.png$"):
+        ImageCache([broken, good, tmp_path / "empty.png"], on_error="raise", cache_dir=tmp_path)
     with pytest.raises(UsageError, match="none of 2 images"):
         ImageCache([small, broken], min_side=4, cache_dir=tmp_path)
     with pytest.raises(UsageError, match="choose 'skip' or 'raise'"):

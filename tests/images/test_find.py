@@ -88,6 +88,16 @@ def test_copies_of_systems_are_left_out_and_told_once(
     assert [path.name for path in (tmp_path / "glob").rglob("*.png")] == ["photo_x2.png"]
 
 
+def test_images_of_kinds_that_are_not_read_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "photo.png")
+    for name in ("IMG_1.HEIC", "b/IMG_2.heic", "c.dng", ".hidden.heic", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path).note == (
+        "left out: images of kinds that are not read (1 .dng, 2 .heic): convert them, for instance to PNG"
+    )
+
+
 def test_a_folder_may_be_called_anything_if_it_is_given(tmp_path: Path) -> None:
     for name in (".cache", "Thumbs", *SYSTEM_FOLDERS):
         write(tmp_path / name / "photo.png")

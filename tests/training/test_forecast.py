@@ -10,6 +10,7 @@ from PIL import Image
 from helpers.commands import Command
 from helpers.runs import TINY
 from linf.report.curves import read_curves
+from linf.runs.announcement import _scales
 from linf.training.callbacks.forecast import _duration
 
 
@@ -67,3 +68,7 @@ def test_a_published_recipe_on_a_cpu_is_said_to_take_weeks(command: Command) -> 
 )
 def test_durations(seconds: float, words: str) -> None:
     assert _duration(seconds) == words
+
+
+def test_a_pair_of_scales_is_announced_as_tables_name_it() -> None:
+    assert _scales([2, [1.5, 4]]) == "×2, ×1.5x4"

@@ -67,11 +67,15 @@ class ImageCache(ImageStore):
         self._pixels: np.ndarray | None = np.memmap(self.file, np.uint8, "r")
         index = _index_of(self._pixels) or []
         self.pixels = pixels
+        if on_error == "raise" and (failed := [n for n, entry in enumerate(index) if isinstance(entry, str)]):
+            more = [sources[n] for n in failed[1:]]
+            raise UsageError(
+                str(index[failed[0]])
+                + (f", and {len(more)} more that cannot be read: {shorten(more)}" if more else "")
+            )
         kept: list[tuple[Path, int, int, int]] = []
         for path, entry in zip(sources, index, strict=True):
             if isinstance(entry, str):
-                if on_error == "raise":
-                    raise UsageError(entry)
                 log.warning("dropped: %s", entry)
             elif min(entry[1:]) < min_side:
                 log.warning("dropped: %s has %d x %d pixels, below %d a side", path, *entry[1:], min_side)

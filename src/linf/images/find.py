@@ -1,6 +1,7 @@
 """The image files in folders, by one rule for training, evaluation and ``linf upscale``."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,13 @@ SYSTEM_FOLDERS = {
 """Folders, in lower case, that systems and viewers fill with copies, thumbnails and deleted files."""
 
 
+OTHER_SUFFIXES = {
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".exr", ".hdr", ".pfm"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+}
+"""Suffixes, in lower case, of images that are not read, among them those of telephones and the raw ones of cameras."""
+
+
 @dataclass
 class FoundImages:
     """The images in some folders.
@@ -24,12 +32,14 @@ class FoundImages:
         hidden: names of the hidden and system folders and files that were left out, in order of discovery.
         repeated: the number of links to images, or to folders of them, that are counted already.
         unreadable: names of folders and files that cannot be read: closed ones, links that lead nowhere, pipes.
+        others: the number of files of each of `OTHER_SUFFIXES`.
     """
 
     paths: list[Path] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     repeated: int = 0
     unreadable: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
 
     @property
     def note(self) -> str:
@@ -42,6 +52,9 @@ class FoundImages:
             if names := list(dict.fromkeys(names)):
                 more = f" and {len(names) - 8} more" if len(names) > 8 else ""
                 parts.append(f"{what} ({', '.join(names[:8])}{more})")
+        if self.others:
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items()))
+            parts.append(f"images of kinds that are not read ({counts}): convert them, for instance to PNG")
         if self.repeated:
             parts.append(f"{self.repeated} link{'s' * (self.repeated > 1)} to what is counted already")
         return f"left out: {'; '.join(parts)}" if parts else ""
@@ -100,6 +113,8 @@ def find_images(root: Path, *others: Path) -> FoundImages:
                     linked_files.append(path)
                 else:
                     _add(found, files, path)
+            elif not left_out and path.suffix.lower() in OTHER_SUFFIXES:
+                found.others[path.suffix.lower()] += 1
     for path in linked_files:
         _add(found, files, path)
     found.paths.sort(key=lambda path: path.as_posix())

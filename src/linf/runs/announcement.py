@@ -47,7 +47,8 @@ def _start(settings: Mapping[str, Any]) -> str:
 
 
 def _scales(scales: Any) -> str:
-    return ", ".join(f"×{_numbers(s) if isinstance(s, list) else _number(s)}" for s in scales)
+    pairs = (s if isinstance(s, list) else [s] for s in scales)
+    return ", ".join(f"×{'x'.join(map(_number, pair))}" for pair in pairs)
 
 
 def _numbers(values: Any) -> str:
