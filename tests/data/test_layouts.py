@@ -12,7 +12,9 @@ from PIL import Image
 
 from helpers.commands import Command, assert_in_words
 from helpers.images import noise, write
+from linf.data.cache import ImageCache
 from linf.data.datamodule import SRDataModule
+from linf.data.given import given_pairs
 from linf.data.marks import read_marks
 from linf.data.sources import benchmark, image_folder
 from linf.errors import UsageError
@@ -175,6 +177,26 @@ def test_lr_of_another_scale_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
         "test"
     )
     assert "is of ×2 and not of the scales [3]" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ((16, 8), "is of ×1.5x3 and not of the scales [3]"),
+        (
+            (8, 8),
+            "differs by image, from ×2.12 to ×3; put the images of each scale into a folder of their own",
+        ),
+    ],
+)
+def test_lr_of_scales_that_differ_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, second: tuple[int, int], words: str
+) -> None:
+    for name, size in (("a", (16, 8)), ("b", second)):
+        write(tmp_path / "HR" / f"{name}.png", 24, 24)
+        write(tmp_path / "LR" / f"{name}.png", *size)
+    assert not given_pairs(image_folder(tmp_path), [3], lambda paths: ImageCache(paths, cache_dir=tmp_path))
+    assert words in caplog.text
 
 
 def test_hr_alone_takes_the_lr_beside_it(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from linf.coordinates import Scale, axis_scales
+from linf.coordinates import AxisScales, Scale, axis_scales
 from linf.data.cache import ImageCache
 from linf.data.layouts import ImageSet
 from linf.errors import UsageError
@@ -42,7 +42,23 @@ def given_pairs(
         fitting = scale_by_size(hr.shapes, lr.shapes, [s for s in scales if s not in given])
         if fitting is not None:
             return given | {fitting: (hr, lr)}
-        said.append(math.sqrt(math.prod(hr.shapes[0]) / math.prod(lr.shapes[0])))
+        sizes = list(zip(hr.shapes, lr.shapes, strict=True))
+        means = [math.sqrt(math.prod(large) / math.prod(small)) for large, small in sizes]
+        largest = max(
+            range(len(sizes)), key=lambda n: math.prod(lr.shapes[n])
+        )  # Its scale is the most exact.
+        by_axis = AxisScales(*(large / small for large, small in zip(*sizes[largest], strict=True)))
+        common = next(
+            (s for s in (means[largest], by_axis) if scale_by_size(hr.shapes, lr.shapes, [s])), None
+        )
+        if common is not None:
+            said.append(common)
+        else:
+            log.warning(
+                "%s: LR is made, for the scale of the given LR in %s differs by image, from ×%.3g to ×%.3g; put the "
+                "images of each scale into a folder of their own to use it",
+                *(images.name, images.lr[None][0].parent, min(means), max(means)),
+            )
     if said and not given:
         log.warning(
             "%s: LR is made, for the given LR in %s is of %s and not of the scales %s; add its scale to use it",
