@@ -4,13 +4,15 @@ import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from helpers.paths import ROOT
 from linf.runs.record import read_record
-from linf.runs.terminal import LogFile
+from linf.runs.terminal import LogFile, log_warnings
 
 EVALUATION = (
     "model=bicubic",
@@ -48,6 +50,17 @@ def test_a_log_that_cannot_be_written_is_told_once(
         file.handle(logging.makeLogRecord({"msg": "a line"}))
     assert caplog.messages == ["/dev/full is incomplete: No space left on device"]
     assert capsys.readouterr().err == "", "and no traceback"
+
+
+def test_loading_processes_beyond_the_cores_are_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    with warnings.catch_warnings():
+        log_warnings()
+        heard = list[str]()
+        warnings.showwarning = lambda message, *_: heard.append(str(message))
+        warnings.warn("another", stacklevel=1)
+        DataLoader(range(1), num_workers=2)  # type: ignore[arg-type]
+    assert heard == ["another"]
 
 
 @pytest.mark.slow

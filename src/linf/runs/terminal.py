@@ -79,6 +79,7 @@ def log_warnings() -> None:
         r"The `srun` command is available on your system but is not used",
         r"Total length of `SteadyLoader` across ranks is zero",  # Of an evaluation that was finished before.
         r"The '\w+_dataloader' does not have many workers",
+        r"This DataLoader will create \d+ worker processes in total",  # Two by default, also on a single core.
         r"The PyTorch Profiler default schedule will be overridden",
         r"You requested to overfit but enabled train dataloader shuffling",
         r"The number of training batches \(\d+\) is smaller than the logging interval",
