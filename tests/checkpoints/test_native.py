@@ -319,6 +319,8 @@ def test_published_tensors_that_do_not_fit_are_named(
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "nothing.ckpt", "no checkpoint at")
     refused(tmp_path, "no checkpoint at")
+    (tmp_path / "model.safetensors").touch()
+    refused(tmp_path, f"no checkpoint at {tmp_path}: give {tmp_path / 'model.safetensors'}")
 
 
 KINDS: dict[str, Callable[[bytes], bytes]] = {

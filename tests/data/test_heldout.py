@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -84,6 +85,12 @@ def test_a_training_says_which_images_it_validates_on(command: Command, tmp_path
     assert f"trained on: 11 images of in, in {root}" in log
     assert f"validated on: 1 image of in-validation at ×2, ×3.3: {held} (validation_images.txt)" in log
     assert (tmp_path / "run" / "validation_images.txt").read_text() == f"{root / held}\n"
+    # One that comes first takes the place of it.
+    first = next(name for n in range(999) if crc32((name := f"new{n}.png").encode()) < crc32(held.encode()))
+    folder(root, photos, first)
+    again = command("train", *TINY, *given, "trainer.max_epochs=2")
+    assert again.status == 0, again.err
+    assert f"validated on other images than before (new: {first}; no longer: {held})" in again.out + again.err
 
 
 def test_an_image_that_cannot_be_read_is_left_out(

@@ -167,6 +167,15 @@ def test_missing_folder_is_an_error_line(name: str, word: str, linf: Linf, tmp_p
     assert_in_words(done.status, done.out, done.err, name, word)
 
 
+def test_files_beside_the_evaluations_of_a_pattern_are_left_out(linf: Linf, tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "sweep" / "0", headline="")
+    (tmp_path / "sweep" / "multirun.yaml").touch()
+    done = linf("report", *(tmp_path / "sweep").iterdir(), "--out", tmp_path / "out")
+    assert done.status == 0, done.err
+    assert done.out.endswith(f"{tmp_path / 'out' / 'index.html'}, 1 evaluation\n")
+    assert folder.is_dir()
+
+
 @pytest.mark.parametrize("name", ["HR.png", "τ=0.png", "deviation.npy"])
 def test_truncated_image_is_an_error_line(name: str, linf: Linf, tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "run", shown=True)

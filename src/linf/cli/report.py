@@ -31,6 +31,8 @@ def _report(given: Namespace) -> None:
     """Put evaluations side by side, in DIR/index.html, DIR/figures/ and DIR/tables/."""
     from linf import report
 
-    runs = report.find_runs(given.runs)
+    # A pattern of the shell such as sweep/* has the files beside the folders, too.
+    folders = [path for path in given.runs if not path.is_file()]
+    runs = report.find_runs(folders or given.runs)
     page = report.write_report(runs, given.out, force=given.force)
     print(f"{page}, {len(runs)} evaluation{'s' * (len(runs) > 1)}")

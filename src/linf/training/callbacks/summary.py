@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from linf.data.datamodule import SRDataModule
-from linf.data.layouts import ImageSet
+from linf.data.layouts import ImageSet, shorten
 from linf.data.paired import PairedCrops
 from linf.data.pairs import ImagePair
 from linf.data.shards import ShardSet
@@ -43,15 +44,17 @@ class RunSummary(Callback):
         if not trainer.is_global_zero or not isinstance(data, SRDataModule):
             return
         log.info("trained on: %s", _trained_on(data))
-        log.info("validated on: %s", self._validated_on(data))
+        log.info("validated on: %s", self._validated_on(data, resumed=trainer.global_step > 0))
         log.info("parameters: %s", _parameters(pl_module.model))
         log.info("%s", _length(trainer, data.batch_size))
 
-    def _validated_on(self, data: SRDataModule) -> str:
+    def _validated_on(self, data: SRDataModule, *, resumed: bool) -> str:
         if data.val_pairs is None or not isinstance(data.val, ImageSet):
             return "nothing, so that no checkpoint is the best"
         paths = data.val_pairs.hr.paths
         file = self.folder / "validation_images.txt"
+        if resumed and file.is_file():
+            _warn_of_others(file, paths)
         try:
             with atomic_write(file) as part:
                 text = "".join(f"{path}\n" for path in paths)
@@ -61,6 +64,20 @@ class RunSummary(Callback):
         names = ", ".join(path.name for path in paths[:10]) + ", …" * (len(paths) > 10)
         scales = ", ".join(f"×{s:g}" for s in data.val_pairs.scales)
         return f"{_images(len(paths))} of {data.val.name} at {scales}: {names} ({file.name})"
+
+
+def _warn_of_others(file: Path, paths: Sequence[Path]) -> None:
+    """Warn where a resumed run validates on other images than those in a file: folders may have grown meanwhile."""
+    former = {
+        Path(line).name for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    }
+    present = {path.name for path in paths}
+    if former != present:
+        log.warning(
+            "validated on other images than before (new: %s; no longer: %s): earlier figures are not comparable, and "
+            "the run may have been trained on the new ones; data.val.root=FOLDER names a folder of others",
+            *(shorten(sorted(some)) for some in (present - former, former - present)),
+        )
 
 
 def _trained_on(data: SRDataModule) -> str:
