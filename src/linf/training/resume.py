@@ -73,7 +73,8 @@ def check_length(scheduler: Any, planned: float, limited: bool) -> None:
     name = type(scheduler).__name__
     if planned > total and not limited:
         raise UsageError(
-            f"the schedule {name} has {total} steps and the run {planned:g}: give scheduler.total_steps={planned:g}"
+            f"the schedule {name} has {total} steps and the run {planned:g}: give scheduler.total_steps={planned:g}, "
+            "or task.scheduler_interval=step if the schedule counts optimizer steps and not epochs"
         )
     if planned < total:
         log.warning(
