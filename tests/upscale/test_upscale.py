@@ -490,7 +490,7 @@ def test_what_fails_in_the_middle_leaves_nothing(
     monkeypatch.setattr(command, "write_photo", full)
     done = upscale("a.png", "--scale", "2")
     assert done.status == 1
-    assert done.err.startswith("a.png: cannot write the image: No space left on device")
+    assert done.err.startswith("a.png: cannot write a_x2.png: No space left on device")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
