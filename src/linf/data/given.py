@@ -42,22 +42,14 @@ def given_pairs(
         fitting = scale_by_size(hr.shapes, lr.shapes, [s for s in scales if s not in given])
         if fitting is not None:
             return given | {fitting: (hr, lr)}
-        sizes = list(zip(hr.shapes, lr.shapes, strict=True))
-        means = [math.sqrt(math.prod(large) / math.prod(small)) for large, small in sizes]
-        largest = max(
-            range(len(sizes)), key=lambda n: math.prod(lr.shapes[n])
-        )  # Its scale is the most exact.
-        by_axis = AxisScales(*(large / small for large, small in zip(*sizes[largest], strict=True)))
-        common = next(
-            (s for s in (means[largest], by_axis) if scale_by_size(hr.shapes, lr.shapes, [s])), None
-        )
+        common, ratios = _common_scale(hr, lr), _ratios(hr, lr)
         if common is not None:
             said.append(common)
         else:
             log.warning(
                 "%s: LR is made, for the scale of the given LR in %s differs by image, from ×%.3g to ×%.3g; put the "
                 "images of each scale into a folder of their own to use it",
-                *(images.name, images.lr[None][0].parent, min(means), max(means)),
+                *(images.name, images.lr[None][0].parent, min(ratios), max(ratios)),
             )
     if said and not given:
         log.warning(
@@ -89,3 +81,17 @@ def covers(hr: int, lr: int, factor: float) -> bool:
     more, and HR may go on by up to 11 pixels where LR was made from it cropped to a multiple of 12, as in GTmod12.
     """
     return -factor <= hr - lr * factor <= max(12, factor)
+
+
+def _ratios(hr: ImageCache, lr: ImageCache) -> list[float]:
+    """The ratio of each pair's sides, as the geometric mean of both axes."""
+    pairs = zip(hr.shapes, lr.shapes, strict=True)
+    return [math.sqrt(math.prod(large) / math.prod(small)) for large, small in pairs]
+
+
+def _common_scale(hr: ImageCache, lr: ImageCache) -> Scale | None:
+    """The scale, alike or by axis, that fits the sizes of all pairs; None where it differs from pair to pair."""
+    largest = max(range(len(lr.shapes)), key=lambda n: math.prod(lr.shapes[n]))
+    by_axis = [high / low for high, low in zip(hr.shapes[largest], lr.shapes[largest], strict=True)]
+    candidates: tuple[Scale, ...] = (_ratios(hr, lr)[largest], AxisScales(*by_axis))
+    return next((s for s in candidates if scale_by_size(hr.shapes, lr.shapes, [s]) is not None), None)
