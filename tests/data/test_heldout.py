@@ -74,6 +74,7 @@ def test_images_of_a_scene_at_other_scales_are_left_out_too(tmp_path: Path, phot
         assert len(lr) == len(trained.hr_at.get(s, trained.hr))
 
 
+@pytest.mark.slow
 def test_a_training_says_which_images_it_validates_on(command: Command, tmp_path: Path, photos: Path) -> None:
     root = folder(tmp_path / "in", photos, *(f"{n}.png" for n in range(12)))
     (held,) = split(root)[1]

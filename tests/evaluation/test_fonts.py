@@ -20,6 +20,7 @@ def afresh() -> None:
         known.cache_clear()
 
 
+@pytest.mark.slow
 def test_letters_that_no_font_has_are_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -31,6 +32,7 @@ def test_letters_that_no_font_has_are_told_once(
     assert label in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_usual_labels_need_no_other_font(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_report(find_runs([evaluation(tmp_path / "run", "модель é ×2 τ → ±")]), tmp_path / "report")
     assert not caplog.records

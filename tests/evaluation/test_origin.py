@@ -10,6 +10,7 @@ from helpers.runs import TINY
 from linf.evaluation.origin import training_settings
 
 
+@pytest.mark.slow
 def test_an_evaluation_records_how_its_model_was_trained(
     command: Command, photos: Path, tmp_path: Path
 ) -> None:

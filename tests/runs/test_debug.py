@@ -27,6 +27,7 @@ def test_fast_takes_one_batch_of_each(command: Command, tmp_path: Path) -> None:
     assert not (run / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_limit_takes_a_part_of_the_data(command: Command, tmp_path: Path) -> None:
     run, out = debug(command, tmp_path, "limit", "data.batches_per_epoch=100", "data.val_crop=24")
     assert "step 3 of 3" in out

@@ -125,6 +125,7 @@ def test_nothing_is_kept_for_a_value_that_is_not_a_number() -> None:
     assert best._is_kept(20.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moved", [pytest.param(False, marks=pytest.mark.thorough), True])
 def test_a_resumed_run_keeps_the_best_of_both(command: Command, tmp_path: Path, moved: bool) -> None:
     run = tmp_path / "run"
@@ -141,6 +142,7 @@ def test_a_resumed_run_keeps_the_best_of_both(command: Command, tmp_path: Path, 
     assert state(run / "checkpoints" / "best.ckpt")["global_step"] == step
 
 
+@pytest.mark.slow
 def test_the_best_on_other_images_is_chosen_anew(command: Command, tmp_path: Path) -> None:
     assert command("train", *QUICK, "trainer.max_epochs=2", "hydra.run.dir=run").status == 0
     again = command("train", *QUICK, "trainer.max_epochs=3", "data.val_scales=[4]", "hydra.run.dir=run")

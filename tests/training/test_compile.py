@@ -124,6 +124,7 @@ def test_a_compiled_step_of_edsr_baseline_has_few_calls() -> None:
     assert 100 < sum(len(call.findall(graph)) for graph in graphs) <= 250
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_graph_is_that_of_the_step() -> None:
     torch.manual_seed(0)
     model = LINF(EDSR(1, 8), partial(FourierConditioner, width=8), ConditionalFlow(3, steps=2)).train()

@@ -14,6 +14,7 @@ from linf.runs.announcement import _scales
 from linf.training.callbacks.forecast import _duration
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_is_and_when_it_ends(command: Command, tmp_path: Path) -> None:
     given = ("trainer.max_epochs=3", "callbacks.forecast.after=3", "hydra.run.dir=run")
     done = command("train", *TINY, *given)

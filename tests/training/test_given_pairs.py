@@ -52,6 +52,7 @@ def mean_image(model: Path, lr: Path, size: tuple[int, int]) -> np.ndarray:
     return linf.load(model).sample(given, size, temperature=0)[0].permute(1, 2, 0).numpy()
 
 
+@pytest.mark.slow
 def test_own_pairs_train_validate_evaluate_and_upscale(
     pairs: Path, tmp_path: Path, command: Command, run: Linf
 ) -> None:

@@ -168,6 +168,7 @@ def test_a_schedule_that_is_too_short_is_told_before_the_first_step(command: Com
     assert_in_words(endless.status, endless.out, endless.err, "trainer.max_steps=…")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_without_its_schedule_or_its_average(command: Command, resumed: Path) -> None:
     done = epochs(resumed)
     off = ["scheduler=null", "callbacks.ema=null", "task.optimizer.lr=0"]

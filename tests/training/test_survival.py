@@ -275,6 +275,7 @@ def test_a_run_with_a_damaged_last_goes_on_from_the_one_before(
     assert_same_end(tmp_path / "whole", tmp_path / "hurt")
 
 
+@pytest.mark.slow
 def test_a_damaged_last_never_takes_the_place_of_the_one_before(command: Command, tmp_path: Path) -> None:
     assert command("train", *SMOKE, "hydra.run.dir=run").status == 0
     checkpoints = tmp_path / "run" / "checkpoints"
@@ -301,6 +302,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_run_in_words_and_costs_no_checkpoint(command: Command, small_disk: Path) -> None:
     run = small_disk / "run"
     assert command("train", *SMOKE, "trainer.max_epochs=1", f"hydra.run.dir={run}").status == 0
