@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,11 +173,13 @@ def test_what_is_not_understood_is_named_once(
 
 
 def test_lr_of_another_scale_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     lay_out(tmp_path, "own pairs", 2)
     SRDataModule(test=image_folder(tmp_path), test_scales=[3], cache_dir=str(tmp_path / "cache")).setup(
         "test"
     )
     assert "is of ×2 and not of the scales [3]" in caplog.text
+    assert re.search(r"given LR images of 1 scale$", caplog.text, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ def image_folder(root: Roots, name: str | None = None, degradation: str = "bicub
     images = _told(arrange(name, members, degradation))
     if len(images) < len(members):
         lr = sum(map(len, images.lr.values()))
-        counts = f"{len(images)} HR images, and {lr} given LR images of {len(images.lr)} scales"
+        scales = f"{len(images.lr)} scale{'s' * (len(images.lr) != 1)}"
+        counts = f"{len(images)} HR images, and {lr} given LR images of {scales}"
         _tell(logging.INFO, f"{name}: {counts}")
     return images
 
