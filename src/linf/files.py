@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -58,7 +58,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _hidden(path: Path) -> str:
-    """Return how the names of a file's temporary files begin; with the rest that makes one unique at most 255 bytes."""
+    """Return how the names of a file's temporary files begin, short enough that a whole one has at most 255 bytes."""
     return f".{os.fsencode(path.name)[:180].decode(errors='ignore')}."
 
 
@@ -76,7 +76,8 @@ def expand_home(text: str) -> str:
     """
 
     def home(found: re.Match[str]) -> str:
-        if (path := os.path.expanduser(found[0])) == found[0] == "~":
+        path = os.path.expanduser(found[0])
+        if path == found[0] == "~":
             raise UsageError(f"{text} has a ~, but this user has no home: give the whole path, or set HOME")
         return path
 
@@ -219,10 +220,9 @@ def owner(folder: Path) -> str | None:
 
 def _is_alive(process: int) -> bool:
     try:
-        with suppress(PermissionError):  # Another user's.
-            os.kill(process, 0)
-    except ProcessLookupError:
-        return False
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)  # It is another user's.
     return True
 
 

@@ -8,7 +8,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from helpers.paths import ROOT
 from linf.runs.record import read_record
@@ -59,7 +60,7 @@ def test_loading_processes_beyond_the_cores_are_no_warning(monkeypatch: pytest.M
         heard = list[str]()
         warnings.showwarning = lambda message, *_: heard.append(str(message))
         warnings.warn("another", stacklevel=1)
-        DataLoader(range(1), num_workers=2)  # type: ignore[arg-type]
+        DataLoader(TensorDataset(torch.zeros(1)), num_workers=2)
     assert heard == ["another"]
 
 

@@ -10,7 +10,7 @@ from linf.cli.options import MODEL_FILE, add_command, check_output
 from linf.errors import UsageError
 from linf.files import atomic_write
 
-UNHELD = {
+NOT_IN_PUBLISHED = {
     "correlation": "how the latents of neighbouring patches are correlated",
     "tails": "how heavy the tails of its latents are",
     "usual_deviation": "how much noise is usual, by which `linf upscale` knows noisy images",
@@ -73,5 +73,7 @@ def _convert(given: Namespace) -> None:
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
     print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
-    if out.suffix == ".pth" and (lost := [what for name, what in UNHELD.items() if name in model.config]):
+    if out.suffix == ".pth" and (
+        lost := [what for name, what in NOT_IN_PUBLISHED.items() if name in model.config]
+    ):
         print(f"note: {out} does not say {', nor '.join(lost)}: .safetensors does", file=sys.stderr)

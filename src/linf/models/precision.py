@@ -46,9 +46,8 @@ def exact_products() -> Iterator[None]:
             _entered -= 1
             if not _entered:
                 for place, precision in zip(_PLACES, _before, strict=True):
-                    place.fp32_precision = (
-                        "none"  # It inherits again, as the setting of `torch.backends` changes.
-                    )
+                    # First back to what `torch.backends` sets, so that an inherited setting stays inherited.
+                    place.fp32_precision = "none"
                     if place.fp32_precision != precision:
                         place.fp32_precision = precision
 

@@ -40,7 +40,7 @@ class JobRecord:
         began: The local time of the start, ISO 8601.
         ended: The local time of the end.
         gpus: The GPUs that were chosen for it, by UUID, or by CUDA's number.
-        earlier_seconds: What the starts before took of the run that this start goes on with.
+        earlier_seconds: The seconds that earlier starts of this run took, where this one continues them.
     """
 
     state: str = "new"
