@@ -319,8 +319,11 @@ def test_published_tensors_that_do_not_fit_are_named(
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "nothing.ckpt", "no checkpoint at")
     refused(tmp_path, "no checkpoint at")
-    (tmp_path / "model.safetensors").touch()
-    refused(tmp_path, f"no checkpoint at {tmp_path}: give {tmp_path / 'model.safetensors'}")
+    (tmp_path / "checkpoints").mkdir()
+    # From what a killed run leaves to what a finished one is best taken from.
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "model.safetensors"):
+        (tmp_path / name).touch()
+        refused(tmp_path, f"no checkpoint at {tmp_path}: give {tmp_path / name}")
 
 
 KINDS: dict[str, Callable[[bytes], bytes]] = {

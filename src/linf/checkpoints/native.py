@@ -133,9 +133,12 @@ def load_any(path: str | os.PathLike[str]) -> Model | UNet:
     """Read what a file holds, in evaluation mode on the CPU: a model, or a published prior without its LINF."""
     path = resolve_path(path)
     if not path.is_file():
-        of_run = path / "model.safetensors"
+        usual = (
+            path / name for name in ("model.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
+        )
+        of_run = next((file for file in usual if file.is_file()), None)
         kinds = f"a .ckpt, .safetensors or published .pth file, or {' or '.join(SHIPPED)}"
-        raise UsageError(f"no checkpoint at {path}: give {of_run if of_run.is_file() else kinds}")
+        raise UsageError(f"no checkpoint at {path}: give {of_run or kinds}")
     try:
         open(path, "rb").close()  # Of one that may not be read, safetensors says that it is not there.
         config, weights = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
