@@ -133,10 +133,8 @@ def load_any(path: str | os.PathLike[str]) -> Model | UNet:
     """Read what a file holds, in evaluation mode on the CPU: a model, or a published prior without its LINF."""
     path = resolve_path(path)
     if not path.is_file():
-        usual = (
-            path / name for name in ("model.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt")
-        )
-        of_run = next((file for file in usual if file.is_file()), None)
+        names = "model.safetensors", "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+        of_run = next((path / name for name in names if (path / name).is_file()), None)
         kinds = f"a .ckpt, .safetensors or published .pth file, or {' or '.join(SHIPPED)}"
         raise UsageError(f"no checkpoint at {path}: give {of_run or kinds}")
     try:
