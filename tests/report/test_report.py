@@ -29,6 +29,7 @@ from helpers.figures import overlapping
 from linf.errors import UsageError
 from linf.evaluation.schema import METRICS
 from linf.report import find_runs, findings, read_run, write_report
+from linf.report.caveats import caveats
 from linf.report.consistency import consistency_findings
 from linf.report.figures import all_figures
 from linf.report.sliders import detail_sliders
@@ -739,14 +740,14 @@ def test_caveats_name_runs_that_cannot_be_compared(tmp_path: Path) -> None:
     evaluation(
         tmp_path / "c", "c", protocol={"name": "div2k", "headline": "psnr_rgb", "border": "ceil(s) + 6"}
     )
-    told = " ".join(findings.caveats(find_runs([tmp_path])))
+    told = " ".join(caveats(find_runs([tmp_path])))
     assert (
         "The runs follow different protocols (PSNR (RGB), border ceil(s) + 6; PSNR (Y), border ceil(s))"
         in told
     )
     assert "Set5 ×2: the runs were evaluated on 1 and 2 images, so their figures cannot be compared." in told
     assert "Evaluated with uncommitted changes to the code: b." in told
-    assert findings.caveats(find_runs([tmp_path / "a"])) == []
+    assert caveats(find_runs([tmp_path / "a"])) == []
 
 
 def test_caveats_name_nonfinite_values(tmp_path: Path) -> None:
@@ -756,7 +757,7 @@ def test_caveats_name_nonfinite_values(tmp_path: Path) -> None:
         table.loc[(table["system"] == "τ=0.8") & (table["scale"] == 4), "nonfinite"] = 17
         table.to_csv(folder / f"{name}.csv", index=False)
     run = read_run(folder)
-    assert findings.caveats([run]) == [
+    assert caveats([run]) == [
         "LINF: some values were not finite, most of them in Set5 ×4 τ=0.8 (17 per image)."
     ]
     assert "×4 non-finite" in all_tables([run])["results_Set5"]

@@ -30,9 +30,9 @@ def _compare(given: Namespace) -> None:
     """
     from linf.errors import UsageError
     from linf.files import atomic_write
+    from linf.report.caveats import caveats
     from linf.report.collection import find_runs, with_distinct_labels
     from linf.report.differences import comparison_text, differences
-    from linf.report.findings import caveats
 
     if given.out is not None:
         check_output(given.out, given.force)

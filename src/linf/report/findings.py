@@ -8,11 +8,12 @@ import pandas as pd
 from linf.coordinates import Scale
 from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
 from linf.evaluation.schema import METRICS
+from linf.report.caveats import enumerated
 from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
 from linf.report.figures import curve_scales
 from linf.report.plane import perceptual_metric, plane_scales, regression_runs, runs_on, sampling_runs
-from linf.report.tables import bicubic_at, common_headline, datasets, published_points, scales, single_scales
+from linf.report.tables import bicubic_at, common_headline, published_points, scales, single_scales
 
 
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -24,7 +25,9 @@ def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
         names = [name for name in METRICS if name in images]
         for sentence in lr_sentences(means) + partial_means(images, names) + infinite_means(images, names):
             said.setdefault(sentence, []).append(run.label)
-    findings = [f"{text}{f' ({_and(who)})' if len(who) < len(of) else ''}." for text, who in said.items()]
+    findings = [
+        f"{text}{f' ({enumerated(who)})' if len(who) < len(of) else ''}." for text, who in said.items()
+    ]
     sources = pd.concat([run.metrics[run.metrics["dataset"] == dataset] for run in of])
     if (sources.groupby("scale")["lr"].nunique() > 1).any():
         findings.append(
@@ -91,11 +94,7 @@ def _without_lpips(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     for run in [run for run in runs_on(runs, dataset) if perceptual_metric([run], dataset) is None]:
         why = (run.about.get("skipped") or {}).get("lpips_alex", "it was not among the metrics")
         reasons.setdefault(str(why), []).append(run.label)
-    return [f"LPIPS was not measured for {_and(labels)}: {why}." for why, labels in reasons.items()]
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+    return [f"LPIPS was not measured for {enumerated(labels)}: {why}." for why, labels in reasons.items()]
 
 
 def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -163,7 +162,9 @@ def scale_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
                 if np.isfinite(own - value)
             ]
             if gains:
-                parts.append(f"{_and(gains)} at ×{s:g}" + ", a scale it was not trained on" * (s in outside))
+                parts.append(
+                    f"{enumerated(gains)} at ×{s:g}" + ", a scale it was not trained on" * (s in outside)
+                )
         if parts:
             guess = f" ({run.best_guess(dataset, evaluated[0])})" if run.samples else ""
             findings.append(f"{run.label}{guess}: {METRICS[headline].title} {'; '.join(parts)}.")
@@ -212,39 +213,3 @@ def detail_findings(runs: Sequence[EvaluationRun]) -> list[str]:
         f"{METRICS[common_headline(runs)].title} and LPIPS of the whole image, where measured; ★ is a run's lowest.",
         *[f"{lacking} did not keep these images."] * bool(lacking),
     ]
-
-
-def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
-    """Reasons not to compare the runs, and what went wrong in them."""
-    found = []
-    protocols = {(run.headline, str(run.about["protocol"].get("border"))) for run in runs}
-    if len(protocols) > 1:
-        named = sorted(f"{METRICS[headline].title}, border {border}" for headline, border in protocols)
-        found.append(
-            f"The runs follow different protocols ({'; '.join(named)}), so their figures cannot be compared."
-        )
-    for dataset in datasets(runs):
-        for s in scales(runs, dataset):
-            counts, values = (
-                sorted({v for run in runs if np.isfinite(v := run.value(dataset, s, "bicubic", column))})
-                for column in ("images", common_headline(runs))
-            )
-            where = f"{dataset} ×{s:g}"
-            if len(counts) > 1:
-                numbers = _and([f"{n:g}" for n in counts])
-                found.append(
-                    f"{where}: the runs were evaluated on {numbers} images, so their figures cannot be compared."
-                )
-            elif len(protocols) == 1 and np.ptp(values or [0]) > 0.01:
-                found.append(
-                    f"{where}: bicubic differs by {np.ptp(values):.2f} dB between runs, so their images differ."
-                )
-    for run in runs:
-        if "nonfinite" in run.metrics and run.metrics["nonfinite"].any():
-            worst = run.metrics.loc[run.metrics["nonfinite"].idxmax()]
-            found.append(
-                f"{run.label}: some values were not finite, most of them in {worst['dataset']} ×{worst['scale']:g} "
-                f"{worst['system']} ({worst['nonfinite']:g} per image)."
-            )
-    modified = "; ".join(run.label for run in runs if (run.about.get("git") or {}).get("dirty"))
-    return found + [f"Evaluated with uncommitted changes to the code: {modified}."] * bool(modified)

@@ -17,6 +17,7 @@ import linf.report.findings as findings
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import METRICS
+from linf.report.caveats import caveats
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.consistency import consistency_findings
 from linf.report.cost import cost_finding
@@ -142,6 +143,7 @@ def render_page(
         images=images,
         tables={name: partial(html_tables, name, table) for name, table in tables.items()},
         findings=findings,
+        caveats=caveats,
         member_seeds=member_seeds,
         severity_findings=severity_findings,
         gap_findings=gap_findings,

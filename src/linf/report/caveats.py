@@ -1,0 +1,50 @@
+"""Reasons not to compare the runs of a report, and what went wrong in them, in sentences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from linf.evaluation.schema import METRICS
+from linf.report.evaluations import EvaluationRun
+from linf.report.tables import common_headline, datasets, scales
+
+
+def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
+    """Reasons not to compare the runs, and what went wrong in them."""
+    found = []
+    protocols = {(run.headline, str(run.about["protocol"].get("border"))) for run in runs}
+    if len(protocols) > 1:
+        named = sorted(f"{METRICS[headline].title}, border {border}" for headline, border in protocols)
+        found.append(
+            f"The runs follow different protocols ({'; '.join(named)}), so their figures cannot be compared."
+        )
+    for dataset in datasets(runs):
+        for s in scales(runs, dataset):
+            counts, values = (
+                sorted({v for run in runs if np.isfinite(v := run.value(dataset, s, "bicubic", column))})
+                for column in ("images", common_headline(runs))
+            )
+            where = f"{dataset} ×{s:g}"
+            if len(counts) > 1:
+                numbers = enumerated([f"{n:g}" for n in counts])
+                found.append(
+                    f"{where}: the runs were evaluated on {numbers} images, so their figures cannot be compared."
+                )
+            elif len(protocols) == 1 and np.ptp(values or [0]) > 0.01:
+                found.append(
+                    f"{where}: bicubic differs by {np.ptp(values):.2f} dB between runs, so their images differ."
+                )
+    for run in runs:
+        if "nonfinite" in run.metrics and run.metrics["nonfinite"].any():
+            worst = run.metrics.loc[run.metrics["nonfinite"].idxmax()]
+            found.append(
+                f"{run.label}: some values were not finite, most of them in {worst['dataset']} ×{worst['scale']:g} "
+                f"{worst['system']} ({worst['nonfinite']:g} per image)."
+            )
+    modified = "; ".join(run.label for run in runs if (run.about.get("git") or {}).get("dirty"))
+    return found + [f"Evaluated with uncommitted changes to the code: {modified}."] * bool(modified)
+
+
+def enumerated(names: Sequence[str]) -> str:
+    """Names as in a sentence: "a, b and c"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
