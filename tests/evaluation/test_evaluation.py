@@ -452,6 +452,27 @@ def test_other_images_of_the_same_names_are_measured_again(
     pd.testing.assert_frame_equal(pd.read_csv(folder / "images.csv"), before)
 
 
+def test_a_metric_with_other_weights_is_another_evaluation(
+    composed: Compose, checkpoint: Path, photos: Path, alexnet: Path, tmp_path: Path
+) -> None:
+    def again(weights: Path, *overrides: str) -> Evaluation:
+        given = ("data.test_scales=[2]", "temperatures=[0]", f"metrics.lpips_alex.weights={weights}")
+        return evaluate(composed, checkpoint, photos, tmp_path / "run", *given, *overrides)
+
+    first = again(alexnet).tables["images"]
+    state = torch.load(alexnet, weights_only=True)
+    torch.save({name: value * 1.1 for name, value in state.items()}, other := tmp_path / "alexnet-other.pth")
+    with pytest.raises(UsageError, match=r"lpips_alex is measured by LPIPS .* there and by LPIPS .* here"):
+        again(other)
+    with pytest.raises(UsageError, match=r"psnr_y is measured by PSNR \(psnr_y\) there .*psnr_rgb"):
+        again(alexnet, "metrics.psnr_y.luma=false")
+    assert again(alexnet).tables["images"].equals(first)
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    del about["measured_by"]  # As an earlier version left it.
+    (tmp_path / "run" / "run.json").write_text(json.dumps(about))
+    again(other)
+
+
 def test_images_that_are_to_be_saved_are_made_again(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

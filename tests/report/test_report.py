@@ -750,6 +750,17 @@ def test_caveats_name_runs_that_cannot_be_compared(tmp_path: Path) -> None:
     assert caveats(find_runs([tmp_path / "a"])) == []
 
 
+def test_caveats_name_metrics_with_other_weights(tmp_path: Path) -> None:
+    for name, weights in (("a", "12"), ("b", "34")):
+        evaluation(tmp_path / name, name, measured_by={"lpips_alex": f"LPIPS (weights {weights})"})
+    evaluation(tmp_path / "earlier", "earlier")
+    by = "LPIPS (weights 12); LPIPS (weights 34)"
+    assert caveats(find_runs([tmp_path])) == [
+        f"LPIPS was measured with different networks or weights ({by}), so its figures cannot be compared."
+    ]
+    assert caveats(find_runs([tmp_path / "a", tmp_path / "earlier"])) == []
+
+
 def test_caveats_name_nonfinite_values(tmp_path: Path) -> None:
     folder = evaluation(tmp_path)
     for name in ("metrics", "images"):

@@ -23,7 +23,7 @@ from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.corpora import Corpora, Features
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, check_consistency, measure, nearest_system
-from linf.evaluation.metrics import conventions, fit_metrics, open_metrics
+from linf.evaluation.metrics import conventions, fit_metrics, measured_by, open_metrics
 from linf.evaluation.origin import git_commit, origin, weights_digest
 from linf.evaluation.record import Key, Record
 from linf.evaluation.schema import TABLES, are_kept, evenly_spaced, kept_folder
@@ -159,6 +159,7 @@ class Evaluation(pl.LightningModule):
             "protocol": self.protocol.describe(),
             "metrics": [*self.metrics, *self.corpus_metrics],
             "conventions": conventions(self.metrics) | conventions(self.corpus_metrics),
+            "measured_by": measured_by(self.metrics),
             "skipped": self.skipped,
             "temperatures": self.temperatures,
             "samples": self.samples,

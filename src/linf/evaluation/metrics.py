@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
+from linf.evaluation.origin import weights_digest
 from linf.images.pixels import PixelFormat
 from linf.metrics.corpus import CorpusMetric
 from linf.metrics.metric import PSNR, ImageMetric
@@ -27,6 +28,16 @@ def open_metrics(
 def conventions(metrics: nn.ModuleDict) -> dict[str, str]:
     """What each metric is taken on."""
     return {name: str(metric.convention) for name, metric in metrics.items()}
+
+
+def measured_by(metrics: nn.ModuleDict) -> dict[str, str]:
+    """What decides the figures of each metric of an image: its class, its figure and a digest of its weights."""
+    described = {}
+    for name, metric in metrics.items():
+        assert isinstance(metric, ImageMetric)
+        weights = f", weights {weights_digest(metric)[:12]}" if metric.state_dict() else ""
+        described[name] = f"{type(metric).__name__} ({metric.figure}{weights})"
+    return described
 
 
 def fit_metrics(metrics: nn.ModuleDict, pixels: PixelFormat) -> dict[str, str]:

@@ -22,6 +22,7 @@ from torch import Tensor
 from linf.coordinates import AxisScales, Scale, read_scale
 from linf.data.layouts import shorten
 from linf.errors import UsageError
+from linf.evaluation.comparable import decisive_differences
 from linf.evaluation.measure import Unit
 from linf.evaluation.schema import FORMER_NAMES, UNIT
 from linf.files import atomic_write
@@ -32,24 +33,6 @@ log = logging.getLogger(__name__)
 
 Key = tuple[str, str, Scale]
 """Data set, image and scale."""
-
-_DECISIVE = (
-    "model",
-    "weights",
-    "protocol",
-    "metrics",
-    "skipped",
-    "temperatures",
-    "samples",
-    "seed",
-    "self_ensemble",
-    "latents",
-    "consistency",
-    "tails",
-    "resize",
-    "pixels",
-)
-# What in ``run.json`` must be equal for the figures of two evaluations to share a table.
 
 
 class Record:
@@ -116,24 +99,13 @@ class Record:
             there = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
-        old, new = _decisive(there), _decisive(json.loads(_json(self.about)))
-        differences = [
-            f"{key} is {_short(old[key])} there and {_short(new[key])} here"
-            for key in _DECISIVE
-            if old[key] != new[key]
-        ]
+        found = decisive_differences(there, json.loads(_json(self.about)))
         for dataset, scales in (there.get("lr") or {}).items():
-            here = self.about.get("lr", {}).get(dataset, {})
-            differences += [
-                f"LR of {dataset} at ×{scale} is from {lr['from']} there and {here[scale]['from']} here"
-                for scale, lr in scales.items()
-                if scale in here and here[scale]["from"] != lr["from"]
-            ]
             # What was evaluated earlier stays on record.
-            self.about.setdefault("lr", {})[dataset] = scales | here
-        if differences:
+            self.about.setdefault("lr", {})[dataset] = scales | self.about.get("lr", {}).get(dataset, {})
+        if found:
             raise UsageError(
-                f"{self.folder} holds an evaluation with other settings: {', '.join(differences)}; give the "
+                f"{self.folder} holds an evaluation with other settings: {', '.join(found)}; give the "
                 "same settings, or choose another folder with hydra.run.dir=…"
             )
 
@@ -238,13 +210,3 @@ def _plain(value: object) -> str:
     if isinstance(value, AxisScales):
         return str(value)
     raise TypeError(f"{type(value).__name__} is not written to JSON")
-
-
-def _decisive(about: dict[str, Any]) -> dict[str, Any]:
-    # Which metrics were skipped decides, not the words that say why.
-    return {key: about.get(key) for key in _DECISIVE} | {"skipped": sorted(about.get("skipped") or ())}
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -18,6 +18,14 @@ def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
         found.append(
             f"The runs follow different protocols ({'; '.join(named)}), so their figures cannot be compared."
         )
+    for metric in METRICS:
+        measured = [run.about.get("measured_by") or {} for run in runs if metric in run.metrics]
+        by = {str(of[metric]) for of in measured if metric in of}
+        if len(by) > 1:
+            found.append(
+                f"{METRICS[metric].title} was measured with different networks or weights "
+                f"({'; '.join(sorted(by))}), so its figures cannot be compared."
+            )
     for dataset in datasets(runs):
         for s in scales(runs, dataset):
             counts, values = (
