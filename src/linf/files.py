@@ -84,11 +84,6 @@ def expand_home(text: str) -> str:
     return re.sub(r"""(?<![^=\[{,:\s'"])~[\w.-]*(?=/)|(?<=file://)~(?=/)|(?<![^=])~$""", home, text)
 
 
-def readable_name(name: str) -> str:
-    """Return the name of a file with escapes for its bytes that are no text, as those of another encoding may be."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
 def cache_folder(given: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of decoded images and fetched weights: a given one, ``$LINF_CACHE`` or ``~/.cache/linf``.
 

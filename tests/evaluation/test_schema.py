@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from linf.data.pairs import readable_name
 from linf.evaluation.schema import (
     COLUMNS,
     HEADLINES,
@@ -17,7 +18,6 @@ from linf.evaluation.schema import (
     kept_folder,
     stored_path,
 )
-from linf.files import readable_name
 
 
 def test_every_column_of_a_table_is_described() -> None:

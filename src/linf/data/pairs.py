@@ -17,7 +17,6 @@ from linf.data.crops import tensor, unit
 from linf.data.degradation import Degradation
 from linf.data.given import covers
 from linf.errors import UsageError
-from linf.files import readable_name
 from linf.images.reduction import Reduction
 from linf.images.resize import matlab_bicubic, pil_bicubic
 
@@ -204,3 +203,8 @@ def _check_given(path: Path, shape: tuple[int, ...], lr: ImageCache, i: int, s: 
             f"the given LR of {path} with {shape} pixels at scale {s:g} is {given}: replace it, or remove "
             "its folder"
         )
+
+
+def readable_name(name: str) -> str:
+    """Return the name of a file with escapes for its bytes that are no text, as those of another encoding may be."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
