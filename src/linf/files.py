@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from weakref import WeakSet
 
 from linf.errors import DISK_FULL, UsageError
 
@@ -124,6 +125,7 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
+        lock_files.add(file)
         held = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -135,11 +137,14 @@ def lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
         yield held
 
 
+lock_files = WeakSet[IO[str]]()
+"""Files that this process has locked. One that it forks lets go of them, or they would be locked until its end."""
+os.register_at_fork(after_in_child=lambda: [file.close() for file in list(lock_files)])
+
+
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Own a run's folder during the block.
-
-    On a file system without locks there is one warning, and the folder is taken for free.
+    """Own a run's folder during the block. Without locks on its file system there is a warning, and it counts as free.
 
     Raises:
         UsageError: Another run on any machine owns the folder, or it cannot be written to.

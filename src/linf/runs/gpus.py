@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from linf.files import lock_files
 from linf.runs import ranks
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def _lock(path: Path) -> IO[str] | None:
     except PermissionError:  # Another user's, perhaps of just now.
         return None
     file = os.fdopen(descriptor)
+    lock_files.add(file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
