@@ -548,8 +548,15 @@ def test_lr_that_is_degraded_otherwise_is_measured_again(
 def test_folder_of_an_earlier_version_is_resumed_and_read(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, evaluated: tuple[Path, Evaluation]
 ) -> None:
+    def contents() -> dict[Path, Any]:
+        found: dict[Path, Any] = {
+            path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
+        about = json.loads(found[Path("run.json")])
+        return found | {Path("run.json"): about | {"git": "of the moment"}}
+
     folder = shutil.copytree(evaluated[0], tmp_path / "earlier")
-    before = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    before = contents()
     (folder / "images").rename(folder / "pictures")
     (folder / "images.csv").rename(folder / "pictures.csv")
     for path in folder.glob("*.csv"):
@@ -565,10 +572,8 @@ def test_folder_of_an_earlier_version_is_resumed_and_read(
     assert tables_of(folder) == tables_of(evaluated[0])
     assert (folder / "contact_sheet.png").read_bytes() == before[Path("contact_sheet.png")]
     assert not (folder / "pictures.csv").exists()
-    after = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert {
-        Path(str(path).replace("pictures", "images")): content for path, content in after.items()
-    } == before
+    after = {Path(str(path).replace("pictures", "images")): content for path, content in contents().items()}
+    assert after == before
 
 
 def test_means_of_a_resumed_evaluation_agree_with_pandas(
