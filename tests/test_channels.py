@@ -50,6 +50,7 @@ def sampled(model: LINF, lr: np.ndarray, peak: int) -> np.ndarray:
     return made.double().numpy() * peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("channels", "depth", "layout"),
     [

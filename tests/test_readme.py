@@ -28,6 +28,7 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
+@pytest.mark.slow
 def test_the_python_block_of_the_readme_writes_an_image(tmp_path: Path) -> None:
     run_python_block("README.md", tmp_path)
     pixels = np.asarray(Image.open(tmp_path / "cat.png").convert("RGB"))

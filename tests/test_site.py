@@ -41,6 +41,7 @@ def broken_links(site: Path, pages: dict[str, str]) -> list[tuple[str, str]]:
     return [(name, target) for name, target in found if not (site / name).parent.joinpath(target).exists()]
 
 
+@pytest.mark.slow
 def test_links_between_notebooks_lead_to_their_pages(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# Start\n")

@@ -424,6 +424,7 @@ def test_finished_evaluation_measures_only_new_scales(
         again(f"data.test_scales={list(SCALES)}", "temperatures=[0]")
 
 
+@pytest.mark.slow
 def test_other_images_of_the_same_names_are_measured_again(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -902,6 +903,7 @@ def test_degraded_lr_is_evaluated_recorded_and_told(
         evaluate(composed, checkpoint, photos, tmp_path / "noisy", severity, noise + "3")
 
 
+@pytest.mark.slow
 def test_self_ensemble_is_a_line_of_its_own(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

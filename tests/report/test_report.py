@@ -168,6 +168,7 @@ def test_missing_folder_is_an_error_line(name: str, word: str, linf: Linf, tmp_p
     assert_in_words(done.status, done.out, done.err, name, word)
 
 
+@pytest.mark.slow
 def test_files_beside_the_evaluations_of_a_pattern_are_left_out(linf: Linf, tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "sweep" / "0", headline="")
     (tmp_path / "sweep" / "multirun.yaml").touch()
@@ -288,6 +289,7 @@ def test_learned_prior_is_drawn(tmp_path: Path) -> None:
     assert all_tables([run])["results_Set5"]["system"].tolist()[-1] == "prior"
 
 
+@pytest.mark.slow
 def test_published_points_match_data_set_scale_and_psnr(tmp_path: Path) -> None:
     protocol = {"name": "generative", "headline": "psnr_rgb", "border": "ceil(s)"}
     names = ("div2k-valid", "Set5")
@@ -454,10 +456,16 @@ CROWDS: dict[str, Callable[[Path], None]] = {
     ) and None,
     "one temperature": lambda folder: evaluation(folder, temperatures=(0.4,), scales=(4,)) and None,
 }  # fmt: skip
+IN_CI = ("one run", "eleven runs", "odd names")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("crowd", CROWDS)
+@pytest.mark.parametrize(
+    "crowd",
+    [
+        pytest.param(crowd, marks=pytest.mark.slow if crowd in IN_CI else pytest.mark.thorough)
+        for crowd in CROWDS
+    ],
+)
 def test_no_text_overlaps_or_leaves_the_figure(crowd: str, tmp_path: Path) -> None:
     CROWDS[crowd](tmp_path)
     for name, figure in all_figures(find_runs([tmp_path])).items():
@@ -677,6 +685,7 @@ def test_rules_for_phones_are_not_overruled(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_page_has_findings(tmp_path: Path) -> None:
     evaluation(tmp_path / "runs/a", "LINF")
     evaluation(tmp_path / "runs/b", "LIIF", "LIIF", shift=0.25)
@@ -790,6 +799,7 @@ def test_names_are_escaped_in_html(tmp_path: Path) -> None:
     assert made == {"index.html", "figures", "crops", "tables"}
 
 
+@pytest.mark.slow
 def test_a_real_evaluation_makes_a_report(real: Path, tmp_path: Path) -> None:
     run = read_run(real)
     page = Page(write_report([run], tmp_path / "report"))
@@ -892,6 +902,7 @@ def test_unwritable_folder_is_an_error_line(linf: Linf, tmp_path: Path) -> None:
     assert_in_words(done.status, done.out, done.err, "cannot write")
 
 
+@pytest.mark.slow
 def test_report_imports_no_training_libraries() -> None:
     heavy = ["pytorch_lightning", "hydra", "omegaconf", "wandb", "matplotlib.pyplot"]
     code = f"import sys, linf.report; print([m for m in {heavy} if m in sys.modules])"

@@ -70,7 +70,7 @@ def test_where_many_curves_would_cross_each_scale_has_its_own_panel(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no Chromium with its driver")
-@pytest.mark.parametrize("width", [390, 1500])
+@pytest.mark.parametrize("width", [390, pytest.param(1500, marks=pytest.mark.thorough)])
 def test_a_reader_moves_the_divider_and_chooses_systems(width: int, tmp_path: Path) -> None:
     from selenium import webdriver
     from selenium.webdriver.common.action_chains import ActionChains
@@ -108,6 +108,7 @@ def test_a_reader_moves_the_divider_and_chooses_systems(width: int, tmp_path: Pa
         browser.quit()
 
 
+@pytest.mark.slow
 def test_crops_are_files_too(tmp_path: Path) -> None:
     out = write_report(
         [read_run(evaluation(tmp_path / "run", names=("one",), scales=(4,), shown=True))], tmp_path / "r"

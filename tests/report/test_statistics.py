@@ -302,6 +302,7 @@ def test_seeds_of_a_training_are_pooled(tmp_path: Path) -> None:
     assert [run.label for run in find_runs(folders)] == ["LINF, crop 48", "LINF, crop 24"]
 
 
+@pytest.mark.slow
 def test_the_page_says_which_seed_and_checkpoint_each_folder_is_of(tmp_path: Path) -> None:
     for seed in (3, 4):
         checkpoint = {"path": f"runs/{seed}/best.ckpt", "sha256": SHA[seed:]}

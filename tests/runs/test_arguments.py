@@ -106,6 +106,7 @@ BELOW_ZERO |= {f"trainer.{name}" for name in ("devices", "max_epochs", "max_step
 """Numbers that may be −1; a run checks its seed before."""
 
 
+@pytest.mark.slow
 def test_no_number_that_counts_or_weighs_is_negative(config: DictConfig) -> None:
     for key, value in leaves(OmegaConf.to_container(config)):
         if type(value) in (int, float) and key not in BELOW_ZERO:
@@ -119,6 +120,7 @@ def test_no_number_that_counts_or_weighs_is_negative(config: DictConfig) -> None
             assert "-1" in message(mistake), key
 
 
+@pytest.mark.slow
 def test_null_is_off_or_one_line_for_every_setting(config: DictConfig) -> None:
     for key, value in leaves(OmegaConf.to_container(config)):
         if value is None or key in ("run_dir", "name"):

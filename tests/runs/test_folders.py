@@ -88,6 +88,7 @@ def test_a_user_without_name_and_home_evaluates(place: Path, stranger: Run, home
     assert ("the image cache" in done.stdout + done.stderr) == (home is not None)
 
 
+@pytest.mark.slow
 def test_a_user_without_home_has_a_place_for_weights(stranger: Run, place: Path) -> None:
     done = stranger("linf", "weights", "list")
     assert (done.returncode, done.stderr) == (0, "")
@@ -121,6 +122,7 @@ def test_a_sweep_folder_that_refuses_is_one_line(stranger: Run, command: Command
     assert_in_words(done.status, done.out, done.err, "it is a file", "hydra.sweep.dir=…")
 
 
+@pytest.mark.slow
 def test_a_job_whose_folder_refuses_does_not_stop_the_others(command: Command, tmp_path: Path) -> None:
     (tmp_path / "sweep" / "seed-0").mkdir(parents=True)
     (tmp_path / "sweep" / "seed-0" / "job.json").mkdir()

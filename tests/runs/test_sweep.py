@@ -36,6 +36,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str, str
     return folder / "sweep", done.status, done.out, done.err
 
 
+@pytest.mark.slow
 def test_a_failing_job_is_recorded_and_the_others_go_on(swept: tuple[Path, int, str, str]) -> None:
     sweep, status, out, err = swept
     assert status == 1
@@ -90,6 +91,7 @@ def test_a_sweep_leaves_one_table_and_one_figure(swept: tuple[Path, int, str, st
     assert "model.flow.patch_size-3 finished" in out
 
 
+@pytest.mark.slow
 def test_a_sweep_started_again_runs_only_what_is_missing(
     swept: tuple[Path, int, str, str], command: Command, tmp_path: Path
 ) -> None:
@@ -157,6 +159,7 @@ def test_the_figure_shows_what_has_no_figures_yet(tmp_path: Path) -> None:
 # Their folders
 
 
+@pytest.mark.slow
 def test_jobs_are_named_by_what_differs(command: Command, tmp_path: Path) -> None:
     done = command("train", "-m", *TINY, ONE_EACH, "seed=3", f"init_from={tmp_path}/a.ckpt,{tmp_path}/b.ckpt")
     assert done.status == 1, "there are no such files"

@@ -39,7 +39,10 @@ def named_best(done: Outcome) -> tuple[Path, float, int]:
     return Path(found[1]), float(found[2]), int(found[3])
 
 
-@pytest.mark.parametrize(("kept", "files"), [(1, 1), (3, 3), (-1, 5), (0, 0)])
+@pytest.mark.parametrize(
+    ("kept", "files"),
+    [(1, 1), (0, 0), *(pytest.param(n, m, marks=pytest.mark.thorough) for n, m in ((3, 3), (-1, 5)))],
+)
 def test_the_best_is_the_highest_of_the_csv(command: Command, tmp_path: Path, kept: int, files: int) -> None:
     done = command("train", *QUICK, f"callbacks.checkpoint.save_top_k={kept}", "hydra.run.dir=run")
     checkpoints, values = tmp_path / "run" / "checkpoints", steps(tmp_path / "run")
@@ -165,6 +168,7 @@ def test_no_validation_means_no_best(command: Command, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("run/checkpoints/*")] == ["last.ckpt"]
 
 
+@pytest.mark.slow
 def test_two_figures_have_a_best_each(command: Command, tmp_path: Path) -> None:
     second = (
         "+callbacks.other={_target_:linf.training.callbacks.BestCheckpoint,dirpath:run/checkpoints,"

@@ -123,10 +123,11 @@ def steps(
     return waits[-1] - waits[WARM - 1], (kernels[-1] - kernels[WARM - 1]) / (STEPS - WARM)
 
 
-SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("mixture", "finetune", "prior", "perceptual")]
+SLOW = [pytest.param(task, marks=pytest.mark.slow) for task in ("mixture", "finetune")]
+THOROUGH = [pytest.param(task, marks=pytest.mark.thorough) for task in ("prior", "perceptual")]
 
 
-@pytest.mark.parametrize("task", ["nll", *SLOW])
+@pytest.mark.parametrize("task", ["nll", *SLOW, *THOROUGH])
 def test_a_step_with_a_fused_optimizer_never_waits(
     task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_run_says_what_it_is_and_when_it_ends(command: Command, tmp_path: Path
         assert min(drawn.size) > 300
 
 
+@pytest.mark.slow
 def test_a_published_recipe_on_a_cpu_is_said_to_take_weeks(command: Command) -> None:
     long = ("trainer.max_epochs=100000", "+trainer.limit_train_batches=2", "trainer.max_time=00:00:00:01")
     done = command("train", *TINY, *long)

@@ -90,6 +90,7 @@ def test_own_pairs_train_validate_evaluate_and_upscale(
     assert np.abs(made - 255 * mean_image(model, lr, (100, 150)).clip(0, 1)).max() < 0.52
 
 
+@pytest.mark.slow
 def test_pairs_that_cannot_train_are_told_in_one_line(pairs: Path, command: Command) -> None:
     data = (*QUICK, "data=folder", f"data.root={pairs}", "data.pairs=true")
     failed = command("train", *data, "data/degradation=mild")

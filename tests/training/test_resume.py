@@ -180,6 +180,7 @@ def test_a_run_goes_on_without_its_schedule_or_its_average(command: Command, res
     assert same(before, after["state_dict"]), "what was trained, not its average"
 
 
+@pytest.mark.slow
 def test_another_decay_of_the_average_holds(command: Command, resumed: Path) -> None:
     done = epochs(resumed)
     again = command(

@@ -319,6 +319,7 @@ def test_an_interrupted_run_with_stochastic_depth_resumes_bit_for_bit(
     assert_same_end(whole(*given), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "length",
     [

@@ -66,6 +66,7 @@ def test_counting_ends_where_the_first_step_fails(command: Command) -> None:
     assert _len_torch_dispatch_stack() == 0
 
 
+@pytest.mark.slow
 def test_accumulated_batches_count(command: Command, tmp_path: Path) -> None:
     one, two = (
         command(
@@ -208,6 +209,7 @@ def test_an_unknown_mode_of_the_compiler_is_refused() -> None:
         Acceleration(compile=True, mode="fast")
 
 
+@pytest.mark.slow
 def test_the_presets_of_a_gpu_train(command: Command, tmp_path: Path) -> None:
     done = command("train", *TINY, "speed=gpu", "trainer.log_every_n_steps=1", "hydra.run.dir=run")
     assert done.status == 0, done.err

@@ -303,6 +303,7 @@ def lines_by_file(err: str) -> Iterator[tuple[str, str]]:
         yield match[1], line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [0, pytest.param(1, marks=pytest.mark.thorough), pytest.param(2, marks=pytest.mark.thorough)]
 )

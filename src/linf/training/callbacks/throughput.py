@@ -87,7 +87,7 @@ class Throughput(Callback):
             self.paused += time.perf_counter() - self.pause_began
 
 
-def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+def measure_peak(device: torch.device, dtype: torch.dtype, seconds: float = 0.05) -> float:
     """Return the floating-point operations per second of the fastest large matrix product within ``seconds``."""
     side = 8192 if device.type == "cuda" else 1024
     a = torch.full((side, side), 0.5, device=device, dtype=dtype)
