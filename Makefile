@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo demo-weights test test-slow test-all test-slurm lint format type notebooks docs bench gpu gpu-bundle clean
+.PHONY: help setup demo demo-weights test test-slow test-all test-slurm test-lowest lint format type notebooks docs bench gpu gpu-bundle clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -55,6 +55,13 @@ test-all: $(READY)  ## Run every test, the slow ones too
 
 test-slurm: $(READY)  ## Run the tests on a Slurm of their own (Debian: apt-get install slurm-wlm munge)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm and not thorough"
+
+LOWEST := .venv-lowest
+test-lowest:  ## Run the fast tests with the lowest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) tests/helpers/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --no-compile --editable ".[dev]" --constraint $(LOWEST)/constraints.txt
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8
 
 lint: $(READY)  ## Check style, formatting and which module imports which
 	$(BIN)/ruff check .

@@ -43,20 +43,27 @@ def test_a_killed_process_holds_no_lock(tmp_path: Path) -> None:
 
 def test_a_forked_process_holds_no_lock_of_a_killed_one(tmp_path: Path) -> None:
     """As the loading processes of a command do, which outlive it by seconds."""
-    forking = HOLDING.replace("print(1", "print(os.fork() or 1", 1).replace("import sys", "import os, sys")
+    forking = "import os\n" + HOLDING.replace(
+        "print(1, flush=True)", "os.fork(); os.write(1, b'%d ' % os.getpid())"
+    )
     command = [sys.executable, "-c", forking, str(tmp_path / "lock"), "600"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        forked = max(int(process.stdout.readline()) for _ in range(2))
-        try:
-            with pytest.raises(BlockingIOError), lock(tmp_path / "lock", wait=False):
-                pass
-            process.kill()
-            process.wait()
-            with lock(tmp_path / "lock", wait=False):
-                os.kill(forked, 0)  # It lives.
-        finally:
-            os.kill(forked, signal.SIGKILL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    told = b""
+    while told.count(b" ") < 2:
+        told += os.read(process.stdout.fileno(), 100)
+    (forked,) = {int(number) for number in told.split()} - {process.pid}
+    try:
+        with pytest.raises(BlockingIOError), lock(tmp_path / "lock", wait=False):
+            pass
+        process.kill()
+        process.wait()
+        with lock(tmp_path / "lock", wait=False):
+            os.kill(forked, 0)  # It lives.
+    finally:
+        process.kill()
+        os.kill(forked, signal.SIGKILL)
+        process.communicate()
 
 
 def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ NAMES = tuple(f"image {n}" for n in range(12))
 
 def changed(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
     """An evaluation whose images have other figures, and its means with them."""
-    images = change(pd.read_csv(folder / "images.csv", dtype={"image": str}))
+    images = change(pd.read_csv(folder / "images.csv", dtype={"image": str}, float_precision="round_trip"))
     images.to_csv(folder / "images.csv", index=False)
     keys = [*CELL, "temperature"]
     groups = images.groupby(keys, sort=False, dropna=False)

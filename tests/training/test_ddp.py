@@ -105,9 +105,8 @@ def test_two_agents_of_torchrun_are_two_nodes_with_one_folder(tmp_path: Path) ->
         subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    for agent in agents:
-        _, errors = agent.communicate(timeout=300)
-        assert agent.returncode == 0, errors
+    errors = [agent.communicate(timeout=300)[1] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(errors)
     (run,) = (tmp_path / "outputs" / "smoke").iterdir()
     train(tmp_path / "whole", "data.batch_size=4")
     assert column(run, "train/loss") == pytest.approx(column(tmp_path / "whole", "train/loss"), abs=1e-5)

@@ -107,9 +107,14 @@ def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
     if of.groupby("scale")["lr"].nunique().max() <= 1:
         of = of.assign(run=of["run"].mask(of["system"] == "bicubic", ""))
     shown = [column for name in names for column in (name, f"{name} ±")] + list(COSTS)
-    means = of.groupby(keys, sort=False)[shown].first().unstack("scale", sort=False)
+    means = of.groupby(keys, sort=False)[shown].first()
+    lines = means.index.droplevel("scale").unique()  # Their order, which pandas 2 loses on the way.
     columns = [(name, scale) for scale in scales(runs, dataset) for name in shown]
-    table = means[columns].set_axis([f"×{scale:g} {_title(name)}" for name, scale in columns], axis="columns")
+    table = (
+        means.unstack("scale")
+        .loc[lines, columns]
+        .set_axis([f"×{scale:g} {_title(name)}" for name, scale in columns], axis="columns")
+    )
     table = table.dropna(axis="columns", how="all").reset_index()
     return table.sort_values("run", key=lambda run: run != "", kind="stable", ignore_index=True)
 
