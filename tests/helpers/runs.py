@@ -45,7 +45,9 @@ def fit(
 ) -> pl.Trainer:
     """What ``train.py`` does, with more callbacks and a change to the task before it starts."""
     pl.seed_everything(config.seed, workers=True)
-    data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+    data, task, trainer = (
+        instantiate(of, _convert_="all") for of in (config.data, config.task, config.trainer)
+    )
     trainer.callbacks = [*callbacks, *trainer.callbacks]
     change(task)
     trainer.fit(task, data, ckpt_path=config.ckpt_path)

@@ -81,8 +81,10 @@ class Graph(nn.Module):
         noise = temperature * flow.inverse_linear(latents, condition, self.inverses)
         residual = torch.where((mean.abs() <= EXPLODED).all(0), mean, 0)
         residual = residual + torch.where((mean.abs() + noise.abs() <= EXPLODED).all(0), noise, 0)
-        patches = residual.view(dim, batch, rows, cols).transpose(0, 1)
-        image = F.pixel_shuffle(patches, p)[..., :height, :width]
+        patches = residual.view(dim, batch, rows * cols).transpose(0, 1).reshape(batch, dim, rows, cols)
+        torch._check(height <= rows * p)
+        torch._check(width <= cols * p)
+        image = F.pixel_shuffle(patches, p).narrow(-2, 0, height).narrow(-1, 0, width)
         return F.interpolate(lr, (height, width), mode="bilinear", align_corners=False) + image / 2
 
 

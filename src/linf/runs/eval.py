@@ -28,7 +28,7 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     trainer = instantiate(cfg.trainer)
     if launch.needs_ranks(trainer):
         return launch.run_in_ranks(trainer, __file__)
-    data, task = instantiate(cfg.data), instantiate(cfg.task)
+    data, task = (instantiate(of, _convert_="all") for of in (cfg.data, cfg.task))
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     smaller = "give fewer samples or temperatures, or smaller test images"

@@ -47,7 +47,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     trainer = instantiate(cfg.trainer)
     if launch.needs_ranks(trainer):
         return launch.run_in_ranks(trainer, __file__)
-    data, task = instantiate(cfg.data), instantiate(cfg.task)
+    data, task = (instantiate(of, _convert_="all") for of in (cfg.data, cfg.task))
     folder, command = Path(cfg.run_dir) / "checkpoints", list(HydraConfig.get().overrides.task)
     checkpoint = to_resume(cfg.ckpt_path, folder, command)
     task.start = (next_start(folder), command)
