@@ -887,7 +887,7 @@ def test_many_tiles_need_no_more_memory_than_few(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert int(done.stderr) < 1.3e6  # 1.10 of three megapixels, 1.07 of these
+    assert int(done.stderr) < 1.5e6  # 1.03 with one thread, 1.36 with two
 
 
 @pytest.mark.parametrize("suffix", ["tif", "png", "jpg"])
