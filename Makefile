@@ -9,10 +9,9 @@ READY := $(VENV)/.ready
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
 
-# Python compiles a module when it is first imported; compiling all that is installed takes a minute more.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
 setup: $(READY)  ## Make .venv with everything in it (each target below does so by itself)
@@ -60,7 +59,7 @@ LOWEST := .venv-lowest
 test-lowest:  ## Run the fast tests with the lowest versions that pyproject.toml allows
 	$(PYTHON) -m venv $(LOWEST)
 	$(PYTHON) tests/helpers/lowest.py > $(LOWEST)/constraints.txt
-	$(LOWEST)/bin/python -m pip install --quiet --no-compile --editable ".[dev]" --constraint $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --editable ".[dev]" --constraint $(LOWEST)/constraints.txt
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8
 
 lint: $(READY)  ## Check style, formatting and which module imports which
