@@ -81,6 +81,7 @@ class Graph(nn.Module):
         noise = temperature * flow.inverse_linear(latents, condition, self.inverses)
         residual = torch.where((mean.abs() <= EXPLODED).all(0), mean, 0)
         residual = residual + torch.where((mean.abs() + noise.abs() <= EXPLODED).all(0), noise, 0)
+        # Written so that torch 2.9 exports it, too: there, four dimensions and a slice would ask for numbers of pixels.
         patches = residual.view(dim, batch, rows * cols).transpose(0, 1).reshape(batch, dim, rows, cols)
         torch._check(height <= rows * p)
         torch._check(width <= cols * p)
