@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,19 @@ class Interrupt(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         self.on_train_batch_start(trainer)
+
+
+class SignalAtImage(Callback):
+    """Sends SIGTERM to a rank while it validates an image after a step."""
+
+    def __init__(self, step: int, image: int, rank: int = 0) -> None:
+        self.at = (step, image, rank)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        if (trainer.global_step, batch_idx, trainer.global_rank) == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fit(

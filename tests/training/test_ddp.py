@@ -1,5 +1,6 @@
 """Several ranks are one process with the whole batch: step by step, for each task, however they start."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,26 @@ def test_two_ranks_take_the_steps_of_one_process(
     expected = read_record(tmp_path / "whole").result
     assert "val/psnr" in expected
     assert read_record(tmp_path / "ranks").result == pytest.approx(expected, abs=1e-4)
+
+
+def test_ranks_break_off_a_validation_together_though_one_has_an_image_more(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shared = (*SMALL, *RANKS, "data.batch_size=2", "trainer.max_steps=9", "data.batches_per_epoch=3")
+    shared = (*shared, "data.val_scales=[2,2.5,3,3.5,4]", "data.val_limit=1", f"hydra.run.dir={run}")
+    signalled = ("+callbacks.cut._target_=helpers.runs.SignalAtImage", "+callbacks.cut.step=6")
+    signalled = (*signalled, "+callbacks.cut.image=0", "+callbacks.cut.rank=1")
+    tests = {"PYTHONPATH": str(ROOT / "tests")}
+    stopped = finish(*shared, *signalled, cwd=tmp_path, env=tests)
+    assert stopped.status == 128 + signal.SIGTERM, stopped.err
+    words = stopped.err.rstrip().splitlines()[-1]
+    assert words.startswith(
+        "stopped by SIGTERM in the validation after step 6, which is saved; the same command"
+    )
+    assert len(column(run, "val/psnr")) == 1
+    again = finish(*shared, cwd=tmp_path)
+    assert again.status == 0, again.err
+    assert len(column(run, "val/psnr")) == 3
+    assert len(column(run, "train/loss")) == 9
 
 
 def test_two_agents_of_torchrun_are_two_nodes_with_one_folder(tmp_path: Path) -> None:

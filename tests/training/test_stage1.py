@@ -1,12 +1,14 @@
 """Stage 1 from its command to its outputs; above all, an interrupted run resumes bit for bit."""
 
 import json
+import logging
 import math
 import os
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -22,8 +24,21 @@ from torch.distributions import MultivariateNormal
 
 import linf
 from helpers.commands import Command, Compose, finish, start, wait_for
-from helpers.runs import SMOKE, Interrupt, PowerCut, assert_same_end, column, fit, one_model, same, state
+from helpers.runs import (
+    SMOKE,
+    Interrupt,
+    PowerCut,
+    SignalAtImage,
+    assert_same_end,
+    column,
+    fit,
+    logged,
+    one_model,
+    same,
+    state,
+)
 from linf.data.sources import bundled
+from linf.errors import Stopped
 from linf.images.read import read_image
 
 # Outputs
@@ -306,6 +321,81 @@ def test_an_interrupted_run_resumes_bit_for_bit(
     assert_same_end(expected, tmp_path)
     for key, rows in (("train/loss", 9 - saved_at), ("lr-Adam", 1), ("val/psnr", 1)):
         assert column(tmp_path, key)[-rows:] == column(expected, key)[-rows:], key
+
+
+@pytest.mark.parametrize(
+    ("more", "step", "image"),
+    [
+        pytest.param(HALVING, 3, 0, id="after an epoch"),
+        pytest.param(HALVING, 3, 1, id="at the last image", marks=pytest.mark.slow),
+        pytest.param(HALVING, 9, 0, id="after the last epoch", marks=pytest.mark.slow),
+        pytest.param((*ONE_CYCLE, *IN_MID_EPOCH), 5, 0, id="in an epoch"),
+        pytest.param(("~callbacks.ema",), 3, 0, id="without an average", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_in_a_validation_breaks_it_off_and_the_resumed_run_makes_it_anew(
+    composed: Compose,
+    tmp_path: Path,
+    whole: Whole,
+    caplog: pytest.LogCaptureFixture,
+    more: tuple[str, ...],
+    step: int,
+    image: int,
+) -> None:
+    expected = whole(*more)
+    with pytest.raises(Stopped) as stopped:
+        fit(settings(composed, tmp_path, *more), SignalAtImage(step, image))
+    assert stopped.value.where == f"in the validation after step {step}, which is saved"
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert state(last)["global_step"] == step
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "linf.training.callbacks.forecast"):
+        assert fit(settings(composed, tmp_path, *more, f"ckpt_path={last}")).global_step == 9
+    first = next(line for line in caplog.messages if line.startswith("step "))
+    assert first.startswith(f"step {step} of 9; PSNR in dB: ×2 ")
+    assert "left" not in first, "no step has shown yet how long one takes"
+    if "~callbacks.ema" in more:
+        assert same(state(expected / "checkpoints" / "last.ckpt")["state_dict"], state(last)["state_dict"])
+    else:
+        assert_same_end(expected, tmp_path)
+    for key in ("val/psnr", "lr-Adam", "train/loss"):
+        assert steps_and_values(tmp_path, key) == steps_and_values(expected, key), key
+
+
+def steps_and_values(run: Path, key: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[key]) for row in logged(run) if key in row]
+
+
+def test_a_signal_in_the_validation_after_the_last_step_waits_for_it(
+    composed: Compose, tmp_path: Path
+) -> None:
+    with pytest.raises(Stopped, match="143"):
+        fit(settings(composed, tmp_path, *ONE_CYCLE), SignalAtImage(9, 0))
+    assert len(column(tmp_path, "val/psnr")) == 3
+    assert state(tmp_path / "checkpoints" / "best.ckpt")["global_step"] <= 9
+
+
+class CutInValidation(Interrupt):
+    """Break off as a validation begins."""
+
+    def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.on_train_batch_start(trainer)
+
+
+def test_a_run_that_is_killed_in_a_validation_makes_it_anew(
+    composed: Compose, tmp_path: Path, whole: Whole
+) -> None:
+    """Also if it was time to save just before."""
+    often = settings(composed, tmp_path, *IN_MID_EPOCH, "callbacks.last.minutes=1e-9")
+    with pytest.raises(PowerCut):
+        fit(often, CutInValidation(5))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert state(last)["global_step"] == 4
+    fit(settings(composed, tmp_path, *IN_MID_EPOCH, f"ckpt_path={last}"))
+    assert_same_end(whole(*IN_MID_EPOCH), tmp_path)
+    assert [step for step, _ in steps_and_values(tmp_path, "val/psnr")] == [
+        step for step, _ in steps_and_values(whole(*IN_MID_EPOCH), "val/psnr")
+    ]
 
 
 @pytest.mark.slow

@@ -41,7 +41,8 @@ class CheckpointFiles(TorchCheckpointIO):
 class LastCheckpoint(StopOnSignal):
     """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run. The
     checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`) all
-    ranks end after the same step, that after the one in which it arrived; during a validation, after the next step.
+    ranks end after the same step, that after the one in which it arrived. A validation is broken off after an image,
+    and the resumed run makes it anew; only the one after the last step is finished.
 
     Args:
         folder: The run's folder.
@@ -73,9 +74,13 @@ class LastCheckpoint(StopOnSignal):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if it is time; stop if a signal has reached any rank, with several ranks one step later."""
-        # A checkpoint holds no partly accumulated gradient; and after its last batch an epoch has not yet ended.
+        loop = trainer.fit_loop.epoch_loop
+        assert trainer.fit_loop._data_fetcher is not None
+        # A checkpoint holds no partly accumulated gradient; after its last batch an epoch has not yet ended; and a run
+        # that resumes from before a validation would leave it out.
         part = (batch_idx + 1) % trainer.accumulate_grad_batches
-        if not part and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        if not part and not loop.batch_progress.is_last_batch and not validates:
             self._save_or_stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,6 +96,39 @@ class LastCheckpoint(StopOnSignal):
             self._save(trainer)
         if signum:
             raise Stopped(signum, f"after step {trainer.global_step}, which is saved", str(self.folder))
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Stop if a signal has reached any rank, with several ranks an image later."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        # No training begins with a validation when it has no step left to take; and some ranks may have an image more.
+        last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        pairs = trainer.datamodule.val_pairs  # type: ignore[attr-defined]
+        if last or batch_idx >= len(pairs) // trainer.world_size:
+            return
+        _, signum = self.agreement(False, self.signum or 0)
+        if signum:
+            self._save(trainer)
+            step = trainer.global_step
+            raise Stopped(signum, f"in the validation after step {step}, which is saved", str(self.folder))
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Let Lightning begin a validation anew if it is in the middle of it: by its counts, at the first image."""
+        images = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+        if images["current"]["processed"] > images["current"]["completed"]:
+            images["total"]["processed"] = images["total"]["completed"]
+            images["current"] = dict.fromkeys(images["current"], 0)
+            images["is_last_batch"] = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

@@ -29,6 +29,7 @@ class EMA(WeightAveraging):
             )
         super().__init__(use_buffers=True)
         self.decay = decay
+        self.swapped = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -58,11 +59,25 @@ class EMA(WeightAveraging):
                 averaged.copy_(current)
         average.n_averaged += 1
 
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self.swapped = True
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the averaged weights until the other callbacks have used them."""
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)
+        self.swapped = False
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save each under its own name, also in a validation, where the model has the averaged weights."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self.swapped:
+            current, average = checkpoint["state_dict"], checkpoint["current_model_state"]
+            checkpoint["state_dict"], checkpoint["current_model_state"] = average, current
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Wait for `on_fit_end`, which is also called when no step was left to take."""

@@ -84,7 +84,9 @@ class Forecast(Callback):
 
     def _left(self, trainer: pl.Trainer, taken: float) -> str:
         """Say how long the rest takes and when it ends, from the number of steps since the first; empty if unknown."""
-        seconds = (self.steps - trainer.global_step) * (time.monotonic() - self.began) / max(taken, 1)
+        if taken < 1:  # A run that was resumed in a validation.
+            return ""
+        seconds = (self.steps - trainer.global_step) * (time.monotonic() - self.began) / taken
         seconds = min(seconds, timer_left(trainer))
         return _until(seconds) if 0 < seconds < math.inf else ""
 
