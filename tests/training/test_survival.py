@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from helpers.commands import Command, Compose, assert_in_words, start, wait_for
-from helpers.runs import RANKS, SMOKE, TINY, assert_same_end, fit, state
+from helpers.runs import RANKS, SMOKE, TINY, Interrupt, PowerCut, assert_same_end, fit, state
 from linf.checkpoints.start import newest, next_start, to_resume
 from linf.errors import STOP_SIGNALS, UsageError
 from linf.files import LOCK, atomic_write, owner, run_lock
@@ -137,6 +137,26 @@ def test_twenty_kills_change_no_bit(command: Command, tmp_path: Path) -> None:
     ).read_bytes()
     left = [path for path in killed.rglob(".*") if path.is_file() and path.name != LOCK]
     assert not left, "half-written files"
+
+
+def test_a_validation_in_the_middle_of_an_accumulated_gradient_is_saved_after_the_step(
+    composed: Compose, tmp_path: Path
+) -> None:
+    accumulating = (
+        "trainer.accumulate_grad_batches=2",
+        "+trainer.val_check_interval=3",
+        "data.batches_per_epoch=6",
+    )
+    given = (*SMOKE, *accumulating, "callbacks.panels.every_n_validations=10", "trainer.max_epochs=2")
+    fit(composed("train", *given, f"run_dir={tmp_path / 'whole'}"))
+    cut = composed("train", *given, f"run_dir={tmp_path / 'cut'}")
+    with pytest.raises(PowerCut):
+        fit(cut, Interrupt(2))  # The validation came after three batches: one and a half steps.
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    assert state(last)["global_step"] == 2
+    cut.ckpt_path = str(last)
+    fit(cut)
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.slow

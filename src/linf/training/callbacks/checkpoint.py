@@ -63,7 +63,7 @@ class LastCheckpoint(StopOnSignal):
         """Handle signals from here on, in place of Lightning, and remove files that a killed run left half written."""
         self._handle_signals()
         self.agreement = Agreement()
-        self.saved, self.step = time.monotonic(), trainer.global_step
+        self.saved, self.step, self.late = time.monotonic(), trainer.global_step, False
         given = trainer.ckpt_path
         self.good = given is not None and Path(given).absolute() == self.last.absolute()
         if trainer.is_global_zero:
@@ -76,11 +76,10 @@ class LastCheckpoint(StopOnSignal):
         """Save if it is time; stop if a signal has reached any rank, with several ranks one step later."""
         loop = trainer.fit_loop.epoch_loop
         assert trainer.fit_loop._data_fetcher is not None
-        # A checkpoint holds no partly accumulated gradient; after its last batch an epoch has not yet ended; and a run
-        # that resumes from before a validation would leave it out.
-        part = (batch_idx + 1) % trainer.accumulate_grad_batches
+        # After its last batch an epoch has not yet ended; and a run that resumes from before a validation would leave
+        # it out.
         validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if not part and not loop.batch_progress.is_last_batch and not validates:
+        if not loop._should_accumulate() and not loop.batch_progress.is_last_batch and not validates:
             self._save_or_stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -89,7 +88,7 @@ class LastCheckpoint(StopOnSignal):
         self._save_or_stop(trainer, save=ends or trainer.current_epoch + 1 == trainer.max_epochs)
 
     def _save_or_stop(self, trainer: pl.Trainer, save: bool = False) -> None:
-        due = self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes
+        due = self.late or (self.minutes is not None and time.monotonic() - self.saved >= 60 * self.minutes)
         # Which ranks know of a step later, and then all at the same one.
         wanted, signum = self.agreement(due, self.signum or 0)
         if (wanted or signum or save) and trainer.global_step > self.step:
@@ -112,7 +111,11 @@ class LastCheckpoint(StopOnSignal):
         # No training begins with a validation when it has no step left to take; and some ranks may have an image more.
         last = trainer.should_stop or trainer.global_step == trainer.max_steps
         pairs = trainer.datamodule.val_pairs  # type: ignore[attr-defined]
-        if last or batch_idx >= len(pairs) // trainer.world_size:
+        if (
+            last
+            or trainer.fit_loop.epoch_loop._should_accumulate()
+            or batch_idx >= len(pairs) // trainer.world_size
+        ):
             return
         _, signum = self.agreement(False, self.signum or 0)
         if signum:
@@ -131,8 +134,11 @@ class LastCheckpoint(StopOnSignal):
             images["is_last_batch"] = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save; in the middle of an accumulated gradient, of which no checkpoint holds a part, after the next step."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save(trainer)
+            self.late = trainer.fit_loop.epoch_loop._should_accumulate()
+            if not self.late:
+                self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # A rehearsal, from which no run should resume.
@@ -140,7 +146,7 @@ class LastCheckpoint(StopOnSignal):
         if trainer.is_global_zero and self.good and self.last.exists():
             link_file(self.last, self.last.with_name("previous.ckpt"))
         trainer.save_checkpoint(self.last, weights_only=False)
-        self.good, self.saved, self.step = True, time.monotonic(), trainer.global_step
+        self.good, self.late, self.saved, self.step = True, False, time.monotonic(), trainer.global_step
 
 
 def link_file(source: Path, target: Path) -> None:
