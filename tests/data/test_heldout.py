@@ -11,6 +11,7 @@ from helpers.runs import TINY
 from linf.data.datamodule import SRDataModule
 from linf.data.heldout import training_images, validation_images
 from linf.errors import UsageError
+from linf.training.callbacks.summary import _warn_of_others
 
 
 def folder(home: Path, photos: Path, *names: str) -> Path:
@@ -92,6 +93,16 @@ def test_a_training_says_which_images_it_validates_on(command: Command, tmp_path
     again = command("train", *TINY, *given, "trainer.max_epochs=2")
     assert again.status == 0, again.err
     assert f"validated on other images than before (new: {first}; no longer: {held})" in again.out + again.err
+
+
+def test_names_with_any_line_separator_are_the_same_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [tmp_path / f"a{separator}b.png" for separator in "\x0b\x1c\x85\u2028"]
+    file = tmp_path / "validation_images.txt"
+    file.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8")
+    _warn_of_others(file, paths)
+    assert not caplog.text
 
 
 def test_an_image_that_cannot_be_read_is_left_out(

@@ -63,6 +63,15 @@ def test_units_are_read_by_every_rank(tmp_path: Path) -> None:
     assert len(first.tables(KEYS[:1])["images"]) == 2, "only what is asked for"
 
 
+def test_names_with_any_line_separator_are_found_again(tmp_path: Path) -> None:
+    keys = [("Set5", f"a{separator}b", 2.0) for separator in "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"]
+    record = Record(tmp_path, ABOUT)
+    for key in keys:
+        record.add(key, unit(30.0))
+    assert list(Record(tmp_path, ABOUT).units) == keys
+    assert len(record.tables(keys)["images"]) == 2 * len(keys)
+
+
 def test_what_is_finished_but_in_no_table_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "linf")
     record = Record(tmp_path, ABOUT)

@@ -61,7 +61,9 @@ class Record:
         lines = [
             line
             for file in sorted(self.folder.glob("units/*.jsonl"))
-            for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+            # Not by splitlines, which also ends lines at letters that a name may have, such as U+2028.
+            for line in file.read_text(encoding="utf-8", errors="replace").split("\n")
+            if line
         ]
         if lines:
             self._check_same()

@@ -68,9 +68,9 @@ class RunSummary(Callback):
 
 def _warn_of_others(file: Path, paths: Sequence[Path]) -> None:
     """Warn where a resumed run validates on other images than those in a file: folders may have grown meanwhile."""
-    former = {
-        Path(line).name for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    }
+    # Not by splitlines, which also ends lines at letters that a name may have, such as U+2028.
+    lines = file.read_text(encoding="utf-8", errors="surrogateescape").removesuffix("\n").split("\n")
+    former = {Path(line).name for line in lines}
     present = {path.name for path in paths}
     if former != present:
         log.warning(
