@@ -41,6 +41,7 @@ def test_means_that_leave_images_out_are_named() -> None:
         "SSIM on Set5 at ×4 is a mean over 1 of 3 images, the others being too small for it",
     ]
     small = partial_means(images.assign(ssim=nan), ["ssim"])
+    assert partial_means(images.assign(ntire_diversity=nan), ["ntire_diversity"]) == [], "of one sample each"
     assert small == ["SSIM on Set5 at ×4 is known of none of 3 images, all being too small for it"]
 
 

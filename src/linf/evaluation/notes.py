@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from linf.evaluation.schema import ADDED, COLUMNS, Column
+from linf.evaluation.schema import ADDED, COLUMNS, OF_SEVERAL_SAMPLES, Column
 
 
 def lr_sentences(metrics: pd.DataFrame) -> list[str]:
@@ -45,8 +45,9 @@ def partial_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
             counts = (
                 of.assign(known=of[name].notna()).groupby("system", sort=False)["known"].agg(["sum", "size"])
             )
-            # Diversity needs two samples, and so has no values at all where there is one.
-            short = counts[(counts["sum"] < counts["size"]) & ((counts["sum"] > 0) | (name != "diversity"))]
+            short = counts[counts["sum"] < counts["size"]]
+            if name in OF_SEVERAL_SAMPLES:
+                short = short[short["sum"] > 0]
             for (known, total), systems in short.groupby(["sum", "size"], sort=False).groups.items():
                 who = "" if len(systems) == len(counts) else f" of {', '.join(systems)}"
                 title = COLUMNS.get(name, Column(name)).title

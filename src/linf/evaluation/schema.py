@@ -76,6 +76,9 @@ METRICS = {
 HEADLINES = ("psnr_y", "psnr_rgb")
 """The metrics that a protocol may put first."""
 
+OF_SEVERAL_SAMPLES = ("diversity", "ntire_diversity")
+"""The metrics that compare the samples of an image, and have no values where there is one."""
+
 PERCEPTUAL = ("lpips_alex", "lpips_vgg", "dists")
 """The metrics that may stand for perception in the perception–distortion plane; the first one measured does."""
 
