@@ -1,5 +1,6 @@
 """What a training says of itself: what it has, what validation measured, and when it will end."""
 
+import os
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ from PIL import Image
 
 from helpers.commands import Command
 from helpers.runs import TINY
-from linf.report.curves import read_curves
+from linf.report.curves import curves_figure, read_curves
 from linf.runs.announcement import _scales
+from linf.runs.sweep import _logged
 from linf.training.callbacks.forecast import _duration
 
 
@@ -54,6 +56,25 @@ def test_a_run_says_what_it_is_and_when_it_ends(command: Command, tmp_path: Path
     pd.testing.assert_frame_equal(written, table)
     with Image.open(tmp_path / "run" / "curves.png") as drawn:
         assert min(drawn.size) > 300
+
+
+def test_the_later_start_counts_in_a_copied_folder(tmp_path: Path) -> None:
+    """Of a step that several starts took, whatever dates their files have."""
+    for number in range(11):
+        csv = tmp_path / "csv" / f"version_{number}" / "metrics.csv"
+        csv.parent.mkdir(parents=True)
+        csv.write_text(f"step,val/psnr\n9,{number}\n")
+        os.utime(csv, (2000 - number, 2000 - number))
+    assert read_curves(tmp_path)["val/psnr"].to_dict() == {10: 10}
+    assert list(_logged(tmp_path)["val/psnr"]) == list(range(11))
+
+
+def test_every_learning_rate_has_its_panel() -> None:
+    names = ["lr-AdamW/pg1", "train/loss", "lr-AdamW/pg2", "val/ssim"]
+    figure = curves_figure(pd.DataFrame({name: [1.0, n + 2] for n, name in enumerate(names)}))
+    assert figure is not None
+    titles = [axis.get_title("left") for axis in figure.axes]
+    assert titles == ["validation: ssim", "training: loss", "learning rate", "learning rate"]
 
 
 @pytest.mark.slow

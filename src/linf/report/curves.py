@@ -89,7 +89,8 @@ def read_curves(run: Path) -> pd.DataFrame:
     Returns:
         Columns by the names of what was logged; the index ``step`` is the number of steps taken.
     """
-    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    # By number, since a copied file has the date of its copy.
+    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: (len(path.parent.name), path))
     # A file is empty for a moment after it was created.
     frames = [pd.read_csv(file) for file in files if file.stat().st_size]
     if not frames:
@@ -110,10 +111,11 @@ def curves_figure(table: pd.DataFrame) -> Figure | None:
     """
     drawn = [str(name) for name in table if table[name].count() > 1]
     psnr = [name for name in drawn if name.startswith("val/psnr_x")]
-    rest = [name for name in drawn if name.startswith(("val/", "train/", "lr-")) and "val/psnr" not in name]
+    kinds = ("val/", "train/", "lr-")
+    rest = [name for name in drawn if name.startswith(kinds) and "val/psnr" not in name]
     # A loss that is one part alone is drawn once.
     rest = [name for name in rest if name == "train/loss" or not _same(table, name, "train/loss")]
-    rest.sort(key=lambda name: ("val/", "train/", "lr-").index(name[: name.find("/") + 1] or "lr-"))
+    rest.sort(key=lambda name: [name.startswith(kind) for kind in kinds].index(True))
     panels = [psnr] * bool(psnr) + [[name] for name in rest]
     if not panels:
         return None

@@ -107,7 +107,8 @@ def _line(run: Path, name: str, job: JobRecord) -> dict[str, Any]:
 
 def _logged(run: Path) -> pd.DataFrame:
     """Return the rows of a run's CSV files, over all its starts."""
-    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime)
+    # By number, since a copied file has the date of its copy.
+    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: (len(path.parent.name), path))
     frames = []
     for file in files:
         try:
