@@ -283,6 +283,15 @@ def test_seeds_are_pooled_where_one_lacks_the_distribution(tmp_path: Path) -> No
         assert run.closed_form("Set5", 4, [0, 0.4]) == pytest.approx(wanted)
 
 
+def test_checkpoints_of_one_training_are_no_seeds(tmp_path: Path) -> None:
+    for seed, name in enumerate(("best", "last")):
+        about = {"weights": name, "checkpoint": {"path": f"run/{name}.ckpt", "sha256": name}}
+        evaluation(tmp_path / name, seed=seed, training={"seed": 7}, shift=seed, **about)
+    assert [run.label for run in find_runs([tmp_path])] == ["LINF, best", "LINF, last"]
+    evaluation(tmp_path / "last", seed=1, training={"seed": 7}, weights="best")
+    assert [run.label for run in find_runs([tmp_path])] == ["LINF, 2 seeds"]
+
+
 def test_seeds_of_a_training_are_pooled(tmp_path: Path) -> None:
     folders = [
         seeded(

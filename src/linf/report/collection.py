@@ -81,7 +81,7 @@ def _flat(node: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def pooled(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
     """Runs that differ in nothing but seeds, of the evaluation or of the training, as one run of their means."""
-    groups: dict[Any, list[EvaluationRun]] = {}
+    groups: dict[Any, dict[EvaluationRun, tuple[Any, Any]]] = {}
     for run in runs:
         of = settings(run)
         # With another training seed the weights differ too; without a recorded training they say what the model is.
@@ -91,14 +91,17 @@ def pooled(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
         same = frozenset((name, str(value)) for name, value in of.items() if name not in seeds)
         table = run.images[[*UNIT, "system"]].astype(str).itertuples(index=False, name=None)
         weights = None if run.about.get("training") else run.about.get("weights")
-        groups.setdefault((run.label, weights, same, frozenset(table), tuple(run.images)), []).append(run)
-    found = []
-    for of_group in groups.values():
-        distinct = {tuple(settings(run).get(seed) for seed in _SEEDS) for run in of_group}
-        alike = len(of_group) > 1 and len(distinct) == len(of_group)
-        found += [_mean(of_group)] if alike else of_group
-    order = {id(run): n for n, run in enumerate(runs)}
-    return sorted(found, key=lambda run: order[id(run.members[0] if run.members else run)])
+        group = groups.setdefault((run.label, weights, same, frozenset(table), tuple(run.images)), {})
+        group[run] = of.get("evaluation.seed"), of.get("training.seed")
+    found: list[EvaluationRun] = []
+    for group in groups.values():
+        drawn, trained = set(group.values()), {seed for _, seed in group.values()}
+        # Two checkpoints of one training are two models, not two seeds of one.
+        models = {(seed, run.about.get("weights")) for run, (_, seed) in group.items()}
+        alike = len(group) == len(drawn) > 1 and len(models) == len(trained)
+        found += [_mean([*group])] if alike else group
+    order = {run: n for n, run in enumerate(runs)}
+    return sorted(found, key=lambda run: order[run.members[0] if run.members else run])
 
 
 def _mean(runs: Sequence[EvaluationRun]) -> EvaluationRun:
