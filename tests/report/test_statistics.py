@@ -18,10 +18,9 @@ from helpers.evaluations import SHA, evaluation
 from linf.evaluation.schema import CELL
 from linf.report import find_runs, read_run, write_report
 from linf.report.collection import member_seeds
-from linf.report.cost import cost_finding
 from linf.report.differences import against_first, differences, verdicts
 from linf.report.figures import all_figures
-from linf.report.findings import plane_findings, scale_findings
+from linf.report.findings import cost_finding, plane_findings, scale_findings
 from linf.report.gaps import gap_figure, gap_findings
 from linf.report.statistics import LEVEL, judge, mean_intervals
 from linf.report.tables import all_tables, intervals

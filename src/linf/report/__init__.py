@@ -1,4 +1,6 @@
-"""Reports: `evaluations` reads, `collection` finds and labels, `tables` and `figures` present, `page` writes it all."""
+"""Reports: `evaluations` reads, `collection` finds and labels, `selection` chooses, `tables` and `figures` present,
+`page` writes it all.
+"""
 
 from linf.report.collection import find_runs
 from linf.report.evaluations import read_run

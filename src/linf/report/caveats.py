@@ -6,7 +6,7 @@ import numpy as np
 
 from linf.evaluation.schema import METRICS
 from linf.report.evaluations import EvaluationRun
-from linf.report.tables import common_headline, datasets, scales
+from linf.report.selection import common_headline, datasets, scales
 
 
 def caveats(runs: Sequence[EvaluationRun]) -> list[str]:

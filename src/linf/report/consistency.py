@@ -12,10 +12,16 @@ from matplotlib.figure import Figure
 from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS
 from linf.report.evaluations import EvaluationRun
-from linf.report.plane import perceptual_metric, regression_runs, sampling_runs
 from linf.report.rows import row_panels
+from linf.report.selection import (
+    bicubic_at,
+    common_headline,
+    measured_metrics,
+    perceptual_metric,
+    regression_runs,
+    sampling_runs,
+)
 from linf.report.style import COLOURS, GREY, plain_label
-from linf.report.tables import bicubic_at, common_headline, measured_metrics
 
 CONSISTENCY = "lr_psnr"
 """The metric of consistency with LR."""

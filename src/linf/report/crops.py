@@ -19,8 +19,9 @@ from linf.evaluation.panels import fullest_square
 from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kept_folder
 from linf.images.read import read_image
 from linf.report.evaluations import EvaluationRun
+from linf.report.selection import common_headline
 from linf.report.style import plain_label
-from linf.report.tables import common_headline, safe_name
+from linf.report.tables import safe_name
 
 SIDE = 96
 """Side of the detail, in HR pixels."""

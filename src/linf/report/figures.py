@@ -12,14 +12,25 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from linf.coordinates import Scale, axis_scales
+from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.collection import with_distinct_labels
 from linf.report.consistency import consistency_figure
 from linf.report.crops import detail_figures
 from linf.report.evaluations import EvaluationRun
 from linf.report.gaps import gap_figure
-from linf.report.plane import perceptual_metric, plane_figure, regression_runs, sampling_runs
+from linf.report.plane import plane_figure
+from linf.report.selection import (
+    bicubic_at,
+    common_headline,
+    curve_scales,
+    datasets,
+    measured_metrics,
+    perceptual_metric,
+    regression_runs,
+    sampling_runs,
+    single_scales,
+)
 from linf.report.severity import severity_figure
 from linf.report.spread import draw_interval
 from linf.report.style import (
@@ -34,15 +45,7 @@ from linf.report.style import (
     panel_grid,
     series_style,
 )
-from linf.report.tables import (
-    bicubic_at,
-    common_headline,
-    datasets,
-    measured_metrics,
-    safe_name,
-    scales,
-    single_scales,
-)
+from linf.report.tables import safe_name
 
 MOST_BANDS = 3
 """Curves in a panel around which intervals are still told apart."""
@@ -75,15 +78,6 @@ def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
             figures[f"consistency_{safe_name(dataset)}"] = kept
         figures |= detail_figures(runs)
     return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def curve_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[Scale]:
-    """The scales for which curves are drawn: those trained on, and only the largest ones if runs are many."""
-    evaluated = scales(runs, dataset)
-    limits = [run.about["max_trained_scale"] for run in runs if run.about.get("max_trained_scale")]
-    trained = [s for s in evaluated if not limits or max(axis_scales(s)) <= min(limits)] or evaluated
-    # At most twelve curves in one panel.
-    return trained[-max(1, 12 // max(1, len(sampling_runs(runs, dataset)))) :]
 
 
 def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:

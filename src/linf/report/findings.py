@@ -11,9 +11,19 @@ from linf.evaluation.schema import METRICS
 from linf.report.caveats import enumerated
 from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
-from linf.report.figures import curve_scales
-from linf.report.plane import perceptual_metric, plane_scales, regression_runs, runs_on, sampling_runs
-from linf.report.tables import bicubic_at, common_headline, published_points, scales, single_scales
+from linf.report.plane import plane_scales
+from linf.report.selection import (
+    bicubic_at,
+    common_headline,
+    curve_scales,
+    perceptual_metric,
+    regression_runs,
+    runs_on,
+    sampling_runs,
+    scales,
+    single_scales,
+)
+from linf.report.tables import published_points
 
 
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -213,3 +223,17 @@ def detail_findings(runs: Sequence[EvaluationRun]) -> list[str]:
         f"{METRICS[common_headline(runs)].title} and LPIPS of the whole image, where measured; ★ is a run's lowest.",
         *[f"{lacking} did not keep these images."] * bool(lacking),
     ]
+
+
+def cost_finding(runs: Sequence[EvaluationRun]) -> str:
+    """How the columns of seconds, memory and multiplications were measured; nothing where they were not."""
+    timed = [run.cost for run in runs if len(run.cost)]
+    if not timed:
+        return ""
+    sizes, devices = (
+        " and ".join(sorted({str(v) for of in timed for v in of[name]})) for name in ("lr_size", "device")
+    )
+    return (
+        f"Time, memory beyond the weights, and multiplications (MACs) are of one image from {sizes} LR pixels on "
+        f"{devices}."
+    )

@@ -12,10 +12,9 @@ from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.differences import comparable, differences, short_pair, verdicts
 from linf.report.evaluations import EvaluationRun
-from linf.report.plane import perceptual_metric, runs_on
+from linf.report.selection import common_headline, perceptual_metric, runs_on
 from linf.report.statistics import LEAST_IMAGES
 from linf.report.style import GREY, legend_below, panel_grid, series_style
-from linf.report.tables import common_headline
 
 MOST_RUNS = 7
 """Runs that are held against the first in one figure."""

@@ -20,17 +20,17 @@ from linf.evaluation.schema import METRICS
 from linf.report.caveats import caveats
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.consistency import consistency_findings
-from linf.report.cost import cost_finding
 from linf.report.crops import shown_images
 from linf.report.evaluations import EvaluationRun
-from linf.report.figures import all_figures, curve_scales
+from linf.report.figures import all_figures
 from linf.report.gaps import gap_findings
+from linf.report.selection import common_headline, curve_scales, datasets
 from linf.report.severity import severity_findings
 from linf.report.sliders import Slider, detail_sliders
 from linf.report.spread import deviation_findings
 from linf.report.story import story
 from linf.report.style import STYLE
-from linf.report.tables import all_tables, common_headline, datasets, safe_name
+from linf.report.tables import all_tables, safe_name
 from linf.report.typesetting import html_tables, latex, markdown
 
 GENERATOR_TAG = '<meta name="generator" content="linf report"/>'
@@ -42,7 +42,7 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
     when complete; an older report is removed only then.
 
     Args:
-        runs: from `linf.report.evaluations.find_runs` or `read_run`.
+        runs: from `linf.report.find_runs` or `linf.report.read_run`.
         out: a new folder, an empty one, or with ``force`` an older report.
         force: whether to replace an older report.
 
@@ -150,7 +150,7 @@ def render_page(
         consistency_findings=consistency_findings,
         curve_scales=curve_scales,
         deviation_findings=deviation_findings,
-        cost=cost_finding(runs),
+        cost=findings.cost_finding(runs),
         metrics=METRICS,
         headline=common_headline(runs),
         datasets=datasets(runs),

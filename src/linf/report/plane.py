@@ -9,8 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from linf.coordinates import Scale
-from linf.evaluation.schema import METRICS, PERCEPTUAL, evenly_spaced
+from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.evaluations import EvaluationRun
+from linf.report.selection import (
+    bicubic_at,
+    common_headline,
+    measured_metrics,
+    perceptual_metric,
+    regression_runs,
+    sampling_runs,
+    scales,
+)
 from linf.report.style import (
     GREY,
     draw_curve,
@@ -21,34 +30,7 @@ from linf.report.style import (
     plain_label,
     series_style,
 )
-from linf.report.tables import (
-    bicubic_at,
-    common_headline,
-    datasets,
-    measured_metrics,
-    published_points,
-    scales,
-)
-
-
-def runs_on(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
-    """The runs on a data set."""
-    return [run for run in runs if dataset in datasets([run])]
-
-
-def sampling_runs(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
-    """The runs whose model samples, of those on a data set."""
-    return [run for run in runs if any(len(run.curve(dataset, scale)) for scale in scales([run], dataset))]
-
-
-def regression_runs(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
-    """The runs of LIIF and LTE on a data set."""
-    return runs_on([run for run in runs if not run.samples and run.system != "bicubic"], dataset)
-
-
-def perceptual_metric(runs: Sequence[EvaluationRun], dataset: str) -> str | None:
-    """The metric that stands for perception, or None where none was measured."""
-    return next((name for name in PERCEPTUAL if name in measured_metrics(runs, dataset)), None)
+from linf.report.tables import published_points
 
 
 def plane_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[Scale]:

@@ -7,9 +7,8 @@ from matplotlib.lines import Line2D
 
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.evaluations import EvaluationRun
-from linf.report.plane import perceptual_metric
+from linf.report.selection import common_headline, measured_metrics, perceptual_metric, scales
 from linf.report.style import DOTTED, GREY, draw_curve, legend_below, panel_grid, series_style
-from linf.report.tables import common_headline, measured_metrics, scales
 
 MOST_SCALES = 3
 MOST_TEMPERATURES = 4

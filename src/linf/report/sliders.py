@@ -10,7 +10,8 @@ from PIL import Image
 
 from linf.report.crops import nearest, read_detail, shown_images
 from linf.report.evaluations import EvaluationRun
-from linf.report.tables import common_headline, safe_name
+from linf.report.selection import common_headline
+from linf.report.tables import safe_name
 
 
 class Slider(NamedTuple):

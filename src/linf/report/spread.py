@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, Column
 from linf.report.evaluations import EvaluationRun
-from linf.report.plane import perceptual_metric
+from linf.report.selection import perceptual_metric
 from linf.report.statistics import LEAST_IMAGES, mean_intervals
 
 

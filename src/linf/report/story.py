@@ -7,9 +7,14 @@ import numpy as np
 from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS
 from linf.report.evaluations import EvaluationRun
-from linf.report.figures import curve_scales
-from linf.report.plane import perceptual_metric, regression_runs, sampling_runs
-from linf.report.tables import datasets, single_scales
+from linf.report.selection import (
+    curve_scales,
+    datasets,
+    perceptual_metric,
+    regression_runs,
+    sampling_runs,
+    single_scales,
+)
 
 MOST_TOLD = 3
 """Runs of which a report tells first; its figures show all."""

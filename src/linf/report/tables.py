@@ -8,50 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from linf.coordinates import AxisScales, Scale
 from linf.evaluation.schema import CELL, COLUMNS, COSTS, METRICS, TABLES, Column
 from linf.report.collection import with_distinct_labels
 from linf.report.differences import against_first
 from linf.report.evaluations import EvaluationRun
+from linf.report.selection import common_headline, datasets, measured_metrics, scales
 from linf.report.statistics import mean_intervals
-
-
-def common_headline(runs: Sequence[EvaluationRun]) -> str:
-    """The PSNR that most runs put first."""
-    names = [run.headline for run in runs]
-    return max(names, key=names.count)
-
-
-def datasets(runs: Sequence[EvaluationRun]) -> list[str]:
-    """All data sets, in the order in which the runs name them."""
-    return list(dict.fromkeys(name for run in runs for name in run.metrics["dataset"]))
-
-
-def scales(runs: Sequence[EvaluationRun], dataset: str) -> list[Scale]:
-    """All scales at which a data set was evaluated, in increasing order."""
-    of = [run.metrics[run.metrics["dataset"] == dataset]["scale"] for run in runs]
-    return sorted({scale for column in of for scale in column})
-
-
-def single_scales(runs: Sequence[EvaluationRun], dataset: str) -> list[float]:
-    """Those of `scales` that are one number for both axes, as a curve over scales has them."""
-    return [scale for scale in scales(runs, dataset) if not isinstance(scale, AxisScales)]
-
-
-def measured_metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
-    """The metrics that were measured on a data set, in the order of `METRICS`, unknown ones last."""
-    found = []
-    for run in runs:
-        of = run.metrics[run.metrics["dataset"] == dataset].drop(columns=list(TABLES["metrics"]))
-        found += of.columns[of.notna().any()].tolist()
-    order = [*METRICS, *found]
-    return sorted(set(found), key=order.index)
-
-
-def bicubic_at(runs: Sequence[EvaluationRun], dataset: str, scale: Scale, metric: str) -> float:
-    """Bicubic's mean from the first run that has it, for it is the same in all; not a number where none has it."""
-    values = (run.value(dataset, scale, "bicubic", metric) for run in runs)
-    return next((value for value in values if not math.isnan(value)), math.nan)
 
 
 def published_results() -> pd.DataFrame:
