@@ -16,7 +16,7 @@ from torch import Tensor
 
 from linf.errors import UsageError
 from linf.evaluation.record import Key
-from linf.evaluation.schema import COLUMNS, file_path
+from linf.evaluation.schema import column, file_path
 from linf.files import atomic_write, unwritable
 from linf.metrics.corpus import CorpusMetric, PatchFeatures
 
@@ -86,7 +86,7 @@ class Corpora:
                 patches = len(self._read(of, metric.features.name, "HR"))
                 biased = ", too few for its value to mean much; compare systems by it, not papers"
                 sentences.append(
-                    f"{COLUMNS[figure].title if figure in COLUMNS else figure} on {place[0]} at ×{place[1]:g} is of "
+                    f"{column(figure).title} on {place[0]} at ×{place[1]:g} is of "
                     f"{patches} patches{biased * (patches < FEW_PATCHES)}"
                 )
         return sentences

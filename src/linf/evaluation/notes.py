@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from linf.evaluation.schema import ADDED, COLUMNS, OF_SEVERAL_SAMPLES, Column
+from linf.evaluation.schema import ADDED, OF_SEVERAL_SAMPLES, column
 
 
 def lr_sentences(metrics: pd.DataFrame) -> list[str]:
@@ -50,7 +50,7 @@ def partial_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
                 short = short[short["sum"] > 0]
             for (known, total), systems in short.groupby(["sum", "size"], sort=False).groups.items():
                 who = "" if len(systems) == len(counts) else f" of {', '.join(systems)}"
-                title = COLUMNS.get(name, Column(name)).title
+                title = column(name).title
                 if known:
                     what = f"is a mean over {known} of {total} images"
                     why = (
@@ -74,7 +74,7 @@ def infinite_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
     """
     sentences = []
     for name in metrics:
-        title = COLUMNS.get(name, Column(name)).title
+        title = column(name).title
         for (dataset, scale), of in images.groupby(["dataset", "scale"], sort=False):
             exact = of[np.isinf(of[name])]
             if exact.empty:

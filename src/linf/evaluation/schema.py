@@ -142,6 +142,11 @@ FORMER_NAMES = {"pictures": "images", "picture": "image"}
 """Columns, tables and folders by the names that they had in earlier versions."""
 
 
+def column(name: str) -> Column:
+    """A column by its name in the files; of a metric that the schema does not know, one with its name for a title."""
+    return COLUMNS.get(name, Column(name))
+
+
 def stored_path(folder: Path, name: str) -> Path:
     """The path of a file or folder of an evaluation, under its former name where only that one exists.
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from linf.coordinates import Scale
-from linf.evaluation.schema import METRICS, TABLES, UNIT, Column
-from linf.report.evaluations import EvaluationRun
+from linf.evaluation.schema import METRICS, TABLES, UNIT, Column, column
+from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.statistics import LEAST_IMAGES, LEVEL, judge, mean_intervals
 
 DIFFERENCES = (
@@ -46,7 +46,7 @@ def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
                     if known.any():
                         with np.errstate(invalid="ignore"):
                             means = [of[known, k].mean() for of in (a, b, each)]
-                        count, better = int(known.sum()), METRICS.get(name, Column(name)).better
+                        count, better = int(known.sum()), column(name).better
                         said = judge(low[k], high[k], count, better)
                         lines.append((dataset, scale, system, name, count, *means, low[k], high[k], said))
     return pd.DataFrame(lines, columns=list(DIFFERENCES))
@@ -59,9 +59,7 @@ def _pairs(
     one, other = (
         {
             system: of.set_index("image").drop(columns=[*UNIT[::2], "system", "temperature"])
-            for system, of in run.images[
-                (run.images["dataset"] == dataset) & (run.images["scale"] == scale)
-            ].groupby("system", sort=False)
+            for system, of in lines_at(run.images, dataset, scale).groupby("system", sort=False)
         }
         for run in (first, second)
     )
@@ -97,20 +95,19 @@ def verdicts(table: pd.DataFrame, first: str, second: str) -> list[str]:
     sentences = []
     judged = table[table["verdict"] != "too few images"]  # Said once, at the end.
     for (dataset, scale, name), of in judged.groupby(["dataset", "scale", "metric"], sort=False):
-        column = METRICS.get(name, Column(name))
-        parts = []
+        metric, parts = column(name), list[str]()
         for verdict, group in of.groupby("verdict", sort=False):
             at = ", ".join(map(short_pair, group["system"]))
             said = _VERBS.get(verdict, f"is {verdict}") + f" at {at}" * (" – " not in at)
             if verdict in CLEAR:
                 # One example stands for all: the clearest.
                 example = group.loc[np.abs(group["difference"]).idxmax()]
-                amount = f"{column.quantity(abs(example['difference']))} {_interval(example, column)}"
+                amount = f"{metric.quantity(abs(example['difference']))} {_interval(example, metric)}"
                 where = f" at {short_pair(example['system'])}" if len(group) > 1 else ""
                 said += f" (by {amount}{where})"
             parts.append(said)
         sentences.append(
-            f"{dataset} ×{scale:g}, {column.title}: {first} against {second} {'; '.join(parts)}."
+            f"{dataset} ×{scale:g}, {metric.title}: {first} against {second} {'; '.join(parts)}."
         )
     few = sorted({int(n) for n in table["images"] if n < LEAST_IMAGES})
     if few:
@@ -124,9 +121,9 @@ def short_pair(system: str) -> str:
     return next((part for part in parts if part.startswith("τ=")), system)
 
 
-def _interval(line: pd.Series, column: Column) -> str:
+def _interval(line: pd.Series, metric: Column) -> str:
     low, high = sorted(abs(line[end]) for end in ("low", "high"))
-    return f"[{column.format(low)}, {column.format(high)}]"
+    return f"[{metric.format(low)}, {metric.format(high)}]"
 
 
 def comparable(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
@@ -157,7 +154,7 @@ def comparison_text(first: EvaluationRun, second: EvaluationRun, table: pd.DataF
         lines += ["", f"{dataset} ×{scale:g}, {' or '.join(map(str, counts))} images"]
         text = pd.DataFrame(
             {
-                "metric": [METRICS.get(name, Column(name)).title for name in of["metric"]],
+                "metric": [column(name).title for name in of["metric"]],
                 "system": of["system"].tolist(),
                 **{key: _numbers(of, key) for key in ("first", "second", "difference")},
                 f"{LEVEL:.0%} interval": [
@@ -180,6 +177,6 @@ def _numbers(table: pd.DataFrame, key: str) -> list[str]:
     sign = "+" if key in ("difference", "low", "high") else ""
     found = []
     for name, value in zip(table["metric"], table[key], strict=True):
-        text = METRICS.get(name, Column(name)).format(value)
+        text = column(name).format(value)
         found.append(f"{sign * (value > 0)}{text}")
     return found

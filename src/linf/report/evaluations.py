@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from linf.coordinates import Scale, read_scale
 from linf.errors import UsageError
-from linf.evaluation.schema import ADDED, CELL, COLUMNS, FORMER_NAMES, HEADLINES, TABLES, Column, stored_path
+from linf.evaluation.schema import ADDED, CELL, FORMER_NAMES, HEADLINES, TABLES, column, stored_path
 
 _TYPES: dict[str, Any] = {
     "label": str,
@@ -89,20 +89,30 @@ class EvaluationRun:
 
     def curve(self, dataset: str, scale: Scale) -> pd.DataFrame:
         """Its means at all temperatures, from the lowest to the highest; empty where there are none."""
-        of = self.metrics
-        of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & of["temperature"].notna()]
-        return of.sort_values("temperature", ignore_index=True)
+        of = lines_at(self.metrics, dataset, scale)
+        return of[of["temperature"].notna()].sort_values("temperature", ignore_index=True)
 
     def value(self, dataset: str, scale: Scale, system: str, metric: str) -> float:
         """One mean; not a number where it was not measured."""
-        of = self.metrics
-        found = of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] == system)]
-        return float(found[metric].iloc[0]) if metric in of and len(found) else float("nan")
+        of = lines_at(self.metrics, dataset, scale)
+        of = of[of["system"] == system]
+        return float(of[metric].iloc[0]) if metric in of and len(of) else float("nan")
 
     def best_guess(self, dataset: str, scale: Scale) -> str:
         """The system with the highest expected PSNR: the lowest temperature, or the model itself."""
         curve = self.curve(dataset, scale)
         return str(curve["system"].iloc[0]) if len(curve) else self.system
+
+    def covered(self, dataset: str, scale: Scale) -> tuple[float, float] | None:
+        """The nominal probability of its predicted intervals that is nearest to 0.9, and the share of HR values that
+        they cover; None where this or the likelihood was not measured.
+        """
+        of = lines_at(self.calibration, dataset, scale)
+        means = of[of["kind"] == "pixel"].groupby("nominal")["covered"].mean()
+        if not len(means) or not len(lines_at(self.distribution, dataset, scale)):
+            return None
+        nominal = min(means.index, key=lambda p: abs(p - 0.9))
+        return nominal, means[nominal]
 
     def closed_form(self, dataset: str, scale: Scale, temperatures: ArrayLike) -> np.ndarray:
         """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels. For one
@@ -114,14 +124,18 @@ class EvaluationRun:
             of_seeds = [run.closed_form(dataset, scale, temperatures) for run in self.members]
             known = [psnr for psnr in of_seeds if len(psnr)]
             return np.mean(known, axis=0) if known else np.empty(0)
-        of = self.distribution
-        of = of[(of["dataset"] == dataset) & (of["scale"] == scale)]
+        of = lines_at(self.distribution, dataset, scale)
         if not len(of) or self.about.get("consistency"):
             return np.empty(0)
         channels = self.headline.removeprefix("psnr_")
         error, variance = (of[f"{part}_{channels}"].to_numpy()[:, None] for part in ("error", "variance"))
         with np.errstate(divide="ignore"):
             return (-10 * np.log10(error + np.square(np.asarray(temperatures)) * variance)).mean(0)
+
+
+def lines_at(table: pd.DataFrame, dataset: str, scale: Scale) -> pd.DataFrame:
+    """The lines of a table that are of one data set at one scale."""
+    return table[(table["dataset"] == dataset) & (table["scale"] == scale)]
 
 
 def read_run(folder: str | Path) -> EvaluationRun:
@@ -182,7 +196,7 @@ def _read_scale(text: str) -> Scale:
 
 def _empty(columns: Sequence[str]) -> pd.DataFrame:
     """A table without lines, whose numbers stay numbers when lines of another run follow."""
-    return pd.DataFrame({name: pd.Series(dtype=str if COLUMNS[name].text else float) for name in columns})
+    return pd.DataFrame({name: pd.Series(dtype=str if column(name).text else float) for name in columns})
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -191,8 +205,8 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         header, *lines = csv.reader(io.StringIO(text), strict=True)
     except (csv.Error, ValueError) as error:
         raise UsageError(f"{path} is empty or damaged ({error}); run eval.py there again") from error
-    header = [FORMER_NAMES.get(column, column) for column in header]
-    missing = [column for column in columns if column not in (*header, *ADDED)]
+    header = [FORMER_NAMES.get(name, name) for name in header]
+    missing = [name for name in columns if name not in (*header, *ADDED)]
     if missing:
         raise UsageError(f"{path} was not written by this version's eval.py: it lacks {', '.join(missing)}")
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
@@ -202,11 +216,11 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise UsageError(f"{path} has no lines: nothing was evaluated")
     # Not by pandas' reader, which would take an image's name such as 0001 or NA for a number.
     table = pd.DataFrame(lines, columns=header)
-    for column in header:
-        if not COLUMNS.get(column, Column(column)).text:
+    for name in header:
+        if not column(name).text:
             try:
-                read = _read_scale if column == "scale" else float
-                table[column] = [read(value or "nan") for value in table[column]]
+                read = _read_scale if name == "scale" else float
+                table[name] = [read(value or "nan") for value in table[name]]
             except ValueError as error:
-                raise UsageError(f"{path}: column {column} is not numeric ({error})") from error
+                raise UsageError(f"{path}: column {name} is not numeric ({error})") from error
     return table.assign(**{name: ADDED[name] for name in columns if name in ADDED and name not in header})

@@ -10,7 +10,7 @@ from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
 from linf.evaluation.schema import METRICS
 from linf.report.caveats import enumerated
 from linf.report.crops import SIDE, shown_images
-from linf.report.evaluations import EvaluationRun
+from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.plane import plane_scales
 from linf.report.selection import (
     bicubic_at,
@@ -141,7 +141,7 @@ def _points(
     """Name and two metrics of each system of each run, where both are finite."""
     points = []
     for run in runs:
-        of = run.metrics[(run.metrics["dataset"] == dataset) & (run.metrics["scale"] == scale)]
+        of = lines_at(run.metrics, dataset, scale)
         for system in of["system"] if set(metrics) <= set(of) else ():
             who = run.label if system == run.system else f"{run.label}, {system}"
             x, y = (run.value(dataset, scale, system, metric) for metric in metrics)
@@ -194,17 +194,14 @@ def calibration_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[st
     findings, s = [], curve_scales(runs, dataset)[-1]
     for run in sampling_runs(runs, dataset):
         who = f"{run.label} at ×{s:g}"
-        tables = (run.calibration, run.distribution)
-        of, predicted = (table[(table["dataset"] == dataset) & (table["scale"] == s)] for table in tables)
-        means = of[of["kind"] == "pixel"].groupby("nominal")["covered"].mean()
-        if not len(means) or not len(predicted):
+        if (found := run.covered(dataset, s)) is None:
             findings.append(f"{who}: calibration was not measured.")
             continue
-        nominal = min(means.index, key=lambda p: abs(p - 0.9))
-        excess = means[nominal] - nominal
+        nominal, covered = found
+        excess, predicted = covered - nominal, lines_at(run.distribution, dataset, s)
         verdict = "as they should" if abs(excess) < 0.02 else "too wide" if excess > 0 else "too narrow"
         findings.append(
-            f"{who}: the {nominal:.0%} intervals cover {means[nominal]:.1%} of HR values ({verdict}). The variance of "
+            f"{who}: the {nominal:.0%} intervals cover {covered:.1%} of HR values ({verdict}). The variance of "
             f"whitened residuals is {predicted['whitened_var'].mean():.2f}, ideally 1; the likelihood is "
             f"{predicted['bits_per_dim'].mean():.2f} bits per dimension."
         )

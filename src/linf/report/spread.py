@@ -7,16 +7,15 @@ from matplotlib.axes import Axes
 
 from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, Column
-from linf.report.evaluations import EvaluationRun
+from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.selection import perceptual_metric
 from linf.report.statistics import LEAST_IMAGES, mean_intervals
 
 
 def draw_interval(axis: Axes, run: EvaluationRun, dataset: str, scale: Scale, name: str, colour: str) -> None:
     """Shade the bootstrap's interval over images around a curve, if there are images enough for a verdict."""
-    of = run.images
-    of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & of["temperature"].notna()]
-    table = of.pivot_table(name, "image", "temperature", dropna=False)
+    of = lines_at(run.images, dataset, scale)
+    table = of[of["temperature"].notna()].pivot_table(name, "image", "temperature", dropna=False)
     if len(table) < LEAST_IMAGES:
         return
     low, high = mean_intervals(table.to_numpy(float))
@@ -30,7 +29,7 @@ def deviation_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
     """
     findings = []
     for run in runs:
-        of = run.deviations[(run.deviations["dataset"] == dataset) & (run.deviations["scale"] == scale)]
+        of = lines_at(run.deviations, dataset, scale)
         names = [name for name in (run.headline, perceptual_metric([run], dataset)) if name and name in of]
         sampled = of[of["temperature"] > 0]
         if not names or not len(sampled):

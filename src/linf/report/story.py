@@ -6,7 +6,7 @@ import numpy as np
 
 from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS
-from linf.report.evaluations import EvaluationRun
+from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.selection import (
     curve_scales,
     datasets,
@@ -49,18 +49,13 @@ def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
 
 
 def _distribution(run: EvaluationRun, dataset: str, scale: Scale) -> str:
-    predicted, covered = (
-        table[(table["dataset"] == dataset) & (table["scale"] == scale)]
-        for table in (run.distribution, run.calibration)
-    )
-    means = covered[covered["kind"] == "pixel"].groupby("nominal")["covered"].mean()
-    if not len(predicted) or not len(means):
+    if (found := run.covered(dataset, scale)) is None:
         return ""
-    nominal = min(means.index, key=lambda p: abs(p - 0.9))
+    nominal, covered = found
+    bits = lines_at(run.distribution, dataset, scale)["bits_per_dim"].mean()
     return (
-        f"{run.label} predicts the distribution of each patch of HR. At ×{scale:g}, {means[nominal]:.1%} of HR values "
-        f"lie in its {nominal:.0%} intervals, and HR's likelihood is {predicted['bits_per_dim'].mean():.2f} bits per "
-        "dimension."
+        f"{run.label} predicts the distribution of each patch of HR. At ×{scale:g}, {covered:.1%} of HR values "
+        f"lie in its {nominal:.0%} intervals, and HR's likelihood is {bits:.2f} bits per dimension."
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from linf.evaluation.schema import CELL, COLUMNS, COSTS, METRICS, TABLES, Column
+from linf.evaluation.schema import CELL, COSTS, METRICS, TABLES, column
 from linf.report.collection import with_distinct_labels
 from linf.report.differences import against_first
 from linf.report.evaluations import EvaluationRun
@@ -83,7 +83,7 @@ def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
 
 def _title(name: str) -> str:
     stem, space, sign = name.partition(" ")
-    return COLUMNS.get(stem, Column(stem)).title + space + sign
+    return column(stem).title + space + sign
 
 
 def _deviation(run: EvaluationRun, dataset: str, names: Sequence[str]) -> pd.DataFrame:
@@ -120,7 +120,7 @@ def _distribution(run: EvaluationRun) -> pd.DataFrame:
     joint = ["joint_bits_per_dim"] if run.distribution["joint_bits_per_dim"].notna().any() else []
     names = ["bits_per_dim", *joint, "whitened_mean", "whitened_var", "whitened_kurtosis"]
     means = run.distribution.groupby(["dataset", "scale"], sort=False)[names].mean()
-    return means.rename(columns={name: COLUMNS[name].title for name in names}).reset_index()
+    return means.rename(columns={name: column(name).title for name in names}).reset_index()
 
 
 def _over_samples(run: EvaluationRun) -> pd.DataFrame:
