@@ -1,6 +1,7 @@
 """Paired differences between runs: image by image, with the bootstrap's interval and a verdict in words."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ CLEAR = ("better", "worse", "higher", "lower")
 _VERBS = {"no clear difference": "shows no clear difference", "not finite": "has no finite difference"}
 
 
+@lru_cache(maxsize=32)  # A report asks once for its table, and twice for each data set.
 def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
     """Differences between two runs on the images that both have, per data set, scale, system and metric.
 

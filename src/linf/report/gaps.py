@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
@@ -11,7 +12,7 @@ from matplotlib.ticker import FixedLocator
 from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.differences import comparable, differences, short_pair, verdicts
-from linf.report.evaluations import EvaluationRun
+from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.selection import common_headline, perceptual_metric, runs_on
 from linf.report.statistics import LEAST_IMAGES
 from linf.report.style import GREY, legend_below, panel_grid, series_style
@@ -28,13 +29,11 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
     if len(runs) < 2:
         return None
     tables = {}
-    for run in runs[1 : MOST_RUNS + 1]:
-        of = differences(run, runs[0])
-        of = of[(of["dataset"] == dataset) & (of["scale"] == scale) & (of["system"] != "bicubic")]
+    for label, of in _gaps(runs, dataset, scale).items():
         of = of[of["low"].notna()]
         if len(of):
             # Of a model without temperatures, a pair stands where the other model's temperature does.
-            tables[run.label] = of.assign(system=of["system"].map(short_pair))
+            tables[label] = of.assign(system=of["system"].map(short_pair))
     names = [
         name
         for name in _metrics(runs, dataset)
@@ -79,12 +78,8 @@ def _metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
 def gap_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
     """Verdicts on every other run against the first, on the headline PSNR, perception and LR-PSNR at one scale."""
     findings, runs = [], _held_against_first(runs, dataset)
-    for run in runs[1 : MOST_RUNS + 1]:
-        of = differences(run, runs[0])
-        of = of[
-            (of["dataset"] == dataset) & (of["scale"] == scale) & of["metric"].isin(_metrics(runs, dataset))
-        ]
-        findings += verdicts(of[of["system"] != "bicubic"], run.label, runs[0].label)
+    for label, of in _gaps(runs, dataset, scale).items():
+        findings += verdicts(of[of["metric"].isin(_metrics(runs, dataset))], label, runs[0].label)
     left_out = len(runs) - 1 - MOST_RUNS
     are = "runs are" if left_out > 1 else "run is"
     return findings + [f"{left_out} more {are} in tables/differences.csv."] * (left_out > 0)
@@ -94,3 +89,11 @@ def _held_against_first(runs: Sequence[EvaluationRun], dataset: str) -> list[Eva
     """The first run and those that are compared with it on a data set; none where the first is not on it."""
     runs = comparable(runs)
     return runs_on(runs, dataset) if runs_on(runs[:1], dataset) else []
+
+
+def _gaps(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> dict[str, pd.DataFrame]:
+    """The differences of other runs to the first, but for bicubic's, by their labels."""
+    tables = {
+        run.label: lines_at(differences(run, runs[0]), dataset, scale) for run in runs[1 : MOST_RUNS + 1]
+    }
+    return {label: of[of["system"] != "bicubic"] for label, of in tables.items()}
