@@ -163,11 +163,11 @@ def as_layers(values: np.ndarray) -> np.ndarray:
     return values[..., None] if values.ndim == 2 else values
 
 
-def grey_model(path: Path, channels: int = 1) -> Path:
+def grey_model(path: Path) -> Path:
     """A small untrained model, in a file."""
     torch.manual_seed(0)
-    flow = ConditionalFlow(3, 2, image_channels=channels)
-    model = LINF(EDSR(1, 4, image_channels=channels), partial(FourierConditioner, width=8, depth=1), flow)
+    flow = ConditionalFlow(3, 2, image_channels=1)
+    model = LINF(EDSR(1, 4, image_channels=1), partial(FourierConditioner, width=8, depth=1), flow)
     flow.whiten(0.05 * torch.randn(flow.dim, 400))
     linf.save(model, path)
     return path

@@ -33,11 +33,11 @@ from linf.models.tails import Tails
 Content = dict[str, Any]
 
 
-def tiny(patch_size: int = 1, *, residual_scale: float = 0.5) -> LINF:
+def tiny(patch_size: int = 1) -> LINF:
     torch.manual_seed(patch_size)
     flow = ConditionalFlow(patch_size, steps=2)
     conditioner = partial(FourierConditioner, width=6, depth=2)
-    model = LINF(EDSR(blocks=2, channels=5, residual_scale=residual_scale), conditioner, flow).eval()
+    model = LINF(EDSR(blocks=2, channels=5, residual_scale=0.5), conditioner, flow).eval()
     flow.initialised.fill_(True)
     torch.nn.init.normal_(flow.bias)
     return model

@@ -26,7 +26,7 @@ from skimage.color import rgb2ycbcr
 
 import linf
 from helpers.commands import Command, Compose, finish, start
-from helpers.evaluations import kill_between_images
+from helpers.evaluations import evaluation_settings, kill_between_images
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
@@ -53,11 +53,6 @@ def evaluate(composed: Compose, model: Path, images: Path, folder: Path, *overri
     data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
     trainer.test(task, data, verbose=False)
     return task
-
-
-def given(model: Path, images: Path, *overrides: str) -> list[str]:
-    """The settings of an evaluation in a process of its own."""
-    return [f"ckpt_path={model}", "data=folder", f"data.root={images}", "data.num_workers=0", *overrides]
 
 
 def strict_json(file: Path) -> list[dict[str, Any]]:
@@ -318,7 +313,7 @@ def test_two_ranks_give_the_tables_of_one(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "one", "save_images=true")
-    command = given(
+    command = evaluation_settings(
         checkpoint,
         photos,
         f"data.test_scales=[{','.join(map(str, SCALES))}]",
@@ -362,7 +357,7 @@ def test_killed_evaluation_resumes_to_the_same_tables(
 ) -> None:
     evaluate(composed, checkpoint, photos, tmp_path / "whole")
     folder = tmp_path / "killed"
-    command = given(
+    command = evaluation_settings(
         checkpoint, photos, f"data.test_scales=[{','.join(map(str, SCALES))}]", f"hydra.run.dir={folder}"
     )
     kill_between_images(folder, *command, cwd=tmp_path)
@@ -383,7 +378,7 @@ def test_stopped_evaluation_says_how_to_resume(
     folder = tmp_path / "run"
     scales = [1 + i / 50 for i in range(1, 400)]
     more = (f"data.test_scales={scales}", "data.num_workers=1", f"hydra.run.dir={folder}")
-    command = given(checkpoint, photos, *more)
+    command = evaluation_settings(checkpoint, photos, *more)
     units = folder / "units" / "rank_0.jsonl"
     run = start(*command, cwd=tmp_path, script="eval")
     while run.poll() is None and not (units.exists() and units.stat().st_size):
@@ -489,7 +484,7 @@ def test_images_that_are_to_be_saved_are_made_again(
 def test_a_finished_evaluation_says_nothing_of_its_loader(
     command: Command, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    settings = given(checkpoint, photos, "data.test_scales=[2]", "hydra.run.dir=run")
+    settings = evaluation_settings(checkpoint, photos, "data.test_scales=[2]", "hydra.run.dir=run")
     for _ in range(2):
         done = command("eval", *settings)
         assert done.status == 0, done.err
@@ -855,7 +850,7 @@ def test_run_json_has_label_and_digests(
 
 @pytest.mark.slow
 def test_wandb_offline_gets_tables_curves_and_images(checkpoint: Path, photos: Path, tmp_path: Path) -> None:
-    command = given(
+    command = evaluation_settings(
         checkpoint,
         photos,
         "data.test_scales=[2,[1.5,2]]",

@@ -13,7 +13,7 @@ from skimage.data import astronaut
 from torchmetrics.image.kid import poly_mmd
 
 from helpers.commands import Command, finish
-from helpers.evaluations import kill_between_images
+from helpers.evaluations import evaluation_settings, kill_between_images
 from helpers.networks import write_network
 from linf.errors import UsageError
 from linf.evaluation.corpora import Corpora
@@ -21,16 +21,13 @@ from linf.images.read import read_image
 from linf.metrics.corpus import FID, PatchFeatures, frechet_distance
 
 
-def settings(model: Path, images: Path, *overrides: str) -> list[str]:
-    """An evaluation of a folder of images."""
-    return [f"ckpt_path={model}", "data=folder", f"data.root={images}", "data.num_workers=0", *overrides]
-
-
 @pytest.mark.slow
 def test_fid_and_kid_are_of_all_images_and_survive_a_resume(
     command: Command, checkpoint: Path, photos: Path, inception: Path, tmp_path: Path
 ) -> None:
-    given = settings(checkpoint, photos, "metrics=fidelity", "data.test_scales=[2]", "temperatures=[0]")
+    given = evaluation_settings(
+        checkpoint, photos, "metrics=fidelity", "data.test_scales=[2]", "temperatures=[0]"
+    )
     for name in ("fid", "kid"):
         target = f"linf.metrics.corpus.{name.upper()}"
         given.append(f"+metrics.{name}={{_target_:{target},_partial_:true,patch:40,weights:{inception}}}")
@@ -119,7 +116,7 @@ OF_IMAGES = (
 def test_every_metric_is_the_same_on_two_ranks_and_after_a_kill(
     command: Command, checkpoint: Path, larger: Path, every_metric: list[str], tmp_path: Path
 ) -> None:
-    given = settings(checkpoint, larger, *every_metric)
+    given = evaluation_settings(checkpoint, larger, *every_metric)
     whole, killed, two = (tmp_path / name for name in ("whole", "killed", "two"))
     assert command("eval", *given, f"hydra.run.dir={whole}").status == 0
     # Costs are times.

@@ -65,9 +65,9 @@ def finish(
     return Outcome(process.wait(), out, err)
 
 
-def wait_for(path: Path, process: WarmProcess, seconds: float = 120) -> None:
+def wait_for(path: Path, process: WarmProcess) -> None:
     """Wait until a running process has made a file."""
-    limit = time.monotonic() + seconds
+    limit = time.monotonic() + 120
     while not path.exists():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < limit, f"{path} did not come"

@@ -106,6 +106,11 @@ def evaluation(
     return folder
 
 
+def evaluation_settings(model: Path, images: Path, *overrides: str) -> list[str]:
+    """The settings of an evaluation over a folder of images."""
+    return [f"ckpt_path={model}", "data=folder", f"data.root={images}", "data.num_workers=0", *overrides]
+
+
 def draw(folder: Path, scale: int, systems: Sequence[tuple[str, float | None]], lpips: bool) -> None:
     """A detail of a photograph, made worse by noise in one corner, more of it at higher temperatures."""
     folder.mkdir(parents=True)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 
 import linf
@@ -22,6 +24,16 @@ from linf.runs.record import read_record
 from linf.runs.sweep import sweep_jobs
 
 SMOKE = ("experiment=smoke", "callbacks.progress.refresh_rate=0")
+
+
+class ScaledLoss(MixedPrecision):
+    """What fp16 is on a GPU, but for its rounding: a loss that is scaled."""
+
+    def __init__(self) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+
+    def autocast_context_manager(self) -> Any:
+        return nullcontext()
 
 
 class PowerCut(Exception):

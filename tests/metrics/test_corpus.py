@@ -28,11 +28,11 @@ class Given(nn.Module):
         return features
 
 
-def features(patches: int, number: int = 12, seed: int = 0) -> Tensor:
+def features(patches: int, seed: int = 0) -> Tensor:
     """Correlated features that are not centred."""
     generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(number, number, generator=generator) / number**0.5
-    return torch.randn(patches, number, generator=generator) @ mix + 0.3 * seed
+    mix = torch.randn(12, 12, generator=generator) / 12**0.5
+    return torch.randn(patches, 12, generator=generator) @ mix + 0.3 * seed
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(60, 80), (60, 7), (5, 8)], ids=["many", "one few", "few"])

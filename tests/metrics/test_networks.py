@@ -45,9 +45,9 @@ def pair(height: int = 48, width: int = 57, noise: float = 0.1) -> tuple[Tensor,
     return (hr + noise * torch.randn(hr.shape, generator=generator)).clamp(0, 1), hr
 
 
-def by_package(backbone: str, state: dict[str, Tensor], *, spatial: bool = False) -> lpips.LPIPS:
+def by_package(backbone: str, state: dict[str, Tensor]) -> lpips.LPIPS:
     """The package's own distance, with its own linear heads and these convolutions."""
-    measure = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False, spatial=spatial).eval()
+    measure = lpips.LPIPS(net=backbone, pnet_rand=True, verbose=False).eval()
     names = {name: f"features.{name.split('.', 1)[1]}" for name in measure.net.state_dict()}
     measure.net.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
     return measure

@@ -35,9 +35,9 @@ def case(patch_size: int, batch: int = 2) -> tuple[LINF, Tensor, Tensor]:
     return model, torch.rand(batch, 3, 5, 6, dtype=torch.float64), z
 
 
-def moments(model: LINF, lr: Tensor, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
+def moments(model: LINF, lr: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation, (B,3,H,W) each."""
-    known = model.distribution(lr, size, mix=torch.eye(3))
+    known = model.distribution(lr, SIZE, mix=torch.eye(3))
     assert known is not None
     assert known.deviation is not None
     return known.mean, known.deviation

@@ -11,9 +11,9 @@ from linf.models.tails import Tails, fit_tails, tails_at
 DIM = 27
 
 
-def student(tails: Tails, count: int, dim: int = DIM) -> Tensor:
-    """Latents (dim, count) drawn by scipy."""
-    made = stats.multivariate_t(shape=tails.scale**2 * np.eye(dim), df=tails.freedom, seed=0).rvs(count)
+def student(tails: Tails, count: int) -> Tensor:
+    """Latents (D, count) drawn by scipy."""
+    made = stats.multivariate_t(shape=tails.scale**2 * np.eye(DIM), df=tails.freedom, seed=0).rvs(count)
     return torch.from_numpy(made.T.copy())
 
 

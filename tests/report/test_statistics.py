@@ -41,12 +41,12 @@ def changed(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Pat
     return folder
 
 
-def shifted(folder: Path, seed: int, by: float, spread: float, metric: str = "lpips_alex") -> Path:
-    """An evaluation whose every image has a figure that differs by a random amount, bicubic excepted."""
+def shifted(folder: Path, seed: int, by: float, spread: float) -> Path:
+    """An evaluation whose LPIPS of every image differs by a random amount, bicubic's excepted."""
 
     def change(images: pd.DataFrame) -> pd.DataFrame:
         amount = by + spread * np.random.default_rng(seed).standard_normal(len(images))
-        return images.assign(**{metric: images[metric] + amount * (images["system"] != "bicubic")})
+        return images.assign(lpips_alex=images["lpips_alex"] + amount * (images["system"] != "bicubic"))
 
     return changed(folder, change)
 

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 
 import linf
 from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import REFERENCE, ROOT
-from helpers.runs import Interrupt, PowerCut, assert_same_end, column, fit, logged, same, state
+from helpers.runs import Interrupt, PowerCut, ScaledLoss, assert_same_end, column, fit, logged, same, state
 from linf.checkpoints.start import start_from
 from linf.data.cache import ImageCache
 from linf.data.crops import RandomScaleCrops, SRBatch
@@ -249,15 +247,6 @@ def test_bfloat16_changes_little(settings: Settings, tmp_path: Path, task: str) 
 
 @pytest.mark.slow
 def test_a_scaled_loss_takes_the_same_steps(settings: Settings) -> None:
-    """What fp16 does, but for its rounding."""
-
-    class Scaled(MixedPrecision):
-        def __init__(self) -> None:
-            super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
-
-        def autocast_context_manager(self) -> Any:
-            return nullcontext()
-
     def run(precision: Any, run: str) -> pl.Trainer:
         config = settings("finetune", *HALVES, "trainer.max_epochs=1", run=run)
         pl.seed_everything(config.seed)
@@ -267,7 +256,7 @@ def test_a_scaled_loss_takes_the_same_steps(settings: Settings) -> None:
         trainer.fit(task, data)
         return trainer
 
-    scaled = run(Scaled(), "scaled")
+    scaled = run(ScaledLoss(), "scaled")
     assert scaled.precision_plugin.scaler.get_scale() == 1024.0
     assert scaled.precision_plugin.scaler._growth_tracker == 4
     plain = run(None, "plain")
@@ -386,15 +375,15 @@ def test_a_perceptual_loss_without_weights_or_windows_fails_with_a_message(
 
 
 class Poison(Callback):
-    """Makes one rank's batch of one step a thing that has no loss."""
+    """Makes the first rank's batch of one step a thing that has no loss."""
 
-    def __init__(self, step: int, rank: int = 0) -> None:
-        self.step, self.rank = step, rank
+    def __init__(self, step: int) -> None:
+        self.step = step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: SRBatch, _: int
     ) -> None:
-        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
+        if (trainer.global_step, trainer.global_rank) == (self.step, 0):
             batch.hr[0, 0, 0, 0] = torch.nan
 
 

@@ -1,6 +1,5 @@
 """The logged throughput, and the switches that raise it."""
 
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch._dynamo.testing
-from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import _dynamo, nn
 from torch.utils._python_dispatch import _len_torch_dispatch_stack
 from torch.utils.data import DataLoader
 
 import linf
 from helpers.commands import Command, Compose
-from helpers.runs import SMOKE, TINY, column, fit, same
+from helpers.runs import SMOKE, TINY, ScaledLoss, column, fit, same
 from linf.data.crops import SRBatch
 from linf.errors import UsageError
 from linf.losses.flow import LikelihoodL1
@@ -238,20 +236,10 @@ def test_weights_and_their_average_have_one_memory_format(composed: Compose, tmp
         assert layouts.other == []
 
 
-class _Half(MixedPrecision):
-    """What fp16 is on a GPU, but for its rounding: a loss that is scaled."""
-
-    def __init__(self) -> None:
-        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
-
-    def autocast_context_manager(self) -> Any:
-        return nullcontext()
-
-
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_a_fused_optimizer_clips_also_where_the_loss_is_scaled(algorithm: str) -> None:
     ends = []
-    for settings in ({}, {"plugins": [_Half()]}, {"precision": "bf16-mixed"}):
+    for settings in ({}, {"plugins": [ScaledLoss()]}, {"precision": "bf16-mixed"}):
         module = small_training(lr=1e-3, fused=bool(settings))
         # About Adam's ε, so that the size of a gradient counts.
         fit_small(module, 3, gradient_clip_val=1e-8, gradient_clip_algorithm=algorithm, **settings)
