@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -103,10 +104,13 @@ def test_what_could_not_be_read_is_tried_again_by_a_later_process(tmp_path: Path
     assert np.array_equal(first[0], read_image(good)), "a run that goes on reads what it found"
 
 
-def test_a_file_damaged_on_disk_is_rebuilt(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-5], lambda c: c[:-25] + b"\xff" + c[-24:], lambda c: c[-8:]]
+)
+def test_a_file_damaged_on_disk_is_rebuilt(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     path = write(tmp_path / "a.png")
     file = ImageCache([path], cache_dir=tmp_path).file
-    file.write_bytes(file.read_bytes()[:-5])
+    file.write_bytes(damage(file.read_bytes()))
     assert np.array_equal(ImageCache([path], cache_dir=tmp_path)[0], read_image(path))
 
 

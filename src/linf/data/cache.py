@@ -205,10 +205,13 @@ def _read_index(file: Path) -> list[Entry] | None:
 
 
 def _index_of(content: np.ndarray) -> list[Entry] | None:
-    """The index at the end of a cache file's content, None where that is not whole."""
+    """The index at the end of a cache file's content; None where that is not whole or is damaged."""
     tail = 8 + len(CACHE_MARK)
     if content[-len(CACHE_MARK) :].tobytes() != CACHE_MARK:
         return None
     length = int.from_bytes(content[-tail : -len(CACHE_MARK)].tobytes(), "little")
     text = content[-tail - length : -tail].tobytes()
-    return [entry if isinstance(entry, str) else tuple(entry) for entry in json.loads(text)]
+    try:
+        return [entry if isinstance(entry, str) else tuple(entry) for entry in json.loads(text)]
+    except ValueError:
+        return None
