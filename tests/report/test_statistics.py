@@ -20,7 +20,7 @@ from linf.report import find_runs, read_run, write_report
 from linf.report.collection import member_seeds
 from linf.report.differences import against_first, differences, verdicts
 from linf.report.figures import all_figures
-from linf.report.findings import cost_finding, plane_findings, scale_findings
+from linf.report.findings import cost_finding, detail_findings, plane_findings, scale_findings
 from linf.report.gaps import gap_figure, gap_findings
 from linf.report.statistics import LEVEL, judge, mean_intervals
 from linf.report.tables import all_tables, intervals
@@ -249,6 +249,22 @@ def test_verdicts_in_words(tmp_path: Path) -> None:
 
 def seeded(folder: Path, seed: int, **given: Any) -> Path:
     return shifted(evaluation(folder, names=NAMES, scales=(4,), seed=seed, **given), seed, 0, 0.01)
+
+
+def test_perception_is_called_by_the_metric_that_was_measured(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"names": NAMES[:2], "scales": (4,), "shown": True}
+    named = {"lpips_alex": "dists"}
+    one = changed(evaluation(tmp_path / "one", "ours", **given), lambda images: images.rename(columns=named))
+    runs = [read_run(one), read_run(evaluation(tmp_path / "two", lpips=False, **given))]
+    assert "PSNR (Y) and DISTS of the whole image" in detail_findings(runs)[0]
+    assert (
+        plane_findings(runs, "Set5")[-1] == "DISTS was not measured for LINF: it was not among the metrics."
+    )
+    runs[1] = read_run(evaluation(tmp_path / "three", **given))
+    assert "PSNR (Y) and DISTS or LPIPS of the whole image" in detail_findings(runs)[0]
+    assert (
+        plane_findings(runs, "Set5")[-1] == "LPIPS was not measured for ours: it was not among the metrics."
+    )
 
 
 def test_seeds_are_pooled_as_mean_and_deviation(tmp_path: Path) -> None:

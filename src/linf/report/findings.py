@@ -7,7 +7,7 @@ import pandas as pd
 
 from linf.coordinates import Scale
 from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
-from linf.evaluation.schema import METRICS
+from linf.evaluation.schema import METRICS, PERCEPTUAL
 from linf.report.caveats import enumerated
 from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun, lines_at
@@ -16,6 +16,7 @@ from linf.report.selection import (
     bicubic_at,
     common_headline,
     curve_scales,
+    measured_metrics,
     perceptual_metric,
     regression_runs,
     runs_on,
@@ -54,7 +55,7 @@ def temperature_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[st
     headline = common_headline(runs)
     findings = [_trade(run, dataset, at[-1], headline, perceptual_metric([run], dataset)) for run in drawn]
     findings += [sentence for run in drawn for sentence in _closed_form(run, dataset, at)]
-    findings += _without_lpips(drawn, dataset)
+    findings += _without_perception(drawn, dataset)
     left_out = [f"×{s:g}" for s in scales(runs, dataset) if s not in at]
     return findings + [f"In the table but not drawn: {', '.join(left_out)}."] * bool(left_out)
 
@@ -99,19 +100,22 @@ def _closed_form(run: EvaluationRun, dataset: str, at: Sequence[Scale]) -> list[
     return [f"{run.label}: the closed form, which does not clamp, is {within}."] * bool(gaps)
 
 
-def _without_lpips(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
+def _without_perception(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
+    """Which runs lack the metric that stands for perception, and why."""
+    name = perceptual_metric(runs, dataset) or PERCEPTUAL[0]
     reasons: dict[str, list[str]] = {}
-    for run in [run for run in runs_on(runs, dataset) if perceptual_metric([run], dataset) is None]:
-        why = (run.about.get("skipped") or {}).get("lpips_alex", "it was not among the metrics")
+    for run in [run for run in runs_on(runs, dataset) if name not in measured_metrics([run], dataset)]:
+        why = (run.about.get("skipped") or {}).get(name, "it was not among the metrics")
         reasons.setdefault(str(why), []).append(run.label)
-    return [f"LPIPS was not measured for {enumerated(labels)}: {why}." for why, labels in reasons.items()]
+    who = {why: enumerated(labels) for why, labels in reasons.items()}
+    return [f"{METRICS[name].title} was not measured for {labels}: {why}." for why, labels in who.items()]
 
 
 def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     """Which system is best in perception and which in distortion, and whether published results can be compared."""
     name, headline = perceptual_metric(runs, dataset), common_headline(runs)
     if name is None:
-        return _without_lpips(runs, dataset)
+        return _without_perception(runs, dataset)
     findings, psnr, metric = [], METRICS[headline], METRICS[name]
     drawn, evaluated = plane_scales(runs, dataset), scales(runs, dataset)
     trained = [s for s in curve_scales(runs, dataset) if s in drawn] or drawn
@@ -132,7 +136,7 @@ def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
         else f"No published pair of {psnr.title} and LPIPS is known for these images."
     ]
     findings += [f"{len(drawn)} of {len(evaluated)} scales are drawn."] * (len(drawn) < len(evaluated))
-    return findings + _without_lpips(runs, dataset)
+    return findings + _without_perception(runs, dataset)
 
 
 def _points(
@@ -215,9 +219,12 @@ def detail_findings(runs: Sequence[EvaluationRun]) -> list[str]:
         return ["No run has kept images."]
     keepers = [run for of in chosen.values() for run in of]
     lacking = "; ".join(run.label for run in runs if run not in keepers)
+    perceptual = [[name for name in PERCEPTUAL if name in run.images][:1] for run in keepers]
+    titles = dict.fromkeys(METRICS[name].title for names in perceptual for name in names) or ["LPIPS"]
     return [
         f"Each detail is the square of {SIDE} pixels in which the systems differ most. Above it stand "
-        f"{METRICS[common_headline(runs)].title} and LPIPS of the whole image, where measured; ★ is a run's lowest.",
+        f"{METRICS[common_headline(runs)].title} and {' or '.join(titles)} of the whole image, where measured; ★ is "
+        "a run's lowest.",
         *[f"{lacking} did not keep these images."] * bool(lacking),
     ]
 
