@@ -97,16 +97,16 @@ def move(browser: webdriver.Chrome, value: float, slider: str = "#temperature") 
     return float(browser.execute_async_script(MOVE, slider, value))
 
 
-def opened(image: Path, scale: float, model: str) -> tuple[Session, Shown]:
+def opened(image: Path, scale: float) -> tuple[Session, Shown]:
     """A tab of the page in this process, with all of an image enlarged."""
-    session = Session(linf.load(model), read_photo(image), image, scale)
+    session = Session(linf.load("photo"), read_photo(image), image, scale)
     session.make(True)
     return session, Shown(session)
 
 
 def mixing(image: Path) -> list[float]:
     """The milliseconds of a move that the server mixes and encodes, in this process."""
-    _, shown = opened(image, 4.0, "photo")
+    _, shown = opened(image, 4.0)
     times = []
     for k in range(MOVES):
         start = time.perf_counter()
@@ -121,7 +121,7 @@ def samples() -> tuple[list[float], list[float]]:
         os.environ["GRADIO_TEMP_DIR"] = folder
         image = Path(folder, "image.png")
         Image.open(bundled("heldout").hr[1]).convert("RGB").resize((800, 500)).save(image)
-        session, shown = opened(image, 3.7, "photo")
+        session, shown = opened(image, 3.7)
         session.make(False)
         times: dict[bool, list[float]] = {True: [], False: []}
         for whole in (True, False):

@@ -148,7 +148,7 @@ def _write_at(descriptor: int, image: np.ndarray, start: int) -> None:
         done += os.pwrite(descriptor, content[done:], start + done)
 
 
-def check_room(sources: Sequence[Path], folder: Path, limit: float | None, pixel_bytes: int = 3) -> None:
+def check_room(sources: Sequence[Path], folder: Path, limit: float | None, pixel_bytes: int) -> None:
     """Raise UsageError if some images, decoded, are larger than a limit or than the free space of a folder's disk.
 
     Of many images only some headers are read.

@@ -98,13 +98,8 @@ def open_crops(
     def repeat(of: Sized) -> int:
         return max(settings.repeat, -(-samples // len(of)))
 
-    given: dict[str, Any] = {
-        "crop": settings.crop,
-        "patch_size": settings.patch_size,
-        "queries": settings.queries,
-        "window": settings.window,
-        "seed": settings.seed,
-    }
+    names = ("crop", "patch_size", "queries", "window", "seed")
+    given: dict[str, Any] = {name: getattr(settings, name) for name in names}
     scales: dict[str, Any] = {"scale": settings.scale, "scale_y": settings.scale_y}
     if settings.pairs:
         if isinstance(images, ShardSet):

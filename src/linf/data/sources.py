@@ -95,12 +95,12 @@ def image_folder(root: Roots, name: str | None = None, degradation: str = "bicub
             f"no image in {', '.join(map(str, roots))}: put {suffixes} files there, at any depth"
         )
     name = name or "+".join(dict.fromkeys(path.resolve().name for path in roots))
-    images = _told(arrange(name, members, degradation))
+    images = _log_notes(arrange(name, members, degradation))
     if len(images) < len(members):
         lr = sum(map(len, images.lr.values()))
         scales = f"{len(images.lr)} scale{'s' * (len(images.lr) != 1)}"
         counts = f"{len(images)} HR images, and {lr} given LR images of {scales}"
-        _tell(logging.INFO, f"{name}: {counts}")
+        _log_once(logging.INFO, f"{name}: {counts}")
     return images
 
 
@@ -117,7 +117,7 @@ def div2k(root: Roots, split: Literal["train", "valid"] = "train", degradation: 
     found, notes = _dataset(root, stem, f"DIV2K: no images in any {stem}_HR", layout, degradation)
     found = replace(found, name=f"div2k-{split}")
     # Most trainings make their own LR, for which these notes would be noise.
-    return found if split == "train" else _told((found, notes))
+    return found if split == "train" else _log_notes((found, notes))
 
 
 def df2k(root: Roots) -> ImageSet:
@@ -147,7 +147,7 @@ def benchmark(root: Roots, name: str, degradation: str = "bicubic") -> ImageSet:
     """
     at = _folders(root)[0]
     layout = f"put them in {at}/{name}/HR/*.png, and given LR (if any) in {at}/{name}/LR_bicubic/X2/*x2.png"
-    return _told(_dataset(root, name, f"benchmark {name}: no images", layout, degradation))
+    return _log_notes(_dataset(root, name, f"benchmark {name}: no images", layout, degradation))
 
 
 def benchmarks(root: Roots, names: Sequence[str], degradation: str = "bicubic") -> tuple[ImageSet, ...]:
@@ -165,19 +165,21 @@ def _folders(root: Roots) -> list[Path]:
 def _found(folder: Path, *others: Path) -> list[Path]:
     found = find_images(folder, *others)
     if found.note:
-        _tell(logging.INFO, f"{folder}: {found.note}")
+        _log_once(logging.INFO, f"{folder}: {found.note}")
     return found.paths
 
 
-def _told(arranged: tuple[ImageSet, list[str]]) -> ImageSet:
-    for note in arranged[1]:
-        _tell(logging.WARNING, note)
-    return arranged[0]
+def _log_notes(arranged: tuple[ImageSet, list[str]]) -> ImageSet:
+    """Log the notes of `arrange`, and return its images."""
+    images, notes = arranged
+    for note in notes:
+        _log_once(logging.WARNING, note)
+    return images
 
 
 @functools.cache
-def _tell(level: int, text: str) -> None:
-    """Log a message once: several datasets of a run often share a folder."""
+def _log_once(level: int, text: str) -> None:
+    """Several datasets of a run often share a folder."""
     log.log(level, "%s", text)
 
 
