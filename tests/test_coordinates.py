@@ -42,7 +42,11 @@ def by_grid_sample(y: Tensor, x: Tensor, size: tuple[int, int]) -> tuple[Tensor,
     pixels = torch.stack(pixel)
     row, column = (pixels // w).to(y.dtype), (pixels % w).to(y.dtype)
     rel_y, rel_x = (y - (-1 + (2 * row + 1) / h)) * h, (x - (-1 + (2 * column + 1) / w)) * w
-    area = (rel_y * rel_x).abs() + 1e-9
+    lengths = []
+    for rel in (rel_y.abs(), rel_x.abs()):
+        on_its_last_pixel = (rel < 1e-6).all(0)
+        lengths.append(rel.masked_fill(on_its_last_pixel, 1))
+    area = lengths[0] * lengths[1] + 1e-9
     return pixels, rel_y, rel_x, area[[3, 2, 1, 0]] / area.sum(0)
 
 
@@ -118,7 +122,17 @@ def test_a_query_at_a_pixel_centre_has_that_pixel_alone() -> None:
     y, x = grid(*size).flatten(0, 1).T.double()
     near = neighbourhood(y, x, size)
     own = torch.where(near.pixel == torch.arange(35), near.weight, 0).sum(0)
-    torch.testing.assert_close(own.view(size)[:-1, :-1], torch.ones(4, 6).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(own.view(size), torch.ones(size).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("h", [1, 5])
+def test_on_the_centre_of_the_last_row_the_weights_are_those_beside_it(h: int) -> None:
+    """Where every query of the last row lies for patches of 3 at ×3, and both neighbours along y are the same pixel."""
+    last, along = pixel_centres(h)[-1].expand(23), torch.linspace(-0.95, 0.95, 23)
+    here, beside = (neighbourhood(at, along, (h, 7)).weight for at in (last, last + 1e-4))
+    torch.testing.assert_close(here, beside, rtol=0, atol=1e-4)
+    here, beside = (neighbourhood(along, at, (7, h)).weight for at in (last, last + 1e-4))
+    torch.testing.assert_close(here, beside, rtol=0, atol=1e-4)
 
 
 def test_weighted_neighbours_interpolate_bilinearly() -> None:

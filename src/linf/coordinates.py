@@ -150,5 +150,7 @@ def neighbourhood(
     pixel_y, rel_y = (of.repeat_interleave(2, dim=0) for of in (pixel_y, rel_y))
     pixel_x, rel_x = (of.repeat(2, 1) for of in (pixel_x, rel_x))
     index = (pixel_y - origin[0]) * (row or size[1]) + pixel_x - origin[1]
-    area = (rel_y * rel_x).abs() + 1e-9
+    # On the centre of an axis's last pixel all neighbours along it are that pixel: the other axis decides alone.
+    away_y, away_x = (torch.where(rel.amax(0) < 1e-6, 1.0, rel) for rel in (rel_y.abs(), rel_x.abs()))
+    area = away_y * away_x + 1e-9
     return Neighbourhood(index, rel_y, rel_x, area.flip(0) / area.sum(0))
