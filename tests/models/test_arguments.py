@@ -168,6 +168,7 @@ def test_what_is_no_whole_number_is_refused(number: Any) -> None:
         (SIZE, (13, 11), r"shape \(13, 11\), and output \(11, 13\)"),
         (SIZE, (), r"shape \(\), and output"),
         ((11,), SIZE, r"output \(11,\)"),
+        (11, SIZE, r"output \(11,\)"),
         ((11.5, 13), SIZE, r"output \(11\.5, 13\)"),
         ((0, 13), (0, 13), r"output size \(0, 13\)"),
     ],
@@ -191,6 +192,8 @@ def test_a_size_that_is_none_is_told_everywhere(size: Any) -> None:
     for call in (of.sample, of.distribution, of.sample_prior, partial(self_ensemble, of)):
         with pytest.raises(ValueError, match="output size"):
             call(lr, size)
+    with pytest.raises(ValueError, match="are asked for"):
+        of.distribution(lr, size, hr=torch.zeros(len(lr), 3, *SIZE))
 
 
 def test_a_self_ensemble_of_what_is_no_image_is_told() -> None:

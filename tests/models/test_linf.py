@@ -272,7 +272,19 @@ def test_config_builds_the_model_again(patch_size: int) -> None:
 
 @pytest.mark.parametrize(
     "temperature",
-    [-0.1, float("nan"), float("inf"), [0.4, -1], [0.4, float("nan")], [[0.4]], "0.4", ["0.4"], None, 1j],
+    [
+        -0.1,
+        float("nan"),
+        float("inf"),
+        [0.4, -1],
+        [0.4, float("nan")],
+        [[0.4]],
+        "0.4",
+        ["0.4"],
+        None,
+        1j,
+        True,
+    ],
 )
 def test_temperature_that_is_none_is_refused(temperature: object) -> None:
     model, lr, _ = case(1, batch=1)

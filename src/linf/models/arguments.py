@@ -14,13 +14,18 @@ def is_whole(number: object, least: int = 0) -> bool:
     return isinstance(number, int | np.integer) and not isinstance(number, bool) and int(number) >= least
 
 
+def in_tuple(size: Sequence[int]) -> tuple[int, ...]:
+    """A size as a tuple, also one that is a single number and so none."""
+    return tuple(size) if np.iterable(size) else (size,)
+
+
 def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) -> tuple[int, int]:
     """The output size as (H, W), if it is one and there is memory for it.
 
     Raises:
         ValueError: a side is not a positive whole number, or memory is too small.
     """
-    given = tuple(size) if np.iterable(size) else (size,)
+    given = in_tuple(size)
     whole = [int(n) for n in given if is_whole(n, 1)]
     if len(given) != 2 or len(whole) != 2:
         raise ValueError(f"output size {given} is not two positive whole numbers (height, width)")
@@ -42,8 +47,8 @@ def check_images(lr: Tensor, size: Sequence[int] | None = None, hr: Tensor | Non
         )
     if hr is None or size is None:
         return
-    if (len(hr), *hr.shape[2:]) != (len(lr), *size):
-        raise ValueError(f"HR has shape {tuple(hr.shape)}, and {len(lr)} of {tuple(size)} are asked for")
+    if (len(hr), *hr.shape[2:]) != (len(lr), *in_tuple(size)):
+        raise ValueError(f"HR has shape {tuple(hr.shape)}, and {len(lr)} of {in_tuple(size)} are asked for")
     if not hr.is_floating_point():
         raise ValueError(
             f"HR has type {hr.dtype}: give images of floats in [0, 1], such as image[None] / 255"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from linf.models.arguments import in_tuple
+
 Temperature = float | Sequence[float] | Tensor
 """τ ≥ 0: one, a sequence, or a map (H,W) of one for each pixel."""
 
@@ -22,7 +24,8 @@ def check_temperatures(temperature: float | Sequence[float]) -> list[float]:
     taus = [tau.item() if isinstance(tau, np.generic) else tau for tau in taus]
     if not taus:
         raise ValueError(f"temperatures is {temperature}: give at least one temperature, from 0 up")
-    if not all(isinstance(t, int | float) and math.isfinite(t) and t >= 0 for t in taus):
+    numbers = [t for t in taus if isinstance(t, int | float) and not isinstance(t, bool)]
+    if len(numbers) < len(taus) or not all(math.isfinite(t) and t >= 0 for t in numbers):
         raise ValueError(f"temperature {temperature} is not a finite number from 0 up; 0 to 1 is usual")
     return taus
 
@@ -35,10 +38,10 @@ def each_temperature(temperature: Temperature, size: Sequence[int]) -> Sequence[
     """
     if not isinstance(temperature, Tensor):
         return check_temperatures(temperature)
-    if tuple(temperature.shape) != tuple(size):
+    if tuple(temperature.shape) != in_tuple(size):
         raise ValueError(
-            f"a map of temperatures has shape {tuple(temperature.shape)}, and output {tuple(size)} needs its own: give "
-            "one temperature for each pixel, or a number"
+            f"a map of temperatures has shape {tuple(temperature.shape)}, and output {in_tuple(size)} needs its own: "
+            "give one temperature for each pixel, or a number"
         )
     if not bool((temperature >= 0).logical_and(temperature < math.inf).all()):
         raise ValueError(
