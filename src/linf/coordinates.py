@@ -116,7 +116,7 @@ class Neighbourhood(NamedTuple):
     """Offset of the query from the neighbour's centre, in units where an LR pixel spans 2."""
     rel_x: Tensor
     weight: Tensor
-    """Area towards the diagonally opposite neighbour; the four sum to 1."""
+    """Area between the query and the diagonally opposite neighbour, as a share of all four."""
 
     def part(self, queries: slice) -> "Neighbourhood":
         """The neighbourhood of some of the queries."""

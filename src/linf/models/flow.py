@@ -128,22 +128,22 @@ class ConditionalFlow(nn.Module):
 
     def inverse(self, z: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:
         """Latents to residuals: (D, N), (K·2·D, N) → (D, N); ``inverses`` as `inverses` gives them."""
-        return self._backwards(z, *self.scales_and_shifts(condition), inverses, affine=True)
+        return self._backwards(z, *self.scales_and_shifts(condition), inverses)
 
     def inverse_linear(self, v: Tensor, condition: Tensor, inverses: Tensor | None = None) -> Tensor:
         """The linear part ``A(c) v`` of the inverse ``m(c) + A(c) z``: (D, N) → (D, N)."""
-        return self._backwards(v, *self.scales_and_shifts(condition), inverses, affine=False)
+        return self._backwards(v, self.scales_and_shifts(condition)[0], None, inverses)
 
-    def _backwards(
-        self, x: Tensor, scale: Tensor, shift: Tensor, inverses: Tensor | None, *, affine: bool
-    ) -> Tensor:
+    def _backwards(self, x: Tensor, scale: Tensor, shift: Tensor | None, inverses: Tensor | None) -> Tensor:
+        """From latents to residuals; without shift, and then without bias either, by the linear part alone."""
         with torch.autocast(x.device.type, enabled=False):
             matrices = (self.inverses() if inverses is None else inverses).unbind()
-            scales, shifts, biases = scale.unbind(), shift.unbind(), self.bias[..., None].unbind()
+            scales, biases = scale.unbind(), self.bias[..., None].unbind()
+            shifts = None if shift is None else shift.unbind()
             for k in range(self.steps, -1, -1):
                 if k < self.steps:
-                    x = (x - shifts[k] if affine else x) / scales[k]
-                x = exact_product(matrices[k], x - biases[k] if affine else x)
+                    x = (x if shifts is None else x - shifts[k]) / scales[k]
+                x = exact_product(matrices[k], x if shifts is None else x - biases[k])
             return x
 
     @torch.no_grad()
@@ -210,4 +210,4 @@ class ConditionalFlow(nn.Module):
     @torch.no_grad()
     def noise_of(self, z: Tensor, scale: Tensor, inverses: Tensor) -> Tensor:
         """``A(c) z`` where the scales (K, D, N) are known: what another sample costs, (D, N) → (D, N)."""
-        return self._backwards(z, scale, scale, inverses, affine=False)
+        return self._backwards(z, scale, None, inverses)

@@ -156,17 +156,16 @@ class LINF(SuperResolver):
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; a warning at the end counts patches whose inverse exploded (METHOD §4)."""
         flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak, self.image_channels)
-        latents, highest, mix, residual, *_ = request
-        inverses = flow.inverses()
+        mix, residual, inverses = request.mix, request.residual, flow.inverses()
 
         def decode(block: Block) -> Region:
             condition = block.answers
             # Transposed only on the device: copying what is transposed already has one CPU thread transpose it first.
-            drawn = [z[block.image, block.rows, block.cols].to(condition.device) for z in latents]
+            drawn = [z[block.image, block.rows, block.cols].to(condition.device) for z in request.latents]
             columns = [z.flatten(0, 1).T for z in drawn]
             mean, *noise = flow.mean_and_noise(columns, condition, inverses)
             scales = flow.scales_and_shifts(condition)[0].half() if request.scales else None
-            exploded = tame(mean, noise, highest, scales)
+            exploded = tame(mean, noise, request.highest, scales)
             rows, cols = block.pixels
             region = Region(
                 block.image,
@@ -194,7 +193,9 @@ class LINF(SuperResolver):
         lost = seen = 0
         for region in stream(self.encoder, self.conditioner, lr, size, p, decode, request):
             lost += region.exploded
-            seen += -(-region.mean.shape[-2] // p) * -(-region.mean.shape[-1] // p) * max(len(latents), 1)
+            seen += (
+                -(-region.mean.shape[-2] // p) * -(-region.mean.shape[-1] // p) * max(len(request.latents), 1)
+            )
             yield region
         if lost:
             log.warning(
