@@ -168,6 +168,17 @@ def test_neither_tiles_nor_chunks_change_a_sample(patch_size: int) -> None:
     assert torch.allclose(linf.sample(lr[1:], SIZE, **given | {"seed": 4}), whole[1:], atol=1e-5)
 
 
+def test_a_model_is_laid_out_channels_last_and_changes_its_dtype() -> None:
+    linf, lr = model(), torch.rand(1, 3, 8, 8)
+    given = {"temperature": 0.8, "seed": 3, "latents": "correlated"}
+    before, taps = linf.sample(lr, SIZE, **given), linf.correlation.taps.clone()
+    linf.to(memory_format=torch.channels_last)
+    assert linf.conditioner.coef.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(linf.correlation.taps, taps)
+    torch.testing.assert_close(linf.sample(lr, SIZE, **given), before, rtol=0, atol=1e-5)
+    assert torch.equal(linf.double().correlation.taps, taps.double())
+
+
 def test_a_model_that_does_not_know_its_correlation_says_so() -> None:
     linf = model()
     linf.correlation = None

@@ -10,10 +10,10 @@ every temperature. `linf.models.latent_statistics` estimates G.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import Literal, cast, get_args
+from typing import Literal, Self, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,10 @@ class LatentCorrelation(nn.Module):
         taps[:, reach, reach] = torch.eye(dim)
         self.register_buffer("taps", taps)
         self.register_buffer("knots", torch.tensor(self.config["scales"]), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Flat, since ``model.to(memory_format=torch.channels_last)`` fails on tensors of five axes."""
+        return super()._apply(lambda t: fn(t.flatten()).view(t.shape), recurse)
 
     @torch.no_grad()
     def filters(self, scale: Tensor) -> Tensor:
