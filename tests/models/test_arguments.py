@@ -186,6 +186,12 @@ def test_a_map_of_temperatures_out_of_range_is_told(highest: float) -> None:
         model().sample(images(), SIZE, temperature=torch.full(SIZE, highest))
 
 
+@pytest.mark.parametrize("highest", [-0.5, torch.nan, torch.inf])
+def test_a_highest_temperature_out_of_range_is_told(highest: float) -> None:
+    with pytest.raises(ValueError, match=r"the highest temperature is .*: give a finite number from 0 up"):
+        model().distribution(images(), SIZE, highest=highest)
+
+
 @pytest.mark.parametrize("size", [(11.5, 13), (11,), 11, (0, 13), (10**7, 10**7)])
 def test_a_size_that_is_none_is_told_everywhere(size: Any) -> None:
     of, lr = model(), images()

@@ -1,5 +1,6 @@
 """What a model is asked for, checked before any work is done."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,10 +56,14 @@ def check_images(lr: Tensor, size: Sequence[int] | None = None, hr: Tensor | Non
         )
 
 
-def check_distribution(samples: int, mix: Tensor | None, channels: int) -> None:
-    """Raise ValueError unless samples are a number from 0 up, and mixtures a tensor (M,C) for images of C channels."""
+def check_distribution(samples: int, highest: float, mix: Tensor | None, channels: int) -> None:
+    """Raise ValueError unless samples and the highest temperature are numbers from 0 up, and mixtures a tensor (M,C)
+    for images of C channels.
+    """
     if not is_whole(samples):
         raise ValueError(f"samples are {samples}: give a whole number from 0 up")
+    if not (math.isfinite(highest) and highest >= 0):
+        raise ValueError(f"the highest temperature is {highest}: give a finite number from 0 up")
     if mix is not None and (mix.ndim != 2 or mix.shape[1] != channels):
         raise ValueError(
             f"mix has shape {tuple(mix.shape)}: give (M,{channels}), weights for each channel in a row"

@@ -196,7 +196,7 @@ class SuperResolver(nn.Module, ABC):
         p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
         # The samples at a temperature, which are asked for next, are as large as their noise.
         channels = max(self.output_channels(each) for each in (lr, hr) if each is not None)
-        check_distribution(samples, mix, channels)
+        check_distribution(samples, highest, mix, channels)
         need = 4 * (channels * (1 + 2 * samples) + mixtures) + 12 * channels * bool(dim)
         size = check_size(size, len(lr) * need, lr.device)
         mean, noise = (lr.new_empty(*n, len(lr), channels, *size) for n in ((), (samples,)))
