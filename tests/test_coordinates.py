@@ -1,5 +1,6 @@
 """Grids and neighbourhoods against torch's own sampling of images."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -60,6 +61,8 @@ def test_a_scale_for_each_axis_prints_sorts_and_reads_as_one_name() -> None:
     # Two equal ones are one number, as before there were pairs.
     assert (read_scale([3.3, 3.3]), read_scale("2"), read_scale(3)) == (3.3, 2.0, 3)
     assert [read_scale(as_typed) for as_typed in ("4x", "x4", "×4", " 4 ")] == [4.0] * 4
+    assert [read_scale(number) for number in np.arange(2, 5)] == [2, 3, 4]
+    assert read_scale(np.float32(2.5)) == 2.5  # type: ignore[arg-type]
     assert axis_scales(3.3) == (3.3, 3.3)
     with pytest.raises(TypeError):
         float(pair)  # type: ignore[arg-type]

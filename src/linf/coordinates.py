@@ -6,6 +6,7 @@ Whatever has two axes is (y, x) everywhere in this project, scale factors includ
 import math
 from collections.abc import Sequence
 from functools import total_ordering
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,8 @@ def read_scale(given: Scale | Sequence[float] | str) -> Scale:
     """
     if isinstance(given, int | float | AxisScales):
         return given
+    if isinstance(given, Real):  # NumPy's.
+        return float(given)
     parts: Sequence[float | str] = given
     if isinstance(given, str):
         parts = given.strip().lower().replace("×", "x").removeprefix("x").removesuffix("x").split("x")
