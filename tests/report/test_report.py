@@ -34,6 +34,7 @@ from linf.report.consistency import consistency_findings
 from linf.report.figures import all_figures
 from linf.report.sliders import detail_sliders
 from linf.report.spread import deviation_findings
+from linf.report.story import story
 from linf.report.style import series_style
 from linf.report.tables import all_tables, published_results, safe_name
 from linf.report.typesetting import escape_latex, latex, markdown, ranks
@@ -338,6 +339,40 @@ def noisy(folder: Path, sigma: float, **given: Any) -> Path:
     table = pd.read_csv(folder / "metrics.csv").assign(lr=f"bicubic, noise σ {sigma:g}")
     table.to_csv(folder / "metrics.csv", index=False)
     return folder
+
+
+def test_a_run_is_compared_with_bicubic_of_its_own_lr(tmp_path: Path) -> None:
+    """Noise costs bicubic 3 dB and the model 2 dB, so that the model gains most where there is noise."""
+    for sigma in (0, 10):
+        folder = noisy(tmp_path / f"{sigma}", sigma)
+        table = pd.read_csv(folder / "metrics.csv")
+        table.loc[table["system"] == "bicubic", ["psnr_y", "lr_psnr"]] -= 0.3 * sigma
+        table.to_csv(folder / "metrics.csv", index=False)
+    rival = evaluation(tmp_path / "rival", "LIIF", "LIIF", shift=9)
+    runs = find_runs([tmp_path / "0", tmp_path / "10", rival])
+    clean, degraded, _ = runs
+    gains = {
+        run: [
+            run.value("Set5", s, "τ=0", "psnr_y") - run.value("Set5", s, "bicubic", "psnr_y") for s in (2, 4)
+        ]
+        for run in (clean, degraded)
+    }
+    assert gains[degraded] == pytest.approx([gain + 1 for gain in gains[clean]])
+    curves = all_figures(runs)["scale_Set5"].axes[1].lines
+    for run, line in zip((clean, degraded), curves, strict=False):
+        assert line.get_ydata() == pytest.approx(gains[run])
+    told = findings.scale_findings(runs, "Set5")
+    for run, sentence in zip((clean, degraded), told, strict=False):
+        assert sentence == f"{run.label} (τ=0): PSNR (Y) {gains[run][1]:.2f} dB above bicubic at ×4."
+    # Elsewhere bicubic is named by its LR where there are several, and not where there is one.
+    at = {run: METRICS["lr_psnr"].quantity(run.value("Set5", 4, "bicubic", "lr_psnr")) for run in gains}
+    beside = [text for text in consistency_findings(runs[:2], "Set5", 4) if text.startswith("Bicubic")]
+    assert beside == [
+        f"Bicubic's (LR: bicubic, noise σ {sigma}) LR-PSNR at ×4 is {at[run]}."
+        for sigma, run in ((0, clean), (10, degraded))
+    ]
+    assert "bicubic (LR: bicubic, noise σ 10) has LPIPS" in str(story(runs))
+    assert "(LR: " not in str(story(runs[:1]))
 
 
 @pytest.mark.slow

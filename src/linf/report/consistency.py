@@ -15,6 +15,7 @@ from linf.report.evaluations import EvaluationRun
 from linf.report.rows import row_panels
 from linf.report.selection import (
     bicubic_at,
+    bicubics,
     common_headline,
     measured_metrics,
     perceptual_metric,
@@ -53,7 +54,6 @@ def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
 def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
     """What LR-PSNR each run has, at the lowest temperature and at the best for perception, and bicubic's."""
     metric, findings = METRICS[CONSISTENCY], list[str]()
-    beside = bicubic_at(runs, dataset, scale, CONSISTENCY)
     for run in _models(runs, dataset):
         of = {
             system: run.value(dataset, scale, system, CONSISTENCY) for system in _shown(run, dataset, scale)
@@ -65,8 +65,10 @@ def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Sca
         ]
         if known:
             findings.append(f"{run.label} at ×{scale:g}: {metric.title} is {' and '.join(known)}.")
-    if np.isfinite(beside):
-        findings.append(f"Bicubic's {metric.title} at ×{scale:g} is {metric.quantity(beside)}.")
+    for who, run in bicubics(runs, dataset, scale):
+        if np.isfinite(beside := run.value(dataset, scale, "bicubic", CONSISTENCY)):
+            name = who.replace("bicubic", "Bicubic's", 1)
+            findings.append(f"{name} {metric.title} at ×{scale:g} is {metric.quantity(beside)}.")
     return findings if len(_models(runs, dataset)) > 1 else []
 
 

@@ -98,6 +98,11 @@ class EvaluationRun:
         of = of[of["system"] == system]
         return float(of[metric].iloc[0]) if metric in of and len(of) else float("nan")
 
+    def lr(self, dataset: str, scale: Scale) -> str:
+        """Where its LR images of a data set came from; empty where it was not evaluated."""
+        of = lines_at(self.metrics, dataset, scale)
+        return str(of["lr"].iloc[0]) if len(of) else ""
+
     def best_guess(self, dataset: str, scale: Scale) -> str:
         """The system with the highest expected PSNR: the lowest temperature, or the model itself."""
         curve = self.curve(dataset, scale)

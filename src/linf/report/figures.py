@@ -157,13 +157,14 @@ def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
     figure, (absolute, gain) = panel_grid(2, 2, (4.4, 2.9))
     absolute.set(title=METRICS[first].axis)
     gain.set(title="gain over bicubic, dB ↑")
-    bicubic = np.array([bicubic_at(runs, dataset, s, first) for s in there])
     order = [*sampling_runs(runs, dataset), *regression_runs(runs, dataset)]
     for i, run in enumerate(order):
         values = np.array([run.value(dataset, s, run.best_guess(dataset, s), first) for s in there])
         draw_curve(absolute, there, values, **series_style(i, i, False))
+        own = np.array([bicubic_at([run, *runs], dataset, s, first) for s in there])
         with np.errstate(invalid="ignore"):  # Infinity less infinity, for perfect images.
-            draw_curve(gain, there, values - bicubic, **series_style(i, i, False))
+            draw_curve(gain, there, values - own, **series_style(i, i, False))
+    bicubic = np.array([bicubic_at(runs, dataset, s, first) for s in there])
     draw_curve(absolute, there, bicubic, color=GREY, linestyle=DOTTED, marker="x")
     gain.axhline(0, color=GREY, linestyle=DOTTED)
     labels = [*(run.label for run in order), "bicubic"]

@@ -165,10 +165,10 @@ def scale_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
         parts = []
         for s in [*inside[-1:], *outside[-1:]]:
             own = run.value(dataset, s, run.best_guess(dataset, s), headline)
-            others = {"bicubic": bicubic_at(runs, dataset, s, headline)} | {
+            others = {"bicubic": bicubic_at([run, *runs], dataset, s, headline)} | {
                 rival.label: rival.value(dataset, s, rival.system, headline)
                 for rival in rivals
-                if rival is not run
+                if rival is not run and rival.lr(dataset, s) == run.lr(dataset, s)
             }
             gains = [
                 f"{abs(own - value):.2f} dB {'above' if own >= value else 'below'} {name}"

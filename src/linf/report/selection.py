@@ -70,6 +70,17 @@ def perceptual_metric(runs: Sequence[EvaluationRun], dataset: str) -> str | None
 
 
 def bicubic_at(runs: Sequence[EvaluationRun], dataset: str, scale: Scale, metric: str) -> float:
-    """Bicubic's mean from the first run that has it, for it is the same in all; not a number where none has it."""
+    """Bicubic's mean from the first run that has it, for it is the same in all whose LR is; not a number where none has
+    it. A run is compared with its own: put it first.
+    """
     values = (run.value(dataset, scale, "bicubic", metric) for run in runs)
     return next((value for value in values if not math.isnan(value)), math.nan)
+
+
+def bicubics(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[tuple[str, EvaluationRun]]:
+    """Bicubic's name and the first run that has it, for each LR of a data set; of several, the name says which."""
+    of: dict[str, EvaluationRun] = {}
+    for run in runs:
+        if not math.isnan(run.value(dataset, scale, "bicubic", "images")):
+            of.setdefault(run.lr(dataset, scale), run)
+    return [("bicubic" + f" (LR: {lr})" * (len(of) > 1), run) for lr, run in of.items()]

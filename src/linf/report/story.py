@@ -8,6 +8,7 @@ from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS
 from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.selection import (
+    bicubics,
     curve_scales,
     datasets,
     perceptual_metric,
@@ -99,7 +100,8 @@ def _texture(run: EvaluationRun, dataset: str, scale: Scale) -> str:
 def _beside(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
     """What texture bicubic has, and models of regression."""
     rivals = [(run.label, run, run.system) for run in regression_runs(runs, dataset)[:MOST_TOLD]]
-    systems = [("bicubic", run, "bicubic") for run in runs[:1]] + rivals
+    of_bicubic = bicubics(runs, dataset, scale)[:MOST_TOLD]
+    systems = [(who, run, "bicubic") for who, run in of_bicubic] + rivals
     told = [f"{who} has {said}" for who, run, name in systems if (said := _looks(run, dataset, scale, name))]
     return f"At ×{scale:g}, {'; '.join(told)}." if told else ""
 
