@@ -20,7 +20,8 @@ def debug(command: Command, tmp_path: Path, preset: str, *given: str) -> tuple[P
 
 
 def test_fast_takes_one_batch_of_each(command: Command, tmp_path: Path) -> None:
-    run, out = debug(command, tmp_path, "fast")
+    cycle = ("scheduler=one_cycle", "scheduler.total_steps=9", "task.scheduler_interval=step")
+    run, out = debug(command, tmp_path, "fast", *cycle)
     assert "length: one batch, of training and of validation" in out
     assert "step 1 of 1; PSNR in dB: ×2" in out
     assert not (run / "csv").exists()

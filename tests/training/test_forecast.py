@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from helpers.commands import Command
-from helpers.runs import TINY
+from helpers.commands import Command, Compose
+from helpers.runs import TINY, fit
 from linf.report.curves import curves_figure, read_curves
 from linf.runs.announcement import _scales
 from linf.runs.sweep import _logged
@@ -75,6 +75,26 @@ def test_every_learning_rate_has_its_panel() -> None:
     assert figure is not None
     titles = [axis.get_title("left") for axis in figure.axes]
     assert titles == ["validation: ssim", "training: loss", "learning rate", "learning rate"]
+
+
+def test_a_run_that_ends_before_its_first_validation_says_so(
+    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned(*given: str) -> list[str]:
+        caplog.clear()
+        fit(
+            composed("train", *TINY, "trainer.max_epochs=-1", *given, f"run_dir={tmp_path / str(len(given))}")
+        )
+        return [text for text in caplog.messages if "nothing is validated" in text]
+
+    (text,) = warned("trainer.max_steps=2", "data.batches_per_epoch=1000")
+    assert "the run ends after 2 steps, and its first validation comes after 1,000; " in text
+    assert "data.batches_per_epoch=2 makes" in text
+    rare = ("trainer.max_steps=4", "trainer.check_val_every_n_epoch=3", "data.batches_per_epoch=2")
+    (text,) = warned(*rare)
+    assert "after 4 steps, and its first validation comes after 6; data.batches_per_epoch=1 " in text
+    assert warned(*rare, "trainer.accumulate_grad_batches=2") == []
+    assert warned(*rare, "data.val=null") == []
 
 
 @pytest.mark.slow

@@ -115,6 +115,8 @@ class Training(pl.LightningModule):
         """Check that the schedule is as long as the run, and take an optimizer's restored state to its parameters."""
         for optimizer in self.trainer.optimizers:
             match_layout(optimizer)
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # It takes one step of any schedule.
+            return
         for config in self.trainer.lr_scheduler_configs:
             steps = self.trainer.estimated_stepping_batches if config.interval == "step" else None
             epochs = math.inf if (self.trainer.max_epochs or -1) < 0 else self.trainer.max_epochs

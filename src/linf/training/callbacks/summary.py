@@ -47,6 +47,7 @@ class RunSummary(Callback):
         log.info("validated on: %s", self._validated_on(data, resumed=trainer.global_step > 0))
         log.info("parameters: %s", _parameters(pl_module.model))
         log.info("%s", _length(trainer, data.batch_size))
+        _warn_of_no_validation(trainer, data)
 
     def _validated_on(self, data: SRDataModule, *, resumed: bool) -> str:
         if data.val_pairs is None or not isinstance(data.val, ImageSet):
@@ -117,6 +118,23 @@ def _length(trainer: pl.Trainer, batch: int) -> str:
         f"{count_steps(steps)} of {samples} samples{f', from step {done:,}' if done else ''}; on {ranks} × {device}, "
         f"precision {trainer.precision}"
     )
+
+
+def _warn_of_no_validation(trainer: pl.Trainer, data: SRDataModule) -> None:
+    """Warn where a training ends before it validates on its images: it has no PSNR, panels and best.ckpt then."""
+    if data.val_pairs is None or not trainer.enable_validation:
+        return
+    epochs = trainer.check_val_every_n_epoch or 1  # None counts batches over all epochs.
+    batches = (epochs - 1) * trainer.num_training_batches + (trainer.val_check_batch or 0)
+    first = math.ceil(batches / trainer.accumulate_grad_batches)
+    steps = trainer.estimated_stepping_batches
+    if steps < first:
+        shorter = max(1, int(steps) * trainer.accumulate_grad_batches // epochs)
+        log.warning(
+            "nothing is validated: the run ends after %s, and its first validation comes after %s; "
+            "data.batches_per_epoch=%d makes epochs short enough",
+            *(count_steps(steps), f"{first:,}", shorter),
+        )
 
 
 class BicubicReference(Callback):
