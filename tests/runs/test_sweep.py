@@ -170,7 +170,12 @@ def test_jobs_are_named_by_what_differs(command: Command, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_jobs_that_bring_a_name_stay_in_the_sweeps_folder(command: Command, tmp_path: Path) -> None:
     done = command(
-        "train", "sweep=claims", f"init_from={tmp_path}/none.ckpt", "callbacks=null", "logger=null"
+        "train",
+        "sweep=claims",
+        f"init_from={tmp_path}/none.ckpt",
+        "callbacks=null",
+        "logger=null",
+        "name=mine",
     )
     assert done.status == 1, "there is no such file"
     (sweep,) = (tmp_path / "outputs").glob("*/*")
