@@ -454,6 +454,32 @@ def test_detail_shows_where_systems_differ(tmp_path: Path) -> None:
     assert titles[5].split("\n")[1].startswith(f"{psnr:.2f} / ")
 
 
+def test_details_show_each_lr_and_bicubic_of_it(tmp_path: Path) -> None:
+    for label, model in (("clean", "LINF"), ("noisy", "LINF"), ("regression", "LIIF")):
+        evaluation(tmp_path / label, label, model, names=("one",), shown=True)
+    for label in ("noisy", "regression"):
+        (path,) = (tmp_path / label).rglob("one/LR.png")
+        pixels = np.asarray(Image.open(path))
+        Image.fromarray(255 - pixels).save(path)
+    runs = find_runs([tmp_path / label for label in ("clean", "noisy", "regression")])
+    figure = all_figures(runs)["details_Set5_x4_one"]
+    rows: dict[int, list[str]] = {}
+    shown = {}
+    for axis in figure.axes:
+        if axis.get_visible() and axis.get_title():
+            title, row = axis.get_title().split("\n")[0], axis.get_subplotspec().rowspan.start
+            rows.setdefault(row, []).append(title)
+            shown[row, title] = axis.images[0].get_array()
+    top, clean, noisy, regression = range(4)
+    samples = ["τ=0", "τ=0.4", "τ=0.8", "HR", "σ at τ=1", "best τ"]
+    assert rows[top] == ["one ×4", "LR", "bicubic", "HR"]
+    assert rows[clean] == samples
+    assert rows[noisy] == ["LR", "bicubic", *samples]
+    assert rows[regression] == ["LR", "bicubic", "regression", "HR"]
+    assert np.array_equal(shown[noisy, "LR"], 255 - shown[top, "LR"])
+    assert "noisy, LR" in detail_sliders(runs)["details_Set5_x4_one"].titles
+
+
 def test_details_show_images_that_all_runs_have(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "a", names=("one", "two", "three"), shown=True)
     evaluation(tmp_path / "b", "b", names=("two", "three"), shown=True)

@@ -76,7 +76,7 @@ def shown_images(runs: Sequence[EvaluationRun]) -> dict[ShownImage, list[Evaluat
 
 
 def detail_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
-    """A figure for each of `shown_images`: first what does not depend on τ, then a row for each run that samples."""
+    """A figure for each of `shown_images`: first what does not depend on τ, then a row for each run of `Detail`."""
     headline = common_headline(runs)
     shown = shown_images(runs).items()
     return {image.name: _draw(image, read_detail(image, keepers, headline)) for image, keepers in shown}
@@ -91,7 +91,8 @@ class Detail(NamedTuple):
     shared: list[_Titled]
     """What does not depend on τ: bicubic, and models without temperatures."""
     rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]]
-    """Each run that samples: its images, and its maps."""
+    """Each run that samples, or whose LR is not that of the first: its images, and its maps. Another LR is among the
+    images, and bicubic of it."""
     square: tuple[slice, slice]
 
 
@@ -102,17 +103,24 @@ def read_detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: s
     rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]] = []
     bicubic = False
     for run in keepers:
-        own: list[_Titled] = []
-        for system, title in _titles(shown, run, headline).items():
-            if system != "bicubic" or not bicubic:  # All runs have the same.
-                titled = own if run.samples and system != "bicubic" else shared
+        given = read_image(shown.path(run, "LR.png"))
+        apart = not np.array_equal(given, lr)  # As where the noise of LR is what runs differ in.
+        own = [("LR", _enlarged(given, shown))] if apart else []
+        titles = _titles(shown, run, headline)
+        for system, title in sorted(titles.items(), key=lambda each: each[0] != "bicubic"):
+            if apart or system != "bicubic" or not bicubic:  # All runs of one LR have the same.
+                titled = own if apart or (run.samples and system != "bicubic") else shared
                 titled.append((title, _image(shown, run, f"{system}.png")))
             bicubic = bicubic or system == "bicubic"
         if own:
             rows.append((run, own, _maps(shown, run)))
-    images = [image for _, image in [*shared, *(titled for _, own, _ in rows for titled in own)]]
-    enlarged = np.asarray(Image.fromarray(lr).resize(shown.size, Image.Resampling.NEAREST))
-    return Detail(hr, enlarged, shared, rows, fullest_square(_variance(images or [hr]), SIDE))
+    titled = [*shared, *(each for _, own, _ in rows for each in own if each[0] != "LR")]
+    square = fullest_square(_variance([image for _, image in titled] or [hr]), SIDE)
+    return Detail(hr, _enlarged(lr, shown), shared, rows, square)
+
+
+def _enlarged(lr: np.ndarray, shown: ShownImage) -> np.ndarray:
+    return np.asarray(Image.fromarray(lr).resize(shown.size, Image.Resampling.NEAREST))
 
 
 def _draw(shown: ShownImage, detail: Detail) -> Figure:
