@@ -1,5 +1,6 @@
 """What a training says of itself: what it has, what validation measured, and when it will end."""
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -95,6 +96,22 @@ def test_a_run_that_ends_before_its_first_validation_says_so(
     assert "after 4 steps, and its first validation comes after 6; data.batches_per_epoch=1 " in text
     assert warned(*rare, "trainer.accumulate_grad_batches=2") == []
     assert warned(*rare, "data.val=null") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((), "×3.3: "),
+        (("data/degradation=photo",), "×3.3, with LR made by bicubic, unlike that of the training: "),
+    ],
+)
+def test_validation_on_other_lr_than_the_training_is_told(
+    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture, given: tuple[str, ...], words: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    fit(composed("train", *TINY, *given, f"run_dir={tmp_path}"))
+    (text,) = [text for text in caplog.messages if text.startswith("validated on")]
+    assert words in text
 
 
 @pytest.mark.slow

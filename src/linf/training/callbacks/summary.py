@@ -64,7 +64,11 @@ class RunSummary(Callback):
             raise UsageError(unwritable(self.folder, error)) from error
         names = ", ".join(path.name for path in paths[:10]) + ", …" * (len(paths) > 10)
         scales = ", ".join(f"×{s:g}" for s in data.val_pairs.scales)
-        return f"{_images(len(paths))} of {data.val.name} at {scales}: {names} ({file.name})"
+        given = data.val_crop is None and bool(data.val.lr)
+        clean = ", with LR made by bicubic, unlike that of the training" * (
+            data.crops.foreign_lr and not given
+        )
+        return f"{_images(len(paths))} of {data.val.name} at {scales}{clean}: {names} ({file.name})"
 
 
 def _warn_of_others(file: Path, paths: Sequence[Path]) -> None:
