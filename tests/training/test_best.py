@@ -161,6 +161,39 @@ def test_checkpoints_from_before_tell_their_value(tmp_path: Path) -> None:
     assert best.kept == {tmp_path / "best.ckpt": (24.5, 7)}
 
 
+def keep(best: BestCheckpoint, name: str, value: float, step: int) -> None:
+    state = {"monitor": "val/psnr", "value": value, "validated": 1}
+    torch.save({"global_step": step, "callbacks": {best.state_key: state}}, best.folder / name)
+
+
+def test_a_start_that_keeps_fewer_measures_by_the_best_of_those_kept_before(tmp_path: Path) -> None:
+    for count in (1, 2):
+        best = BestCheckpoint(str(tmp_path), save_top_k=count)
+        for value, step in ((26.0, 3), (28.0, 6), (27.0, 9)):
+            keep(best, f"best_step_{step:07d}.ckpt", value, step)
+        keep(best, "best.ckpt", 28.0, 6)
+        best._find(1)
+        assert [best._is_kept(value) for value in (26.5, 27.5, 28.5)] == [False, count == 2, True]
+        assert best.best_model_score == 28.0
+        assert len(list(tmp_path.glob("best_step_*.ckpt"))) == 3
+
+
+def test_the_best_of_several_is_the_best_alone(tmp_path: Path) -> None:
+    best = BestCheckpoint(str(tmp_path))
+    keep(best, "best_step_0000006.ckpt", 28.0, 6)
+    best._find(1)
+    assert best.kept == {tmp_path / "best.ckpt": (28.0, 6)}
+    assert state(tmp_path / "best.ckpt")["global_step"] == 6
+
+
+def test_a_run_that_went_back_replaces_no_better_checkpoint_of_the_same_step(tmp_path: Path) -> None:
+    for count in (3, -1):
+        best = BestCheckpoint(str(tmp_path), save_top_k=count)
+        best.kept = {(path := tmp_path / "best_step_0000006.ckpt"): (28.0, 6)}
+        assert [best._is_kept(value, path) for value in (27.9, 28.1)] == [False, True]
+        assert best._is_kept(27.9, tmp_path / "best_step_0000009.ckpt")
+
+
 def test_no_validation_means_no_best(command: Command, tmp_path: Path) -> None:
     done = command("train", *QUICK, "data.val=null", "trainer.max_epochs=1", "hydra.run.dir=run")
     assert done.status == 0, done.err

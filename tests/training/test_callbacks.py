@@ -1,4 +1,4 @@
-"""EMA against its recursion, and the panels of validation images."""
+"""EMA against its recursion, the panels of validation images, and bicubic beside a validation."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from helpers.commands import Compose
 from linf.evaluation.panels import detail_row, panel
 from linf.images.resize import bicubic
-from linf.training.callbacks import EMA, ImagePanels
+from linf.training.callbacks import EMA, BicubicReference, ImagePanels
 
 
 def quiet_trainer(callbacks: list[Callback], **kwargs: Any) -> pl.Trainer:
@@ -190,3 +190,22 @@ def test_panels_show_the_weights_that_are_validated(composed: Compose, tmp_path:
     second = seen[len(seen) // 2 :]
     assert len(second) == 2 * 2 + 2, "two images at two scales, then two in the panel"
     assert all(torch.equal(weight, second[0]) for weight in second)
+
+
+# BicubicReference
+
+
+def test_bicubic_is_measured_on_a_whole_validation_and_not_on_a_sanity_check(composed: Compose) -> None:
+    measured = []
+    for checked in (0, 1):
+        fit(composed, [callback := BicubicReference()], max_epochs=1, num_sanity_val_steps=checked)
+        measured.append(callback.found)
+    assert measured[1] == measured[0]
+    assert measured[0].keys() == {"bicubic/psnr", "bicubic/psnr_x2", "bicubic/psnr_x3.3"}
+
+
+def test_a_sanity_check_leaves_the_warning_of_a_scale_without_images_to_validation(
+    composed: Compose, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(composed, [], limit_val_batches=1, num_sanity_val_steps=1)
+    assert caplog.text.count("validation sees no image for val/psnr_x3.3") == 1

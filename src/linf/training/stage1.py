@@ -174,7 +174,9 @@ class Training(pl.LightningModule):
 
     def _tell_unseen(self, unseen: list[str]) -> None:
         rehearsal = self.trainer.sanity_checking or self.trainer.fast_dev_run or self.trainer.overfit_batches  # type: ignore[attr-defined]
-        if unseen and unseen != self.unseen and not rehearsal:
+        if rehearsal:
+            return
+        if unseen and unseen != self.unseen:
             log.warning(
                 "validation sees no image for %s: val/psnr is the mean over the other scales, and does not compare "
                 "with that of a run that sees all",

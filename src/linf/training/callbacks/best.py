@@ -133,6 +133,12 @@ class BestCheckpoint(Checkpoint):
                 if self.count != 1 and path == self._path():
                     link_file(path, path := self._path(step))
                 self.kept[path] = value, step
+        ranked = sorted(self.kept, key=self._merit, reverse=True)
+        if self.count > 0:  # An earlier start may have kept more; those files stay.
+            self.kept = {path: self.kept[path] for path in ranked[: self.count]}
+        if self.count == 1 and ranked and ranked[0] != self._path():
+            link_file(ranked[0], self._path())
+            self.kept = {self._path(): self.kept[ranked[0]]}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save a checkpoint if its value is among the best."""
@@ -147,7 +153,7 @@ class BestCheckpoint(Checkpoint):
             )
         value, step = float(trainer.callback_metrics[self.monitor]), trainer.global_step
         path = self._path() if self.count == 1 else self._path(step)
-        if not trainer.strategy.broadcast(self._is_kept(value)):
+        if not trainer.strategy.broadcast(self._is_kept(value, path)):
             return
         first = not self.kept or self.sign * value > max(map(self._merit, self.kept))
         self.kept[path] = value, step
@@ -170,9 +176,11 @@ class BestCheckpoint(Checkpoint):
     def _merit(self, path: Path) -> float:
         return self.sign * self.kept[path][0]
 
-    def _is_kept(self, value: float) -> bool:
+    def _is_kept(self, value: float, path: Path | None = None) -> bool:
         if math.isnan(value) or not self.count:
             return False
+        if path in self.kept:  # Of the same step, which a run that went back takes once more.
+            return self.sign * value > self._merit(path)
         room = self.count < 0 or len(self.kept) < self.count
         return room or self.sign * value > min(map(self._merit, self.kept))
 

@@ -143,7 +143,7 @@ def _warn_of_no_validation(trainer: pl.Trainer, data: SRDataModule) -> None:
 
 class BicubicReference(Callback):
     """Logs PSNR of bicubic enlargement beside that of the model after each validation, as ``bicubic/psnr`` and
-    ``bicubic/psnr_x…``. It is measured during the first validation of a start, on the same images.
+    ``bicubic/psnr_x…``. It is measured during the first whole validation of a start, on the same images.
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class BicubicReference(Callback):
         self.metric: Any = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not self.found and hasattr(pl_module, "val_psnr"):
+        if not (self.found or trainer.sanity_checking) and hasattr(pl_module, "val_psnr"):
             self.metric = pl_module.val_psnr.clone()  # type: ignore[operator]
             self.metric.reset()
 
