@@ -185,6 +185,42 @@ def test_jobs_that_bring_a_name_stay_in_the_sweeps_folder(command: Command, tmp_
     assert len(summarise(sweep)) == len(jobs)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("sweep=claims", "seed=0,1"), ("seed=1", "claims_patch", "'hydra.sweep.subdir=${name}_${seed}'")),
+        (
+            ("-m", "encoder=edsr_tiny,rdn_tiny", "hydra.sweep.subdir=x"),
+            ("_${hydra.runtime.choices.encoder}",),
+        ),
+        (("-m", "init_from=a/b,a_b"), ("init_from=a/b", "init_from=a_b", "one folder, init_from-a_b")),
+    ],
+)
+def test_jobs_that_would_share_a_folder_are_told_before_the_first(
+    command: Command, tmp_path: Path, settings: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    done = command("train", *settings, ONE_EACH)
+    assert_in_words(done.status, done.out, done.err, *words)
+    assert not list(tmp_path.glob("sweep/*/*"))
+
+
+@pytest.mark.slow
+def test_jobs_of_one_name_with_the_folders_that_the_message_gives(command: Command, tmp_path: Path) -> None:
+    for number, (subdir, jobs) in enumerate(
+        (
+            ("${name}_${seed}", {"smoke_0", "smoke_1"}),
+            ("number_${hydra:job.num}", {"number_0", "number_1", "number_2"}),
+            ("${hydra:job.override_dirname}", {"seed-0", "seed-1"}),
+        )
+    ):
+        sweep = f"hydra.sweep.dir=sweep_{number}"
+        done = command(
+            "train", "-m", *TINY, sweep, "seed=0,1,1", f"hydra.sweep.subdir={subdir}", "trainer.max_steps=0"
+        )
+        assert done.status == 0, done.err
+        assert set(sweep_jobs(tmp_path / f"sweep_{number}")) == jobs
+
+
 def test_a_folders_name_fits_a_file_system() -> None:
     one, other = (_folder_name("key-" + "very" * 100 + end) for end in "ab")
     assert one != other

@@ -4,15 +4,18 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
-from helpers.commands import Command, assert_in_words, start, wait_for
-from helpers.runs import SMOKE, assert_same_end, column, logged, same, state
+from helpers.commands import Command, Compose, assert_in_words, start, wait_for
+from helpers.runs import SMOKE, assert_same_end, column, fit, logged, same, state
 from linf.checkpoints.start import newest
 from linf.errors import UsageError
 from linf.training.resume import apply_settings, reopen_epoch
@@ -230,6 +233,35 @@ def test_an_epoch_that_max_steps_cut_short_goes_on(command: Command, tmp_path: P
         done = command("train", *SMOKE, length, "hydra.run.dir=cut")
         assert (done.status, "no step was taken" in done.out + done.err) == (0, False)
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
+
+
+class TimeIsUp(Callback):
+    """Tell the trainer to stop after a step, as Lightning's timer does for ``trainer.max_time``."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == self.step
+
+
+@pytest.mark.slow
+def test_an_epoch_that_time_cut_short_goes_on_and_logs_the_same_steps(
+    composed: Compose, tmp_path: Path
+) -> None:
+    """Six steps in two epochs, stopped in each of these."""
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    for step in (2, 4, None):
+        ckpt = f"ckpt_path={last if last.exists() else 'null'}"
+        config = composed("train", *SMOKE, "data.val_limit=1", f"run_dir={last.parents[1]}", ckpt)
+        fit(config, *([] if step is None else [TimeIsUp(step)]))
+        assert state(last)["global_step"] == (step or 6)
+    fit(composed("train", *SMOKE, "data.val_limit=1", f"run_dir={tmp_path / 'whole'}"))
+    assert same(
+        state(last)["optimizer_states"], state(tmp_path / "whole/checkpoints/last.ckpt")["optimizer_states"]
+    )
+    for key, numbers in ("train/loss", [0, 1, 2, 3, 4, 5]), ("val/psnr", [1, 2, 3, 5]):
+        assert [row["step"] for row in logged(tmp_path / "cut") if key in row] == numbers
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 import errno
 import os
+import shlex
 import zlib
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
@@ -17,7 +20,7 @@ from linf.errors import Mistake, UsageError
 from linf.files import expand_home, unwritable
 from linf.runs import ranks
 from linf.runs.command_line import quoted
-from linf.runs.sweep_commands import count_jobs, sweep_command
+from linf.runs.sweep_commands import count_jobs, list_jobs, sweep_command
 
 
 class Folders(Callback):
@@ -51,6 +54,8 @@ class Folders(Callback):
         config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{excluded}]")
         _make(config, "hydra.sweep.dir")
         HydraConfig.instance().set_config(config)
+        if "trials" not in config.hydra.sweeper:  # A search numbers its folders.
+            _check_distinct(config)
         with suppress(OmegaConfBaseException):  # As in `_make`.
             self.command.enter_context(sweep_command(Path(config.hydra.sweep.dir), count_jobs(config)))
 
@@ -60,14 +65,10 @@ class Folders(Callback):
 
 
 def _make(config: DictConfig, setting: str) -> None:
-    before = HydraConfig.instance().cfg
     try:
-        HydraConfig.instance().set_config(config)  # The folder's name may ask for Hydra's settings.
-        given = str(OmegaConf.select(config, setting))
+        given = _named(config, setting)
     except OmegaConfBaseException:  # Hydra comes upon the same error, and is heard with it.
         return
-    finally:
-        HydraConfig.instance().cfg = before
     try:
         folder = expand_home(given)
         if setting == "hydra.sweep.dir":
@@ -84,6 +85,43 @@ def _make(config: DictConfig, setting: str) -> None:
         with read_write(config.hydra):
             OmegaConf.update(config, setting, folder)
             config.hydra.overrides.hydra.append(f"{setting}={quoted(folder)}")
+
+
+def _named(config: DictConfig, setting: str) -> str:
+    """Return the folder that a setting names, which may ask for Hydra's settings."""
+    before = HydraConfig.instance().cfg
+    try:
+        HydraConfig.instance().set_config(config)
+        return str(OmegaConf.select(config, setting, throw_on_missing=True))
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _check_distinct(config: DictConfig) -> None:
+    """Raise Mistake if two jobs of a sweep have one folder: the second would go on with the training of the first."""
+    owners: dict[str, list[str]] = {}
+    for number, job in enumerate(list_jobs(config)):
+        try:
+            composed = GlobalHydra.instance().config_loader().load_sweep_config(config, job)
+            with read_write(composed.hydra):  # As launchers do.
+                composed.hydra.job.num = composed.hydra.job.id = number
+            folder = _named(composed, "hydra.sweep.subdir")
+        except (HydraException, OmegaConfBaseException):  # As in `_make`.
+            return
+        if (other := owners.setdefault(folder, job)) == job:
+            continue
+        ours, theirs = set(job) - set(other), set(other) - set(job)
+        key = sorted(ours)[0].partition("=")[0].lstrip("+")
+        place = f"hydra.runtime.choices.{key}" if key in composed.hydra.runtime.choices else key
+        sweep: Any = OmegaConf.to_container(config.hydra.sweep)
+        subdir = shlex.quote(f"hydra.sweep.subdir={sweep['subdir']}_${{{place}}}")
+        raise Mistake(
+            UsageError(
+                f"two jobs, with {' '.join(sorted(theirs))} and with {' '.join(sorted(ours))}, have one folder, "
+                f"{folder}, where the second would go on with what the first has done: give each its own, for "
+                f"instance {subdir}"
+            )
+        )
 
 
 def _check_tasks(config: DictConfig) -> None:

@@ -55,9 +55,15 @@ def count_jobs(config: DictConfig) -> int | None:
     sweeper = config.hydra.sweeper
     if "trials" in sweeper:
         return sweeper.trials if isinstance(sweeper.trials, int) else None
+    return len(jobs) if (jobs := list_jobs(config)) else None
+
+
+def list_jobs(config: DictConfig) -> list[list[str]]:
+    """Return the settings of each job that Hydra's sweeper makes of a command; none if they are not known."""
+    sweeper = config.hydra.sweeper
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     try:
         given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        return len(BasicSweeper.split_arguments(given, None)[0])
+        return BasicSweeper.split_arguments(given, None)[0]
     except (HydraException, AssertionError):  # For instance a glob, which only Hydra's own loader resolves.
-        return None
+        return []

@@ -77,8 +77,9 @@ class LastCheckpoint(StopOnSignal):
         loop = trainer.fit_loop.epoch_loop
         assert trainer.fit_loop._data_fetcher is not None
         # After its last batch an epoch has not yet ended; and a run that resumes from before a validation would leave
-        # it out.
-        validates = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        # it out. Whether it is time for one (`val_check_interval=00:01:00:00`), ranks need not agree on.
+        timed = trainer._val_check_time_interval is not None  # type: ignore[attr-defined]
+        validates = not timed and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
         if not loop._should_accumulate() and not loop.batch_progress.is_last_batch and not validates:
             self._save_or_stop(trainer)
 
@@ -135,10 +136,15 @@ class LastCheckpoint(StopOnSignal):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; in the middle of an accumulated gradient, of which no checkpoint holds a part, after the next step."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.late = trainer.fit_loop.epoch_loop._should_accumulate()
-            if not self.late:
-                self._save(trainer)
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        loop = trainer.fit_loop.epoch_loop
+        self.late = loop._should_accumulate()
+        # An epoch that ends early, as by `max_time`, is saved at its end: a run that went on from here would log its
+        # steps with numbers one too low.
+        ends = trainer.should_stop and not loop.batch_progress.is_last_batch
+        if not self.late and not ends:
+            self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.fast_dev_run:  # type: ignore[attr-defined]  # A rehearsal, from which no run should resume.
