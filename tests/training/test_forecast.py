@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from helpers.commands import Command, Compose
-from helpers.runs import TINY, fit
+from helpers.runs import TINY, column, fit
 from linf.report.curves import curves_figure, read_curves
 from linf.runs.announcement import _scales
 from linf.runs.sweep import _logged
@@ -78,24 +78,29 @@ def test_every_learning_rate_has_its_panel() -> None:
     assert titles == ["validation: ssim", "training: loss", "learning rate", "learning rate"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("trainer.max_steps=1",), "comes after step 2: data.batches_per_epoch=1 makes epochs"),
+        pytest.param(
+            ("trainer.check_val_every_n_epoch=3",),
+            "after step 6: lower trainer.check_val_every_n_epoch",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("+trainer.limit_val_batches=0",), "limit_val_batches is 0", marks=pytest.mark.slow),
+        pytest.param(("trainer.accumulate_grad_batches=2",), None, marks=pytest.mark.slow),
+        pytest.param(("trainer.max_steps=1", "+trainer.val_check_interval=1"), None, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_that_ends_before_its_first_validation_says_so(
-    composed: Compose, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    command: Command, tmp_path: Path, settings: tuple[str, ...], words: str | None
 ) -> None:
-    def warned(*given: str) -> list[str]:
-        caplog.clear()
-        fit(
-            composed("train", *TINY, "trainer.max_epochs=-1", *given, f"run_dir={tmp_path / str(len(given))}")
-        )
-        return [text for text in caplog.messages if "nothing is validated" in text]
-
-    (text,) = warned("trainer.max_steps=2", "data.batches_per_epoch=1000")
-    assert "the run ends after 2 steps, and its first validation comes after 1,000; " in text
-    assert "data.batches_per_epoch=2 makes" in text
-    rare = ("trainer.max_steps=4", "trainer.check_val_every_n_epoch=3", "data.batches_per_epoch=2")
-    (text,) = warned(*rare)
-    assert "after 4 steps, and its first validation comes after 6; data.batches_per_epoch=1 " in text
-    assert warned(*rare, "trainer.accumulate_grad_batches=2") == []
-    assert warned(*rare, "data.val=null") == []
+    """One epoch of two batches."""
+    done = command("train", *TINY, *settings, "hydra.run.dir=run")
+    assert done.status == 0, done.err
+    (line,) = (line for line in done.out.splitlines() if line.startswith("validated on: "))
+    assert line.startswith("validated on: nothing, for") == (not column(tmp_path / "run", "val/psnr"))
+    assert (words or "1 image of bundled-heldout") in line
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Timer
 
 from linf.data.datamodule import SRDataModule
 from linf.data.layouts import ImageSet, shorten
@@ -44,10 +44,10 @@ class RunSummary(Callback):
         if not trainer.is_global_zero or not isinstance(data, SRDataModule):
             return
         log.info("trained on: %s", _trained_on(data))
-        log.info("validated on: %s", self._validated_on(data, resumed=trainer.global_step > 0))
+        images = self._validated_on(data, resumed=trainer.global_step > 0)
+        log.info("validated on: %s", _never_validated(trainer) or images)
         log.info("parameters: %s", _parameters(pl_module.model))
         log.info("%s", _length(trainer, data.batch_size))
-        _warn_of_no_validation(trainer, data)
 
     def _validated_on(self, data: SRDataModule, *, resumed: bool) -> str:
         if data.val_pairs is None or not isinstance(data.val, ImageSet):
@@ -69,6 +69,27 @@ class RunSummary(Callback):
             data.crops.foreign_lr and not given
         )
         return f"{_images(len(paths))} of {data.val.name} at {scales}{clean}: {names} ({file.name})"
+
+
+def _never_validated(trainer: pl.Trainer) -> str:
+    """Say why a training ends without any validation; empty if it has one, as also at the end of ``max_time``."""
+    if not trainer.limit_val_batches:
+        return "nothing, for trainer.limit_val_batches is 0"
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
+    timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    if timed or interval is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return ""
+    whole, last = trainer.num_training_batches, min(interval, trainer.num_training_batches)
+    epochs, batches = (0, interval) if every is None else (every - 1, last)
+    first = epochs * math.ceil(whole / trainer.accumulate_grad_batches)
+    first += math.ceil(batches / trainer.accumulate_grad_batches)
+    if (steps := trainer.estimated_stepping_batches) >= first:
+        return ""
+    advice = f"lower trainer.{'val_check_interval' if every is None else 'check_val_every_n_epoch'}"
+    if every is not None and steps == trainer.max_steps:
+        shorter = max(1, int(steps) * trainer.accumulate_grad_batches // every)
+        advice = f"data.batches_per_epoch={shorter} makes epochs short enough"
+    return f"nothing, for the run ends after step {steps:,}, and the first validation comes after step {first:,}: {advice}"
 
 
 def _warn_of_others(file: Path, paths: Sequence[Path]) -> None:
@@ -122,23 +143,6 @@ def _length(trainer: pl.Trainer, batch: int) -> str:
         f"{count_steps(steps)} of {samples} samples{f', from step {done:,}' if done else ''}; on {ranks} × {device}, "
         f"precision {trainer.precision}"
     )
-
-
-def _warn_of_no_validation(trainer: pl.Trainer, data: SRDataModule) -> None:
-    """Warn where a training ends before it validates on its images: it has no PSNR, panels and best.ckpt then."""
-    if data.val_pairs is None or not trainer.enable_validation:
-        return
-    epochs = trainer.check_val_every_n_epoch or 1  # None counts batches over all epochs.
-    batches = (epochs - 1) * trainer.num_training_batches + (trainer.val_check_batch or 0)
-    first = math.ceil(batches / trainer.accumulate_grad_batches)
-    steps = trainer.estimated_stepping_batches
-    if steps < first:
-        shorter = max(1, int(steps) * trainer.accumulate_grad_batches // epochs)
-        log.warning(
-            "nothing is validated: the run ends after %s, and its first validation comes after %s; "
-            "data.batches_per_epoch=%d makes epochs short enough",
-            *(count_steps(steps), f"{first:,}", shorter),
-        )
 
 
 class BicubicReference(Callback):
