@@ -110,6 +110,29 @@ def test_a_sweep_started_again_runs_only_what_is_missing(
     shutil.copytree(sweep, swept[0])
 
 
+@pytest.mark.slow
+def test_a_finished_job_of_a_sweep_that_was_moved_is_not_run_again(command: Command, tmp_path: Path) -> None:
+    sweep, moved = tmp_path / "sweep", tmp_path / "elsewhere" / "2"
+    assert command("train", "-m", *TINY, f"hydra.sweep.dir={sweep}", "seed=0").status == 0
+    before = read_record(sweep / "job")
+    shutil.move(sweep, moved)
+    again = command("train", "-m", *TINY, f"hydra.sweep.dir={moved}", "seed=0")
+    assert f"finished before: {moved / 'job'}" in again.out
+    assert read_record(moved / "job") == before
+    assert before.result
+
+
+def test_settings_are_the_same_in_a_moved_folder_only() -> None:
+    one = {"run_dir": "/a/run", "seed": 0, "callbacks": {"last": {"folder": "/a/run", "at": "/a/run/x"}}}
+    moved = {"run_dir": "/b", "seed": 0, "callbacks": {"last": {"folder": "/b", "at": "/b/x"}}}
+    finished = JobRecord("finished", settings=one)
+    others = one | {"seed": 1}, moved | {"seed": 1}, one | {"run_dir": "/c"}
+    assert [finished.has_finished(settings) for settings in (one, moved, *others)] == [True, True] + [
+        False
+    ] * 3
+    assert not JobRecord("failed", settings=one).has_finished(one)
+
+
 @pytest.mark.thorough
 def test_other_settings_run_again(
     swept: tuple[Path, int, str, str], command: Command, tmp_path: Path

@@ -104,7 +104,7 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
     unresolved: Any = OmegaConf.to_container(cfg)
     with run_lock(folder), unchanged_if_refused(folder, sweeping):
         before = read_record(folder)
-        if sweeping and before.state == "finished" and before.settings == settings:
+        if sweeping and before.has_finished(settings):
             log.info("finished before: %s", folder)
             return before.result
         if changed := changed_settings(folder, settings, unresolved):

@@ -66,6 +66,10 @@ class JobRecord:
         """The seconds of `seconds_spent` if the next start goes on from what this run has saved, and otherwise 0."""
         return self.seconds_spent(folder) if _results(folder) else 0.0
 
+    def has_finished(self, settings: Mapping[str, Any]) -> bool:
+        """Tell whether the run has finished with these settings, perhaps in a folder that was moved since."""
+        return self.state == "finished" and _without_folder(self.settings) == _without_folder(settings)
+
 
 def read_record(folder: Path) -> JobRecord:
     """Return the record in a run's folder; ``running`` becomes ``killed`` if no process holds the folder."""
@@ -135,6 +139,11 @@ def changed_settings(folder: Path, settings: Mapping[str, Any], given: Mapping[s
         if key in former and not isinstance(value, dict) and "${" not in str(value)
         if former[key] != present[key]
     ]
+
+
+def _without_folder(settings: Mapping[str, Any]) -> str:
+    folder, text = settings.get("run_dir"), json.dumps(settings, sort_keys=True)
+    return text.replace(json.dumps(folder)[1:-1], "run_dir") if folder else text
 
 
 def flat_settings(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
