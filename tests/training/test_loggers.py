@@ -1,12 +1,15 @@
 """What loggers record: W&B over restarts, ranks and sweeps, offline, and when it fails; TensorBoard; MLflow."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import DummyExperiment
 
 from helpers.commands import Outcome, finish
 from helpers.paths import ROOT
@@ -40,6 +43,29 @@ def test_a_restarted_run_is_the_same_one(tmp_path: Path) -> None:
         assert done.status == 0, done.err
     first, second = ids(tmp_path / "run")
     assert first == second == (tmp_path / "run" / "wandb" / "id").read_text()
+
+
+def test_a_moved_folder_is_the_same_run_and_a_copied_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WandbLogger, "experiment", property(lambda self: DummyExperiment()))
+
+    def started(folder: str) -> object:
+        logger = Wandb(str(tmp_path / folder))
+        assert logger.experiment
+        return logger.version
+
+    first = started("a")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert started("a") == started("link") == started("a") == first
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    second = started("copy")
+    assert second != first
+    shutil.move(tmp_path / "a", tmp_path / "moved")
+    assert started("moved") == first
+    shutil.copytree(tmp_path / "moved", tmp_path / "a")
+    assert started("a") not in (first, second)
+    assert started("copy") == second
 
 
 @pytest.mark.thorough

@@ -25,7 +25,8 @@ class Wandb(WandbLogger):
     the training and its other loggers go on. Only the first rank logs.
 
     Args:
-        save_dir: Folder of the run; the id of the W&B run is kept in ``wandb/id`` there.
+        save_dir: Folder of the run; the id of the W&B run is kept in ``wandb/id`` there, and in ``wandb/folder`` where
+            this was, since a folder that was copied is another run, and one that was moved is not.
         project: W&B project.
         name: Name of the run.
         group: Group of runs.
@@ -51,7 +52,7 @@ class Wandb(WandbLogger):
         log_model: Literal["all"] | bool = False,
     ) -> None:
         self.id_file = Path(save_dir) / "wandb" / "id"
-        run_id = self.id_file.read_text() if self.id_file.is_file() else uuid.uuid4().hex[:8]
+        run_id = _id_of_folder(self.id_file) or uuid.uuid4().hex[:8]
         run: dict[str, Any] = {"group": group, "job_type": job_type, "entity": entity}
         run["tags"] = [tag[:LONGEST_TAG] for tag in tags or ()]
         if "WANDB_SWEEP_ID" in os.environ:  # Its agent has chosen them.
@@ -67,9 +68,11 @@ class Wandb(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The W&B run, or a dummy that does nothing if W&B has failed."""
-        if self._experiment is None and self._id and not self.id_file.is_file():
-            with atomic_write(self.id_file) as part:
-                part.write_text(str(self._id))
+        if self._experiment is None and self._id:
+            folder = os.path.realpath(self.id_file.parents[1])
+            for file, text in (self.id_file, str(self._id)), (self.id_file.with_name("folder"), folder):
+                with atomic_write(file) as part:
+                    part.write_text(text, errors="surrogateescape")
         begins = self._experiment is None
         try:
             run = WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
@@ -119,3 +122,14 @@ class Wandb(WandbLogger):
         message = " ".join(str(error).split()) or type(error).__name__
         log.warning("W&B failed (%s): the run continues without it, and its other logs are complete", message)
         self._experiment = DummyExperiment()  # type: ignore[assignment]
+
+
+def _id_of_folder(file: Path) -> str | None:
+    """Return the id that a run's folder holds; None if there is none, or only that of a folder it was copied from."""
+    if not file.is_file():
+        return None
+    place = file.with_name("folder")
+    former = Path(place.read_text(errors="surrogateescape"), *file.parts[-2:]) if place.is_file() else file
+    # One folder may have several paths.
+    copied = former.is_file() and former.read_text() == file.read_text() and not former.samefile(file)
+    return None if copied else file.read_text()
