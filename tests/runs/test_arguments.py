@@ -235,6 +235,11 @@ def test_what_an_evaluation_can_do_without_is_off(
         ("eval", "trainer.accelerator=tpu", ("trainer.accelerator is tpu", "cpu")),
         ("train", "data.degradation.first.jpeg.quality=much", ("quality=much is not a list", "brackets")),
         ("train", "data.degradation.first.noise.probability=[1]", ("probability is [1]", "a number")),
+        (
+            "train",
+            "+trainer.val_check_interval=10",
+            ("interval is 10", "3 batches", "check_val_every_n_epoch=null"),
+        ),
         ("train", "speed=gpuu", ("there is no speed=gpuu", "gpu, gpus, none")),
         pytest.param(
             *("train", "trainer=gpu", ("asks for a GPU", "trainer=cpu")),

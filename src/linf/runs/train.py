@@ -71,6 +71,14 @@ def train(cfg: DictConfig) -> entry.Result | None:
             raise
         most = f"trainer.max_epochs={trainer.max_epochs}"
         raise UsageError(f"{checkpoint} is of a later epoch than {most}: raise it to train on") from error
+    except ValueError as error:
+        if "`val_check_interval`" not in str(error):
+            raise
+        raise UsageError(
+            f"trainer.val_check_interval is {trainer.val_check_interval}, and an epoch has "
+            f"{trainer.num_training_batches} batches: give no more, or trainer.check_val_every_n_epoch=null, with "
+            "which epochs do not count"
+        ) from error
     if trainer.global_step == start:
         log.warning(
             "no step was taken: at step %d, %s is reached; raise it to train on",
