@@ -20,8 +20,7 @@ import linf
 from helpers.commands import Linf
 from helpers.paths import REFERENCE
 from helpers.pickles import Malicious
-from linf.checkpoints.native import check_same
-from linf.checkpoints.start import average_with, check_resumable, start_from
+from linf.checkpoints.start import average_with, check_resumable, check_same, start_from
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import LatentCorrelation
@@ -426,6 +425,32 @@ def test_unknown_encoder_is_named(tmp_path: Path) -> None:
     content["linf"]["encoder"]["name"] = "VGG"
     torch.save(content, tmp_path / "last.ckpt")
     refused(tmp_path / "last.ckpt", "VGG' is not one of .*name the module that has it, LINF_MODULES=")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "match"),
+    [
+        (lambda config: config.update(gain={"name": "Gain"}), "its config has gain, which this version"),
+        (lambda config: config.update(model={"name": "LTE"}), "its config has flow, which this version"),
+        (lambda config: config["encoder"].update(gain=2), "does not fit this version of linf .*'gain'"),
+        (lambda config: config["flow"].update(steps="2"), "does not fit this version of linf "),
+    ],
+)
+def test_a_config_of_another_version_is_refused(
+    tmp_path: Path, spoil: Callable[[Content], None], match: str
+) -> None:
+    content = lightning(tiny())
+    spoil(content["linf"])
+    torch.save(content, tmp_path / "last.ckpt")
+    refused(tmp_path / "last.ckpt", match)
+
+
+def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    linf.save(tiny(), "~/model.safetensors")
+    assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+    assert same(linf.load("~/model.safetensors"), tiny())
 
 
 def test_an_encoder_is_found_in_the_modules_that_are_named(

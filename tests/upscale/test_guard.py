@@ -12,7 +12,8 @@ from PIL import Image
 import linf
 from helpers.commands import Linf
 from helpers.images import noisy
-from linf.checkpoints.native import build, check_same, load, save
+from linf.checkpoints.native import build, load, save
+from linf.checkpoints.start import check_same
 from linf.models.deviation import excess_deviation, quiet_deviation, usual_deviation
 from linf.models.linf import LINF
 from linf.upscale.enlarge import Ask

@@ -40,13 +40,21 @@ BUILDABLE: dict[str, tuple[type, ...]] = {
 }
 """The classes that each part of a config may name, beside the encoders; nothing else is ever built from a file."""
 
+BASELINE = {"model", "encoder", "conditioner", "value_range"}
+PARTS = {"encoder", "conditioner", "flow", "prior", "correlation", "tails", "usual_deviation", "value_range"}
+"""What the config of a LIIF or LTE may have, and that of a LINF."""
+
 
 def build(config: dict[str, Any]) -> Model:
     """Build a model from its ``config``, with fresh weights.
 
     Raises:
-        ValueError: the config names an unknown class, or a class refuses its arguments.
+        ValueError: the config has an unknown part or class, or a class refuses its arguments.
     """
+    if unknown := config.keys() - (BASELINE if "model" in config else PARTS):
+        raise UsageError(
+            f"its config has {', '.join(sorted(unknown))}, which this version of linf does not know"
+        )
     model = _baseline(config) if "model" in config else _linf(config)
     if "value_range" in config:
         black, white = config["value_range"]
@@ -152,6 +160,8 @@ def load_any(path: str | os.PathLike[str]) -> Model | UNet:
 def _built(config: dict[str, Any]) -> Model | UNet:
     try:
         return _part("prior", config)() if config.keys() == {"prior"} else build(config)
+    except TypeError as error:  # An argument of another version, or of another kind.
+        raise UsageError(f"its config does not fit this version of linf ({error})") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -167,28 +177,6 @@ def _reason(error: Exception) -> str:
     return f"it is damaged or of another kind ({type(error).__name__})"
 
 
-def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None:
-    """Raise UsageError unless the model from a checkpoint has the same config as a model here."""
-    there, here = (
-        {
-            f"{part}.{key}": value
-            for part, settings in config.items()
-            # Of the weights and of the data, not of the settings.
-            if part not in ("usual_deviation", "correlation", "tails", "value_range")
-            for key, value in settings.items()
-        }
-        for config in (other.config, model.config)
-    )
-    for config in (there, here):  # RGB goes without saying.
-        config |= {key: config.get(key, 3) for key in there | here if key.endswith(".image_channels")}
-    differ = [key for key in there | here if there.get(key) != here.get(key)]
-    if differ:
-        which = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
-        if type(other) is not type(model):  # Their settings do not compare.
-            which = f"it is a model of {type(other).__name__} there and of {type(model).__name__} here"
-        raise UsageError(f"{path} is of another model: {which}; give the settings of that run")
-
-
 def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> None:
     """Write a model and its config to a ``.safetensors`` file, atomically.
 
@@ -201,7 +189,7 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         UsageError: the name has another suffix, or a weight is beyond half precision.
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    path = Path(expand_home(os.fspath(path)))
     if path.suffix != ".safetensors":
         raise UsageError(f"a model is saved as .safetensors, not as {path.name}")
     weights = {

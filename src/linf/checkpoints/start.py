@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from linf.checkpoints.native import Model, check_same, load, load_any, resolve_path
+from linf.checkpoints.native import Model, load, load_any, resolve_path
 from linf.checkpoints.pickled import read_pickle
 from linf.checkpoints.pretrained import WITH_ENCODER
 from linf.checkpoints.shipped import SHIPPED
@@ -102,6 +102,28 @@ def _is_intact(path: Path) -> bool:
             return file.testzip() is None
     except Exception:  # Readers answer a broken file with any exception.
         return False
+
+
+def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None:
+    """Raise UsageError unless the model from a checkpoint has the same config as a model here."""
+    there, here = (
+        {
+            f"{part}.{key}": value
+            for part, settings in config.items()
+            # Of the weights and of the data, not of the settings.
+            if part not in ("usual_deviation", "correlation", "tails", "value_range")
+            for key, value in settings.items()
+        }
+        for config in (other.config, model.config)
+    )
+    for config in (there, here):  # RGB goes without saying.
+        config |= {key: config.get(key, 3) for key in there | here if key.endswith(".image_channels")}
+    differ = [key for key in there | here if there.get(key) != here.get(key)]
+    if differ:
+        which = ", ".join(f"{key} is {there.get(key)} there and {here.get(key)} here" for key in differ)
+        if type(other) is not type(model):  # Their settings do not compare.
+            which = f"it is a model of {type(other).__name__} there and of {type(model).__name__} here"
+        raise UsageError(f"{path} is of another model: {which}; give the settings of that run")
 
 
 def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
