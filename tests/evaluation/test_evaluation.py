@@ -28,11 +28,13 @@ import linf
 from helpers.commands import Command, Compose, finish, start
 from helpers.evaluations import evaluation_settings, kill_between_images
 from linf.errors import UsageError
+from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
 from linf.metrics.functional import psnr, ssim
+from linf.models.baselines import Bicubic
 from linf.models.correlation import LatentCorrelation
 from linf.models.self_ensemble import self_ensemble
 from linf.models.tails import Tails
@@ -676,6 +678,14 @@ def test_correlated_latents_are_sampled_and_their_joint_likelihood_is_told(
             *given,
             "latents=correlated",
         )
+
+
+@pytest.mark.parametrize("assumed", [Assumptions(latents="correlated"), Assumptions(tails="student")])
+def test_what_a_model_without_latents_cannot_be_asked_for(assumed: Assumptions) -> None:
+    [(name, value)] = assumed.record().items()
+    with pytest.raises(UsageError, match=f"Bicubic has no latents: leave out {name}={value}$"):
+        assumed.check(Bicubic())
+    Assumptions().check(Bicubic())
 
 
 def test_students_tails_change_likelihood_and_calibration_only(

@@ -26,6 +26,7 @@ import linf
 from helpers.commands import Outcome, assert_in_words
 from linf import cli
 from linf.errors import UsageError
+from linf.images.find import FoundImages
 from linf.images.luma import PILLOW_GREY
 from linf.images.read import read_photo
 from linf.images.resize import bicubic, matlab_bicubic
@@ -38,7 +39,7 @@ from linf.models.linf import LINF
 from linf.upscale import run as command
 from linf.upscale import tile_size as tiling
 from linf.upscale.enlarge import Ask, enlarge
-from linf.upscale.inputs import parse_size
+from linf.upscale.inputs import Input, Size, parse_size, planned
 from linf.upscale.tile_size import best_tile, encoding_bytes
 
 CPU = torch.device("cpu")
@@ -410,6 +411,26 @@ def test_where_a_folder_goes(upscale: Linf, tmp_path: Path, asked: tuple[str, ..
     assert len(list((tmp_path / folder).glob("a_*.png"))) == 1
 
 
+def test_images_in_the_folder_of_the_outputs_are_left_out_in_words(upscale: Linf, tmp_path: Path) -> None:
+    image(tmp_path / "in" / "a.png", 8, 8)
+    image(tmp_path / "in" / "new" / "b.png", 8, 8)
+    done = upscale("in", "--scale", "2", "--out", "in/new", model="bicubic")
+    assert (done.status, done.err) == (0, "note: in: left out: 1 in in/new, the folder of the outputs\n")
+    assert {path.name for path in (tmp_path / "in" / "new").iterdir()} == {"a_x2.png", "b.png"}
+
+
+def test_what_is_no_file_is_refused_at_once(upscale: Linf, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")  # Opened, it would wait for somebody who writes to it.
+    done = upscale("a.png", "--scale", "2")
+    assert_in_words(done.status, done.out, done.err, "a.png is neither a file nor a folder")
+
+
+def test_the_root_has_a_folder_of_outputs_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("linf.upscale.inputs.find_images", lambda folder: FoundImages([Path("/a.png")]))
+    for out, folder in ((None, "/_x2"), ("/new", "/new")):
+        assert planned(["/"], out, Size(scale=2.0)) == ([Input(Path("/a.png"), Path(folder))], None)
+
+
 def test_a_glob_and_several_files(upscale: Linf, tmp_path: Path) -> None:
     for name in ("a1.png", "a2.png", "b.png", "c.jpg"):
         image(tmp_path / name, 6, 6)
@@ -707,6 +728,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no size": (("a.png",), ("--scale", "--size")),
     "both sizes": (("a.png", "--scale", "2", "--size", "9x"), ("--size", "--scale")),
     "nothing": (("--scale", "2"), ("IN",)),
+    "empty": (("", "--scale", "2"), ("an argument is empty", "variable")),
     "scale 0": (("a.png", "--scale", "0"), ("--scale 0 is not", "1 to 1000")),
     "scale below 0": (("a.png", "--scale", "-2"), ("--scale -2 is not", "1 to 1000")),
     "scale below 1": (("a.png", "--scale", "0.5"), ("--scale 0.5 is not", "1 to 1000")),
@@ -768,7 +790,12 @@ def test_models(upscale: Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     image(tmp_path / "a.png", 6, 6)
     done = upscale("a.png", "--scale", "2", model="gone.ckpt")
     assert_in_words(done.status, done.out, done.err, "no checkpoint at gone.ckpt")
-    for extra in (("--temperature", "0.5"), ("--samples", "2"), ("--uncertainty",)):
+    for extra in (
+        ("--temperature", "0.5"),
+        ("--samples", "2"),
+        ("--latents=correlated",),
+        ("--uncertainty",),
+    ):
         done = upscale("a.png", "--scale", "2", *extra, model="bicubic")
         assert_in_words(done.status, done.out, done.err, "Bicubic has nothing random")
     assert upscale("a.png", "--scale", "2", model="default").status == 0

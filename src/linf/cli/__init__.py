@@ -59,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = linf_parser()
     complete(parser)
     try:
+        if "" in arguments:  # As a path it would be the working folder.
+            raise UsageError("an argument is empty: perhaps a variable of the shell is not set")
         # A shell leaves the ~ in --out=~/images, and in quotes, as it is.
         given = parser.parse_args(list(map(expand_home, arguments)))
         with stop_signals_to(_stop):

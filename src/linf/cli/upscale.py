@@ -160,9 +160,10 @@ def _upscale(given: Namespace) -> None:
     limits = None if given.range is None else checked_range("--range", given.range)
     model: SuperResolver = Bicubic() if given.model == "bicubic" else load(given.model)
     if not model.dim:
-        if (given.temperature or 0) > 0 or ask.samples > 1 or ask.uncertainty:
+        if (given.temperature or 0) > 0 or ask.samples > 1 or ask.uncertainty or ask.latents != "independent":
             raise UsageError(
-                f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples and --uncertainty"
+                f"{type(model).__name__} has nothing random in it: leave out --temperature, --samples, --latents and "
+                "--uncertainty"
             )
         ask = ask._replace(temperature=0.0)
     chosen_correlation(model.correlation, ask.latents)

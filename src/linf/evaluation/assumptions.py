@@ -19,9 +19,13 @@ class Assumptions(NamedTuple):
 
     def check(self, model: SuperResolver) -> None:
         """Raise an error unless they are possible, and the model knows what they need."""
-        chosen_correlation(model.correlation, check_latents(self.latents))
+        check_latents(self.latents)
         if self.tails not in get_args(TailChoice):
             raise UsageError(f"tails are {self.tails!r}: give one of {', '.join(get_args(TailChoice))}")
+        if not model.dim and self.record():
+            given = " and ".join(f"{name}={value}" for name, value in self.record().items())
+            raise UsageError(f"{type(model).__name__} has no latents: leave out {given}")
+        chosen_correlation(model.correlation, self.latents)
         if self.tails == "student":
             tails_at(model.tails, 1)
 

@@ -121,10 +121,15 @@ def _named(word: str, out: str | None, size: Size) -> Iterator[Input]:
     """Yield the images of a file, a folder or a pattern."""
     path = Path(word)
     if path.is_dir():
-        # By default photos_x3.7 beside photos.
-        beside = path.resolve().with_name(f"{path.resolve().name}_{size.suffix()}")
-        yield from _walk(path, Path(out) if out is not None else beside)
+        if out is None:  # By default photos_x3.7 beside photos.
+            home = path.resolve()
+            out = f"{home.parent / home.name}_{size.suffix()}"
+        yield from _walk(path, Path(out))
         return
+    if path.exists() and not path.is_file():  # To open a named pipe may wait for ever.
+        raise UsageError(
+            f"{word} is neither a file nor a folder: `linf upscale -` reads an image from a pipe"
+        )
     for file in [path] if path.exists() else _matches(word):
         yield Input(file, Path(out) if out is not None else file.parent)
 
@@ -153,9 +158,11 @@ def _walk(folder: Path, root: Path) -> Iterator[Input]:
         paths = [path for path, stem in stems.items() if not stem or path.with_name(stem[1]) not in inputs]
         if left := len(found.paths) - len(paths):
             print(f"note: {folder}: left out: {left} named as outputs of an earlier call", file=sys.stderr)
-    for path in paths:
-        if not (home in out.parents and out in path.resolve().parents):
-            yield Input(path, root / path.relative_to(folder).parent)
+    apart = [path for path in paths if not (home in out.parents and out in path.resolve().parents)]
+    if left := len(paths) - len(apart):
+        print(f"note: {folder}: left out: {left} in {root}, the folder of the outputs", file=sys.stderr)
+    for path in apart:
+        yield Input(path, root / path.relative_to(folder).parent)
 
 
 def _in_system_folder(path: Path, pattern: str) -> bool:
