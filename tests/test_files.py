@@ -83,10 +83,17 @@ def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_called_by_its_own_name(tmp_path: Path) -> None:
-    for number, name in ((errno.EACCES, True), (errno.ENOSPC, False)):
+    for number, name in (
+        (errno.EACCES, True),
+        (errno.ENOSPC, False),
+        (errno.EFBIG, False),
+        (errno.EIO, False),
+    ):
         with pytest.raises(OSError, match="reason") as error, atomic_write(tmp_path / "a.txt") as part:
             raise OSError(number, "reason", *[str(part)] * name)
         assert error.value.filename == str(tmp_path / "a.txt")
+    with pytest.raises(OSError, match=r"^encoder error -2$"), atomic_write(tmp_path / "a.txt"):
+        raise OSError("encoder error -2")  # Without a number, as Pillow raises it.
 
 
 def test_processes_of_one_number_write_whole_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

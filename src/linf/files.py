@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from weakref import WeakSet
@@ -51,7 +51,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
                     raise
         os.replace(part, path)
     except OSError as error:
-        if error.filename in (part, str(part)) or error.errno in DISK_FULL:
+        if error.errno in DISK_FULL or (error.errno and error.filename in (None, part, str(part))):
             error.filename = str(path)
         raise
     finally:
@@ -171,8 +171,8 @@ def run_lock(folder: Path) -> Iterator[None]:
         slurm = f" (Slurm job {job})" if (job := os.environ.get("SLURM_JOB_ID")) else ""
         place = os.path.realpath(folder)
         _owned[place] = f"process {os.getpid()} on {socket.gethostname()}{slurm}"
-        file.write(_owned[place])
-        file.flush()
+        with suppress(OSError):  # A full disk is told where the run writes what it cannot do without.
+            os.write(file.fileno(), _owned[place].encode())
         try:
             yield
         finally:

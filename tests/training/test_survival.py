@@ -330,6 +330,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_ends_a_run_in_words_and_costs_no_checkpoint(command: Command, small_disk: Path) -> None:
     run = small_disk / "run"
     assert command("train", *SMOKE, "trainer.max_epochs=1", f"hydra.run.dir={run}").status == 0
+    config = (run / ".hydra" / "config.yaml").read_bytes()
     before = {path.name: path.read_bytes() for path in run.glob("checkpoints/*.ckpt")}
     filling = small_disk / "filling"
     with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -337,6 +338,8 @@ def test_a_full_disk_ends_a_run_in_words_and_costs_no_checkpoint(command: Comman
             file.write(bytes(1024))
     full = command("train", *SMOKE, "trainer.max_epochs=2", f"hydra.run.dir={run}")
     assert_in_words(full.status, full.out, full.err, "cannot write")
+    assert f"cannot write {run}/.hydra/config.yaml: No space left" in full.err.splitlines()[-1]
+    assert (run / ".hydra" / "config.yaml").read_bytes() == config
     assert {path.name: path.read_bytes() for path in run.glob("checkpoints/*.ckpt")} == before
     filling.unlink()
     assert command("train", *SMOKE, "trainer.max_epochs=2", f"hydra.run.dir={run}").status == 0

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake, stop_signals_to
-from linf.files import run_lock
+from linf.files import atomic_write, run_lock
 from linf.groups import limit_threads
 from linf.runs import CONF, folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
 from linf.runs.announcement import announcement
@@ -109,9 +109,9 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
             return before.result
         if changed := changed_settings(folder, settings, unresolved):
             log.info("goes on with other settings than before: %s", ", ".join(changed))
-        (folder / ".hydra").mkdir(exist_ok=True)
         for name, config in (("config", cfg), ("hydra", hydra), ("overrides", hydra.overrides.task)):
-            OmegaConf.save(config, folder / ".hydra" / f"{name}.yaml")
+            with atomic_write(folder / ".hydra" / f"{name}.yaml") as part:
+                OmegaConf.save(config, part)
         record = JobRecord("running", list(hydra.overrides.task), settings, began=now())
         record.earlier_seconds = before.seconds_to_go_on_from(folder)
         write_record(folder, record)
