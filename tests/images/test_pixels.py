@@ -120,6 +120,27 @@ def test_alpha_is_a_channel_or_lies_over_white(tmp_path: Path) -> None:
     assert abs(deep / 257 - read_image(tmp_path / "a.png").astype(float)).max() < 1
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_transparency_beside_a_range(tmp_path: Path, dtype: type, channels: int) -> None:
+    values = RNG.integers(0, 200, (6, 7, channels + 1)).astype(dtype)
+    white = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    values[..., -1] = np.linspace(0, 1, 42).reshape(6, 7) * white
+    kind = {"photometric": "rgb" if channels == 3 else "minisblack", "extrasamples": ["unassalpha"]}
+    path = tiff(tmp_path / "a.tif", values, planarconfig="contig", **kind)
+    opacity = values[..., -1:].astype(float) / white
+    over = (200 + (values[..., :-1].astype(float) - 200) * opacity) / 200 * 255
+    assert abs(PixelFormat(channels, 8, (0, 200)).read(path) - over).max() <= 0.51
+    photo = read_values(path, channels, ranged=True)
+    assert photo.alpha.dtype == (np.uint8 if dtype == np.uint8 else np.uint16)
+    back = stored_photo(ranged_photo(photo, (0, 200)))
+    with open(tmp_path / "b.tif", "w+b") as out:
+        write_layers(out, back.pixels, "contig", back.alpha)
+    written = tifffile.imread(tmp_path / "b.tif")
+    assert written.dtype == dtype
+    assert abs(written.astype(float) - values).max() <= (200 / 65535 if dtype == np.float32 else 0)
+
+
 @pytest.mark.parametrize(("channels", "given"), [(3, 5), (1, 5), (5, 3), (2, 1)])
 def test_another_number_of_channels_is_told(tmp_path: Path, channels: int, given: int) -> None:
     values = DEEP[..., :given] if given > 1 else DEEP[..., 0]

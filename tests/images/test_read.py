@@ -223,6 +223,34 @@ def test_planes_of_16_bits_keep_every_level(tmp_path: Path, settings: dict, chan
     assert read_image(tmp_path / "a.tif").shape == (20, 30, 3)
 
 
+@pytest.mark.parametrize("premultiplied", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    ("dtype", "channels"), [(np.uint8, 2), (np.uint8, 4), (np.uint16, 2), (np.uint16, 4)]
+)
+def test_transparency_of_tiff_is_straight_and_keeps_its_levels(
+    tmp_path: Path, dtype: type, channels: int, byteorder: str, premultiplied: bool
+) -> None:
+    white = np.iinfo(dtype).max
+    pixels = np.random.default_rng(0).integers(0, white, (20, 30, channels - 1), dtype, endpoint=True)
+    alpha = np.linspace(white // 2, white, 600).reshape(20, 30).astype(dtype)
+    stored = np.rint(pixels * (alpha / white)[..., None]).astype(dtype) if premultiplied else pixels
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.dstack([stored, alpha]),
+        photometric="rgb" if channels == 4 else "minisblack",
+        planarconfig="contig",
+        extrasamples=["assocalpha" if premultiplied else "unassalpha"],
+        byteorder=byteorder,
+    )
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.pixels.dtype == dtype
+    assert np.array_equal(photo.alpha, alpha)
+    # A product is rounded to a level, which half as much transparency doubles.
+    assert abs(photo.pixels.astype(int) - pixels).max() <= 2 * premultiplied
+    assert read_image(tmp_path / "a.tif").shape == (20, 30, 3)
+
+
 def test_white_is_zero_in_16_bits_too(tmp_path: Path) -> None:
     grey = np.array([[0, 257, 65535]], np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", grey, photometric="miniswhite")

@@ -713,6 +713,11 @@ def test_palettes(tmp_path: Path) -> None:
     grey = Image.fromarray(photograph(8, 9)).convert("L").convert("P")
     grey.save(tmp_path / "grey.gif")
     assert read_photo(tmp_path / "grey.gif").pixels.shape == (8, 9, 1)
+    grey.save(tmp_path / "veil.png", transparency=bytes(range(256)))
+    veil = read_photo(tmp_path / "veil.png")
+    assert veil.alpha is not None
+    np.testing.assert_array_equal(veil.pixels[..., 0], grey.convert("L"))
+    np.testing.assert_array_equal(veil.alpha, np.asarray(grey))
     colour = Image.fromarray(photograph(8, 9)).convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
     colour.info["transparency"] = 3
     colour.save(tmp_path / "clear.png")

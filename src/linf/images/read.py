@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from linf.errors import UsageError
 from linf.images.netpbm import deep_pixels
 from linf.images.photo import Photo
-from linf.images.tiff import layers_misfit, read_layers
+from linf.images.tiff import deep_layers, unusual_photo
 from linf.memory import free_memory
 
 log = logging.getLogger(__name__)
@@ -95,8 +95,10 @@ def read_photo(source: Path | bytes) -> Photo:
     except UsageError:
         raise
     except UnidentifiedImageError as error:
+        if (unusual := unusual_photo(source)) is not None:
+            return unusual
         other = "it is no PNG, JPEG, WebP, TIFF, BMP, GIF or PPM image, or a broken or rare one"
-        raise UsageError(layers_misfit(source) or other) from error
+        raise UsageError(other) from error
     except Image.DecompressionBombError as error:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UsageError(f"its header claims more than {most} megapixels, the most that is read") from error
@@ -133,8 +135,8 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     profile = file.info.get("icc_profile") or None
     _turn_upright(file)
     tags = getattr(file, "tag_v2", {})
-    if tags.get(PLANAR) == 2 and max(tags.get(BITS, [8])) > 8:
-        pixels = _deep_planes(file, source)
+    if (tags.get(PLANAR) == 2 and max(tags.get(BITS, [8])) > 8) or raw.startswith("RGBa;16"):
+        pixels = deep_layers(source, len(file.mode) if file.mode in ("RGB", "RGBA") else 0)
     elif ";16" in raw and not raw.startswith("I"):
         pixels = _sixteen_bits(file, source, raw)
     elif (deep := deep_pixels(file, source, tile)) is not None:
@@ -208,14 +210,6 @@ def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarr
         return (np.array(file, np.uint16) << 8) + np.asarray(again)
 
 
-def _deep_planes(file: Image.Image, source: Path | bytes) -> np.ndarray:
-    """(h,w,3–4) uint16 of a TIFF whose colours lie in planes, of which Pillow keeps the high bytes or nothing."""
-    layers = read_layers(source, 0, ranged=True) if file.mode in ("RGB", "RGBA") else None
-    if layers is None or layers.pixels.dtype != np.uint16 or layers.pixels.shape[2] != len(file.mode):
-        raise UsageError("its channels of more than 8 bits lie in planes: save them side by side")
-    return layers.pixels
-
-
 def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
     """Any image as L, LA, RGB, RGBA or I;16."""
     mode = image.mode
@@ -235,9 +229,6 @@ def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image
             notes.append(f"its values go up to {values.max()} and are read as 8 bits, with white at 255")
             return Image.fromarray(values.astype(np.uint8))
         return Image.fromarray(values.astype(np.uint16))
-    if mode == "P" and not image.has_transparency_data:
-        colours = np.reshape(image.getpalette("RGB") or [0, 0, 0], (-1, 3))
-        return image.convert("L" if (colours == colours[:, :1]).all() else "RGB")
     if mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         notes.append(f"its {mode} colours are written as RGB")
         if mode == "CMYK" and profile is not None and profile[16:20] == b"CMYK":
@@ -247,4 +238,8 @@ def _plain(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image
                 return ImageCms.profileToProfile(image, theirs, ours, outputMode="RGB") or image
         return image.convert("RGB")
     grey = mode in ("1", "L", "LA", "La")
+    if mode == "P":
+        colours = np.reshape(image.getpalette("RGB") or [0, 0, 0], (-1, 3))
+        grey = bool((colours == colours[:, :1]).all())
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     return image.convert(("L" if grey else "RGB") + ("A" if image.has_transparency_data else ""))

@@ -22,7 +22,10 @@ BIG_TIFF = 2**31
 PAGES_AS_FRAMES = (0, 1, 3)
 """Numbers of channels for which the pages of a TIFF are frames, of which the first is taken."""
 
-ORIENTATION, EXTRA_SAMPLES, ALPHA = 274, 338, (1, 2)
+ORIENTATION, EXTRA_SAMPLES = 274, 338
+PREMULTIPLIED, STRAIGHT = 1, 2
+ALPHA = {PREMULTIPLIED, STRAIGHT}
+"""What a further channel may be beside a number of no meaning: transparency, by which colours are multiplied or not."""
 
 
 def read_layers(source: Path | bytes, channels: int, *, ranged: bool) -> Photo | None:
@@ -61,11 +64,11 @@ def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | Non
     series, page = tiff.series[0], tiff.series[0].keyframe
     sizes = [(axis, n) for axis, n in zip(series.axes, series.shape, strict=True) if n > 1 or axis in "YX"]
     axes, shape = "".join(axis for axis, _ in sizes), tuple(n for _, n in sizes)
-    extra = page.tags[EXTRA_SAMPLES].value if EXTRA_SAMPLES in page.tags else ()
+    extra: tuple[int, ...] = page.tags[EXTRA_SAMPLES].value if EXTRA_SAMPLES in page.tags else ()
     grey, samples = page.photometric == tifffile.PHOTOMETRIC.MINISBLACK, page.samplesperpixel
     if not grey and page.photometric != tifffile.PHOTOMETRIC.RGB:
         return None
-    photo = samples <= 4 and not (grey and samples > 1 and not (samples == 2 and set(extra) <= {*ALPHA}))
+    photo = samples <= 4 and not (grey and samples > 1 and not (samples == 2 and set(extra) <= ALPHA))
     if photo and channels in PAGES_AS_FRAMES and not ranged:
         return None
     need, free = 3 * math.prod(shape) * series.dtype.itemsize, free_memory(torch.device("cpu"))
@@ -92,7 +95,27 @@ def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | Non
         )
     values = values[..., None] if values.ndim == 2 else values
     upright = _upright(values, int(page.tags[ORIENTATION].value) if ORIENTATION in page.tags else 1)
-    return Photo(np.ascontiguousarray(upright), notes=notes, layout=layout)  # type: ignore[arg-type]
+    values, alpha = np.ascontiguousarray(upright), None
+    if photo and channels in PAGES_AS_FRAMES and set(extra[:1]) & ALPHA:
+        values, alpha = _split(values, extra[0] == PREMULTIPLIED)
+    return Photo(values, alpha, notes=notes, layout=layout)  # type: ignore[arg-type]
+
+
+def _split(values: np.ndarray, premultiplied: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Take (h,w,C+1) apart into (h,w,C) and transparency, uint8 or uint16."""
+    values, alpha = (np.ascontiguousarray(part) for part in (values[..., :-1], values[..., -1]))
+    white = _opaque(values.dtype)
+    if premultiplied:
+        whole = values * (np.float32(white) / np.maximum(alpha, 1 if white > 1 else 1e-6))[..., None]
+        values = (whole if white == 1 else np.rint(whole.clip(0, white))).astype(values.dtype)
+    if alpha.dtype not in (np.uint8, np.uint16):
+        alpha = np.rint(alpha.clip(0, None) * (65535 / white)).clip(0, 65535).astype(np.uint16)
+    return values, alpha
+
+
+def _opaque(dtype: np.dtype[Any]) -> float:
+    """The value of a channel of transparency where nothing is transparent."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "iu" else 1.0
 
 
 def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -107,14 +130,33 @@ def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def misfit(given: int, channels: int) -> str:
-    """What is said of an image with another number of channels than the data set's."""
+    """What is said of an image with another number of channels than the data set's or the model's."""
     return (
-        f"it has {given} channel{'s' * (given > 1)}, and {channels} are asked for: set data.channels={given}"
+        f"it has {given} channel{'s' * (given > 1)}, and {channels} are asked for: set data.channels={given}, or give "
+        "a model that was trained with it"
     )
 
 
-def layers_misfit(source: Path | bytes) -> str | None:
-    """What is said of a file that is no photograph but a TIFF of other channels or values; None of other files."""
+def deep_layers(source: Path | bytes, channels: int) -> np.ndarray:
+    """(h,w,C) uint16 of a photograph whose colours lie in planes, or are multiplied by their transparency, which is the
+    last of C = 4; Pillow keeps the high bytes of these or nothing.
+
+    Raises:
+        UsageError: it has another number of channels or other values; without its path.
+    """
+    photo = read_layers(source, 0, ranged=True) if channels else None
+    parts = [] if photo is None else [photo.pixels] if photo.alpha is None else [photo.pixels, photo.alpha]
+    if not parts or parts[0].dtype != np.uint16 or (pixels := np.dstack(parts)).shape[2] != channels:
+        raise UsageError("its channels of more than 8 bits lie in planes: save them side by side")
+    return pixels
+
+
+def unusual_photo(source: Path | bytes) -> Photo | None:
+    """A photograph that Pillow does not open: a TIFF of grey with transparency; None for all other files.
+
+    Raises:
+        UsageError: it is a TIFF of other channels or values than a photograph's; without its path.
+    """
     try:
         layers = read_layers(source, 0, ranged=True)
     except UsageError:
@@ -122,7 +164,10 @@ def layers_misfit(source: Path | bytes) -> str | None:
     if layers is None:
         return None
     given = layers.pixels.shape[2]
-    return undefined_white(layers.pixels.dtype) or (None if given in (1, 3) else misfit(given, 3))
+    wrong = undefined_white(layers.pixels.dtype) or (None if given in (1, 3) else misfit(given, 3))
+    if wrong:
+        raise UsageError(wrong)
+    return layers if layers.alpha is not None else None
 
 
 def undefined_white(dtype: np.dtype[Any]) -> str | None:
@@ -135,9 +180,13 @@ def undefined_white(dtype: np.dtype[Any]) -> str | None:
     )
 
 
-def write_layers(out: IO[bytes], values: np.ndarray, layout: str) -> None:
-    """Write (h,w,C) of any type as TIFF, with the channels laid out as in `Photo.layout`."""
+def write_layers(out: IO[bytes], values: np.ndarray, layout: str, alpha: np.ndarray | None = None) -> None:
+    """Write (h,w,C) of any type as TIFF, with the channels laid out as in `Photo.layout`, and transparency."""
     grey = values.shape[2] != 3 or layout == "pages"
+    if alpha is not None:
+        share = alpha * (_opaque(values.dtype) / _opaque(alpha.dtype))
+        share = share if values.dtype.kind == "f" else np.rint(share)
+        values = np.dstack([values, share.astype(values.dtype)])
     if layout != "contig":
         values = np.ascontiguousarray(np.moveaxis(values, -1, 0))
     elif values.shape[2] == 1:
@@ -147,6 +196,7 @@ def write_layers(out: IO[bytes], values: np.ndarray, layout: str) -> None:
         values,
         photometric="minisblack" if grey else "rgb",
         planarconfig=layout if layout != "pages" and values.ndim == 3 else None,
+        extrasamples=None if alpha is None else ["unassalpha"],
         compression="zlib",
         bigtiff=values.nbytes > BIG_TIFF,
         metadata=None,

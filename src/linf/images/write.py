@@ -59,7 +59,7 @@ def conversion_notes(image: Photo, form: str) -> list[str]:
         lost.append(f"its 16 bits are written as 8: {form} holds no more; --format png or tiff does")
     if form == "jpg" and image.alpha is not None:
         lost.append("its transparency is laid over white: jpg holds none; --format png, webp or tiff does")
-    deep = image.file_dtype != np.uint8 and (image.pixels.shape[2] == 3 or image.alpha is not None)
+    deep = image.file_dtype == np.uint16 and (image.pixels.shape[2] == 3 or image.alpha is not None)
     if form == "tiff" and deep and image.pixels.shape[2] == 1:
         lost.append(
             "its grey is written as RGB: few programs read TIFF of 16-bit grey with transparency; --format png keeps it"
@@ -110,7 +110,7 @@ def _write(out: IO[bytes], image: Photo, form: str, quality: int) -> None:
     image = stored_photo(image)
     pixels, alpha = image.pixels, image.alpha
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape[2] not in (1, 3):
-        return write_layers(out, pixels, image.layout)
+        return write_layers(out, pixels, image.layout, alpha)
     if form in ("jpg", "webp") and image.peak > 255:
         pixels, alpha = eight_bits(pixels), None if alpha is None else eight_bits(alpha)
     exif = None
