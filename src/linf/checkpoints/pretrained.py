@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -131,13 +130,13 @@ def weights_file(name: str) -> Path:
     ``features.N.weight`` (out, in, 3, 3).
 
     Raises:
-        UsageError: the name is unknown, or its weights have not been fetched.
+        UsageError: the name is unknown, or its weights have not been fetched, or are damaged.
     """
     file = weights_folder() / known_weights(name).file
-    if not file.is_file():
+    if (state := weights_state(name)) != "ready":
         raise UsageError(
-            f"the weights {name} are not at {file}: run `linf weights fetch {name}`, or copy the folder "
-            f"{file.parent} from a machine that has them"
+            f"the weights {name} are {'not at' if state == 'missing' else 'damaged in'} {file}: run `linf weights "
+            f"fetch {name}`, or copy the folder {file.parent} from a machine that has them"
         )
     return file
 
@@ -152,9 +151,8 @@ def weights_state(name: str) -> str:
         if weights.convolutions is None:
             intact = hashlib.sha256(file.read_bytes()).hexdigest() == weights.digest
         else:
-            with safe_open(file, framework="pt") as opened:
-                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-                intact = opened.metadata() == fingerprint(tensors, weights)
+            tensors, metadata = _opened(file)
+            intact = metadata == fingerprint(tensors, weights)
     except (OSError, SafetensorError):
         intact = False
     return "ready" if intact else "damaged"
@@ -162,11 +160,22 @@ def weights_state(name: str) -> str:
 
 def fingerprint(tensors: dict[str, Tensor], weights: Weights) -> dict[str, str]:
     """The metadata of converted weights: the sha256 of their values, and that of the file they were converted from."""
+    # One entry only: safetensors writes several in random order, and the file should be the same everywhere.
+    return {"sha256": f"{_digest(tensors)} of {weights.digest}"}
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for key in sorted(tensors):
         digest.update(f"{key} {tuple(tensors[key].shape)}".encode() + tensors[key].numpy().tobytes())
-    # One entry only: safetensors writes several in random order, and the file should be the same everywhere.
-    return {"sha256": f"{digest.hexdigest()} of {weights.digest}"}
+    return digest.hexdigest()
+
+
+def _opened(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a ``.safetensors``."""
+    with safe_open(file, framework="pt") as opened:
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        return tensors, opened.metadata() or {}
 
 
 def backbone_file(networks: Sequence[str], use: str, remedy: str) -> Path:
@@ -202,10 +211,15 @@ def read_tensors(file: Path, use: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise UsageError(f"no weights for {use} at {file}: give torchvision's .pth or .safetensors")
     try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        return plain_state(read_pickle(file))
+        if file.suffix != ".safetensors":
+            return plain_state(read_pickle(file))
+        tensors, metadata = _opened(file)
+        digest, converted, _ = metadata.get("sha256", "").partition(" of ")  # See `fingerprint`.
+        if converted and digest != _digest(tensors):
+            raise ValueError("other values than were written")
+        return tensors
     except Exception as error:  # Readers answer a broken file with any exception.
+        again = f"; run `linf weights fetch {file.stem}`" if file.parent == weights_folder() else ""
         raise UsageError(
-            f"{file} holds no weights for {use}: it is damaged or of another kind ({type(error).__name__})"
+            f"{file} holds no weights for {use}: it is damaged or of another kind ({type(error).__name__}){again}"
         ) from error
