@@ -35,7 +35,8 @@ def add_convert(commands: Any) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="average the weights of IN with those of other checkpoints, for instance of stage 2 with stage 1",
+        help="average the weights of IN with those of other checkpoints, for instance of stage 2 with stage 1; give it "
+        "after OUT",
     )
     parser.add_argument(
         "--half", action="store_true", help="write weights in half precision (.safetensors only)"
