@@ -211,7 +211,10 @@ def test_jobs_that_bring_a_name_stay_in_the_sweeps_folder(command: Command, tmp_
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("sweep=claims", "seed=0,1"), ("seed=1", "claims_patch", "'hydra.sweep.subdir=${name}_${seed}'")),
+        (
+            ("sweep=claims", "seed=0,1"),
+            ("seed=1", "claims_patch", "'hydra.sweep.subdir=${hydra:runtime.choices.experiment}_${seed}'"),
+        ),
         (
             ("-m", "encoder=edsr_tiny,rdn_tiny", "hydra.sweep.subdir=x"),
             ("_${hydra.runtime.choices.encoder}",),

@@ -89,7 +89,7 @@ def _never_validated(trainer: pl.Trainer) -> str:
     if every is not None and steps == trainer.max_steps:
         shorter = max(1, int(steps) * trainer.accumulate_grad_batches // every)
         advice = f"data.batches_per_epoch={shorter} makes epochs short enough"
-    return f"nothing, for the run ends after step {steps:,}, and the first validation comes after step {first:,}: {advice}"
+    return f"nothing, for the run ends after step {steps:,}, the first validation comes after step {first:,}: {advice}"
 
 
 def _warn_of_others(file: Path, paths: Sequence[Path]) -> None:
