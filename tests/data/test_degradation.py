@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch.utils.data import default_collate
 
+from helpers.commands import Compose
 from helpers.fake_cuda import GPU, can_fake_cuda, fake_cuda
 from helpers.images import photograph
 from helpers.paths import ROOT
@@ -19,7 +20,7 @@ from linf.data.crops import RandomScaleCrops, SRBatch, UndegradedBatch
 from linf.data.datamodule import SRDataModule
 from linf.data.degradation import Degradation
 from linf.data.layouts import ImageSet
-from linf.data.pairs import ScaledImages
+from linf.data.pairs import ImagePair, ScaledImages
 from linf.data.rounds import Compression, Kernels, Noise, Round
 from linf.errors import UsageError
 
@@ -170,6 +171,20 @@ def test_each_image_and_scale_has_noise_of_its_own(images: ImageCache) -> None:
         assert field.std() * 255 == pytest.approx(5, rel=0.15)
         for other in fields[:n]:
             assert abs(np.corrcoef(field.ravel(), other.ravel())[0, 1]) < 0.2
+
+
+def test_validation_images_are_degraded_if_asked_and_always_in_one_way(composed: Compose) -> None:
+    def images(*given: str) -> list[ImagePair]:
+        few = ("data.val_limit=1", "data.val_scales=[2]", "data.val_crop=96")
+        data = instantiate(composed("train", *few, *given).data, _convert_="all")
+        data.setup("validate")
+        return [data.val_pairs[i] for i in range(len(data.val_pairs))]
+
+    noise = ("data/degradation@data.val_degradation=severity", "data.val_degradation.first.noise.sigma=5")
+    (clean,), (noisy,), (again,) = images(), images(*noise), images(*noise, "data/degradation=photo")
+    assert torch.equal(noisy.hr, clean.hr)
+    assert (noisy.lr - clean.lr).std() * 255 == pytest.approx(5, rel=0.15)
+    assert torch.equal(noisy.lr, again.lr)
 
 
 def test_presets_say_what_they_do() -> None:

@@ -140,7 +140,7 @@ def test_a_batch_is_degraded_in_its_own_levels(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("codec", ["jpeg", "webp"])
-@pytest.mark.parametrize("use", ["degradation", "test_degradation"])
+@pytest.mark.parametrize("use", ["degradation", "val_degradation", "test_degradation"])
 def test_compression_of_what_files_cannot_hold_is_refused_at_once(
     channels: int, depth: int, words: str, codec: str, use: str
 ) -> None:

@@ -108,6 +108,7 @@ def test_a_run_that_ends_before_its_first_validation_says_so(
     [
         ((), "×3.3: "),
         (("data/degradation=photo",), "×3.3, with LR made by bicubic, unlike that of the training: "),
+        (("data/degradation@data.val_degradation=severity",), "×3.3, with degraded LR: "),
     ],
 )
 def test_validation_on_other_lr_than_the_training_is_told(

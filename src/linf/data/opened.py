@@ -43,7 +43,7 @@ class OpenedImages(pl.LightningDataModule):
         test_limit: test on only the first so many images of each dataset.
         test_resize: see `ScaledImages`; used where no LR image is given.
         degradation: how LR crops of training differ from clean ones, on the training's device; None for not at all.
-        test_degradation: the same of the test images whose LR is made.
+        val_degradation: the same of the validation images whose LR is made; likewise ``test_degradation``.
         shuffle_block: the number of images in a row that stay near each other in the order of samples, as those of a
             shard should, see `order_by_shards`; None for a full permutation.
         channels: C of the images; None for as many as the model has that is trained or tested.
@@ -85,6 +85,7 @@ class OpenedImages(pl.LightningDataModule):
         test_limit: int | None = None,
         test_resize: Literal["pil", "matlab"] = "pil",
         degradation: Degradation | None = None,
+        val_degradation: Degradation | None = None,
         test_degradation: Degradation | None = None,
         shuffle_block: int | None = None,
         channels: int | None = 3,
@@ -118,8 +119,9 @@ class OpenedImages(pl.LightningDataModule):
         limits: Any = None if value_range is None else tuple(value_range)
         self.pixels = PixelFormat(3 if channels is None else channels, depth, limits)
         self.cache_dir, self.cache_limit = cache_dir, cache_limit
-        self.degradation, self.test_degradation = (
-            each if each and each.clean < 1 else None for each in (degradation, test_degradation)
+        self.degradation, self.val_degradation, self.test_degradation = (
+            each if each and each.clean < 1 else None
+            for each in (degradation, val_degradation, test_degradation)
         )
         self.crops = CropSettings(
             pairs=pairs,
@@ -143,7 +145,7 @@ class OpenedImages(pl.LightningDataModule):
         self.test_pairs: list[ScaledImages] = []
 
     def _check_degradations(self) -> None:
-        for each in (self.degradation, self.test_degradation):
+        for each in (self.degradation, self.val_degradation, self.test_degradation):
             if each is not None:
                 each.check(self.pixels.channels, self.pixels.peak)
 
@@ -187,6 +189,7 @@ class OpenedImages(pl.LightningDataModule):
                 seed=self.seed,
                 limit=self.val_limit,
                 crop=self.val_crop,
+                degradation=self.val_degradation,
             )
         if stage in (None, "test") and not self.test_pairs:
             self.test_pairs = [
