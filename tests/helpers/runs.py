@@ -29,8 +29,8 @@ SMOKE = ("experiment=smoke", "callbacks.progress.refresh_rate=0")
 class ScaledLoss(MixedPrecision):
     """What fp16 is on a GPU, but for its rounding: a loss that is scaled."""
 
-    def __init__(self) -> None:
-        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))
+    def __init__(self, scale: float = 1024.0) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
 
     def autocast_context_manager(self) -> Any:
         return nullcontext()

@@ -20,7 +20,18 @@ import linf
 from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import REFERENCE, ROOT
-from helpers.runs import Interrupt, PowerCut, ScaledLoss, assert_same_end, column, fit, logged, same, state
+from helpers.runs import (
+    SMOKE,
+    Interrupt,
+    PowerCut,
+    ScaledLoss,
+    assert_same_end,
+    column,
+    fit,
+    logged,
+    same,
+    state,
+)
 from linf.checkpoints.start import start_from
 from linf.data.cache import ImageCache
 from linf.data.crops import RandomScaleCrops, SRBatch
@@ -29,6 +40,7 @@ from linf.errors import UsageError
 from linf.losses.flow import white_latents
 from linf.models.correlation import LatentCorrelation
 from linf.models.linf import LINF
+from linf.training.callbacks.termination import LEAST_SCALE
 
 TASKS = ("finetune", "finetune_joint")
 IN_CI = ["finetune", pytest.param("finetune_joint", marks=pytest.mark.thorough)]  # Of two steps, the harder.
@@ -459,6 +471,24 @@ def test_a_gradient_that_is_not_finite_stops_too(settings: Settings, tmp_path: P
         fit(settings("finetune"), change=spoil)
     assert all(torch.isfinite(value).all() for value in model[0].state_dict().values())
     assert state(tmp_path / "run" / "nonfinite_batch.pt")["what"] == "gradient"
+
+
+@pytest.mark.parametrize("spoilt", [3, 99])
+def test_a_scaled_loss_that_no_scale_helps_stops_too(composed: Compose, tmp_path: Path, spoilt: int) -> None:
+    config = composed("train", *SMOKE, "trainer.max_epochs=2", f"run_dir={tmp_path}")
+    data, task, trainer = (
+        instantiate(of, _convert_="all") for of in (config.data, config.task, config.trainer)
+    )
+    trainer.strategy.precision_plugin = ScaledLoss(4 * LEAST_SCALE)
+    count = iter(range(99))
+    task.model.flow.bias.register_hook(lambda grad: grad * torch.inf if next(count) < spoilt else grad)
+    if spoilt == 3:
+        trainer.fit(task, data)
+        assert trainer.precision_plugin.scaler.get_scale() < LEAST_SCALE
+        return
+    with pytest.raises(UsageError, match="before step 4: its gradient is not finite"):
+        trainer.fit(task, data)
+    assert state(tmp_path / "nonfinite_batch.pt")["step"] == 3
 
 
 def test_all_batches_of_an_accumulation_are_kept(settings: Settings, tmp_path: Path) -> None:

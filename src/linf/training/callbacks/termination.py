@@ -61,6 +61,10 @@ class StopOnSignal(Checkpoint):  # A Checkpoint, so that Lightning calls it afte
             raise Stopped(signum, folder=str(self.folder))
 
 
+LEAST_SCALE = 2.0**-10
+"""Of a scaled loss (fp16): the scale is halved by each step that is skipped, from 65,536 on."""
+
+
 class StopAtNonFinite(Callback):
     """Stops before a loss or gradient that is not finite reaches the weights, and saves the batch that caused it. A
     fused optimizer skips that step by itself, and the run stops one step later, when what a GPU has found has long
@@ -89,9 +93,14 @@ class StopAtNonFinite(Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Check loss and gradient, unless the loss is scaled (fp16): the scaler skips such steps by itself."""
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:
-            return
+        """Check loss and gradient. Where the loss is scaled (fp16), the scaler skips such steps by itself; they end the
+        run only once no lower scale helps, which a step that logs looks at.
+        """
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            logs = trainer._logger_connector.should_update_logs
+            if not logs or scaler.get_scale() >= LEAST_SCALE:
+                return
         self._stop_if_pending(trainer)
         value = torch.nn.utils.get_total_norm([p.grad for p in pl_module.parameters() if p.grad is not None])
         if trainer.world_size == 1:
@@ -101,7 +110,7 @@ class StopAtNonFinite(Callback):
         good = torch.isfinite(value)
         parts = dict(getattr(pl_module, "parts", {}))
         pending = _Pending(good, trainer.global_step, self.losses, parts, self.batches)
-        if optimizer.defaults.get("fused"):
+        if optimizer.defaults.get("fused") and scaler is None:
             optimizer.found_inf = (~good).float()  # type: ignore[attr-defined]  # As torch's own GradScaler tells it.
             self.pending = pending.on_its_way()
         elif not good:
