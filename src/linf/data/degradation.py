@@ -90,8 +90,8 @@ class Degradation:
     def __str__(self) -> str:
         rounds = []
         for each in self.rounds:
-            told = [name for name, share in zip(KERNELS, each.kernel.shares, strict=True) if share]
-            parts = ["/".join(told)]
+            kernels = [name for name, share in zip(KERNELS, each.kernel.shares, strict=True) if share]
+            parts = ["/".join(kernels)]
             for name, chance, low, high in each.describe():
                 numbers = f"{low:g}" if low == high else f"{low:g}–{high:g}"
                 parts += [f"{name} {numbers}" + f" of {chance:.0%}" * (chance < 1)] * (high > 0)
@@ -99,9 +99,9 @@ class Degradation:
         return ", then ".join(rounds) + f", {self.clean:.0%} clean" * (self.clean > 0)
 
     def digest(self, seed: int) -> str:
-        """A digest of all settings, of which ``str`` tells the main ones, and of the seed that decides by them."""
-        told = repr((seed, self.clean, [vars(each) for each in self.rounds]))
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
+        """A digest of all settings, of which ``str`` has the main ones, and of the seed that decides by them."""
+        settings = repr((seed, self.clean, [vars(each) for each in self.rounds]))
+        return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     def draw(self, rng: np.random.Generator, size: tuple[int, int], channels: int = 3) -> Draw:
         """Decide how one sample is degraded.

@@ -34,7 +34,7 @@ def given_pairs(
         return cached(images.hr_at.get(scale, images.hr)), cached(images.lr[scale])
 
     given = {scale: pair(scale) for scale in scales if scale in images.lr}
-    said = [scale for scale in images.lr if scale is not None]
+    there = [scale for scale in images.lr if scale is not None]
     if None in images.faults:
         log.warning("not used: %s", images.faults[None])
     if None in images.lr:
@@ -44,19 +44,19 @@ def given_pairs(
             return given | {fitting: (hr, lr)}
         common, ratios = _common_scale(hr, lr), _ratios(hr, lr)
         if common is not None:
-            said.append(common)
+            there.append(common)
         else:
             log.warning(
                 "%s: LR is made, for the scale of the given LR in %s differs by image, from ×%.3g to ×%.3g; put the "
                 "images of each scale into a folder of their own to use it",
                 *(images.name, images.lr[None][0].parent, min(ratios), max(ratios)),
             )
-    if said and not given:
+    if there and not given:
         log.warning(
             "%s: LR is made, for the given LR in %s is of %s and not of the scales %s; add its scale to use it",
             images.name,
             next(iter(images.lr.values()))[0].parent,
-            " and ".join(f"×{scale:.3g}" for scale in said),
+            " and ".join(f"×{scale:.3g}" for scale in there),
             list(scales),
         )
     return given

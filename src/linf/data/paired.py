@@ -106,10 +106,10 @@ def training_pairs(
         f"whose ratio is none of data.scale={list(scale)}{f' and data.scale_y={list(scale_y)}' if scale_y else ''}: "
         f"{shorten(outside, 3)}": outside,
     }
-    told = [f"{len(of)} {reason}" for reason, of in reasons.items() if of]
+    left_out = [f"{len(of)} {reason}" for reason, of in reasons.items() if of]
     if not pairs:
-        raise UsageError(f"none of {found} LR–HR pairs of {images.name} can be used: {'; '.join(told)}")
-    for reason in told:
+        raise UsageError(f"none of {found} LR–HR pairs of {images.name} can be used: {'; '.join(left_out)}")
+    for reason in left_out:
         log.warning("left out of %d LR–HR pairs of %s: %s", found, images.name, reason)
     return pairs
 

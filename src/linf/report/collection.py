@@ -139,8 +139,8 @@ def member_seeds(run: EvaluationRun) -> list[tuple[EvaluationRun, str]]:
     of = [settings(member) for member in run.members]
     seeds = [name for name in _SEEDS if len({each.get(name) for each in of}) > 1]
     words = {"evaluation.seed": "seed", "training.seed": "training seed"}
-    said = [", ".join(f"{words[name]} {each.get(name)}" for name in seeds) for each in of]
-    return list(zip(run.members, said, strict=True)) or [(run, "")]
+    labels = [", ".join(f"{words[name]} {each.get(name)}" for name in seeds) for each in of]
+    return list(zip(run.members, labels, strict=True)) or [(run, "")]
 
 
 def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
@@ -173,12 +173,12 @@ def _differences(group: Sequence[EvaluationRun]) -> list[dict[str, str]]:
     if not all(run.about.get("training") for run in group):
         names = [n for n in names if not n.startswith("training.")]
     chosen: list[str] = []
-    told = 1
+    distinct = 1
     for name in names:
         values = {tuple(str(each.get(one)) for one in (*chosen, name)) for each in of}
-        if len(values) > told:
-            chosen, told = [*chosen, name], len(values)
-        if told == len(group):
+        if len(values) > distinct:
+            chosen, distinct = [*chosen, name], len(values)
+        if distinct == len(group):
             break
     return [
         {name: _word(name, [each.get(name) for each in of], n) for name in chosen} for n in range(len(group))

@@ -49,8 +49,8 @@ def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
                         with np.errstate(invalid="ignore"):
                             means = [of[known, k].mean() for of in (a, b, each)]
                         count, better = int(known.sum()), column(name).better
-                        said = judge(low[k], high[k], count, better)
-                        lines.append((dataset, scale, system, name, count, *means, low[k], high[k], said))
+                        verdict = judge(low[k], high[k], count, better)
+                        lines.append((dataset, scale, system, name, count, *means, low[k], high[k], verdict))
     return pd.DataFrame(lines, columns=list(DIFFERENCES))
 
 
@@ -100,14 +100,14 @@ def verdicts(table: pd.DataFrame, first: str, second: str) -> list[str]:
         metric, parts = column(name), list[str]()
         for verdict, group in of.groupby("verdict", sort=False):
             at = ", ".join(map(short_pair, group["system"]))
-            said = _VERBS.get(verdict, f"is {verdict}") + f" at {at}" * (" – " not in at)
+            phrase = _VERBS.get(verdict, f"is {verdict}") + f" at {at}" * (" – " not in at)
             if verdict in CLEAR:
                 # One example stands for all: the clearest.
                 example = group.loc[np.abs(group["difference"]).idxmax()]
                 amount = f"{metric.quantity(abs(example['difference']))} {_interval(example, metric)}"
                 where = f" at {short_pair(example['system'])}" if len(group) > 1 else ""
-                said += f" (by {amount}{where})"
-            parts.append(said)
+                phrase += f" (by {amount}{where})"
+            parts.append(phrase)
         sentences.append(
             f"{dataset} ×{scale:g}, {metric.title}: {first} against {second} {'; '.join(parts)}."
         )

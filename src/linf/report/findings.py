@@ -29,15 +29,15 @@ from linf.report.tables import published_points
 
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     """Where LR came from, and which means leave images out or are infinite; a run is named where runs differ."""
-    said: dict[str, list[str]] = {}
+    sentences: dict[str, list[str]] = {}
     of = [run for run in runs if dataset in set(run.metrics["dataset"])]
     for run in of:
         means, images = (table[table["dataset"] == dataset] for table in (run.metrics, run.images))
         names = [name for name in METRICS if name in images]
         for sentence in lr_sentences(means) + partial_means(images, names) + infinite_means(images, names):
-            said.setdefault(sentence, []).append(run.label)
+            sentences.setdefault(sentence, []).append(run.label)
     findings = [
-        f"{text}{f' ({enumerated(who)})' if len(who) < len(of) else ''}." for text, who in said.items()
+        f"{text}{f' ({enumerated(who)})' if len(who) < len(of) else ''}." for text, who in sentences.items()
     ]
     sources = pd.concat([run.metrics[run.metrics["dataset"] == dataset] for run in of])
     if (sources.groupby("scale")["lr"].nunique() > 1).any():

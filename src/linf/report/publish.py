@@ -80,12 +80,12 @@ def sheet_captions(key: Key, images: pd.DataFrame, headline: str) -> dict[str, s
     of = images[(images[list(UNIT)] == [*key]).all(axis=1)]
     best = nearest_system(of[of["temperature"].notna()].to_dict("records"))
     perceptual = [name for name in PERCEPTUAL if name in of and of[name].notna().any()][:1]
-    said = {}
+    captions = {}
     for line in of.to_dict("records"):
         parts = [METRICS[headline].quantity(line[headline])] if headline in line else []
         parts += [f"{METRICS[name].title} {METRICS[name].format(line[name])}" for name in perceptual]
-        said[line["system"]] = "\n".join(parts) + " ★ lowest" * (line["system"] == best)
-    return said
+        captions[line["system"]] = "\n".join(parts) + " ★ lowest" * (line["system"] == best)
+    return captions
 
 
 def log_results(

@@ -17,8 +17,8 @@ from linf.report.selection import (
     single_scales,
 )
 
-MOST_TOLD = 3
-"""Runs of which a report tells first; its figures show all."""
+MOST_RUNS = 3
+"""Runs that the story is about; figures show all."""
 
 
 def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
@@ -30,7 +30,7 @@ def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
         no steps where no run samples.
     """
     dataset = datasets(runs)[0]
-    drawn = sampling_runs(runs, dataset)[:MOST_TOLD]
+    drawn = sampling_runs(runs, dataset)[:MOST_RUNS]
     if not drawn:
         return []
     scale = curve_scales(runs, dataset)[-1]
@@ -45,8 +45,10 @@ def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
         ("temperature", "Temperature", [_temperature(run, dataset, scale) for run in drawn]),
         ("plane", "Patches", [_patches(drawn, dataset, scale)]),
     ]
-    said = [(kind, title, [sentence for sentence in told if sentence]) for kind, title, told in steps]
-    return [step for step in said if step[-1]]
+    known = [
+        (kind, title, [sentence for sentence in sentences if sentence]) for kind, title, sentences in steps
+    ]
+    return [step for step in known if step[-1]]
 
 
 def _distribution(run: EvaluationRun, dataset: str, scale: Scale) -> str:
@@ -92,18 +94,18 @@ def _texture(run: EvaluationRun, dataset: str, scale: Scale) -> str:
     best, least = _best(run, dataset, scale), run.best_guess(dataset, scale)
     if best is None or least != "τ=0":
         return ""
-    said = f"{run.label} at ×{scale:g}: its mean (τ=0), an image as regression estimates it, has "
-    said += _looks(run, dataset, scale, least)
-    return said + f"; a sample at {best} has {_looks(run, dataset, scale, best)}" * (best != least) + "."
+    text = f"{run.label} at ×{scale:g}: its mean (τ=0), an image as regression estimates it, has "
+    text += _looks(run, dataset, scale, least)
+    return text + f"; a sample at {best} has {_looks(run, dataset, scale, best)}" * (best != least) + "."
 
 
 def _beside(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
     """What texture bicubic has, and models of regression."""
-    rivals = [(run.label, run, run.system) for run in regression_runs(runs, dataset)[:MOST_TOLD]]
-    of_bicubic = bicubics(runs, dataset, scale)[:MOST_TOLD]
+    rivals = [(run.label, run, run.system) for run in regression_runs(runs, dataset)[:MOST_RUNS]]
+    of_bicubic = bicubics(runs, dataset, scale)[:MOST_RUNS]
     systems = [(who, run, "bicubic") for who, run in of_bicubic] + rivals
-    told = [f"{who} has {said}" for who, run, name in systems if (said := _looks(run, dataset, scale, name))]
-    return f"At ×{scale:g}, {'; '.join(told)}." if told else ""
+    parts = [f"{who} has {look}" for who, run, name in systems if (look := _looks(run, dataset, scale, name))]
+    return f"At ×{scale:g}, {'; '.join(parts)}." if parts else ""
 
 
 def _looks(run: EvaluationRun, dataset: str, scale: Scale, system: str) -> str:
@@ -126,14 +128,14 @@ def _temperature(run: EvaluationRun, dataset: str, scale: Scale) -> str:
         return ""
     systems = list(dict.fromkeys([curve[0], best or curve[-1], curve[-1]]))
     names = [run.headline, perceptual_metric([run], dataset) or "detail"]
-    told = []
+    parts = []
     for name in names:
         values = [run.value(dataset, scale, system, name) for system in systems]
         if np.isfinite(values).all():
             *first, last = values
             path = [*map(METRICS[name].format, first), METRICS[name].quantity(last)]
-            told.append(f"{METRICS[name].title} {' → '.join(path)}")
-    return f"{run.label} at ×{scale:g}, {' → '.join(systems)}: {', '.join(told)}." if told else ""
+            parts.append(f"{METRICS[name].title} {' → '.join(path)}")
+    return f"{run.label} at ×{scale:g}, {' → '.join(systems)}: {', '.join(parts)}." if parts else ""
 
 
 def _patches(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
@@ -149,12 +151,14 @@ def _patches(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
             "model.flow.patch_size beside it to see what they gain."
         )
     name = perceptual_metric(runs, dataset)
-    told = [
+    parts = [
         f"{sizes[run.label]}×{sizes[run.label]} pixels "
         f"{METRICS[name].format(run.value(dataset, scale, best, name))} ({run.label}, {best})"
         for run in runs
         if name and sizes[run.label] and (best := _best(run, dataset, scale)) is not None
     ]
     return (
-        f"{METRICS[name].title} at ×{scale:g} by patch: {', '.join(told)}." if name and len(told) > 1 else ""
+        f"{METRICS[name].title} at ×{scale:g} by patch: {', '.join(parts)}."
+        if name and len(parts) > 1
+        else ""
     )

@@ -59,7 +59,7 @@ def check_arguments(cfg: DictConfig) -> None:
         for key, value in node.items():
             if key in hints and not _fits(value, hints[key]):
                 name = _source(raw.get(key), f"{path}.{key}")
-                raise UsageError(f"{name} is {_shown(value)}: give {_words(name, hints[key], value)}")
+                raise UsageError(f"{name} is {_shown(value)}: give {_allowed(name, hints[key], value)}")
             least = LEAST.get(key, -math.inf) if not node["_target_"].startswith("linf.") else -math.inf
             if isinstance(value, int | float) and value < least:
                 name = _source(raw.get(key), f"{path}.{key}")
@@ -206,7 +206,7 @@ def _is_a(kind: Any, base: type) -> bool:
     return inspect.isclass(kind) and issubclass(kind, base)
 
 
-def _words(name: str, hint: Any, value: Any) -> str:
+def _allowed(name: str, hint: Any, value: Any) -> str:
     """Say what an annotation allows."""
     if name == "trainer.max_time":
         return 'days:hours:minutes:seconds in quotes, for instance "00:04:00:00", or null'

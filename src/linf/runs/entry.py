@@ -177,9 +177,9 @@ def run(entry: Callable[[], object], name: str) -> None:
     except (Exception, Mistake) as caught:
         error = caught.error if isinstance(caught, Mistake) else caught
         mistake = find_mistake(error)
-        told = full or not (mistake or isinstance(error, RankFailed))
+        logged = full or not (mistake or isinstance(error, RankFailed))
         if _sweep_folder() is None and not (ranks.launched() and mistake):
-            log_printed(f"error: {error_line(error, conf)}", error if told else None)
+            log_printed(f"error: {error_line(error, conf)}", error if logged else None)
         if full:
             raise error from None
         if ranks.launched():

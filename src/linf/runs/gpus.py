@@ -70,8 +70,8 @@ def visible_gpus() -> list[str]:
     listed: list[str] = []
     if shutil.which("nvidia-smi"):
         with suppress(OSError, subprocess.TimeoutExpired):
-            told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
-            found = re.findall(r"^GPU \d+:(.*)\(UUID: ([\w-]+)\)", told, re.MULTILINE)
+            listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
+            found = re.findall(r"^GPU \d+:(.*)\(UUID: ([\w-]+)\)", listing, re.MULTILINE)
             listed = [uuid for _, uuid in found]
             if len({model for model, _ in found}) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
                 listed = [str(number) for number in range(len(found))]
@@ -97,7 +97,7 @@ def _take(known: list[str], count: int) -> list[str]:
     """Lock ``count`` of these GPUs, all or none at a time, as soon as they are free."""
     if _held:  # CUDA has started on them.
         return list(_held)[:count]
-    folder, told = Path(tempfile.gettempdir()) / "linf-gpus", False
+    folder, waiting = Path(tempfile.gettempdir()) / "linf-gpus", False
     folder.mkdir(exist_ok=True)
     with suppress(PermissionError):  # Another user has made it.
         folder.chmod(0o1777)
@@ -111,8 +111,8 @@ def _take(known: list[str], count: int) -> list[str]:
             return list(locked)
         for file in locked.values():
             file.close()
-        if not told:
-            told = True
+        if not waiting:
+            waiting = True
             log.warning("waiting for %d of %d GPUs: the others are in use by other runs", count, len(known))
         time.sleep(1)
 

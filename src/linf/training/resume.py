@@ -192,12 +192,12 @@ def _check_state(
     here, there = ({key for of in state.values() for key in of} for state in (twin.state, stored["state"]))
     if stored["state"] and here != there:
         raise UsageError(
-            f"the checkpoint holds the state of another optimizer ({_words(there)}) than this run's "
-            f"{type(twin).__name__} ({_words(here)}): keep the optimizer that it was trained with, {ANEW}"
+            f"the checkpoint holds the state of another optimizer ({_key_list(there)}) than this run's "
+            f"{type(twin).__name__} ({_key_list(here)}): keep the optimizer that it was trained with, {ANEW}"
         )
 
 
-def _words(keys: Iterable[str]) -> str:
+def _key_list(keys: Iterable[str]) -> str:
     return ", ".join(sorted(keys)) or "none"
 
 

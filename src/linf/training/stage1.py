@@ -167,12 +167,12 @@ class Training(pl.LightningModule):
         values = {
             name: value for (name, value), any_image in zip(named.items(), seen, strict=True) if any_image
         }
-        self._tell_unseen([name for name in named if name not in values])
+        self._warn_unseen([name for name in named if name not in values])
         if values:
             self.log_dict(values)
             self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
 
-    def _tell_unseen(self, unseen: list[str]) -> None:
+    def _warn_unseen(self, unseen: list[str]) -> None:
         rehearsal = self.trainer.sanity_checking or self.trainer.fast_dev_run or self.trainer.overfit_batches  # type: ignore[attr-defined]
         if rehearsal:
             return

@@ -24,7 +24,7 @@ def dry_run(upscaler: Upscaler, images: Sequence[Input]) -> int:
             max(each.memory for each in found),
             sum(each.file for each in found),
         )
-        print_line(f"{len(found)} images: {together}", upscaler.told)
+        print_line(f"{len(found)} images: {together}", upscaler.message_stream)
     if found:
         print_line(
             f"nothing was written; estimated from {len(paces)} small part{'s' * (len(paces) > 1)} enlarged just now",

@@ -49,14 +49,14 @@ def tempered(
     excess = excess_deviation(model, lr, size, peak)
     if excess <= TOLERATED:
         return ask, []
-    told = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"
+    message = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"
     if ask.consistency:
-        raise UsageError(f"{told}, which --consistent would put into the result: leave --consistent out")
+        raise UsageError(f"{message}, which --consistent would put into the result: leave --consistent out")
     if keep or not ask.temperature:
-        return ask, [told]
+        return ask, [message]
     lowered = float(f"{ask.temperature / excess:.2g}")
-    told += f", and gets temperature {lowered:g} in place of {ask.temperature:g}"
-    return ask._replace(temperature=lowered), [told]
+    message += f", and gets temperature {lowered:g} in place of {ask.temperature:g}"
+    return ask._replace(temperature=lowered), [message]
 
 
 @torch.no_grad()

@@ -79,8 +79,8 @@ class Upscaler:
         return failed
 
     @property
-    def told(self) -> TextIO:
-        """Where lines go that say what was done."""
+    def message_stream(self) -> TextIO:
+        """Where messages of what was done go: away from an image on stdout."""
         return sys.stderr if self.out == PIPE else sys.stdout
 
     def failed(self, image: Input, lines: Iterator[str]) -> bool:
@@ -90,7 +90,7 @@ class Upscaler:
             logging.getLogger(library).addHandler(logging.NullHandler())
         try:
             for line in lines:
-                print_line(line, sys.stderr if line.startswith("note: ") else self.told)
+                print_line(line, sys.stderr if line.startswith("note: ") else self.message_stream)
         except BrokenPipeError:
             raise
         except Exception as error:
