@@ -17,7 +17,7 @@ from linf.report.selection import (
     single_scales,
 )
 
-MOST_RUNS = 3
+MOST_IN_STORY = 3
 """Runs that the story is about; figures show all."""
 
 
@@ -30,7 +30,7 @@ def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
         no steps where no run samples.
     """
     dataset = datasets(runs)[0]
-    drawn = sampling_runs(runs, dataset)[:MOST_RUNS]
+    drawn = sampling_runs(runs, dataset)[:MOST_IN_STORY]
     if not drawn:
         return []
     scale = curve_scales(runs, dataset)[-1]
@@ -101,8 +101,8 @@ def _texture(run: EvaluationRun, dataset: str, scale: Scale) -> str:
 
 def _beside(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
     """What texture bicubic has, and models of regression."""
-    rivals = [(run.label, run, run.system) for run in regression_runs(runs, dataset)[:MOST_RUNS]]
-    of_bicubic = bicubics(runs, dataset, scale)[:MOST_RUNS]
+    rivals = [(run.label, run, run.system) for run in regression_runs(runs, dataset)[:MOST_IN_STORY]]
+    of_bicubic = bicubics(runs, dataset, scale)[:MOST_IN_STORY]
     systems = [(who, run, "bicubic") for who, run in of_bicubic] + rivals
     parts = [f"{who} has {look}" for who, run, name in systems if (look := _looks(run, dataset, scale, name))]
     return f"At ×{scale:g}, {'; '.join(parts)}." if parts else ""
