@@ -86,7 +86,8 @@ def test_accumulated_batches_count(command: Command, tmp_path: Path) -> None:
 
 
 def test_the_peak_is_that_of_a_matrix_product() -> None:
-    single, double = (measure_peak(torch.device("cpu"), dtype) for dtype in (torch.float32, torch.float64))
+    cpu = torch.device("cpu")
+    single, double = (measure_peak(cpu, dtype, seconds=0.5) for dtype in (torch.float32, torch.float64))
     assert single > 1e9
     assert single > double, "double numbers take twice the room"
 
