@@ -387,15 +387,15 @@ def test_a_perceptual_loss_without_weights_or_windows_fails_with_a_message(
 
 
 class Poison(Callback):
-    """Makes the first rank's batch of one step a thing that has no loss."""
+    """Makes a rank's batch of one step a thing that has no loss."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, rank: int = 0) -> None:
+        self.step, self.rank = step, rank
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: SRBatch, _: int
     ) -> None:
-        if (trainer.global_step, trainer.global_rank) == (self.step, 0):
+        if (trainer.global_step, trainer.global_rank) == (self.step, self.rank):
             batch.hr[0, 0, 0, 0] = torch.nan
 
 
