@@ -329,7 +329,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(
         pytest.param(HALVING, 3, 0, id="after an epoch"),
         pytest.param(HALVING, 3, 1, id="at the last image", marks=pytest.mark.slow),
         pytest.param(HALVING, 9, 0, id="after the last epoch", marks=pytest.mark.slow),
-        pytest.param((*ONE_CYCLE, *IN_MID_EPOCH), 5, 0, id="in an epoch"),
+        pytest.param((*ONE_CYCLE, *IN_MID_EPOCH), 5, 0, id="in an epoch", marks=pytest.mark.slow),
         pytest.param(("~callbacks.ema",), 3, 0, id="without an average", marks=pytest.mark.slow),
     ],
 )
@@ -382,6 +382,7 @@ class CutInValidation(Interrupt):
         self.on_train_batch_start(trainer)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_in_a_validation_makes_it_anew(
     composed: Compose, tmp_path: Path, whole: Whole
 ) -> None:

@@ -21,7 +21,7 @@ from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import REFERENCE, ROOT
 from helpers.runs import (
-    SMOKE,
+    TINY,
     Interrupt,
     PowerCut,
     ScaledLoss,
@@ -298,7 +298,7 @@ class Kept(Callback):
         self.steps.append(pl_module.parts)
 
 
-@pytest.mark.parametrize("task", ["nll", "finetune"])
+@pytest.mark.parametrize("task", ["nll", pytest.param("finetune", marks=pytest.mark.slow)])
 def test_replayed_cuda_graphs_overwrite_no_loss(
     composed: Compose, vgg: Path, tmp_path: Path, task: str
 ) -> None:
@@ -475,7 +475,9 @@ def test_a_gradient_that_is_not_finite_stops_too(settings: Settings, tmp_path: P
 
 @pytest.mark.parametrize("spoilt", [3, 99])
 def test_a_scaled_loss_that_no_scale_helps_stops_too(composed: Compose, tmp_path: Path, spoilt: int) -> None:
-    config = composed("train", *SMOKE, "trainer.max_epochs=2", f"run_dir={tmp_path}")
+    config = composed(
+        "train", *TINY, "~callbacks.throughput", "data.batches_per_epoch=6", f"run_dir={tmp_path}"
+    )
     data, task, trainer = (
         instantiate(of, _convert_="all") for of in (config.data, config.task, config.trainer)
     )

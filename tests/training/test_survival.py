@@ -139,6 +139,7 @@ def test_twenty_kills_change_no_bit(command: Command, tmp_path: Path) -> None:
     assert not left, "half-written files"
 
 
+@pytest.mark.slow
 def test_a_validation_in_the_middle_of_an_accumulated_gradient_is_saved_after_the_step(
     composed: Compose, tmp_path: Path
 ) -> None:
