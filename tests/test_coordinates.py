@@ -62,7 +62,7 @@ def test_a_scale_for_each_axis_prints_sorts_and_reads_as_one_name() -> None:
     assert (read_scale([3.3, 3.3]), read_scale("2"), read_scale(3)) == (3.3, 2.0, 3)
     assert [read_scale(as_typed) for as_typed in ("4x", "x4", "×4", " 4 ")] == [4.0] * 4
     assert [read_scale(number) for number in np.arange(2, 5)] == [2, 3, 4]
-    assert read_scale(np.float32(2.5)) == 2.5  # type: ignore[arg-type]
+    assert [read_scale(number) for number in np.array([2.5], np.float32)] == [2.5]
     assert axis_scales(3.3) == (3.3, 3.3)
     with pytest.raises(TypeError):
         float(pair)  # type: ignore[arg-type]

@@ -174,7 +174,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
 def _opened(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the metadata of a ``.safetensors``."""
     with safe_open(file, framework="pt") as opened:
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        tensors = {key: opened.get_tensor(key) for key in sorted(opened.keys())}
         return tensors, opened.metadata() or {}
 
 

@@ -6,6 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
+Layout = Literal["contig", "separate", "pages"]
+"""How a TIFF keeps its channels: side by side, as planes of a page, or as pages."""
+
 
 @dataclass
 class Photo:
@@ -17,7 +20,7 @@ class Photo:
         exif: the descriptive part of the file's EXIF, if any.
         profile: the ICC colour profile, if it fits the pixels.
         notes: what of the file was left out or converted, a message each.
-        layout: how a TIFF keeps the channels: side by side, as planes of a page, or as pages.
+        layout: how a TIFF keeps the channels.
         stored: the type of the file's values and the range of them that ``pixels`` span; None where both are the same.
     """
 
@@ -26,7 +29,7 @@ class Photo:
     exif: Image.Exif | None = None
     profile: bytes | None = None
     notes: list[str] = field(default_factory=list)
-    layout: Literal["contig", "separate", "pages"] = "contig"
+    layout: Layout = "contig"
     stored: tuple[np.dtype[Any], float, float] | None = None
 
     @property

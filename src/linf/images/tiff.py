@@ -10,7 +10,7 @@ import tifffile
 import torch
 
 from linf.errors import UsageError
-from linf.images.photo import Photo
+from linf.images.photo import Layout, Photo
 from linf.memory import free_memory
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -77,7 +77,7 @@ def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | Non
             f"its values of shape {shape} need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
         )
     notes = [f"of a TIFF of {samples} channel{'s' * (samples > 1)} only the pixels are kept"]
-    layout = "contig"
+    layout: Layout = "contig"
     if axes in ("YX", "YXS"):
         values = series.asarray().reshape(shape)
     elif axes == "SYX":
@@ -98,7 +98,7 @@ def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | Non
     values, alpha = np.ascontiguousarray(upright), None
     if photo and channels in PAGES_AS_FRAMES and set(extra[:1]) & ALPHA:
         values, alpha = _split(values, extra[0] == PREMULTIPLIED)
-    return Photo(values, alpha, notes=notes, layout=layout)  # type: ignore[arg-type]
+    return Photo(values, alpha, notes=notes, layout=layout)
 
 
 def _split(values: np.ndarray, premultiplied: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +180,7 @@ def undefined_white(dtype: np.dtype[Any]) -> str | None:
     )
 
 
-def write_layers(out: IO[bytes], values: np.ndarray, layout: str, alpha: np.ndarray | None = None) -> None:
+def write_layers(out: IO[bytes], values: np.ndarray, layout: Layout, alpha: np.ndarray | None = None) -> None:
     """Write (h,w,C) of any type as TIFF, with the channels laid out as in `Photo.layout`, and transparency."""
     grey = values.shape[2] != 3 or layout == "pages"
     if alpha is not None:

@@ -55,7 +55,7 @@ class Folders(Callback):
         _make(config, "hydra.sweep.dir")
         HydraConfig.instance().set_config(config)
         if "trials" not in config.hydra.sweeper:  # A search numbers its folders.
-            _check_distinct(config)
+            _check_own_folders(config)
         with suppress(OmegaConfBaseException):  # As in `_make`.
             self.command.enter_context(sweep_command(Path(config.hydra.sweep.dir), count_jobs(config)))
 
@@ -97,7 +97,7 @@ def _named(config: DictConfig, setting: str) -> str:
         HydraConfig.instance().cfg = before
 
 
-def _check_distinct(config: DictConfig) -> None:
+def _check_own_folders(config: DictConfig) -> None:
     """Raise Mistake if two jobs of a sweep have one folder: the second would go on with the training of the first."""
     owners: dict[str, list[str]] = {}
     for number, job in enumerate(list_jobs(config)):

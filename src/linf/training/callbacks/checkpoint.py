@@ -77,8 +77,8 @@ class LastCheckpoint(StopOnSignal):
         loop = trainer.fit_loop.epoch_loop
         assert trainer.fit_loop._data_fetcher is not None
         # After its last batch an epoch has not yet ended; and a run that resumes from before a validation would leave
-        # it out. Whether it is time for one (`val_check_interval=00:01:00:00`), ranks need not agree on.
-        timed = trainer._val_check_time_interval is not None  # type: ignore[attr-defined]
+        # it out. Ranks need not agree whether it is time for one that comes by the clock.
+        timed = trainer.val_check_batch is None
         validates = not timed and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
         if not loop._should_accumulate() and not loop.batch_progress.is_last_batch and not validates:
             self._save_or_stop(trainer)
