@@ -41,8 +41,8 @@ class CheckpointFiles(TorchCheckpointIO):
 class LastCheckpoint(StopOnSignal):
     """Saves ``last.ckpt``, to resume from, after each validation, every few minutes and when a signal ends the run. The
     checkpoint before stays as ``previous.ckpt``, in case the last is damaged. After a signal (see `StopOnSignal`) all
-    ranks end after the same step, that after the one in which it arrived. A validation is broken off after an image,
-    and the resumed run makes it anew; only the one after the last step is finished.
+    ranks end after the same step, that after the one in which it arrived. A validation stops after the current image,
+    and the resumed run repeats it; only the one after the last step is finished.
 
     Args:
         folder: The run's folder.
