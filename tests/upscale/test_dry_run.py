@@ -62,7 +62,8 @@ def test_a_dry_run_writes_nothing_and_tells_what_would_be_written(
     assert b.startswith("b.png: 200×300 → 600×900 in big/b_x3.png, about ")
     assert both.startswith("2 images: about ")
     assert all(
-        re.search(r" \S+ (s|min), \S+ GB of memory, \S+ MB on the disk$", line) for line in (a, b, both)
+        re.search(r" \S+ (s|min), [\d.]+ [kMG]B of memory, [\d.]+ [kMG]B on the disk$", line)
+        for line in (a, b, both)
     )
 
 

@@ -265,7 +265,7 @@ def test_a_tile_fits_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) ->
     assert chosen == sorted(chosen, reverse=True)
     assert chosen[-1] < 256
     monkeypatch.setattr(tiling, "free_memory", lambda device: 1e4)
-    with pytest.raises(UsageError, match=r"a tile of 32 pixels .* GiB on cpu"):
+    with pytest.raises(UsageError, match=r"a tile of 32 pixels .* needs .*B on cpu"):
         best_tile(model, 3000, 4000, CPU)
 
 

@@ -6,6 +6,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from linf.cli.options import MODEL_FILE, add_command, check_output
 from linf.errors import UsageError
 from linf.files import atomic_write
@@ -73,7 +75,7 @@ def _convert(given: Namespace) -> None:
                 part.write_bytes(content.getbuffer())
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
-    print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB")
+    print(f"{out}, {decimal(out.stat().st_size)}")
     if out.suffix == ".pth" and (
         lost := [what for name, what in NOT_IN_PUBLISHED.items() if name in model.config]
     ):

@@ -4,6 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from linf.cli.options import LINF_FILE, add_command, check_output
 from linf.errors import UsageError
 
@@ -42,4 +44,4 @@ def _export(given: Namespace) -> None:
     checked = "not checked: install onnxruntime to have it checked"
     if worst is not None:
         checked = f"in its check at most {worst:.1e} from the model"
-    print(f"{out}, {out.stat().st_size / 1e6:,.1f} MB, {checked}")
+    print(f"{out}, {decimal(out.stat().st_size)}, {checked}")

@@ -5,6 +5,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from linf.cli.options import MODEL_FILE, add_command
 
 
@@ -24,7 +26,7 @@ def _info(given: Namespace) -> None:
     config: dict[str, Any] = {"prior": model.config} if isinstance(model, UNet) else model.config
     parts = {"prior": model} if isinstance(model, UNet) else dict(model.named_children())
     rows = [
-        ("file", f"{file}, {file.stat().st_size / 1e6:,.1f} MB"),
+        ("file", f"{file}, {decimal(file.stat().st_size)}"),
         ("kind", kind),
         ("model", type(model).__name__),
     ]

@@ -3,6 +3,8 @@
 from argparse import Namespace
 from typing import Any
 
+from rich.filesize import decimal
+
 from linf.cli.options import add_command
 
 
@@ -22,7 +24,7 @@ def _models(given: Namespace) -> None:
             "for": model.take,
             "training": model.training,
             "limits": model.limits,
-            "size": f"{size:,} parameters, {file.stat().st_size / 1e6:.1f} MB",
+            "size": f"{size:,} parameters, {decimal(file.stat().st_size)}",
         }
         print(name)
         print("\n".join(f"  {key:9} {value}" for key, value in facts.items()))

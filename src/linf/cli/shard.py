@@ -4,6 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from rich.filesize import decimal
+
 from linf.cli.options import add_command, check_image_folders
 from linf.errors import UsageError
 
@@ -64,6 +66,6 @@ def _shard(given: Namespace) -> None:
         facts = pack(image_folder(given.folder).hr, out, cut, replace=there)
     finally:
         ours.removeHandler(to_stderr)
-    size, decoded = sum(file.stat().st_size for file in out.iterdir()) / 1e9, facts.gigabytes
+    size, decoded = sum(file.stat().st_size for file in out.iterdir()), int(facts.gigabytes * 1e9)
     count = f"{facts.images:,} images as {facts.sub_images:,} sub-images"
-    print(f"{given.out}, {count}, {size:.3g} GB ({decoded:.3g} GB decoded)")
+    print(f"{given.out}, {count}, {decimal(size)} ({decimal(decoded)} decoded)")

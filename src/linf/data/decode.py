@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from rich.filesize import decimal
 from torch.utils.data import Dataset
 
 from linf.data.workers import FORKS, SteadyLoader, lost_worker_advice, worker_settings
@@ -161,16 +162,16 @@ def check_room(sources: Sequence[Path], folder: Path, limit: float | None, pixel
     """
     chosen = sources[:: max(1, len(sources) // SAMPLED)]
     pixels = [math.prod(size) for size in map(header_size, chosen) if size is not None]
-    need = pixel_bytes * sum(pixels) / len(chosen) * len(sources) / 1e9 if chosen else 0.0
+    need = pixel_bytes * sum(pixels) / len(chosen) * len(sources) if chosen else 0.0
     there = folder
     while not there.exists() and there != there.parent:
         there = there.parent
-    free = shutil.disk_usage(there).free / 1e9
-    if need <= min(free, math.inf if limit is None else limit):
+    free, most = shutil.disk_usage(there).free, math.inf if limit is None else limit * 1e9
+    if need <= min(free, most):
         return
-    most = f"above data.cache_limit={limit:g}" if limit is not None and need > limit else "more than is free"
+    above = f"above data.cache_limit={limit:g}" if need > most else "more than is free"
     raise UsageError(
-        f"{len(sources)} images take {need:.3g} GB decoded, {most}; {free:.3g} GB are free in {folder}: cut them into "
-        "shards, which take half as much or lie in object storage, with `linf shard FOLDER OUT`, and train with "
-        "data=shards data.root=OUT; or raise data.cache_limit, or choose another folder with data.cache_dir"
+        f"{len(sources)} images take {decimal(int(need))} decoded, {above}; {decimal(free)} are free in {folder}: cut "
+        "them into shards, which take half as much or lie in object storage, with `linf shard FOLDER OUT`, and train "
+        "with data=shards data.root=OUT; or raise data.cache_limit, or choose another folder with data.cache_dir"
     )

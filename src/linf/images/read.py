@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from rich.filesize import decimal
 
 from linf.errors import UsageError
 from linf.images.netpbm import deep_pixels
@@ -120,7 +121,7 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     need, free = 12 * file.width * file.height, free_memory(torch.device("cpu"))
     if need > free:
         raise UsageError(
-            f"{file.width}×{file.height} pixels need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
+            f"{file.width}×{file.height} pixels need {decimal(need)}, {decimal(int(free))} are free"
         )
     notes: list[str] = []
     # An MPO holds a photograph and its previews.

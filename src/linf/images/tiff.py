@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 import tifffile
 import torch
+from rich.filesize import decimal
 
 from linf.errors import UsageError
 from linf.images.photo import Layout, Photo
@@ -73,9 +74,7 @@ def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | Non
         return None
     need, free = 3 * math.prod(shape) * series.dtype.itemsize, free_memory(torch.device("cpu"))
     if need > free:
-        raise UsageError(
-            f"its values of shape {shape} need {need / 2**30:.1f} GiB, {free / 2**30:.1f} are free"
-        )
+        raise UsageError(f"its values of shape {shape} need {decimal(need)}, {decimal(int(free))} are free")
     notes = [f"of a TIFF of {samples} channel{'s' * (samples > 1)} only the pixels are kept"]
     layout: Layout = "contig"
     if axes in ("YX", "YXS"):

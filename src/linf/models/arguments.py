@@ -33,7 +33,7 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
     (height, width), free = whole, free_memory(device)
     if (need := height * width * bytes_per_pixel) > free:
         raise ValueError(
-            f"output size {height}×{width} needs {-(-need // 2**30)} GiB, {free / 2**30:.3g} GiB are free; "
+            f"output size {height}×{width} needs {-(-need // 10**9)} GB, {free / 1e9:.3g} are free; "
             "ask for a smaller scale, or for fewer samples or temperatures at once"
         )
     return height, width

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from rich.filesize import decimal
 
 from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha, write_photo
@@ -51,7 +52,7 @@ class Estimate(NamedTuple):
     def __str__(self) -> str:
         """In words, two digits of each: more is not known."""
         seconds = f"{self.seconds:.2g} s" if self.seconds < 90 else f"{self.seconds / 60:.0f} min"
-        memory, file = (f"{n / 1e9:.2g} GB" if n > 1e8 else f"{n / 1e6:.2g} MB" for n in self[1:])
+        memory, file = map(decimal, self[1:])
         return f"about {seconds}, {memory} of memory, {file} on the disk"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 import numpy as np
+from rich.filesize import decimal
 from tqdm import tqdm
 
 from linf.errors import UsageError, find_mistake, message
@@ -196,8 +197,8 @@ class Upscaler:
         need, free = raw // (50 if form in ("jpg", "webp") else 10), shutil.disk_usage(folder).free
         if self.ask.samples * need > free:
             raise UsageError(
-                f"{size[1]}×{size[0]} pixels need at least {self.ask.samples * need / 2**30:.2g} GiB on the disk of "
-                f"{folder}, {free / 2**30:.2g} GiB are free"
+                f"{size[1]}×{size[0]} pixels need at least {decimal(self.ask.samples * need)} on the disk of "
+                f"{folder}, {decimal(free)} are free"
             )
 
     def _write(self, path: Path, image: Photo, form: str) -> list[str]:

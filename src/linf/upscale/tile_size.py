@@ -5,6 +5,7 @@ import weakref
 from typing import Any
 
 import torch
+from rich.filesize import decimal
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -55,8 +56,8 @@ def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -
         if tile <= largest and need(tile) <= room:
             return tile
     raise UsageError(
-        f"a tile of {TILES[0]} pixels with {margin} around it needs {need(TILES[0]) / 2**30:.2g} GiB on {device}, "
-        f"{2 * room / 2**30:.2g} are free, half of which is taken"
+        f"a tile of {TILES[0]} pixels with {margin} around it needs {decimal(int(need(TILES[0])))} on {device}, "
+        f"{decimal(int(2 * room))} are free, half of which is taken"
     )
 
 

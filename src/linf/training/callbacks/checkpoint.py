@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from rich.filesize import decimal
 
 from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
@@ -31,8 +32,8 @@ class CheckpointFiles(TorchCheckpointIO):
             # torch's writer reports a full disk as a RuntimeError; any other is not about the disk.
             if not isinstance(error, OSError) and not any(word in str(error) for word in TORCH_WRITER):
                 raise
-            free = shutil.disk_usage(Path(path).parent).free / 2**20
-            reason = getattr(error, "strerror", None) or f"writing failed, {free:,.0f} MiB are free"
+            free = shutil.disk_usage(Path(path).parent).free
+            reason = getattr(error, "strerror", None) or f"writing failed, {decimal(free)} are free"
             raise UsageError(
                 f"cannot write {path}: {reason}; the checkpoints there are intact, and the run can be resumed from them"
             ) from error
