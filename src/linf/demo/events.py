@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from linf.demo.mixture import Advance
+from linf.demo.mixture import Advance, device_of
 from linf.demo.session import Session
 from linf.demo.shown import BY_BICUBIC, BY_MEAN, Shown
 from linf.demo.tabs import NO_IMAGE, Answer, Tab, Tabs, errors_on_page
@@ -225,7 +225,7 @@ class Events:
         if against in (BY_BICUBIC, BY_MEAN):
             return
         if against not in self.loaded:
-            self.loaded[against] = self.others[against]().to(next(self.model.parameters()).device)
+            self.loaded[against] = self.others[against]().to(device_of(self.model))
         session.make(whole, self.loaded[against], advance)
 
     def _kept(self, tab: Tab, view: str) -> bool:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linf.demo.window import Part, alpha_part
+from linf.demo.window import Part
 from linf.errors import UsageError
 from linf.images.luma import PILLOW_GREY
 from linf.images.photo import Photo
+from linf.images.write import enlarged_alpha
 from linf.models.consistent_part import PartProjection
 from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Block, Latents, Request
@@ -22,7 +23,7 @@ from linf.models.linf import LINF
 from linf.models.resampling import deviation_parts, kept_block, noise_parts
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile
-from linf.upscale.enlarge import grey, levels
+from linf.upscale.enlarge import as_tensor, grey, levels
 
 HIGHEST = 1.0
 """Temperature up to which an image may be asked for; see `LINF.regions`."""
@@ -64,7 +65,7 @@ class Mixture:
     ) -> None:
         self.model, self.image, self.size, self.part = model, image, size, part
         self.sample: tuple[int, LatentChoice] | None = seed, latents
-        lr, device = plane_of(image, model), _device(model)
+        lr, device = plane_of(image, model), device_of(model)
         self.projection = consistent_part(image, size, part) if consistent else None
         self.held = part if self.projection is None else self.projection.needed
         shape = tuple(side.stop - side.start for side in self.held)
@@ -116,7 +117,7 @@ class Mixture:
     def at(self, temperature: float | Tensor) -> Photo:
         """Return the image at a temperature or a map (y,x) of them, up to `HIGHEST`."""
         pixels = levels(self.values(temperature), self.image.peak).astype(self.image.pixels.dtype)
-        return replace(self.image, pixels=pixels, alpha=alpha_part(self.image, self.size, self.part))
+        return replace(self.image, pixels=pixels, alpha=enlarged_alpha(self.image, self.size, self.part))
 
     def values(self, temperature: float | Tensor) -> Tensor:
         """Return the same before rounding: (3,y,x) or (1,y,x) in the units of [0, 1], not clamped."""
@@ -154,12 +155,11 @@ def consistent_part(image: Photo, size: tuple[int, int], part: Part) -> PartProj
 
 def plane_of(image: Photo, model: SuperResolver) -> Tensor:
     """An image as (1,C,h,w) whole numbers on a model's device."""
-    # 16 bits as int32: devices lack gathers of uint16.
-    pixels = np.require(image.pixels, np.uint8 if image.peak == 255 else np.int32, "W")
-    return torch.from_numpy(pixels).to(_device(model)).permute(2, 0, 1)[None]
+    return as_tensor(image.pixels, device_of(model))
 
 
-def _device(model: SuperResolver) -> torch.device:
+def device_of(model: SuperResolver) -> torch.device:
+    """Where a model's weights are."""
     return next((each.device for each in model.parameters()), torch.device("cpu"))
 
 

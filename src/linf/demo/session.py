@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from linf.demo.mixture import Advance, Mixture, consistent_part, plane_of, silently
+from linf.demo.mixture import Advance, Mixture, consistent_part, device_of, plane_of, silently
 from linf.demo.window import Part, close_up, enlarged_part, mask_part, most_detailed
 from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha
@@ -84,14 +84,14 @@ class Session:
 
     def guard(self) -> None:
         """Set the temperature that suits the image at its scale, and what is unlike the model's data."""
-        ask = Ask(DEFAULT_TEMPERATURE, device=self._lr().device)
+        ask = Ask(DEFAULT_TEMPERATURE, device=device_of(self.model))
         asked, self.unlike = tempered(self.model, self.image.pixels, self.size, ask)
         self.temperature = asked.temperature
 
     def agree(self, consistent: bool) -> None:
         """Make the result consistent with the image, or not; raise UsageError for an image that is noisy."""
         if consistent:
-            ask = Ask(DEFAULT_TEMPERATURE, device=self._lr().device, consistency=ROUNDS)
+            ask = Ask(DEFAULT_TEMPERATURE, device=device_of(self.model), consistency=ROUNDS)
             tempered(self.model, self.image.pixels, self.size, ask)
         self.consistent, self.fixed = consistent, None
 
@@ -115,7 +115,7 @@ class Session:
         need = BYTES_IN * low + BYTES_OUT * high
         if (True, True) in self.made or low > LARGEST_IN or high > LARGEST_OUT:
             return low <= LARGEST_IN and high <= LARGEST_OUT
-        return need <= free_memory(next(self.model.parameters()).device) / 2
+        return need <= free_memory(device_of(self.model)) / 2
 
     def make(self, whole: bool, other: SuperResolver | None = None, advance: Advance = silently) -> Mixture:
         """Make what is asked of a view unless it is there, by the page's model, or by another one."""
@@ -154,7 +154,7 @@ class Session:
     def make_fixed(self, temperature: float, within: float, advance: Advance = silently) -> EnlargedWhole:
         """Enlarge all of a large image at one temperature, in bounded memory, as `linf upscale` does."""
         tau = self.temperatures(temperature, within, self.window_enlarged(True))
-        ask = Ask(temperature, seed=self.seed, device=self._lr().device, latents=self.latents)
+        ask = Ask(temperature, seed=self.seed, device=device_of(self.model), latents=self.latents)
         ask = ask._replace(consistency=ROUNDS * self.consistent)
         if isinstance(tau, Tensor):
             ask = ask._replace(temperatures=tau)
@@ -166,9 +166,8 @@ class Session:
             advance(done / total)
 
         pixels = enlarge(self.model, self.image.pixels, self.size, ask, count).images[0]
-        whole = Photo(pixels, None, self.image.exif, self.image.profile)
-        if self.image.alpha is not None:
-            whole.alpha = enlarged_alpha(self.image.alpha, self.size)
+        alpha = enlarged_alpha(self.image, self.size)
+        whole = Photo(pixels, alpha, self.image.exif, self.image.profile)
         self.fixed = EnlargedWhole(whole, temperature, within, (self.seed, self.latents))
         return self.fixed
 
@@ -198,9 +197,6 @@ class Session:
         if self.mask is None or within == temperature:
             return temperature
         return temperature + (within - temperature) * self.share(part)
-
-    def _lr(self) -> Tensor:
-        return plane_of(self.image, self.model)
 
     def _around(self, part: Part) -> Part:
         """The part of the uploaded image that a part of the enlarged one is made of."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from linf.demo.mixture import Mixture
 from linf.demo.session import EnlargedWhole, Session
-from linf.demo.window import bicubic_part, cut, framed
+from linf.demo.window import bicubic_part, framed
 from linf.errors import UsageError
 from linf.images.photo import Photo
 from linf.images.read import eight_bits
@@ -121,10 +121,8 @@ class Shown:
         return replace(made, pixels=pixels, alpha=None if made.alpha is None else eight_bits(made.alpha))
 
     def _reduced(self, fixed: EnlargedWhole) -> Photo:
-        pixels = fixed.image.pixels
-        step = -(-max(pixels.shape[:2]) // PREVIEW_SIDE)
-        every = slice(None, None, step), slice(None, None, step)
-        return cut(fixed.image, every)
+        every = slice(None, None, -(-max(fixed.image.pixels.shape[:2]) // PREVIEW_SIDE))
+        return fixed.image.part(every, every)
 
     def labels(self, whole: bool, temperature: float, against: str) -> str:
         """What is left and right of the divider, as a style sheet."""
@@ -155,7 +153,7 @@ class Shown:
     def canvas(self, whole: bool) -> dict[str, object]:
         """Return what the editor shows: the part of the uploaded image, and what was painted on it."""
         session, part = self.session, self.session.window(whole)
-        background, layers = self.preview(cut(session.image, part), "canvas"), []
+        background, layers = self.preview(session.image.part(*part), "canvas"), []
         if session.mask is not None and (ink := np.asarray(session.mask)[part]).any():
             layer = np.dstack([np.full((*ink.shape, 3), OUTLINE, np.uint8), (0.6 * ink).astype(np.uint8)])
             path = self.path("ink", "png")

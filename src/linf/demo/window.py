@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from linf.coordinates import patch_centres
 from linf.images.luma import PILLOW_GREY
 from linf.images.photo import Photo
 from linf.images.read import eight_bits
-from linf.images.resize import AxisResize
+from linf.images.resize import AxisResize, resized_part
+from linf.images.write import enlarged_alpha
 from linf.models.decoding import patches_inside
 
 Part = tuple[slice, slice]
@@ -39,12 +39,6 @@ def around(size: Sequence[int], middle: Sequence[float], kept: Sequence[float]) 
         start = min(max(round(centre - n / 2), 0), length - n)
         cuts.append(slice(start, start + n))
     return cuts[0], cuts[1]
-
-
-def cut(image: Photo, part: Part) -> Photo:
-    """A part of it."""
-    alpha = None if image.alpha is None else image.alpha[part]
-    return replace(image, pixels=image.pixels[part], alpha=alpha)
 
 
 def close_up(size: Sequence[int], scale: float, middle: Sequence[float]) -> Part:
@@ -97,30 +91,12 @@ def bicubic_part(image: Photo, size: tuple[int, int], part: Part) -> Photo:
         plane = axis(plane, dim, outputs, axis.support(*outputs)[0])
         plane = (plane + 0.5).floor().clamp(0, image.peak)
     pixels = plane.permute(1, 2, 0).numpy().astype(image.pixels.dtype)
-    return Photo(pixels, alpha_part(image, size, part), None, image.profile)
-
-
-def alpha_part(image: Photo, size: tuple[int, int], part: Part) -> np.ndarray | None:
-    """A part of an image's transparency, enlarged to (H, W) as `enlarged_alpha` enlarges it; None for an opaque one."""
-    if image.alpha is None:
-        return None
-    whole = Image.fromarray(image.alpha if image.alpha.dtype == np.uint8 else image.alpha.astype(np.float32))
-    made = np.asarray(_resized(whole, size, part, Image.Resampling.BICUBIC))
-    return made if image.alpha.dtype == np.uint8 else made.round().clip(0, 65535).astype(np.uint16)
+    return Photo(pixels, enlarged_alpha(image, size, part), None, image.profile)
 
 
 def mask_part(mask: Image.Image, size: tuple[int, int], part: Part) -> np.ndarray:
     """A part of a mask that is enlarged to (H, W): its share of each pixel, from 0 to 1."""
-    return np.asarray(_resized(mask, size, part, Image.Resampling.BILINEAR), np.float32) / 255
-
-
-def _resized(
-    image: Image.Image, size: tuple[int, int], part: Part, filtered: Image.Resampling
-) -> Image.Image:
-    y, x = (n / m for n, m in zip(image.size[::-1], size, strict=True))
-    rows, cols = part
-    box = x * cols.start, y * rows.start, x * cols.stop, y * rows.stop
-    return image.resize((cols.stop - cols.start, rows.stop - rows.start), filtered, box)
+    return np.asarray(resized_part(mask, size, part, Image.Resampling.BILINEAR), np.float32) / 255
 
 
 def framed(image: Photo, part: Part | None) -> Image.Image:

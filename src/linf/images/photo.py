@@ -1,6 +1,6 @@
 """A photograph, or another image, with what its file says of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +36,11 @@ class Photo:
     def file_dtype(self) -> np.dtype[Any]:
         """The type of the file's values."""
         return self.pixels.dtype if self.stored is None else self.stored[0]
+
+    def part(self, rows: slice, cols: slice) -> "Photo":
+        """The image of some rows and columns alone."""
+        alpha = None if self.alpha is None else self.alpha[rows, cols]
+        return replace(self, pixels=self.pixels[rows, cols], alpha=alpha)
 
     @property
     def peak(self) -> int:

@@ -226,3 +226,16 @@ def pil_bicubic(image: np.ndarray, size: tuple[int, int], peak: int = 255) -> np
     planes = image if image.dtype == np.uint8 else image.astype(np.float32)
     out = np.stack([resized(np.ascontiguousarray(plane)) for plane in np.moveaxis(planes, 2, 0)], axis=2)
     return out if image.dtype == np.uint8 else out.round().clip(0, peak).astype(image.dtype)
+
+
+def resized_part(
+    image: Image.Image,
+    size: tuple[int, int],
+    part: tuple[slice, slice],
+    kernel: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
+    """Rows and columns of an image that Pillow resizes to (H, W)."""
+    y, x = (n / m for n, m in zip(image.size[::-1], size, strict=True))
+    rows, cols = part
+    box = x * cols.start, y * rows.start, x * cols.stop, y * rows.stop
+    return image.resize((cols.stop - cols.start, rows.stop - rows.start), kernel, box)

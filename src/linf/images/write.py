@@ -14,6 +14,7 @@ from linf.errors import UsageError
 from linf.images.photo import Photo
 from linf.images.pixels import stored_photo
 from linf.images.read import DESCRIPTIVE, EXIF, GPS, eight_bits
+from linf.images.resize import resized_part
 from linf.images.tiff import BIG_TIFF, write_layers
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "webp": "WEBP", "tiff": "TIFF"}
@@ -35,11 +36,18 @@ LONGEST = {"png": 2**31 - 1, "jpg": 65500, "webp": 16383, "tiff": 2**31 - 1}
 SOFTWARE = 0x0131
 
 
-def enlarged_alpha(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Enlarge an alpha channel by Pillow's bicubic: (h,w) uint8 or uint16 → (H,W) of the same dtype."""
-    image = Image.fromarray(alpha if alpha.dtype == np.uint8 else alpha.astype(np.float32))
-    resized = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC))
-    return resized if alpha.dtype == np.uint8 else resized.round().clip(0, 65535).astype(np.uint16)
+def enlarged_alpha(
+    image: Photo, size: tuple[int, int], part: tuple[slice, slice] | None = None
+) -> np.ndarray | None:
+    """An image's transparency enlarged to (H, W) by Pillow's bicubic, of the same dtype, or only these rows and columns
+    of it; None for an opaque image.
+    """
+    if image.alpha is None:
+        return None
+    eight = image.alpha.dtype == np.uint8
+    plane = Image.fromarray(image.alpha if eight else image.alpha.astype(np.float32))
+    made = np.asarray(resized_part(plane, size, part or (slice(0, size[0]), slice(0, size[1]))))
+    return made if eight else made.round().clip(0, 65535).astype(np.uint16)
 
 
 def check_format(image: Photo, form: str) -> None:

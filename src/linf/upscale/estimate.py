@@ -88,8 +88,8 @@ def measured_pace(
     part, size = _middle(image, scale, max(1, min(TRIAL_SIDE, side)))
     made, content = enlarge(model, part.pixels, size, ask), io.BytesIO()
     for pixels in made.images:
-        enlarged = None if part.alpha is None else enlarged_alpha(part.alpha, size)
-        write_photo(content, replace(part, pixels=pixels, alpha=enlarged), form, quality)
+        alpha = enlarged_alpha(part, size)
+        write_photo(content, replace(part, pixels=pixels, alpha=alpha), form, quality)
     if made.deviation is not None:
         heat_map(made.deviation).save(content, "PNG")
     times.append(time.perf_counter())
@@ -102,8 +102,7 @@ def measured_pace(
 def _middle(image: Photo, scale: tuple[float, float], side: int) -> tuple[Photo, tuple[int, int]]:
     """Return the middle of an image, at most ``side`` LR pixels a side, and its output size (H, W)."""
     rows, cols = (slice(max(0, (n - side) // 2), (n + side) // 2) for n in image.pixels.shape[:2])
-    alpha = None if image.alpha is None else image.alpha[rows, cols]
-    part = replace(image, pixels=image.pixels[rows, cols], alpha=alpha)
+    part = image.part(rows, cols)
     high, wide = part.pixels.shape[:2]
     return part, (max(1, round(high * scale[0])), max(1, round(wide * scale[1])))
 

@@ -142,7 +142,7 @@ class Upscaler:
         left = " (--keep-temperature leaves it)" if ask != self.ask else ""
         image.notes += [note + left for note in unlike]
         made = enlarge(self.model, image.pixels, size, ask, bar.update)
-        alpha = None if image.alpha is None else enlarged_alpha(image.alpha, size)
+        alpha = enlarged_alpha(image, size)
         while made.images:  # Popped, so that a written image frees its memory.
             whole = replace(image, pixels=made.images.pop(0), alpha=alpha)
             image.notes += self._write(out[-len(made.images) - 1], whole, form)
