@@ -21,7 +21,13 @@ from helpers.networks import convolutions
 from helpers.paths import REFERENCE
 from helpers.pickles import Malicious
 from linf.errors import UsageError
-from linf.metrics.networks import DISTS_WEIGHTS, LPIPS_BACKBONES, DISTSNetwork, FrozenNetwork, LPIPSNetwork
+from linf.metrics.networks import (
+    DISTS_WEIGHTS,
+    LPIPS_BACKBONES,
+    ComparisonNetwork,
+    DISTSNetwork,
+    LPIPSNetwork,
+)
 
 EXAMPLES = REFERENCE / "lpips"
 
@@ -31,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(params=["alex", "vgg", "dists"])
-def network(request: pytest.FixtureRequest, files: dict[str, Path]) -> FrozenNetwork:
+def network(request: pytest.FixtureRequest, files: dict[str, Path]) -> ComparisonNetwork:
     if request.param == "dists":
         return DISTSNetwork(files["vgg16"])
     return LPIPSNetwork(request.param, files[LPIPS_BACKBONES[request.param][0]])
@@ -125,20 +131,20 @@ def test_the_learned_weights_of_dists_are_its_authors() -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
 
 
-def test_equal_images_have_no_distance(network: FrozenNetwork) -> None:
+def test_equal_images_have_no_distance(network: ComparisonNetwork) -> None:
     sr, hr = pair()
     assert network(hr, hr).abs().max() < 1e-6
     assert network(sr, hr).min() > 1e-3
 
 
-def test_values_outside_the_range_are_clamped(network: FrozenNetwork) -> None:
+def test_values_outside_the_range_are_clamped(network: ComparisonNetwork) -> None:
     sr, hr = pair()
     wide = 3 * sr - 1
     assert torch.equal(network(wide, hr), network(wide.clamp(0, 1), hr))
     assert not torch.equal(network(wide, hr), network(sr, hr))
 
 
-def test_many_samples_look_at_their_image_once(network: FrozenNetwork) -> None:
+def test_many_samples_look_at_their_image_once(network: ComparisonNetwork) -> None:
     sr, hr = pair()
     first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
     seen: list[int] = []
@@ -149,7 +155,7 @@ def test_many_samples_look_at_their_image_once(network: FrozenNetwork) -> None:
     assert torch.equal(network(sr, hr), torch.cat([network(sr[i : i + 1], hr[i : i + 1]) for i in (0, 1)]))
 
 
-def test_low_precision_does_not_reach_the_figures(network: FrozenNetwork) -> None:
+def test_low_precision_does_not_reach_the_figures(network: ComparisonNetwork) -> None:
     sr, hr = pair()
     rough = sr.bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
@@ -158,7 +164,7 @@ def test_low_precision_does_not_reach_the_figures(network: FrozenNetwork) -> Non
     assert torch.equal(values[1], network(rough.float(), hr))
 
 
-def test_an_image_with_nan_has_no_distance(network: FrozenNetwork) -> None:
+def test_an_image_with_nan_has_no_distance(network: ComparisonNetwork) -> None:
     sr, hr = pair()
     sr[1, 0, 20, 20] = math.nan
     assert network(sr, hr).isnan().tolist() == [False, True]
@@ -186,7 +192,7 @@ def test_dists_of_the_smallest_images_is_a_number(files: dict[str, Path], size: 
     assert DISTSNetwork(files["vgg16"])(*pair(*size)).isfinite().all()
 
 
-def test_it_is_frozen_and_a_copy_is_itself(network: FrozenNetwork) -> None:
+def test_it_is_frozen_and_a_copy_is_itself(network: ComparisonNetwork) -> None:
     assert copy.deepcopy({"metric": network})["metric"] is network
     nn.ModuleList([network]).train()
     assert not any(module.training for module in network.modules())
@@ -198,7 +204,7 @@ def test_it_is_frozen_and_a_copy_is_itself(network: FrozenNetwork) -> None:
 # Where weights come from
 
 
-MADE: dict[str, tuple[Callable[..., FrozenNetwork], str]] = {
+MADE: dict[str, tuple[Callable[..., ComparisonNetwork], str]] = {
     "alexnet": (lambda *given: LPIPSNetwork("alex", *given), "LPIPS"),
     "vgg16": (lambda *given: LPIPSNetwork("vgg", *given), "LPIPS"),
     "vgg16 of DISTS": (DISTSNetwork, "DISTS"),

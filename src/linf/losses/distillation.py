@@ -2,19 +2,19 @@
 
 import logging
 import os
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.checkpoints.native import load
+from linf.metrics.networks import Frozen
 from linf.models.baselines import Regression
 from linf.models.bilinear import pixels_of_patches
 
 log = logging.getLogger(__name__)
 
 
-class Teacher(nn.Module):
+class Teacher(Frozen):
     """A trained LIIF or LTE that answers for the pixels of patches. It does not learn.
 
     Args:
@@ -57,11 +57,3 @@ class Teacher(nn.Module):
             self.to(lr.device)
         colours = self.model.predict(lr, pixels_of_patches(coord, cell, patch_size), cell)
         return colours.reshape(len(lr), -1, *coord.shape[1:3])
-
-    def train(self, mode: bool = True) -> "Teacher":
-        """Return itself, still in evaluation mode."""
-        return super().train(False)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Teacher":
-        """Return itself, since nothing in it changes."""
-        return self

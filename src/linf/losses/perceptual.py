@@ -2,14 +2,14 @@
 
 import logging
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from kornia.enhance import normalize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.metrics.networks import DISTSNetwork, LPIPSNetwork, find_weights, vgg_layers
+from linf.metrics.networks import DISTSNetwork, Frozen, LPIPSNetwork, find_weights, vgg_layers
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ VGGS = {"vgg19": 35, "vgg16": 29}
 """The number of each VGG's ``features`` up to the last convolution."""
 
 
-class Perceptual(nn.Module):
+class Perceptual(Frozen):
     r"""Mean absolute difference of two images in the features of a frozen VGG.
 
     .. math::
@@ -82,12 +82,8 @@ class Perceptual(nn.Module):
             target = self.features(normalize(hr, self.mean, self.deviation))
         return F.l1_loss(self.features(normalize(sr.clamp(0, 1), self.mean, self.deviation)), target)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Perceptual":
-        """Return itself, since nothing in it changes: averaging a task's weights copies the task."""
-        return self
 
-
-class LearnedPerceptual(nn.Module):
+class LearnedPerceptual(Frozen):
     """LPIPS with VGG16 or DISTS as a loss: five layers weighed as people judged images, see `linf.metrics.networks`.
 
     Args:
@@ -124,10 +120,6 @@ class LearnedPerceptual(nn.Module):
         ours = list(self.network.features(sr.clamp(0, 1)))
         with torch.autocast(sr.device.type, enabled=False):
             return self.network.distance(iter(ours), target).mean()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "LearnedPerceptual":
-        """Return itself, since nothing in it changes."""
-        return self
 
 
 PerceptualLoss = Perceptual | LearnedPerceptual

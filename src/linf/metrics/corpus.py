@@ -8,13 +8,12 @@ import io
 import math
 import os
 from abc import ABC, abstractmethod
-from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.kid import poly_mmd
 
-from linf.metrics.networks import find_weights
+from linf.metrics.networks import Frozen, find_weights
 
 INCEPTION = ("weights-inception", "pt_inception")
 """The names of the network's weights, ``NAME-2015-12-05-6726825d.pth``, from torch-fidelity and from pytorch-fid."""
@@ -27,7 +26,7 @@ REMEDY = (
 PATCHES_AT_ONCE = 8
 
 
-class PatchFeatures(nn.Module):
+class PatchFeatures(Frozen):
     """Features of the patches of an image: those of a grid from its corner, and those of the grid half a patch on, as
     Mentzer et al. (arXiv 2006.09965) take them; only whole patches count.
 
@@ -60,10 +59,6 @@ class PatchFeatures(nn.Module):
         except RuntimeError as error:
             raise ValueError(f"{file} does not hold the weights of FID's Inception") from error
         self.eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, whatever the module around it is in."""
-        return super().train(False)
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:

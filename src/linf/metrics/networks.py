@@ -33,10 +33,33 @@ DISTS_WEIGHTS = Path("functional", "image", "dists_models", "weights.pt")
 """The learned weights of DISTS inside torchmetrics, byte for byte those of its authors' package dists-pytorch 0.1."""
 
 
-class FrozenNetwork(nn.Module, ABC):
+class Frozen(nn.Module):
+    """A network that does not learn: it stays in evaluation mode, and copies of what it is a part of share it."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode: a training module around it would switch on the dropout of LPIPS."""
+        return super().train(False)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself, since nothing in it changes: averaging a task's weights copies the task."""
+        return self
+
+
+class ComparisonNetwork(Frozen, ABC):
     """A network whose features of images in [0, 1] are compared; `compare` takes images one by one, so that memory does
     not grow with their number.
     """
+
+    smallest = 1
+    """The least height and width of an image that it takes."""
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,). Images smaller than the network
+        allows score NaN.
+        """
+        if min(hr.shape[-2:]) < self.smallest:
+            return sr.new_full(sr.shape[:1], math.nan)
+        return self.compare(sr, hr, self.distance)
 
     @abstractmethod
     def features(self, image: Tensor) -> Iterator[Tensor]:
@@ -67,16 +90,8 @@ class FrozenNetwork(nn.Module, ABC):
                 figures.append(figure(self.features(image.to(dtype).clamp(0, 1)), target))
         return torch.cat(figures)
 
-    def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode: a training module around the metric would switch on the dropout of LPIPS."""
-        return super().train(False)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself, since nothing in it changes."""
-        return self
-
-
-class LPIPSNetwork(FrozenNetwork):
+class LPIPSNetwork(ComparisonNetwork):
     r"""Learned perceptual image patch similarity v0.1 (Zhang et al., arXiv 1801.03924, equation 1).
 
     .. math::
@@ -118,16 +133,7 @@ class LPIPSNetwork(FrozenNetwork):
             x = getattr(self.network.net, f"slice{number}")(x)
             yield lpips.normalize_tensor(at_least_single(x))
 
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,). Images smaller than the network
-        allows score NaN.
-        """
-        if min(hr.shape[-2:]) < self.smallest:
-            return sr.new_full(sr.shape[:1], math.nan)
-        return self.compare(sr, hr, self.distance)
-
     def distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-        """Distance of images by their `features`, (B,)."""
         return self._sum(lambda layer: layer.mean((1, 2, 3)), ours, theirs)
 
     def spatial(self, sr: Tensor, hr: Tensor) -> Tensor:
@@ -145,7 +151,7 @@ class LPIPSNetwork(FrozenNetwork):
         return torch.stack([of(head((x - y).square())) for head, x, y in layers]).sum(0)
 
 
-class DISTSNetwork(FrozenNetwork):
+class DISTSNetwork(ComparisonNetwork):
     r"""Deep image structure and texture similarity (Ding et al., arXiv 2004.07728).
 
     .. math::
@@ -192,17 +198,12 @@ class DISTSNetwork(FrozenNetwork):
             x = stage(self._pool(x) if number else x)
             yield at_least_single(x)
 
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """Distance of whole images: (B,3,H,W) clamped to [0, 1], (B or 1,3,H,W) → (B,)."""
-        return self.compare(sr, hr, self.distance)
-
     def _pool(self, x: Tensor) -> Tensor:
         """L2 pooling: the root of the windowed mean of squares, at every second pixel."""
         window = self.window.expand(x.shape[1], 1, 3, 3)
         return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
 
     def distance(self, ours: Iterator[Tensor], theirs: Sequence[Tensor]) -> Tensor:
-        """Distance of images by their `features`, (B,)."""
         luminance, structure = [], []
         for x, y in zip(ours, theirs, strict=True):
             mean_x, mean_y = (z.mean((2, 3), keepdim=True) for z in (x, y))
