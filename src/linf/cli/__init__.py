@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UsageError("an argument is empty: perhaps a variable of the shell is not set")
         # A shell leaves the ~ in --out=~/images, and in quotes, as it is.
         given = parser.parse_args(list(map(expand_home, arguments)))
-        with stop_signals_to(_stop):
+        with stop_signals_to():
             given.run(given)
         if lost_output():
             raise SystemExit(1)
@@ -75,11 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if (mistake := find_mistake(error)) is None:
             raise
         end(mistake)
-
-
-def _stop(signum: int, _: object) -> NoReturn:
-    """End a command so that it removes what it has half written."""
-    raise Stopped(signum)
 
 
 def linf_parser() -> argparse.ArgumentParser:

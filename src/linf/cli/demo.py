@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from linf.cli.options import LINF_FILE, add_command, chosen_device
-from linf.errors import Stopped, UsageError
+from linf.errors import Stopped, UsageError, raise_stopped
 
 if TYPE_CHECKING:
     from linf.models.super_resolver import SuperResolver
@@ -49,9 +49,6 @@ def _demo(given: Namespace) -> NoReturn:
     from linf.checkpoints.native import load
     from linf.models.linf import LINF
 
-    def interrupt(signum: int, _: object) -> NoReturn:
-        raise Stopped(signum)
-
     if given.port is not None and not 1 <= given.port <= 65535:
         raise UsageError(f"--port {given.port} is not a number from 1 to 65535")
     device = chosen_device(given.device)
@@ -77,7 +74,7 @@ def _demo(given: Namespace) -> NoReturn:
             raise UsageError("linf demo needs Gradio: pip install 'linf[demo]'") from error
         blocks = demo_page(model.to(device), others)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, interrupt)
+            signal.signal(signum, raise_stopped)
         address = _serve(blocks, given, theme=THEME, css=CSS)
         print(f"{address}, until Ctrl-C", flush=True)
         try:

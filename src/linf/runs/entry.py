@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -167,7 +167,7 @@ def run(entry: Callable[[], object], name: str) -> None:
     full = os.environ.get("HYDRA_FULL_ERROR") and not ranks.launched()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Otherwise Hydra itself prints the error and exits.
     try:
-        with stop_signals_to(_stop):
+        with stop_signals_to():
             sys.argv[1:] = readable_settings(without_null_groups(sys.argv[1:], conf), conf.parent)
             entry()
     except Stopped as stop:
@@ -195,11 +195,6 @@ def run(entry: Callable[[], object], name: str) -> None:
         log.exception("the sweep was cut short")
     if (folder := _sweep_folder()) is not None:
         _end_sweep(folder)
-
-
-def _stop(signum: int, _: object) -> NoReturn:
-    """End what is not in the middle of a step, as when images are decoded or processes meet."""
-    raise Stopped(signum)
 
 
 def _end_stopped(stop: Stopped) -> None:
