@@ -61,10 +61,7 @@ def summarise(sweep: Path) -> pd.DataFrame:
         UsageError: There is no sweep in the folder, or it cannot be written to.
     """
     jobs = sweep_jobs(sweep)
-    return _write(sweep, jobs, sweep_table(sweep, jobs))
-
-
-def _write(sweep: Path, jobs: Mapping[str, JobRecord], table: pd.DataFrame) -> pd.DataFrame:
+    table = sweep_table(sweep, jobs)
     try:
         with atomic_write(sweep / "sweep.csv") as part:
             table.to_csv(part, index=False, errors="backslashreplace")

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.filesize import decimal
+from torch import Tensor
 
 from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
-from linf.training.callbacks.agreement import Agreement
 from linf.training.callbacks.termination import StopOnSignal
 
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container")
@@ -37,6 +38,32 @@ class CheckpointFiles(TorchCheckpointIO):
             raise UsageError(
                 f"cannot write {path}: {reason}; the checkpoints there are intact, and the run can be resumed from them"
             ) from error
+
+
+class Agreement:
+    """The largest of each number that any rank has put in, known to all ranks one call later, the same on all.
+
+    No rank waits for a GPU or for another one: the numbers travel among the hosts by gloo while the step goes on. Every
+    rank must make the same calls. With one rank a call returns its own numbers.
+    """
+
+    def __init__(self) -> None:
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.group: Any = dist.new_group(backend="gloo") if several else None
+        self.pending: tuple[Any, Tensor] | None = None
+
+    def __call__(self, *numbers: int) -> list[int]:
+        """Put in numbers of this call; what was put in at the one before, or zeros at the first."""
+        if self.group is None:
+            return list(numbers)
+        agreed = [0] * len(numbers)
+        if self.pending is not None:
+            work, put_in = self.pending
+            work.wait()
+            agreed = put_in.tolist()
+        mine = torch.tensor(numbers, dtype=torch.int64)
+        self.pending = dist.all_reduce(mine, dist.ReduceOp.MAX, self.group, async_op=True), mine
+        return agreed
 
 
 class LastCheckpoint(StopOnSignal):
