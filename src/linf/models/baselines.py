@@ -10,13 +10,11 @@ from torch.nn import functional as F
 
 from linf.coordinates import Neighbourhood
 from linf.images.resize import matlab_bicubic, whole_numbers
-from linf.models.arguments import check_images
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import Conditioner, Decode, batch_neighbourhood
 from linf.models.decoding import Block, Region, Request, stream
 from linf.models.encoders.encoder import Encoder
 from linf.models.super_resolver import SuperResolver
-from linf.models.tiling import Tile, encode
 
 STRIP = 256
 """Rows or columns of bicubic that are made at once."""
@@ -155,12 +153,6 @@ class Regression(SuperResolver):
         image = (2 * lr - 1).contiguous(memory_format=torch.channels_last)
         answers = self.conditioner(self.encoder(image), coord, cell).view(-1, *coord.shape[:-1])
         return answers.transpose(0, 1) / 2 + (bilinear_patches(lr, coord, cell, 1) if self.residual else 0.5)
-
-    def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """The features of LR images (B,C,h,w) in [0, 1], for several calls."""
-        check_images(lr)
-        self.output_channels(lr)
-        return list(encode(self.encoder, lr, tile=tile))
 
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; there is nothing random."""

@@ -17,7 +17,7 @@ from linf.models.explosion import tame
 from linf.models.flow import ConditionalFlow
 from linf.models.prior import UNet, lr_residual
 from linf.models.super_resolver import SuperResolver
-from linf.models.tiling import Tile, encode, of_image
+from linf.models.tiling import Tile, of_image
 
 log = logging.getLogger(__name__)
 
@@ -91,11 +91,14 @@ class LINF(SuperResolver):
             "encoder": self.encoder,
             "conditioner": self.conditioner,
             "flow": self.flow,
+            "prior": self.prior,
+            "correlation": self.correlation,
         }
-        for name, part in (("prior", self.prior), ("correlation", self.correlation)):
-            if part is not None:
-                parts[name] = part
-        config = {name: {"name": type(part).__name__, **part.config} for name, part in parts.items()}
+        config = {
+            name: {"name": type(part).__name__, **part.config}
+            for name, part in parts.items()
+            if part is not None
+        }
         usual = {f"{scale:g}": limit for scale, limit in self.usual_deviation.items()}
         tails = {f"{scale:g}": list(each) for scale, each in self.tails.items()}
         known = {"usual_deviation": usual, "tails": tails, "value_range": self.value_range}
@@ -147,12 +150,6 @@ class LINF(SuperResolver):
 
     # Whole images
 
-    def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """Compute the features of LR images (B,C,h,w) in [0, 1] once, for several calls."""
-        check_images(lr)
-        self.output_channels(lr)
-        return list(encode(self.encoder, lr, tile=tile))
-
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
         """Decode rectangle by rectangle; a warning at the end counts patches whose inverse exploded (METHOD §4)."""
         flow, p, base = self.flow, self.patch_size, BilinearBase(lr, size, request.peak, self.image_channels)
@@ -184,25 +181,18 @@ class LINF(SuperResolver):
                 x = residual[block.image, :, rows, cols]
                 x = F.pixel_unshuffle(F.pad(x, (0, -x.shape[-1] % p, 0, -x.shape[-2] % p)), p)
                 z, log_prob = flow.latents_and_log_prob(x.flatten(1), condition)
-                region = region._replace(
-                    latents=z.view_as(x),
-                    log_prob=log_prob.view(x.shape[1:]),
-                )
+                region = region._replace(latents=z.view_as(x), log_prob=log_prob.view(x.shape[1:]))
             return region
 
         lost = seen = 0
         for region in stream(self.encoder, self.conditioner, lr, size, p, decode, request):
             lost += region.exploded
-            seen += (
-                -(-region.mean.shape[-2] // p) * -(-region.mean.shape[-1] // p) * max(len(request.latents), 1)
-            )
+            rows, cols = region.patches
+            seen += (rows.stop - rows.start) * (cols.stop - cols.start) * max(len(request.latents), 1)
             yield region
         if lost:
-            log.warning(
-                "%d of %d patches have a deviation beyond all colours and are shown at their mean",
-                lost,
-                seen,
-            )
+            message = "%d of %d patches have a deviation beyond all colours and are shown at their mean"
+            log.warning(message, lost, seen)
 
     @torch.no_grad()
     def lr_latent(
@@ -240,7 +230,7 @@ class LINF(SuperResolver):
         size = check_size(size, lr.shape[0] * need, lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)
         features = self.encode(lr) if features is None else features
-        kind = next(self.prior.parameters()).dtype
-        z_lr = self.lr_latent(lr, size, features=features).to(kind)
-        z = self.prior(z_lr, 2 * lr.to(kind) - 1).movedim(1, -1)
+        dtype = next(self.prior.parameters()).dtype
+        z_lr = self.lr_latent(lr, size, features=features).to(dtype)
+        z = self.prior(z_lr, 2 * lr.to(dtype) - 1).movedim(1, -1)
         return self.sample(lr, size, temperature=1.0, z=z, features=features)

@@ -1,7 +1,7 @@
 """What every model keeps that can be evaluated: decoded regions, and whole images made of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from linf.models.noise import LatentField
 from linf.models.prior import UNet
 from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
-from linf.models.tiling import Tile, of_image
+from linf.models.tiling import Tile, encode, of_image
 
 
 class SuperResolver(nn.Module, ABC):
@@ -80,12 +80,12 @@ class SuperResolver(nn.Module, ABC):
         if prior is not None:
             raise ValueError(f"{type(self).__name__} takes no prior: it has no latents")
 
-    def initialise(self, batches: Iterable[Any]) -> None:
-        """Initialise the model from data, if it needs that; see `LINF.initialise`."""
-
     def encode(self, lr: Tensor, *, tile: int | None = None) -> list[Tile]:
-        """Compute the features of LR images (B,C,h,w) in [0, 1] once, for several calls."""
-        return []
+        """Compute the features of LR images (B,C,h,w) in [0, 1] once, for several calls; none without an encoder."""
+        check_images(lr)
+        self.output_channels(lr)
+        encoder = getattr(self, "encoder", None)
+        return [] if encoder is None else list(encode(encoder, lr, tile=tile))
 
     def sample_latents(self, size: tuple[int, int], seed: int, *, batch: int = 1) -> Tensor:
         """Standard Gaussian latents for every patch, (B,gh,gw,D): those of `sample` with this seed."""

@@ -99,19 +99,18 @@ def encode_tile(
         peak: the value of white.
     """
     height, width = lr.shape[-2:]
-    bounded = encoder.receptive_field is not None
-    margin = encoder.receptive_field if encoder.receptive_field is not None else OVERLAP
+    margin = OVERLAP if encoder.receptive_field is None else encoder.receptive_field
     (y0, y1), (x0, x1) = with_margin(rows, MARGIN, height), with_margin(cols, MARGIN, width)
     (top, bottom), (left, right) = (
         with_margin((y0, y1), margin, height),
         with_margin((x0, x1), margin, width),
     )
-    if not bounded:
+    if encoder.receptive_field is None:
         top, left = top // WINDOW * WINDOW, left // WINDOW * WINDOW
     part = lr[image : image + 1, :, top:bottom, left:right]
     # Without parameters, in single precision at least.
-    kind = next((p.dtype for p in encoder.parameters()), torch.promote_types(part.dtype, torch.float32))
-    part = 2 / peak * part.to(kind) - 1
+    dtype = next((p.dtype for p in encoder.parameters()), torch.promote_types(part.dtype, torch.float32))
+    part = 2 / peak * part.to(dtype) - 1
     part = part.expand(-1, encoder.image_channels, -1, -1).contiguous(memory_format=torch.channels_last)
     inner = (..., slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
     # Named, the features around the tile would be kept while it is decoded.
