@@ -2,11 +2,13 @@
 
 import logging
 import os
+from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Literal
 
 import torch
 from kornia.enhance import normalize
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from linf.metrics.networks import DISTSNetwork, Frozen, LPIPSNetwork, find_weights, vgg_layers
@@ -17,7 +19,44 @@ VGGS = {"vgg19": 35, "vgg16": 29}
 """The number of each VGG's ``features`` up to the last convolution."""
 
 
-class Perceptual(Frozen):
+class PerceptualLoss(Frozen, ABC):
+    """A distance of images in the features of a frozen network.
+
+    Attributes:
+        backbone: the network's name in the record of a run.
+        weights: the file that its weights are from.
+    """
+
+    backbone: str
+    weights: Path
+
+    @abstractmethod
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """The mean distance, a scalar, of images (B,3,H,W) in [0, 1], in the network's precision."""
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        """The distance of two batches of images, in the higher precision of theirs and of the network's, which follows
+        them: weights that were rounded once would stay so.
+
+        Args:
+            sr: (B,3,H,W), clamped to [0, 1], as published.
+            hr: (B,3,H,W) in [0, 1].
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: the images are smaller than 16 pixels a side, or no RGB.
+        """
+        _check_images(hr)
+        like = next(self.buffers())
+        dtype = torch.promote_types(like.dtype, sr.dtype)
+        if (like.device, like.dtype) != (sr.device, dtype):  # A graph cannot move it.
+            self.to(sr.device, dtype)
+        return self.distance(sr.to(dtype).clamp(0, 1), hr.to(dtype))
+
+
+class Perceptual(PerceptualLoss):
     r"""Mean absolute difference of two images in the features of a frozen VGG.
 
     .. math::
@@ -30,10 +69,6 @@ class Perceptual(Frozen):
         backbone: ``vgg19``, ``vgg16``, or ``auto`` for the first of the two whose weights are found.
         weights: torchvision's state_dict, as ``.pth`` or ``.safetensors``; None looks in the folder of
             torchvision's downloads, then in that of ``linf weights fetch``.
-
-    Attributes:
-        backbone: the one chosen.
-        weights: the file that its weights are from.
 
     Raises:
         ValueError: the backbone is unknown, or its weights are missing or damaged.
@@ -63,36 +98,18 @@ class Perceptual(Frozen):
         self.eval().requires_grad_(False)
         log.info("perceptual loss: %s features[:%d], weights of %s", backbone, layers, self.weights)
 
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """The distance of two batches of images.
-
-        Args:
-            sr: (B,3,H,W), clamped to [0, 1], as published.
-            hr: (B,3,H,W) in [0, 1].
-
-        Returns:
-            A scalar.
-
-        Raises:
-            ValueError: the images are smaller than 16 pixels a side, or no RGB.
-        """
-        _check_images(hr)
-        sr, hr = _meet(self, self.mean, sr, hr)
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
         with torch.no_grad():
             target = self.features(normalize(hr, self.mean, self.deviation))
-        return F.l1_loss(self.features(normalize(sr.clamp(0, 1), self.mean, self.deviation)), target)
+        return F.l1_loss(self.features(normalize(sr, self.mean, self.deviation)), target)
 
 
-class LearnedPerceptual(Frozen):
+class LearnedPerceptual(PerceptualLoss):
     """LPIPS with VGG16 or DISTS as a loss: five layers weighed as people judged images, see `linf.metrics.networks`.
 
     Args:
         network: ``lpips`` or ``dists``.
         weights: VGG16's, see `Perceptual`.
-
-    Attributes:
-        backbone: the name under which a run records it.
-        weights: the file that its weights are from.
 
     Raises:
         ValueError: the network is unknown, or its weights are missing or damaged.
@@ -110,30 +127,12 @@ class LearnedPerceptual(Frozen):
         self.backbone, self.weights = f"{network}-vgg16", self.network.weights
         log.info("perceptual loss: %s, VGG16's weights of %s", network, self.weights)
 
-    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
-        """The mean distance of two batches of images; arguments, result and errors as `Perceptual` has them."""
-        _check_images(hr)
-        like = next(self.network.buffers())
-        sr, hr = _meet(self, like, sr, hr)
+    def distance(self, sr: Tensor, hr: Tensor) -> Tensor:
         with torch.no_grad():
             target = list(self.network.features(hr))
-        ours = list(self.network.features(sr.clamp(0, 1)))
+        ours = list(self.network.features(sr))
         with torch.autocast(sr.device.type, enabled=False):
             return self.network.distance(iter(ours), target).mean()
-
-
-PerceptualLoss = Perceptual | LearnedPerceptual
-"""Called with images and their HR; a training records its ``backbone`` and ``weights``."""
-
-
-def _meet(network: nn.Module, like: Tensor, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
-    """Move a network whose buffers are ``like`` one to where images are, and return these in the higher precision of
-    both: weights that were rounded once would stay so.
-    """
-    dtype = torch.promote_types(like.dtype, sr.dtype)
-    if (like.device, like.dtype) != (sr.device, dtype):  # A graph cannot move it.
-        network.to(sr.device, dtype)
-    return sr.to(dtype), hr.to(dtype)
 
 
 def _check_images(hr: Tensor) -> None:
