@@ -1,11 +1,10 @@
 """Messages about a user's settings: checks before a run, and Hydra's errors in one plain line."""
 
-import contextlib
 import difflib
 import inspect
 import re
 import sys
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +121,7 @@ def _hint(unknown: str, conf: Path) -> str:
     with initialize_config_dir(str(conf.parent), version_base="1.3"):
         config = usual = compose(conf.stem)
         # Several to sweep over, or from other folders, do not compose.
-        with contextlib.suppress(HydraException):
+        with suppress(HydraException):
             config = compose(conf.stem, chosen)
         # A group whose choice is laid elsewhere, as that of the optimizer.
         if (conf.parent / unknown).is_dir():

@@ -39,9 +39,8 @@ def without_null_groups(arguments: Sequence[str], conf: Path) -> list[str]:
         if not (off and group and (conf.parent / group).is_dir()):
             spelt.append(argument)
             continue
-        if (
-            conf.parent / group / "none.yaml"
-        ).is_file():  # A default that depends on another cannot be left out.
+        # A default that depends on another cannot be left out.
+        if (conf.parent / group / "none.yaml").is_file():
             spelt.append(f"{group}=none")
             continue
         if group not in OPTIONAL:
