@@ -5,7 +5,7 @@ Lim et al., *Enhanced Deep Residual Networks for Single Image Super-Resolution*,
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3, other_than_rgb
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
 
 
 class ResidualBlock(nn.Module):
@@ -43,18 +43,14 @@ class EDSR(Encoder):
         image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
-        super().__init__()
+        settings = {"blocks": blocks, "channels": channels, "residual_scale": residual_scale}
+        super().__init__(image_channels=image_channels, checkpoint=checkpoint, **settings)
         check_sizes("EDSR", blocks=blocks, channels=channels)
-        self.config = {
-            "blocks": blocks,
-            "channels": channels,
-            "residual_scale": residual_scale,
-        } | other_than_rgb(image_channels)
         self.head = nn.Sequential(conv3x3(image_channels, channels))
         self.body = nn.Sequential(
             *(ResidualBlock(channels, residual_scale) for _ in range(blocks)), conv3x3(channels, channels)
         )
-        self.image_channels, self.out_channels, self.checkpoint = image_channels, channels, checkpoint
+        self.out_channels = channels
         self.receptive_field = 2 * blocks + 2  # One pixel for each 3×3 convolution in a row.
 
     def forward(self, image: Tensor) -> Tensor:

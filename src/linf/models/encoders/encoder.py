@@ -13,21 +13,29 @@ from torch.utils.checkpoint import checkpoint
 class Encoder(nn.Module, ABC):
     """An image becomes features at the same resolution.
 
-    Attributes:
+    Args:
         image_channels: C of the images, 3 for RGB.
+        checkpoint: whether the backward pass recomputes the activations of blocks instead of keeping them. That takes
+            much less memory and about a third more time.
+        **config: the other arguments that build the encoder again, as plain numbers and lists.
+
+    Attributes:
+        config: all arguments that build it again, but ``checkpoint``.
         out_channels: F, the number of feature channels.
         receptive_field: how many LR pixels around a tile its features depend on; None where no finite margin is
             enough, so that an image is encoded whole.
-        config: the arguments that build this encoder again, as plain numbers and lists.
-        checkpoint: whether the backward pass recomputes the activations of blocks instead of keeping them. That takes
-            much less memory and about a third more time.
     """
 
-    image_channels: int = 3
+    image_channels: int
     out_channels: int
     receptive_field: int | None
     config: dict[str, Any]
     checkpoint: bool
+
+    def __init__(self, *, image_channels: int = 3, checkpoint: bool = False, **config: Any) -> None:
+        super().__init__()
+        self.config = config | other_than_rgb(image_channels)
+        self.image_channels, self.checkpoint = image_channels, checkpoint
 
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3, other_than_rgb
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
 
 
 class DenseLayer(nn.Module):
@@ -58,19 +58,14 @@ class RDN(Encoder):
         image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
-        super().__init__()
-        check_sizes("RDN", blocks=blocks, layers=layers, growth=growth, channels=channels)
-        self.config = {
-            "blocks": blocks,
-            "layers": layers,
-            "growth": growth,
-            "channels": channels,
-        } | other_than_rgb(image_channels)
+        sizes = {"blocks": blocks, "layers": layers, "growth": growth, "channels": channels}
+        super().__init__(image_channels=image_channels, checkpoint=checkpoint, **sizes)
+        check_sizes("RDN", **sizes)
         self.SFENet1 = conv3x3(image_channels, channels)
         self.SFENet2 = conv3x3(channels, channels)
         self.RDBs = nn.ModuleList(ResidualDenseBlock(channels, growth, layers) for _ in range(blocks))
         self.GFF = nn.Sequential(nn.Conv2d(blocks * channels, channels, 1), conv3x3(channels, channels))
-        self.image_channels, self.out_channels, self.checkpoint = image_channels, channels, checkpoint
+        self.out_channels = channels
         self.receptive_field = 3 + blocks * layers
 
     def forward(self, image: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Modules keep the names of the published code, so that its weights load by name.
 
 from torch import Tensor, nn
 
-from linf.models.encoders.encoder import DenseBlock, Encoder, check_sizes, conv3x3, other_than_rgb
+from linf.models.encoders.encoder import DenseBlock, Encoder, check_sizes, conv3x3
 
 RESIDUAL_SCALE = 0.2
 
@@ -50,15 +50,13 @@ class RRDBNet(Encoder):
         image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
-        super().__init__()
-        check_sizes("RRDBNet", blocks=blocks, channels=channels, growth=growth)
-        self.config = {"blocks": blocks, "channels": channels, "growth": growth} | other_than_rgb(
-            image_channels
-        )
+        sizes = {"blocks": blocks, "channels": channels, "growth": growth}
+        super().__init__(image_channels=image_channels, checkpoint=checkpoint, **sizes)
+        check_sizes("RRDBNet", **sizes)
         self.conv_first = conv3x3(image_channels, channels)
         self.RRDB_trunk = nn.Sequential(*(RRDB(channels, growth) for _ in range(blocks)))
         self.trunk_conv = conv3x3(channels, channels)
-        self.image_channels, self.out_channels, self.checkpoint = image_channels, channels, checkpoint
+        self.out_channels = channels
         self.receptive_field = 2 + 15 * blocks
 
     def forward(self, image: Tensor) -> Tensor:

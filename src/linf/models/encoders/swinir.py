@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
-from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3, other_than_rgb
+from linf.models.encoders.encoder import Encoder, check_sizes, conv3x3
 from linf.models.noise import uniform
 
 
@@ -166,7 +166,17 @@ class SwinIR(Encoder):
         image_channels: int = 3,
         checkpoint: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            image_channels=image_channels,
+            checkpoint=checkpoint,
+            channels=channels,
+            depths=list(depths),
+            heads=list(heads),
+            window=window,
+            mlp_ratio=mlp_ratio,
+            drop_path=drop_path,
+            out_channels=out_channels,
+        )
         check_sizes("SwinIR", channels=channels, out_channels=out_channels)
         for depth, n in zip(depths, heads, strict=False):
             check_sizes("SwinIR", depths=depth, heads=n)
@@ -181,18 +191,7 @@ class SwinIR(Encoder):
             )
         if window < 2 or window % 2:
             raise ValueError(f"SwinIR window {window} is not a positive even number; the paper uses 8")
-        self.config = {
-            "channels": channels,
-            "depths": list(depths),
-            "heads": list(heads),
-            "window": window,
-            "mlp_ratio": mlp_ratio,
-            "drop_path": drop_path,
-            "out_channels": out_channels,
-            **other_than_rgb(image_channels),
-        }
-        self.image_channels, self.window = image_channels, window
-        self.out_channels, self.checkpoint = out_channels, checkpoint
+        self.window, self.out_channels = window, out_channels
         rates = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         hidden = int(channels * mlp_ratio)
         self.conv_first = conv3x3(image_channels, channels)
