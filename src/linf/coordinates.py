@@ -110,6 +110,12 @@ def patch_centres(n: int, patch_size: int, *, device: torch.device | None = None
     return (2 * pixel + 1) / n - 1
 
 
+def patch_grid(size: Sequence[int], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches that tile an image (H, W): ``ceil(H / P), ceil(W / P)``."""
+    rows, cols = (-(-n // patch_size) for n in size)
+    return rows, cols
+
+
 class Neighbourhood(NamedTuple):
     """The four LR neighbours of N queries, in the order of `OFFSETS`; each field is (4, N)."""
 

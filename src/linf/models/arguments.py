@@ -56,6 +56,15 @@ def check_images(lr: Tensor, size: Sequence[int] | None = None, hr: Tensor | Non
         )
 
 
+def check_channels(given: int, own: int) -> None:
+    """Raise ValueError unless a model for ``own`` channels, 0 for any number, takes images of so many."""
+    if own and given != own and (given, own) != (1, 3):
+        raise ValueError(
+            f"the image has {given} channel{'s' * (given > 1)}, and the model is for images of {own}: give a model "
+            f"that was trained with data.channels={given}"
+        )
+
+
 def check_distribution(samples: int, highest: float, mix: Tensor | None, channels: int) -> None:
     """Raise ValueError unless samples and the highest temperature are numbers from 0 up, and mixtures a tensor (M,C)
     for images of C channels.

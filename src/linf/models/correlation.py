@@ -18,6 +18,7 @@ from typing import Literal, Self, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from linf.coordinates import patch_grid
 from linf.memory import free_memory
 from linf.models.decoding import Latents
 from linf.models.noise import LatentField, noise_threads, rows_kept
@@ -150,7 +151,7 @@ def latent_fields(
     margin = 0 if correlation is None else correlation.reach
     # Neighbouring rectangles share the noise of their margins.
     kept, threads = rows_kept(lr, size, patch_size, tile) + 4 * margin, noise_threads(lr.device)
-    cols = -(-size[1] // patch_size) + 2 * margin
+    cols = patch_grid(size, patch_size)[1] + 2 * margin
     # Where memory is too small for them, rows are made again.
     row = 4 * max(1, len(seeds) * cols * dim)
     kept = int(min(kept, free_memory(torch.device("cpu")) / 8 / row))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from linf.coordinates import patch_grid
 from linf.models.arguments import check_images, check_size
 from linf.models.bilinear import BilinearBase, bilinear_patches
 from linf.models.conditioner import FourierConditioner
@@ -211,7 +212,7 @@ class LINF(SuperResolver):
         check_images(lr)
         size = check_size(size, 12 * self.image_channels * lr.shape[0], lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)
-        z = lr.new_empty(len(lr), self.dim, *(-(-n // self.patch_size) for n in size))
+        z = lr.new_empty(len(lr), self.dim, *patch_grid(size, self.patch_size))
         request = Request(residual=lr_residual(lr, size), features=of_image(features, lr))
         for region in self.regions(lr, size, request):
             assert region.latents is not None

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from linf.coordinates import patch_grid
 from linf.images.reduction import Reduction
 from linf.models import DEFAULT_TEMPERATURE
-from linf.models.arguments import check_distribution, check_images, check_size
+from linf.models.arguments import check_channels, check_distribution, check_images, check_size
 from linf.models.bilinear import image_residual
 from linf.models.consistency import Projection, consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
@@ -57,13 +58,8 @@ class SuperResolver(nn.Module, ABC):
         Raises:
             ValueError: the model is for images of another number of channels.
         """
-        given, own = lr.shape[1], self.image_channels
-        if own and given != own and (given, own) != (1, 3):
-            raise ValueError(
-                f"the image has {given} channel{'s' * (given > 1)}, and the model is for images of {own}: give a model "
-                f"that was trained with data.channels={given}"
-            )
-        return own or given
+        check_channels(lr.shape[1], self.image_channels)
+        return self.image_channels or lr.shape[1]
 
     @abstractmethod
     def regions(self, lr: Tensor, size: tuple[int, int], request: Request) -> Iterator[Region]:
@@ -89,7 +85,7 @@ class SuperResolver(nn.Module, ABC):
 
     def sample_latents(self, size: tuple[int, int], seed: int, *, batch: int = 1) -> Tensor:
         """Standard Gaussian latents for every patch, (B,gh,gw,D): those of `sample` with this seed."""
-        rows, cols = (-(-n // self.patch_size) for n in size)
+        rows, cols = patch_grid(size, self.patch_size)
         field = LatentField(seed, cols, self.dim)
         return torch.stack([field[i, slice(0, rows), slice(0, cols)] for i in range(batch)])
 
@@ -193,15 +189,18 @@ class SuperResolver(nn.Module, ABC):
         check_images(lr, size, hr)
         if not self.dim:
             return None
-        p, mixtures, dim = self.patch_size, 0 if mix is None else len(mix), 0 if hr is None else self.dim
+        mixtures = 0 if mix is None else len(mix)
         # The samples at a temperature, which are asked for next, are as large as their noise.
         channels = max(self.output_channels(each) for each in (lr, hr) if each is not None)
         check_distribution(samples, highest, mix, channels)
-        need = 4 * (channels * (1 + 2 * samples) + mixtures) + 12 * channels * bool(dim)
+        need = 4 * (channels * (1 + 2 * samples) + mixtures) + 12 * channels * (hr is not None)
         size = check_size(size, len(lr) * need, lr.device)
-        mean, noise = (lr.new_empty(*n, len(lr), channels, *size) for n in ((), (samples,)))
+        mean = lr.new_empty(len(lr), channels, *size)
+        noise = lr.new_empty(samples, *mean.shape)
         deviation = lr.new_empty(len(lr), mixtures, *size) if mixtures else None
-        z, log_prob = (lr.new_empty(len(lr), *n, *(-(-m // p) for m in size)) for n in ((dim,), ()))
+        patches = patch_grid(size, self.patch_size)
+        z = lr.new_empty(len(lr), 0 if hr is None else self.dim, *patches)
+        log_prob = lr.new_empty(len(lr), *patches)
         residual = None if hr is None else image_residual(*(i.expand(-1, channels, -1, -1) for i in (lr, hr)))
         drawn = self._latents(lr, size, samples, seed, chosen_correlation(self.correlation, latents))
         request = Request(drawn, highest, mix, residual, features=of_image(features, lr))
@@ -218,7 +217,7 @@ class SuperResolver(nn.Module, ABC):
             advance(region.mean.shape[-2] * region.mean.shape[-1])
         if hr is None:
             return Distribution(mean, noise, deviation)
-        whole_patches = (..., slice(size[0] // p), slice(size[1] // p))
+        whole_patches = (..., slice(size[0] // self.patch_size), slice(size[1] // self.patch_size))
         return Distribution(mean, noise, deviation, z[whole_patches], log_prob[whole_patches])
 
     def sample_prior(
@@ -240,7 +239,7 @@ class SuperResolver(nn.Module, ABC):
         correlation: LatentCorrelation | None,
         z: Tensor | None = None,
     ) -> Sequence[Latents]:
-        wanted = (len(lr), *(-(-n // self.patch_size) for n in size), self.dim)
+        wanted = (len(lr), *patch_grid(size, self.patch_size), self.dim)
         if z is not None and z.shape != wanted:
             raise ValueError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} needs {wanted}")
         if z is not None:
