@@ -55,15 +55,14 @@ def build(config: dict[str, Any]) -> Model:
         raise UsageError(
             f"its config has {', '.join(sorted(unknown))}, which this version of linf does not know"
         )
-    model = _baseline(config) if "model" in config else _linf(config)
+    if "model" in config:
+        model: Model = _part("model", config)(_part("encoder", config)(), _part("conditioner", config))
+    else:
+        model = _linf(config)
     if "value_range" in config:
         black, white = config["value_range"]
         model.value_range = float(black), float(white)
     return model
-
-
-def _baseline(config: dict[str, Any]) -> LIIF | LTE:
-    return _part("model", config)(_part("encoder", config)(), _part("conditioner", config))
 
 
 def _linf(config: dict[str, Any]) -> LINF:

@@ -176,7 +176,7 @@ class Session:
         return enlarged_part(self.window(whole), self.low, self.size, self.model.patch_size)
 
     def paint(self, ink: Image.Image | None, whole: bool) -> None:
-        """Take over what is painted on the part of the uploaded image that is shown: the share of ink of each pixel."""
+        """Copy to the mask what is painted on the shown part of the uploaded image: the share of ink in each pixel."""
         mask = np.zeros(self.low, np.uint8) if self.mask is None else np.array(self.mask)
         part = self.window(whole)
         shape = [side.stop - side.start for side in part]

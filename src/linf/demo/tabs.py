@@ -53,7 +53,7 @@ class Tabs:
         return self.kept.get(str(request.session_hash))
 
     def current(self, request: gr.Request) -> Tab:
-        """The same, which is the most recent one then; an error on the page if it has none."""
+        """The same, from now on the most recent one; an error on the page if it has no image."""
         key = str(request.session_hash)
         if key not in self.kept:
             raise gr.Error(NO_IMAGE, print_exception=False)

@@ -79,9 +79,7 @@ def usual_deviation(model: LINF, images: Iterable[tuple[Tensor, Sequence[int]]])
 
 
 def excess_deviation(model: LINF, lr: Tensor, size: Sequence[int], peak: float = 1) -> float:
-    """How many times what is usual an image's `quiet_deviation` is, see there; 0 where the model does not know what is
-    usual.
-    """
+    """An image's `quiet_deviation` as a multiple of what is usual at its scale; 0 where that is not known."""
     if not model.usual_deviation:
         return 0.0
     scales, limits = zip(*sorted(model.usual_deviation.items()), strict=True)

@@ -18,7 +18,7 @@ from linf.models.explosion import tame
 from linf.models.flow import ConditionalFlow
 from linf.models.prior import UNet, lr_residual
 from linf.models.super_resolver import SuperResolver
-from linf.models.tiling import Tile, of_image
+from linf.models.tiling import Tile, checked_features
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ class LINF(SuperResolver):
         size = check_size(size, 12 * self.image_channels * lr.shape[0], lr.device)
         lr = lr.expand(-1, self.output_channels(lr), -1, -1)
         z = lr.new_empty(len(lr), self.dim, *patch_grid(size, self.patch_size))
-        request = Request(residual=lr_residual(lr, size), features=of_image(features, lr))
+        request = Request(residual=lr_residual(lr, size), features=checked_features(features, lr))
         for region in self.regions(lr, size, request):
             assert region.latents is not None
             z[region.image, :, *region.patches] = region.latents

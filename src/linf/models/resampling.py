@@ -66,6 +66,7 @@ def deviation_parts(flow: ConditionalFlow, kept: Sequence[Block], mix: Tensor) -
 
 
 def _parts(kept: Sequence[Block], made: Callable[[Block], Tensor]) -> Iterator[PartValues]:
+    """What is made of each block, in order, from several threads on a CPU."""
     if kept:
         done = parallel((partial(made, block) for block in kept), kept[0].answers.device)
         for block, values in zip(kept, done, strict=True):

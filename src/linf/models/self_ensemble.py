@@ -18,7 +18,7 @@ def self_ensemble(model: SuperResolver, lr: Tensor, size: tuple[int, int]) -> Te
     """Super-resolve eight orientations of an image, one after the other, and take the mean of the results turned back.
 
     Args:
-        model: any; one that samples is taken at its mean, τ = 0.
+        model: any model; of one that draws samples, the mean is taken (τ = 0).
         lr: (B,C,h,w) in [0, 1].
         size: (H, W).
 

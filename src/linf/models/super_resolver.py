@@ -21,7 +21,7 @@ from linf.models.noise import LatentField
 from linf.models.prior import UNet
 from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
-from linf.models.tiling import Tile, encode, of_image
+from linf.models.tiling import Tile, checked_features, encode
 
 
 class SuperResolver(nn.Module, ABC):
@@ -142,7 +142,7 @@ class SuperResolver(nn.Module, ABC):
         correlation = chosen_correlation(self.correlation, latents) if self.dim else None
         fields = self._latents(lr, size, 1, seed, correlation, z) if highest > 0 and self.dim else ()
         out = lr.new_empty(len(taus), len(lr), channels, *size)
-        request = Request(fields, highest, tile=tile, chunk=chunk, features=of_image(features, lr))
+        request = Request(fields, highest, tile=tile, chunk=chunk, features=checked_features(features, lr))
         regions = self.regions(lr, size, request)
         if consistency:
             # Mixed before it is projected: two consistent images that are mixed by a map are not consistent.
@@ -203,7 +203,7 @@ class SuperResolver(nn.Module, ABC):
         log_prob = lr.new_empty(len(lr), *patches)
         residual = None if hr is None else image_residual(*(i.expand(-1, channels, -1, -1) for i in (lr, hr)))
         drawn = self._latents(lr, size, samples, seed, chosen_correlation(self.correlation, latents))
-        request = Request(drawn, highest, mix, residual, features=of_image(features, lr))
+        request = Request(drawn, highest, mix, residual, features=checked_features(features, lr))
         for region in self.regions(lr, size, request):
             place = (region.image, slice(None), region.rows, region.cols)
             mean[place] = region.mean

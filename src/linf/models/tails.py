@@ -38,7 +38,7 @@ class Tails(NamedTuple):
         return constant - (v + dim) / 2 * torch.log1p(energy / (v * s**2))
 
     def gaussianise(self, z: Tensor) -> Tensor:
-        """Latents (D, ...) that are as they should be, made standard Gaussian: each patch's in their direction."""
+        """Make latents (D, ...) of this distribution standard Gaussian, float64; each patch's keep their direction."""
         dim, energy = len(z), z.double().square().sum(0).cpu().numpy()
         ratio = energy / (dim * self.scale**2)
         # From either side, so that neither tail is rounded away; what is beyond doubles stays finite.

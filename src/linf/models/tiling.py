@@ -118,8 +118,8 @@ def encode_tile(
     return Tile(image, rows, cols, (y0, x0), features)
 
 
-def of_image(features: Sequence[Tile] | None, lr: Tensor) -> Sequence[Tile] | None:
-    """The features that are given for LR images (B,C,h,w), or None where there are none.
+def checked_features(features: Sequence[Tile] | None, lr: Tensor) -> Sequence[Tile] | None:
+    """Features that are given for LR images (B,C,h,w), or None where none are given.
 
     Raises:
         ValueError: they are not of all of these images.

@@ -49,7 +49,7 @@ SAME = {"32": "32-true", "64": "64-true", "16": "16-mixed", "bf16": "bf16-mixed"
 
 
 def check_arguments(cfg: DictConfig) -> None:
-    """Raise UsageError if a setting is not of a kind that the constructor takes that it is for."""
+    """Raise UsageError if a setting is not of a kind that its constructor takes."""
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     given: Any = OmegaConf.to_container(cfg)
     nodes = sorted(_targets(settings, given), key=lambda found: found[0].count("."))

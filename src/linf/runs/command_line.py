@@ -81,7 +81,7 @@ def _readable(argument: str, conf: Path) -> Iterator[str]:
 
 
 def _paths(listed: str) -> list[str]:
-    """Return the existing paths that text lists with commas between them and perhaps in them; none if it lists else."""
+    """Return the existing paths in a list with commas between and perhaps in them; none if anything else is in it."""
     pieces = listed.split(",")
     for count in range(1, len(pieces) + 1):
         first, rest = ",".join(pieces[:count]), pieces[count:]

@@ -114,7 +114,7 @@ def _unreadable(override: str) -> str:
 
 
 def _hint(unknown: str, conf: Path) -> str:
-    """Say which setting was meant by one that there is not."""
+    """Say which setting may be meant by one that does not exist."""
     chosen = [
         given for given in sys.argv[1:] if (conf.parent / re.split("[=@]", given.lstrip("+"))[0]).is_dir()
     ]
