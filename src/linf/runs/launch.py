@@ -125,9 +125,8 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
             for signum in list(signals):  # Those that came before all ranks were there.
                 pass_on(signum, None)
             failed = _first_failed(processes)
-        reports = {
-            int(path.stem): json.loads(path.read_text()) for path in Path(reports_folder).glob("*.json")
-        }
+        files = Path(reports_folder).glob("*.json")
+        reports = {int(path.stem): json.loads(path.read_text()) for path in files}
     if failed is None:
         if reports.get(0, {}).get("kind") != "result":
             raise RankFailed("rank 0 ended without a result")

@@ -7,7 +7,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -90,13 +90,6 @@ def log_warnings() -> None:
         warnings.filterwarnings("ignore", message=pattern)
 
 
-def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _log_warning(message: object, category: object, filename: str, lineno: int, *_: Any, **__: Any) -> None:
     text = " ".join(str(message).split())
     logging.getLogger("py.warnings").warning("%s (%s:%d)", text, Path(filename).name, lineno)

@@ -98,9 +98,7 @@ class LastCheckpoint(StopOnSignal):
             for name in ("last", "previous", "best"):
                 clear(self.last.with_name(f"{name}.ckpt"))
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Save if it is time; stop if a signal has reached any rank, with several ranks one step later."""
         loop = trainer.fit_loop.epoch_loop
         assert trainer.fit_loop._data_fetcher is not None
@@ -132,21 +130,17 @@ class LastCheckpoint(StopOnSignal):
         outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
     ) -> None:
         """Stop if a signal has reached any rank, with several ranks an image later."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         # No training begins with a validation when it has no step left to take; and some ranks may have an image more.
         last = trainer.should_stop or trainer.global_step == trainer.max_steps
-        pairs = trainer.datamodule.val_pairs  # type: ignore[attr-defined]
-        if (
-            last
-            or trainer.fit_loop.epoch_loop._should_accumulate()
-            or batch_idx >= len(pairs) // trainer.world_size
-        ):
+        shared = len(trainer.datamodule.val_pairs) // trainer.world_size  # type: ignore[attr-defined]
+        if last or trainer.fit_loop.epoch_loop._should_accumulate() or batch_idx >= shared:
             return
-        _, signum = self.agreement(False, self.signum or 0)
+        signum = self.agreement(False, self.signum or 0)[1]
         if signum:
             self._save(trainer)
             step = trainer.global_step
