@@ -55,22 +55,18 @@ def build(config: dict[str, Any]) -> Model:
         raise UsageError(
             f"its config has {', '.join(sorted(unknown))}, which this version of linf does not know"
         )
+    parts = _part("encoder", config)(), _part("conditioner", config)
     if "model" in config:
-        model: Model = _part("model", config)(_part("encoder", config)(), _part("conditioner", config))
+        model: Model = _part("model", config)(*parts)
     else:
-        model = _linf(config)
+        flow, prior = _part("flow", config)(), _part("prior", config)() if "prior" in config else None
+        model = LINF(*parts, flow, prior)
+        model.correlation = _part("correlation", config)() if "correlation" in config else None
+        model.tails = {float(s): Tails(*each) for s, each in config.get("tails", {}).items()}
+        model.usual_deviation = {float(s): limit for s, limit in config.get("usual_deviation", {}).items()}
     if "value_range" in config:
         black, white = config["value_range"]
         model.value_range = float(black), float(white)
-    return model
-
-
-def _linf(config: dict[str, Any]) -> LINF:
-    parts = _part("encoder", config)(), _part("conditioner", config), _part("flow", config)()
-    model = LINF(*parts, _part("prior", config)() if "prior" in config else None)
-    model.correlation = _part("correlation", config)() if "correlation" in config else None
-    model.tails = {float(s): Tails(*each) for s, each in config.get("tails", {}).items()}
-    model.usual_deviation = {float(s): limit for s, limit in config.get("usual_deviation", {}).items()}
     return model
 
 

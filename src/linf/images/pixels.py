@@ -81,16 +81,14 @@ class PixelFormat:
             UsageError: the file is no image, or has another number of channels; with its path.
         """
         path = Path(path)
+        if not self.settings:
+            return read_image(path)
         try:
-            if not self.settings:
-                return read_image(path)
             photo = read_values(path, self.channels, ranged=self.value_range is not None)
             values = _of_channels(photo, self.channels, self.value_range)
             limits = self.value_range or type_range(photo.pixels.dtype)
             return to_levels(values, limits, self.peak, self.dtype)
         except UsageError as error:
-            if str(error).startswith(str(path)):
-                raise
             raise UsageError(f"{path}: {error}; replace or remove the file") from error
 
 
