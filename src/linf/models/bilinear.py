@@ -66,6 +66,7 @@ class BilinearBase:
 
 
 def _lerp(part: Tensor, at: Tensor, dim: int) -> Tensor:
+    """Interpolate (C,h,w) linearly at n places along axis 1 or 2: (C,n,w) or (C,h,n)."""
     below = at.long().clamp(max=part.shape[dim] - 1)
     above = (below + 1).clamp(max=part.shape[dim] - 1)
     weight = (at - below).view(-1, *[1] * (2 - dim)).to(part)

@@ -146,16 +146,17 @@ class FourierConditioner(Conditioner):
         return torch.einsum("njo,jn->on", answers, weight.to(answers.dtype))
 
     def decoder(self, chunk: int) -> Decode:
-        """The ensemble and its MLP for up to ``chunk`` queries at a time, through buffers allocated once."""
         return _Decoder(self, chunk)
 
 
 class _Decoder:
+    """The ensemble and its MLP through buffers that are allocated once, without gradient; see `Decode`."""
+
     def __init__(self, conditioner: FourierConditioner, chunk: int) -> None:
         weight = conditioner.coef.weight
-        device, kind = weight.device, torch.promote_types(weight.dtype, torch.float32)
+        device, angle_dtype = weight.device, torch.promote_types(weight.dtype, torch.float32)
         autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else kind
+        dtype = torch.get_autocast_dtype(device.type) if autocast else angle_dtype
         self.local = conditioner.local
         self.layers = [
             (layer.weight.detach().to(dtype), layer.bias.detach().to(dtype))
@@ -163,9 +164,9 @@ class _Decoder:
             if isinstance(layer, nn.Linear)
         ]
         rows, width = 4 * chunk if self.local else chunk, len(weight)
-        self.scratch = Scratch(width, chunk, device, kind)
-        self.basis = torch.empty(chunk, 4 * width, device=device, dtype=kind)
-        self.cast = self.basis if dtype == kind else self.basis.to(dtype)
+        self.scratch = Scratch(width, chunk, device, angle_dtype)
+        self.basis = torch.empty(chunk, 4 * width, device=device, dtype=angle_dtype)
+        self.cast = self.basis if dtype == angle_dtype else self.basis.to(dtype)
         self.hidden = [self.cast.new_empty(rows, w.shape[0]) for w, _ in self.layers[:-1]]
         self.answer = self.cast.new_empty(self.layers[-1][0].shape[0], rows)
 
