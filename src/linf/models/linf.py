@@ -53,6 +53,7 @@ class LINF(SuperResolver):
         self.encoder = encoder
         self.conditioner = conditioner(in_channels=encoder.out_channels, out_channels=flow.condition_dim)
         self.flow = flow
+        self.patch_size, self.image_channels, self.dim = flow.patch_size, flow.image_channels, flow.dim
         self.usual_deviation: dict[float, float] = {}
         self.set_prior(prior)
 
@@ -69,21 +70,6 @@ class LINF(SuperResolver):
                 "give a prior of the flow's image_channels"
             )
         self.prior = prior
-
-    @property
-    def patch_size(self) -> int:  # type: ignore[override]
-        """P."""
-        return self.flow.patch_size
-
-    @property
-    def image_channels(self) -> int:  # type: ignore[override]
-        """C."""
-        return self.flow.image_channels
-
-    @property
-    def dim(self) -> int:  # type: ignore[override]
-        """D = C·P²."""
-        return self.flow.dim
 
     @property
     def config(self) -> dict[str, Any]:  # type: ignore[override]
