@@ -57,7 +57,8 @@ class BestCheckpoint(Checkpoint):
     ) -> None:
         if save_top_k < -1:
             raise UsageError(f"save_top_k is {save_top_k}: give the number to keep, -1 for all or 0 for none")
-        self.folder, self.name, self.monitor, self.count = Path(dirpath), filename, monitor, save_top_k
+        self.folder, self.name, self.monitor = Path(dirpath), filename, monitor
+        self.save_top_k = save_top_k  # By this name loggers ask for it, too.
         self.sign = 1 if _mode(monitor, mode) == "max" else -1
         self.kept: dict[Path, tuple[float, int]] = {}
         self.latest: dict[str, Any] = {}
@@ -89,12 +90,7 @@ class BestCheckpoint(Checkpoint):
     @property
     def best_model_score(self) -> float | None:
         """Its value, or None."""
-        return max(self.kept.values(), key=lambda kept: self.sign * kept[0])[0] if self.kept else None
-
-    @property
-    def save_top_k(self) -> int:
-        """Number of checkpoints to keep."""
-        return self.count
+        return self.kept[max(self.kept, key=self._merit)][0] if self.kept else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check that validation will measure the figure, and find what the folder holds."""
@@ -108,7 +104,7 @@ class BestCheckpoint(Checkpoint):
                 f"callbacks.checkpoint.monitor is {self.monitor}: give what validation measures, "
                 f"{', '.join(sorted(measured))}"
             )
-        if trainer.is_global_zero and self.count:
+        if trainer.is_global_zero and self.save_top_k:
             self._find(_validation_set(trainer))
 
     def _find(self, validated: int) -> None:
@@ -130,13 +126,13 @@ class BestCheckpoint(Checkpoint):
                     self.monitor,
                 )
             elif not math.isnan(value) and not any(step == other for _, other in self.kept.values()):
-                if self.count != 1 and path == self._path():
+                if self.save_top_k != 1 and path == self._path():
                     link_file(path, path := self._path(step))
                 self.kept[path] = value, step
         ranked = sorted(self.kept, key=self._merit, reverse=True)
-        if self.count > 0:  # An earlier start may have kept more; those files stay.
-            self.kept = {path: self.kept[path] for path in ranked[: self.count]}
-        if self.count == 1 and ranked and ranked[0] != self._path():
+        if self.save_top_k > 0:  # An earlier start may have kept more; those files stay.
+            self.kept = {path: self.kept[path] for path in ranked[: self.save_top_k]}
+        if self.save_top_k == 1 and ranked and ranked[0] != self._path():
             link_file(ranked[0], self._path())
             self.kept = {self._path(): self.kept[ranked[0]]}
 
@@ -152,17 +148,17 @@ class BestCheckpoint(Checkpoint):
                 f"{', '.join(sorted(trainer.callback_metrics))}"
             )
         value, step = float(trainer.callback_metrics[self.monitor]), trainer.global_step
-        path = self._path() if self.count == 1 else self._path(step)
+        path = self._path() if self.save_top_k == 1 else self._path(step)
         if not trainer.strategy.broadcast(self._is_kept(value, path)):
             return
         first = not self.kept or self.sign * value > max(map(self._merit, self.kept))
         self.kept[path] = value, step
         self.latest = {"monitor": self.monitor, "value": value, "validated": _validation_set(trainer)}
         trainer.save_checkpoint(path, weights_only=False)
-        if trainer.is_global_zero and self.count != 1:
+        if trainer.is_global_zero and self.save_top_k != 1:
             if first:
                 link_file(path, self._path())
-            if 0 < self.count < len(self.kept):
+            if 0 < self.save_top_k < len(self.kept):
                 worst = min(self.kept, key=self._merit)
                 self.kept.pop(worst)
                 worst.unlink(missing_ok=True)
@@ -177,11 +173,11 @@ class BestCheckpoint(Checkpoint):
         return self.sign * self.kept[path][0]
 
     def _is_kept(self, value: float, path: Path | None = None) -> bool:
-        if math.isnan(value) or not self.count:
+        if math.isnan(value) or not self.save_top_k:
             return False
         if path in self.kept:  # Of the same step, which a run that went back takes once more.
             return self.sign * value > self._merit(path)
-        room = self.count < 0 or len(self.kept) < self.count
+        room = self.save_top_k < 0 or len(self.kept) < self.save_top_k
         return room or self.sign * value > min(map(self._merit, self.kept))
 
 
