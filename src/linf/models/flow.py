@@ -40,6 +40,10 @@ class ConditionalFlow(nn.Module):
         patch_size: P, odd. D = C·P².
         steps: K, the number of conditional affine steps.
         image_channels: of the images, 3 for RGB.
+
+    Attributes:
+        condition_dim: numbers of condition per query, K·2·D.
+        initialised: whether `whiten` has been called, or trained weights were loaded.
     """
 
     initialised: Tensor
@@ -52,6 +56,7 @@ class ConditionalFlow(nn.Module):
         self.config = {"patch_size": patch_size, "steps": steps} | other_than_rgb(image_channels)
         self.patch_size, self.steps, self.image_channels = patch_size, steps, image_channels
         self.dim = image_channels * patch_size**2
+        self.condition_dim = steps * 2 * self.dim
         self.weight = nn.Parameter(torch.empty(steps + 1, self.dim, self.dim))
         self.bias = nn.Parameter(torch.zeros(steps + 1, self.dim))
         self.register_buffer("initialised", torch.tensor(False))
@@ -59,11 +64,6 @@ class ConditionalFlow(nn.Module):
             for k in range(steps + 1):
                 nn.init.orthogonal_(self.weight[k])
                 self.weight[k] /= START_SCALE if k else 1.0
-
-    @property
-    def condition_dim(self) -> int:
-        """Numbers of condition per query: K·2·D."""
-        return self.steps * 2 * self.dim
 
     @torch.no_grad()
     def whiten(self, residual: Tensor) -> None:
