@@ -1,14 +1,14 @@
 """The LightningModule that trains the learned prior."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.errors import UsageError
 from linf.models.linf import LINF
 from linf.training.frozen import prepare_loss
+from linf.training.resume import MakeOptimizer, MakeScheduler
 from linf.training.stage1 import Training
 
 
@@ -31,8 +31,8 @@ class PriorTraining(Training):
         self,
         model: LINF,
         loss: Callable[..., dict[str, Tensor]],
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
         *,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),

@@ -27,21 +27,13 @@ ANEW = "or start anew from its weights: init_from=… in place of ckpt_path, in 
 """What to do where a checkpoint cannot be resumed with the settings of the command."""
 
 
-def make_optimizer(make: MakeOptimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Make an optimizer; raise UsageError for settings that it refuses."""
+def construct(setting: str, make: Callable[[Any], Any], given: Any) -> Any:
+    """Make an optimizer of parameters, or a schedule of an optimizer; raise UsageError if its settings are refused."""
     try:
-        return make(parameters)
-    except (ValueError, TypeError) as error:
-        raise UsageError(f"task.optimizer: {error}") from error
-
-
-def make_scheduler(make: MakeScheduler, optimizer: torch.optim.Optimizer) -> Any:
-    """Make a schedule; raise UsageError for settings that it refuses."""
-    try:
-        return make(optimizer)
+        return make(given)
     except (ValueError, TypeError, ZeroDivisionError) as error:
         hint = "; give trainer.max_steps=…" if "total_steps" in str(error) else ""
-        raise UsageError(f"task.scheduler: {error}{hint}") from error
+        raise UsageError(f"{setting}: {error}{hint}") from error
 
 
 def step_schedule(scheduler: Any) -> None:
@@ -115,7 +107,7 @@ def apply_settings(
     position = _position(checkpoint, interval)
     schedule = None
     if scheduler is not None:
-        schedule = make_scheduler(scheduler, twin)
+        schedule = construct("task.scheduler", scheduler, twin)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # About steps of the schedule without steps of the optimizer.
             for _ in range(position):
@@ -173,7 +165,7 @@ def _twin(optimizer: MakeOptimizer, parameters: Sequence[nn.Parameter]) -> torch
     """Return an optimizer like the run's, of one small parameter for each number of dimensions."""
     dimensions = sorted({p.ndim for p in parameters})
     small = [nn.Parameter(torch.zeros((1,) * n, dtype=parameters[0].dtype)) for n in dimensions]
-    return make_optimizer(optimizer, small)
+    return construct("task.optimizer", optimizer, small)
 
 
 def _check_state(

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 import pytorch_lightning as pl
@@ -22,10 +22,11 @@ from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.training.frozen import freeze
 from linf.training.resume import (
+    MakeOptimizer,
+    MakeScheduler,
     apply_settings,
     check_length,
-    make_optimizer,
-    make_scheduler,
+    construct,
     match_layout,
     reopen_epoch,
     step_schedule,
@@ -62,8 +63,8 @@ class Training(pl.LightningModule):
         self,
         model: SuperResolver,
         loss: Callable[..., dict[str, Tensor]],
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
         *,
         scheduler_interval: Literal["epoch", "step"] = "epoch",
         val_scales: Sequence[float | Sequence[float]] = (2, 3, 4),
@@ -202,14 +203,12 @@ class Training(pl.LightningModule):
         clip([p for group in optimizer.param_groups for p in group["params"]], gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.optimizer, self._trained())
+        optimizer = construct("task.optimizer", self.optimizer, self._trained())
         if self.scheduler is None:
             return optimizer
-        schedule = {
-            "scheduler": make_scheduler(self.scheduler, optimizer),
-            "interval": self.scheduler_interval,
-        }
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        schedule = construct("task.scheduler", self.scheduler, optimizer)
+        interval = {"scheduler": schedule, "interval": self.scheduler_interval}
+        return {"optimizer": optimizer, "lr_scheduler": interval}
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.parameters() if p.requires_grad]

@@ -1,14 +1,14 @@
 """The LightningModule of stage 2: one or several optimizer steps per batch."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
-from torch import Tensor, nn
+from torch import Tensor
 
 from linf.data.crops import SRBatch
 from linf.errors import UsageError
@@ -16,6 +16,7 @@ from linf.losses.flow import Finetune, check_flow
 from linf.models.correlation import chosen_correlation
 from linf.models.linf import LINF
 from linf.training.frozen import prepare_loss
+from linf.training.resume import MakeOptimizer, MakeScheduler
 from linf.training.stage1 import Training, own_copies
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class Finetuning(Training):
         self,
         model: LINF,
         loss: Finetune,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
         *,
         steps: Sequence[Sequence[str]] = (("nll",), ("l1", "perceptual")),
         scheduler_interval: Literal["epoch", "step"] = "epoch",
