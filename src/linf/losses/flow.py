@@ -12,7 +12,7 @@ from linf.losses.consistency import unseen
 from linf.losses.distillation import Teacher
 from linf.losses.perceptual import Perceptual, PerceptualLoss
 from linf.models.correlation import LatentChoice, check_latents, chosen_correlation
-from linf.models.flow import ConditionalFlow
+from linf.models.flow import ConditionalFlow, to_columns, to_patches
 from linf.models.linf import LINF
 from linf.models.noise import gaussian
 from linf.models.temperature import check_temperatures
@@ -218,13 +218,3 @@ def check_weights(**weights: float) -> dict[str, float]:
 def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> dict[str, Tensor]:
     """The terms by name, and their sum by weight as ``loss``."""
     return {"loss": torch.stack([weights[name] * value for name, value in terms.items()]).sum(), **terms}
-
-
-def to_columns(patches: Tensor) -> Tensor:
-    """The layout of the flow: (B,D,gh,gw) → (D, B·gh·gw)."""
-    return patches.transpose(0, 1).flatten(1)
-
-
-def to_patches(columns: Tensor, like: Tensor) -> Tensor:
-    """The inverse of `to_columns`: (D, B·gh·gw) → the shape (B,D,gh,gw) of ``like``."""
-    return columns.view_as(like.transpose(0, 1)).transpose(0, 1)

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linf.data.crops import SRBatch
-from linf.losses.flow import check_weights, to_columns, to_patches, weighted_sum
+from linf.losses.flow import check_weights, weighted_sum
 from linf.losses.perceptual import Perceptual, PerceptualLoss
+from linf.models.flow import to_columns, to_patches
 from linf.models.linf import LINF
 from linf.models.prior import window_lr_residual
 

@@ -211,3 +211,13 @@ class ConditionalFlow(nn.Module):
     def noise_of(self, z: Tensor, scale: Tensor, inverses: Tensor) -> Tensor:
         """``A(c) z`` where the scales (K, D, N) are known: what another sample costs, (D, N) → (D, N)."""
         return self._backwards(z, scale, None, inverses)
+
+
+def to_columns(patches: Tensor) -> Tensor:
+    """The layout of the flow: (B,D,gh,gw) → (D, B·gh·gw)."""
+    return patches.transpose(0, 1).flatten(1)
+
+
+def to_patches(columns: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `to_columns`: (D, B·gh·gw) → the shape (B,D,gh,gw) of ``like``."""
+    return columns.view_as(like.transpose(0, 1)).transpose(0, 1)

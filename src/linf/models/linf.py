@@ -15,7 +15,7 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.decoding import Block, Region, Request, stream
 from linf.models.encoders.encoder import Encoder
 from linf.models.explosion import tame
-from linf.models.flow import ConditionalFlow
+from linf.models.flow import ConditionalFlow, to_columns
 from linf.models.prior import UNet, lr_residual
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile, checked_features
@@ -118,7 +118,7 @@ class LINF(SuperResolver):
         Returns:
             (B,gh,gw), nats per patch.
         """
-        log_prob = self.flow.log_prob(residual.transpose(0, 1).flatten(1), self.condition(lr, coord, cell))
+        log_prob = self.flow.log_prob(to_columns(residual), self.condition(lr, coord, cell))
         return log_prob.view(coord.shape[:-1])
 
     def initialise(self, batches: Iterable[Any]) -> None:
@@ -131,7 +131,7 @@ class LINF(SuperResolver):
         """
         if self.flow.initialised:
             return
-        columns = [self.residual(*batch).transpose(0, 1).flatten(1) for batch in batches]
+        columns = [to_columns(self.residual(*batch)) for batch in batches]
         self.flow.whiten(torch.cat(columns, dim=1))
         self.conditioner.zero_init()
 
