@@ -127,7 +127,7 @@ class Shown:
     def labels(self, whole: bool, temperature: float, against: str) -> str:
         """What is left and right of the divider, as a style sheet."""
         session = self.session
-        if whole and not session.keeps_whole() and session.fixed is not None:
+        if whole and session.fixed is not None:
             temperature, against = session.fixed.temperature, BY_BICUBIC
         texts = {"before": against, "after": f"LINF, τ = {temperature:g}"}
         rules = (
@@ -174,8 +174,7 @@ class Shown:
     def download(self, whole: bool, temperature: float, within: float) -> Path:
         """Return the image that is shown as a lossless file."""
         session = self.session
-        if whole and not session.keeps_whole() and session.fixed is not None:
-            done = session.fixed
+        if whole and (done := session.fixed) is not None:
             return self.write(done.image, self.name(True, done.temperature, done.within, done.sample))
         mixture, sample = session.ready(whole), (session.seed, session.latents)
         if whole and (True, True) not in session.made:
@@ -218,7 +217,7 @@ class Shown:
         session = self.session
         (h, w), (height, width) = session.low, session.size
         rows, cols = session.window_enlarged(whole)
-        fixed = session.fixed if whole and not session.keeps_whole() else None
+        fixed = session.fixed if whole else None
         text = f"{w}×{h} → **{width}×{height}** pixels, sample {session.seed if fixed is None else fixed.sample[0]}"
         text += "." if fixed is None else f", temperature {fixed.temperature:g}."
         if fixed is not None:
