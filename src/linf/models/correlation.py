@@ -11,7 +11,6 @@ every temperature. `linf.models.latent_statistics` estimates G.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Literal, Self, cast, get_args
 
@@ -22,7 +21,7 @@ from linf.coordinates import patch_grid
 from linf.memory import free_memory
 from linf.models.decoding import Latents
 from linf.models.noise import LatentField, noise_threads, rows_kept
-from linf.models.precision import exact_products, is_exact
+from linf.models.precision import exact_products
 from linf.models.tiling import TILE
 
 LatentChoice = Literal["independent", "correlated"]
@@ -94,10 +93,7 @@ class LatentCorrelation(nn.Module):
         side = 2 * self.reach + 1
         rows, cols = (n - side + 1 for n in white.shape[2:])
         out = torch.zeros(len(white), self.dim, rows * cols, dtype=filters.dtype, device=white.device)
-        with (
-            torch.autocast(white.device.type, enabled=False),
-            nullcontext() if is_exact() else exact_products(),
-        ):
+        with torch.autocast(white.device.type, enabled=False), exact_products():
             for dy in range(side):
                 for dx in range(side):
                     part = white[:, :, dy : dy + rows, dx : dx + cols].reshape(len(white), self.dim, -1)
