@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import Dataset
@@ -54,7 +56,13 @@ def test_signals_that_stop_a_run_leave_its_workers_alone() -> None:
     assert not started & set(workers())
 
 
-def test_the_parent_ends_a_worker() -> None:
+@pytest.mark.parametrize("threads", [True, False])
+def test_the_parent_ends_a_worker(threads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start_no_thread(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    if not threads:
+        monkeypatch.setattr("linf.data.workers.threading", SimpleNamespace(Thread=start_no_thread))
     before = set(workers())
     numbers = loader()
     next(numbers)
@@ -78,6 +86,23 @@ def test_a_killed_worker_is_told_in_words() -> None:
 
     with pytest.raises(UsageError, match="memory is too small: buy some"):
         read_on()
+
+
+def test_workers_that_cannot_be_started_are_told_in_words() -> None:
+    before = set(workers())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    descriptor = os.open(os.devnull, os.O_RDONLY)  # The lowest number that is free.
+    os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor + 3, hard))
+    try:
+        with (
+            pytest.raises(UsageError, match=r"cannot be started \(Too many open files\).*: buy some"),
+            lost_worker_advice("buy some"),
+        ):
+            loader()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert set(workers()) == before
 
 
 def test_an_error_of_a_workers_own_stays_what_it_is() -> None:

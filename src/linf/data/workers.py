@@ -38,8 +38,16 @@ class SteadyLoader(DataLoader[_T]):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             return super().__iter__()
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+                raise
+            raise NoWorkersError(getattr(error, "strerror", None) or error) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class NoWorkersError(RuntimeError):
+    """The system lacks what processes need: memory, room in ``/dev/shm``, or more processes, threads or files."""
 
 
 def worker_settings(workers: int) -> dict[str, Any]:
@@ -59,7 +67,10 @@ def _start_worker(worker: int) -> None:
     ForkingPickler.register(Tensor, _by_shared_memory_or_pipe)
     if hasattr(signal, "sigwaitinfo"):  # Not on macOS.
         # This is how the parent ends a worker that does not end by itself.
-        threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
+        try:
+            threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
+        except RuntimeError:  # The system allows no more. A SIGTERM of anybody's then ends this worker.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 
 
 def _stack(tensors: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
@@ -84,11 +95,17 @@ def _end_when_the_parent_says() -> None:
 @contextmanager
 def lost_worker_advice(advice: str = "free some memory, or lower data.num_workers") -> Iterator[None]:
     """Raise UsageError with some advice if a worker was killed during the block, as the kernel does where memory is
-    too small.
+    too small, or if none could be started.
     """
     try:
         yield
     except Exception as error:  # torch raises it wherever the run is, so that it may be the cause of another.
+        for cause in causes(error):
+            if isinstance(cause, NoWorkersError):
+                raise UsageError(
+                    f"processes that load images cannot be started ({cause}), as happens where /dev/shm is full or the "
+                    f"number of processes or files is limited: {advice}"
+                ) from error
         # An error that a worker reports begins with other words.
         if not any(re.match(r"DataLoader worker \(pid", str(cause)) for cause in causes(error)):
             raise
