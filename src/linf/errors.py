@@ -42,6 +42,11 @@ class Stopped(SystemExit):
         self.signum, self.where, self.folder = signal.Signals(signum), where, folder
 
 
+def raise_stopped(signum: int, _: object) -> NoReturn:
+    """Handle a signal by ending what is not in the middle of a step, so that it removes what it has half written."""
+    raise Stopped(signum)
+
+
 class Mistake(SystemExit):
     """A user's mistake on its way past Hydra, which would report an ordinary exception as an error of the job."""
 

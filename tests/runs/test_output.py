@@ -77,7 +77,9 @@ def test_loading_processes_beyond_the_cores_are_no_warning(monkeypatch: pytest.M
 )
 def test_an_evaluation_is_finished_wherever_it_prints(here: Path, where: str) -> None:
     line = f"$python {ROOT}/eval.py {' '.join(EVALUATION)} data.root=photos {where}"
-    done = shell(line, here, PYTHONIOENCODING="ascii")
+    # The last two keep Python from taking UTF-8 in this locale by itself.
+    ascii_alone = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = shell(line, here, **ascii_alone)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert read_record(here / "run").state == "finished"
@@ -120,6 +122,22 @@ def test_upscale_goes_on_without_stdout(here: Path) -> None:
     done = shell("$python -m linf upscale photos --scale 2 --model bicubic --out out >/dev/full", here)
     assert done.returncode == 1
     assert len(list((here / "out").iterdir())) == 2
+
+
+IN_UTF8 = """
+import os, sys
+from linf.runs.output import use_utf8
+use_utf8()
+print(sys.getfilesystemencoding(), sys.stdout.encoding, os.fsencode(sys.argv[1]))
+"""
+
+
+def test_a_command_names_files_in_utf8_in_every_locale() -> None:
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment.pop("PYTHONIOENCODING", None)
+    command = [sys.executable, "-c", IN_UTF8, b"\xff"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "utf-8 ascii b'\\xff'\n"), done.stderr
 
 
 CODE = """

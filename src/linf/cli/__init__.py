@@ -28,7 +28,7 @@ from linf.cli.weights import add_weights
 from linf.errors import Stopped, UsageError, end, find_mistake, stop_signals_to
 from linf.files import expand_home
 from linf.groups import limit_threads
-from linf.runs.output import lost_output, protect_output
+from linf.runs.output import lost_output, protect_output, use_utf8
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     What cannot be printed ends it with status 1, but only after all of its work; a signal with 128 + signal.
     """
+    use_utf8()
     protect_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] and arguments[0] in JOBS:  # What follows is Hydra's.

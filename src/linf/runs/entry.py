@@ -25,7 +25,7 @@ from linf.runs.announcement import announcement
 from linf.runs.command_line import readable_settings
 from linf.runs.gpus import free_gpus
 from linf.runs.messages import check_settings, error_line, expand_homes
-from linf.runs.output import protect_output
+from linf.runs.output import protect_output, use_utf8
 from linf.runs.record import JobRecord, changed_settings, now, read_record, unchanged_if_refused, write_record
 from linf.runs.switches import switch_off, without_null_groups
 from linf.runs.terminal import log_printed, log_warnings
@@ -157,6 +157,7 @@ def run(entry: Callable[[], object], name: str) -> None:
     """
     conf = CONF / f"{name}.yaml"
     HydraConfig.instance().cfg = None
+    use_utf8()
     protect_output()
     if ranks.launched():
         ranks.die_with_parent()

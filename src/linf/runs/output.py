@@ -51,6 +51,20 @@ class _Patient:
         return getattr(self.stream, name)
 
 
+def use_utf8() -> None:
+    """Begin the command again in Python's UTF-8 mode, unless it writes and names files in UTF-8 already.
+
+    In the locale ``en_US``, for example, no file could have a τ in its name. What is printed stays in the locale's
+    encoding.
+    """
+    if sys.getfilesystemencoding() == "utf-8":
+        return
+    if sys.stdout is not None:
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.environ["PYTHONUTF8"] = "1"  # For the processes that this one starts.
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def protect_output() -> None:
     """Let nothing that is printed from now on end the command.
 
