@@ -81,6 +81,8 @@ def test_dropped_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         ImageCache([broken, good, tmp_path / "empty.png"], on_error="raise", cache_dir=tmp_path)
     with pytest.raises(UsageError, match="none of 2 images"):
         ImageCache([small, broken], min_side=4, cache_dir=tmp_path)
+    with pytest.raises(UsageError, match=r"none of 2 images can be read: \S*broken\.png: .* and 1 more$"):
+        ImageCache([broken, tmp_path / "empty.png"], cache_dir=tmp_path)
     with pytest.raises(UsageError, match="choose 'skip' or 'raise'"):
         ImageCache([good], on_error="ignore", cache_dir=tmp_path)  # type: ignore[arg-type]
 

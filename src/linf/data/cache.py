@@ -81,6 +81,8 @@ class ImageCache(ImageStore):
                 log.warning("dropped: %s has %d x %d pixels, below %d a side", path, *entry[1:], min_side)
             else:
                 kept.append((path, *entry))
+        if all(isinstance(entry, str) for entry in index):
+            raise UsageError(f"none of {len(sources)} images can be read: {shorten(index, 1)}")
         if not kept:
             raise UsageError(
                 f"none of {len(sources)} images ({shorten(sources, 1)}) is readable and at least {min_side} "
