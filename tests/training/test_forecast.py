@@ -87,6 +87,11 @@ def test_every_learning_rate_has_its_panel() -> None:
             "after step 6: lower trainer.check_val_every_n_epoch",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            ("trainer.max_steps=1", "trainer.check_val_every_n_epoch=2"),
+            "after step 4: lower trainer.check_val_every_n_epoch",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(("+trainer.limit_val_batches=0",), "limit_val_batches is 0", marks=pytest.mark.slow),
         pytest.param(("trainer.accumulate_grad_batches=2",), None, marks=pytest.mark.slow),
         pytest.param(("trainer.max_steps=1", "+trainer.val_check_interval=1"), None, marks=pytest.mark.slow),

@@ -86,8 +86,8 @@ def _never_validated(trainer: pl.Trainer) -> str:
     if (steps := trainer.estimated_stepping_batches) >= first:
         return ""
     advice = f"lower trainer.{'val_check_interval' if every is None else 'check_val_every_n_epoch'}"
-    if every is not None and steps == trainer.max_steps:
-        shorter = max(1, int(steps) * trainer.accumulate_grad_batches // every)
+    shorter = int(steps) * trainer.accumulate_grad_batches // (every or 1)
+    if every is not None and steps == trainer.max_steps and shorter:
         advice = f"data.batches_per_epoch={shorter} makes epochs short enough"
     return f"nothing, for the run ends after step {steps:,}, the first validation comes after step {first:,}: {advice}"
 
