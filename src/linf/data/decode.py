@@ -169,9 +169,12 @@ def check_room(sources: Sequence[Path], folder: Path, limit: float | None, pixel
     free, most = shutil.disk_usage(there).free, math.inf if limit is None else limit * 1e9
     if need <= min(free, most):
         return
-    above = f"above data.cache_limit={limit:g}" if need > most else "more than is free"
+    if need > most:
+        excess, remedy = f"above data.cache_limit={limit:g}", "raise data.cache_limit"
+    else:
+        excess, remedy = "more than is free", "free some space"
     raise UsageError(
-        f"{len(sources)} images take {decimal(int(need))} decoded, {above}; {decimal(free)} are free in {folder}: cut "
+        f"{len(sources)} images take {decimal(int(need))} decoded, {excess}; {decimal(free)} are free in {folder}: cut "
         "them into shards, which take half as much or lie in object storage, with `linf shard FOLDER OUT`, and train "
-        "with data=shards data.root=OUT; or raise data.cache_limit, or choose another folder with data.cache_dir"
+        f"with data=shards data.root=OUT; or {remedy}, or choose another folder with data.cache_dir"
     )

@@ -64,7 +64,8 @@ class CropSettings:
             check_least(name, getattr(self, name), 1)
         if self.pairs and self.degradation is not None:
             raise UsageError(
-                "data.pairs takes LR as it is given, and a degradation makes it: leave out one of them"
+                "data.pairs takes LR as it is given, and a degradation makes it: set "
+                "data/degradation=bicubic, or data.pairs=false"
             )
 
     @property
