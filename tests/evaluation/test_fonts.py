@@ -49,6 +49,19 @@ def test_figures_ask_for_every_installed_font_that_has_more_letters(
     fonts.save_figure(figure, tmp_path / "a.png")
 
 
+def test_a_figure_that_a_full_disk_cuts_off_is_named_and_replaces_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.png"
+    file.write_text("the one before")
+    monkeypatch.setattr("linf.files.secrets.token_hex", lambda size: "part")
+    (tmp_path / ".a.png.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as error:
+        fonts.save_figure(Figure(), file)
+    assert error.value.filename == str(file)
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(file, "the one before")]
+
+
 @pytest.mark.slow
 def test_a_report_has_chinese_labels(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder

@@ -3,11 +3,14 @@
 import logging
 import warnings
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 from matplotlib.text import Text
+
+from linf.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +46,15 @@ def _warn() -> None:
     )
 
 
-def save_figure(figure: Figure, file: Any, **given: Any) -> None:
-    """Save a figure as its ``savefig`` does; log a warning, once, if no font here has a letter in it."""
+def save_figure(figure: Figure, file: Path | IO[bytes], **given: Any) -> None:
+    """Save a figure as its ``savefig`` does, a file whole or not at all; log a warning, once, if no font here has a
+    letter in it.
+    """
     texts = {text.get_text() for text in figure.findobj(Text)}
     if any(letter.isprintable() and ord(letter) not in _letters() for text in texts for letter in text):
         _warn()
-    figure.savefig(file, **given)
+    if isinstance(file, Path):
+        with atomic_write(file) as part:
+            figure.savefig(part, format=file.suffix[1:], **given)
+    else:
+        figure.savefig(file, **given)

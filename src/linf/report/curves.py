@@ -72,8 +72,7 @@ class Curves(Callback):
             with atomic_write(self.folder / "curves.csv") as part:
                 table.to_csv(part)
             if draw and (figure := curves_figure(table)):
-                with atomic_write(self.folder / "curves.png") as part:
-                    save_figure(figure, part, format="png")
+                save_figure(figure, self.folder / "curves.png")
                 self.drawn = time.monotonic()
                 self.cost = self.drawn - began
         except OSError as error:

@@ -65,10 +65,9 @@ def summarise(sweep: Path) -> pd.DataFrame:
     try:
         with atomic_write(sweep / "sweep.csv") as part:
             table.to_csv(part, index=False, errors="backslashreplace")
-        with atomic_write(sweep / "sweep.png") as part:
-            merits = {merit: higher_is_better(merit) for merit in headline_merits(table)}
-            bicubic = {name: found for name in jobs if (found := _bicubic(sweep / name, merits))}
-            save_figure(sweep_figure(jobs, table, merits, bicubic), part, format="png")
+        merits = {merit: higher_is_better(merit) for merit in headline_merits(table)}
+        bicubic = {name: found for name in jobs if (found := _bicubic(sweep / name, merits))}
+        save_figure(sweep_figure(jobs, table, merits, bicubic), sweep / "sweep.png")
     except OSError as error:
         raise UsageError(f"cannot write to {sweep}: {error.strerror or error}") from error
     return table

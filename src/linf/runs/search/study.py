@@ -181,13 +181,13 @@ class Search:
             table, found = self.table(), importances(self.study, self.objectives)
             with atomic_write(self.folder / "pareto.csv") as part:
                 table.to_csv(part)
-            with atomic_write(self.folder / "pareto.png") as part, matplotlib.rc_context(STYLE):
-                save_figure(front_figure(table, self.objectives), part, format="png")
+            with matplotlib.rc_context(STYLE):
+                save_figure(front_figure(table, self.objectives), self.folder / "pareto.png")
             with atomic_write(self.folder / "importance.csv") as part:
                 found.to_csv(part, index_label="setting")
-            with atomic_write(self.folder / "importance.png") as part, matplotlib.rc_context(STYLE):
+            with matplotlib.rc_context(STYLE):
                 figure = importance_figure(table, found, list(self.objectives), self.space)
-                save_figure(figure, part, format="png")
+                save_figure(figure, self.folder / "importance.png")
         return table
 
 
