@@ -137,11 +137,6 @@ def end(error: BaseException | str, status: int = 2) -> NoReturn:
     raise SystemExit(status)
 
 
-def raise_stopped(signum: int, _: object) -> NoReturn:
-    """Handle a signal where no step has to be finished: what is half written is removed on the way out."""
-    raise Stopped(signum)
-
-
 @contextmanager
 def stop_signals_to(handler: Callable[[int, object], None] = raise_stopped) -> Iterator[None]:
     """Send `STOP_SIGNALS` to a handler during the block, but for those that are ignored, as ``nohup`` does; in a thread

@@ -276,9 +276,7 @@ def test_more_than_the_limit_is_not_decoded(tmp_path: Path, monkeypatch: pytest.
     # What is there already is used.
     assert len(ImageCache(paths, cache_dir=tmp_path / "cache", limit=0.0002)) == 5
     monkeypatch.setattr(shutil, "disk_usage", lambda _: mock.Mock(free=need * 1e9 / 2))
-    with pytest.raises(
-        UsageError, match=r"more than is free; 150\.0 kB are free .*; or free some space, or"
-    ):
+    with pytest.raises(UsageError, match=r"more than is free; 150\.0 kB are free .*; or free some space, or"):
         ImageCache(paths, cache_dir=tmp_path / "full")
 
 
