@@ -126,6 +126,9 @@ def test_settings_are_the_same_in_a_moved_folder_only() -> None:
     one = {"run_dir": "/a/run", "seed": 0, "callbacks": {"last": {"folder": "/a/run", "at": "/a/run/x"}}}
     moved = {"run_dir": "/b", "seed": 0, "callbacks": {"last": {"folder": "/b", "at": "/b/x"}}}
     finished = JobRecord("finished", settings=one)
+    logged = moved | {"logger": {"wandb": {"save_dir": "/b", "group": "of/the sweep's folder"}}}
+    assert finished.has_finished(logged)
+    assert JobRecord("finished", settings=logged).has_finished(one)
     others = one | {"seed": 1}, moved | {"seed": 1}, one | {"run_dir": "/c"}
     assert [finished.has_finished(settings) for settings in (one, moved, *others)] == [True, True] + [
         False

@@ -67,8 +67,11 @@ class JobRecord:
         return self.seconds_spent(folder) if _results(folder) else 0.0
 
     def has_finished(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether the run has finished with these settings, perhaps in a folder that was moved since."""
-        return self.state == "finished" and _without_folder(self.settings) == _without_folder(settings)
+        """Tell whether the run has finished with these settings, perhaps in a folder that was moved since.
+
+        Loggers do not count: no result depends on them, and some are named after the folders above.
+        """
+        return self.state == "finished" and _decisive(self.settings) == _decisive(settings)
 
 
 def read_record(folder: Path) -> JobRecord:
@@ -141,8 +144,10 @@ def changed_settings(folder: Path, settings: Mapping[str, Any], given: Mapping[s
     ]
 
 
-def _without_folder(settings: Mapping[str, Any]) -> str:
-    folder, text = settings.get("run_dir"), json.dumps(settings, sort_keys=True)
+def _decisive(settings: Mapping[str, Any]) -> str:
+    """Return the settings on which a run's result depends as text, the same in each folder."""
+    kept = {key: value for key, value in settings.items() if key != "logger"}
+    folder, text = settings.get("run_dir"), json.dumps(kept, sort_keys=True)
     return text.replace(json.dumps(folder)[1:-1], "run_dir") if folder else text
 
 
