@@ -107,6 +107,13 @@ def test_a_file_named_in_another_encoding(here: Path) -> None:
         pytest.param("info {model}", ">&-", 0, "", marks=pytest.mark.thorough),
         ("info {model} {model}", "2>/dev/full", 2, ""),
         ("weights list", "| true", 0, ""),
+        pytest.param(
+            "upscale photos/astronaut.png --scale 2 --model bicubic --out -",
+            ">&-",
+            2,
+            "stdout is closed",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_linf_ends_in_good_order(

@@ -155,6 +155,8 @@ def _upscale(given: Namespace) -> None:
         raise UsageError(f"--out {out} and --format {given.format} contradict each other: give one of them")
     if out == PIPE and (ask.samples > 1 or ask.uncertainty):
         raise UsageError("stdout takes one image: give --out FOLDER with --samples and --uncertainty")
+    if out == PIPE and sys.__stdout__ is None:
+        raise UsageError("stdout is closed: redirect it to a file or a pipe, or give --out FILE")
     if out == PIPE and sys.stdout.isatty():
         raise UsageError("stdout is a terminal, which shows no image: redirect it, or give --out FILE")
     limits = None if given.range is None else checked_range("--range", given.range)
