@@ -164,6 +164,16 @@ def test_the_mean_of_some_models(run: Linf, tmp_path: Path, checkpoint: Path) ->
     )
 
 
+@pytest.mark.parametrize("command", ["convert IN --mean A OUT", "latents IN --data A B OUT"])
+def test_what_an_option_of_several_has_taken_is_told(run: Linf, command: str) -> None:
+    done = run(*command.split())
+    option = command.split()[2]
+    assert_in_words(
+        done.status, done.out, done.err, f"required: OUT; write them before {option}, which takes"
+    )
+    assert "write them" not in run(*command.split()[:2]).err
+
+
 @pytest.mark.parametrize("name", ["there.safetensors", "there.pth"])
 def test_an_existing_file_is_overwritten_by_force_only(
     run: Linf, tmp_path: Path, checkpoint: Path, name: str

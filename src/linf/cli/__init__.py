@@ -36,12 +36,16 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is not known here already: argparse leaves what a command does not know to `linf` itself."""
+        self.given = args
         known, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return known, unknown
 
     def error(self, message: str) -> NoReturn:
+        lists = [option for each in self._actions if each.nargs == "+" for option in each.option_strings]
+        if "required" in message and (taking := [option for option in lists if option in self.given]):
+            message += f"; write them before {taking[0]}, which takes all that follows it"
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
 
