@@ -1,5 +1,6 @@
 """What a training says of itself: what it has, what validation measured, and when it will end."""
 
+import json
 import logging
 import os
 import re
@@ -123,6 +124,35 @@ def test_validation_on_other_lr_than_the_training_is_told(
     fit(composed("train", *TINY, *given, f"run_dir={tmp_path}"))
     (text,) = [text for text in caplog.messages if text.startswith("validated on")]
     assert words in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after", "step", "planned"),
+    [
+        (("trainer.max_epochs=1",), ("trainer.accumulate_grad_batches=2",), 5, 11),
+        # Stopped within an epoch, after two of its five batches.
+        (("trainer.max_steps=2",), ("trainer.accumulate_grad_batches=2",), 2, 10),
+        (("trainer.max_steps=2", "trainer.accumulate_grad_batches=2"), ("trainer.max_steps=9",), 2, 9),
+    ],
+)
+def test_a_resumed_run_with_other_batches_a_step_counts_its_own_steps(
+    composed: Compose,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    before: tuple[str, ...],
+    after: tuple[str, ...],
+    step: int,
+    planned: int,
+) -> None:
+    caplog.set_level(logging.INFO)
+    rest = (*TINY, "data.batches_per_epoch=5", "trainer.max_epochs=3", f"run_dir={tmp_path}")
+    fit(composed("train", *rest, *before))
+    trainer = fit(composed("train", *rest, *after, f"ckpt_path={tmp_path}/checkpoints/last.ckpt"))
+    assert any(
+        text.startswith(f"{planned} steps of 2 ") and f"from step {step};" in text for text in caplog.messages
+    )
+    assert trainer.global_step == planned == json.loads((tmp_path / "progress.json").read_text())["steps"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.runs.record import PROGRESS_FILE, TrainingProgress, now
-from linf.training.callbacks.forecast import timer_left
+from linf.training.callbacks.forecast import planned_steps, timer_left
 
 
 class ProgressFile(Callback):
@@ -36,7 +36,7 @@ class ProgressFile(Callback):
         self.folder, self.seconds = Path(folder), seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        steps = trainer.estimated_stepping_batches
+        steps = planned_steps(trainer)
         self.steps = int(steps) if math.isfinite(steps) else None
         model = pl_module.get_submodule("model")
         self.parameters = sum(p.numel() for p in model.parameters())

@@ -38,7 +38,7 @@ class Forecast(Callback):
         self.after, self.minutes = after, minutes
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.steps, self.taken, self.first = trainer.estimated_stepping_batches, 0, trainer.global_step
+        self.steps, self.taken, self.first = planned_steps(trainer), 0, trainer.global_step
         self.started = self.began = self.said = time.monotonic()
         if pl_module.device.type == "cpu" and self.steps - self.first >= MANY:
             log.warning(
@@ -121,6 +121,24 @@ class EvaluationForecast(Callback):
             self.due = now + self.seconds
             left = _until((self.images - self.done) * (now - self.began) / self.done)
             log.info("%s of %s images, counting each scale; %s", self.done, self.images, left)
+
+
+def planned_steps(trainer: pl.Trainer) -> float:
+    """The number of all steps of a training that begins or goes on now; infinity if there is no limit.
+
+    Lightning's estimate takes it that every earlier step had as many batches as one has now.
+    """
+    steps = trainer.estimated_stepping_batches
+    if trainer.max_epochs in (None, -1) or not trainer.global_step:
+        return steps
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    each = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    left = (trainer.max_epochs - epochs.processed) * each
+    if epochs.ready > epochs.processed:  # In the middle of an epoch, or in the validation after it.
+        left -= each if batches.is_last_batch else batches.current.ready // trainer.accumulate_grad_batches
+    steps = trainer.global_step + max(left, 0)
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
 
 def timer_left(trainer: pl.Trainer) -> float:

@@ -19,7 +19,7 @@ from linf.errors import UsageError
 from linf.evaluation.systems import model_label
 from linf.files import atomic_write, unwritable
 from linf.images.resize import bicubic
-from linf.training.callbacks.forecast import count_steps
+from linf.training.callbacks.forecast import count_steps, planned_steps
 from linf.training.stage1 import add_psnr
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _parameters(model: Any) -> str:
 
 
 def _length(trainer: pl.Trainer, batch: int) -> str:
-    steps, done = trainer.estimated_stepping_batches, trainer.global_step
+    steps, done = planned_steps(trainer), trainer.global_step
     accumulated, ranks = trainer.accumulate_grad_batches, trainer.world_size
     samples = " × ".join(
         [f"{batch}", *(f"{n} {what}" for n, what in ((accumulated, "batches"), (ranks, "ranks")) if n > 1)]
