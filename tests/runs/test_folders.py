@@ -23,7 +23,7 @@ from linf.data.cache import ImageCache
 from linf.errors import UsageError
 from linf.files import cache_folder, lock, owner, run_lock, temporary_cache
 from linf.images.read import read_image
-from linf.runs.folders import Folders
+from linf.runs.folders import Folders, present
 from linf.runs.record import JobRecord, read_record, write_record
 from linf.runs.sweep_commands import sweep_command
 
@@ -272,3 +272,13 @@ def test_jobs_of_other_processes_are_given_the_callback_without_the_command(tmp_
     assert list((tmp_path / ".sweep").glob("*-*"))
     folders.on_multirun_end(None)
     assert not list((tmp_path / ".sweep").glob("*-*"))
+
+
+def test_an_error_in_a_folder_that_was_moved_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(FileNotFoundError), run_lock(folder), present(folder):
+        (folder / "missing").read_text()
+    with run_lock(folder):
+        folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(UsageError, match="was moved or deleted"), present(folder):
+            (folder / "csv").write_text("")

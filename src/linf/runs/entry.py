@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake, stop_signals_to
 from linf.files import atomic_write, run_lock
 from linf.groups import limit_threads
-from linf.runs import CONF, folders, ranks  # noqa: F401 (what conf/hydra/default.yaml asks for)
+from linf.runs import CONF, folders, ranks
 from linf.runs.announcement import announcement
 from linf.runs.command_line import readable_settings
 from linf.runs.gpus import free_gpus
@@ -102,7 +102,7 @@ def _recorded(entry: EntryPoint, cfg: DictConfig, sweeping: bool) -> Result | No
     folder, hydra = Path(cfg.run_dir), HydraConfig.get()
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     unresolved: Any = OmegaConf.to_container(cfg)
-    with run_lock(folder), unchanged_if_refused(folder, sweeping):
+    with run_lock(folder), folders.present(folder), unchanged_if_refused(folder, sweeping):
         before = read_record(folder)
         if sweeping and before.has_finished(settings):
             log.info("finished before: %s", folder)

@@ -5,7 +5,8 @@ import os
 import re
 import shlex
 import zlib
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,27 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import Mistake, UsageError
-from linf.files import expand_home, unwritable
+from linf.files import LOCK, expand_home, unwritable
 from linf.runs import ranks
 from linf.runs.command_line import quoted
 from linf.runs.sweep_commands import count_jobs, list_jobs, sweep_command
 
 BY_COMMAND = {f"hydra{dot}job.{name}" for dot in ".:" for name in ("id", "num", "override_dirname")}
 """What a job of a sweep is named by that its command alone says, without its other settings."""
+
+
+@contextmanager
+def present(folder: Path) -> Iterator[None]:
+    """Raise UsageError in place of an error that comes of a run's folder having been moved or deleted."""
+    try:
+        yield
+    except Exception as error:
+        if (folder / LOCK).exists():
+            raise
+        raise UsageError(
+            f"{folder} was moved or deleted while the run was writing to it; if it was moved, the same command with "
+            "hydra.run.dir=… goes on from what is there"
+        ) from error
 
 
 class Folders(Callback):
