@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 from rich.console import Console
@@ -24,7 +25,7 @@ from linf.errors import UsageError
 from linf.runs.progress import ProgressFile
 from linf.runs.record import JobRecord, TrainingProgress, now, read_progress, read_record, write_record
 from linf.runs.sweep_commands import count_jobs, expected_jobs, is_commanded, sweep_command
-from linf.runs.sweep_status import print_summary, summary_line, watch
+from linf.runs.sweep_status import print_summary, summary_line, unfinished_line, watch
 
 HOLDS = """
 import sys
@@ -103,6 +104,15 @@ def test_what_does_not_fit_on_a_terminal_is_counted(
         watching.join(timeout=60)
     assert re.search(r"\bb +running", terminal.file.getvalue()), "what runs is shown first"  # type: ignore[attr-defined]
     assert "b   killed" in capsys.readouterr().out
+
+
+def test_what_is_left_of_a_sweep_whose_command_has_ended(tmp_path: Path) -> None:
+    table = pd.DataFrame({"job": ["a", "b", "c"], "state": ["finished", "failed", "running"]})
+    again = f"the same command with hydra.sweep.dir={tmp_path} runs only those"
+    assert unfinished_line(tmp_path, table[:1]) == ""
+    assert unfinished_line(tmp_path, table[:2]) == f"1 of 2 jobs did not finish: b; {again}"
+    waits = f"1 still run: once they have ended, {again}"
+    assert unfinished_line(tmp_path, table) == f"2 of 3 jobs did not finish: b, c; {waits}"
 
 
 def test_watching_no_terminal_prints_once(run: Linf, tmp_path: Path) -> None:

@@ -210,6 +210,12 @@ def _end_stopped(stop: Stopped) -> None:
     if stop.signum != signal.SIGINT and ranks.requeue():
         line += "; the job is in the queue again"
     elif folder or stop.folder:
+        if (
+            folder
+            and "Slurm" in HydraConfig.get().launcher._target_
+            and "SUBMITIT_EXECUTOR" not in os.environ
+        ):
+            line += "; the jobs that Slurm has go on, see squeue and scancel"
         setting = f"hydra.sweep.dir={folder}" if folder else f"hydra.run.dir={stop.folder}"
         line += f"; the same command with {shlex.quote(setting)} goes on from there"
     print(line, file=sys.stderr)
@@ -226,21 +232,11 @@ def _sweep_folder() -> Path | None:
 
 
 def _end_sweep(folder: Path) -> None:
-    from linf.runs.sweep_status import print_summary
+    from linf.runs.sweep_status import print_summary, unfinished_line
 
     try:
         table = print_summary(folder)
     except UsageError:  # It was cut short before its first job began.
         raise SystemExit(1) from None
-    searched = (folder / "pareto.csv").is_file()  # Other processes may take part in the same search.
-    unfinished = table.loc[~table["state"].isin(["finished", "running"] if searched else ["finished"]), "job"]
-    if len(unfinished):
-        then = "continues with the unfinished trials" if searched else "runs only those"
-        # A failed trial is not repeated.
-        if searched and set(table["state"]) <= {"finished", "running", "failed"}:
-            then = "and a higher hydra.sweeper.trials runs others in their place"
-        end(
-            f"{len(unfinished)} of {len(table)} jobs did not finish: {', '.join(unfinished)}; the same command with "
-            f"{shlex.quote(f'hydra.sweep.dir={folder}')} {then}",
-            1,
-        )
+    if line := unfinished_line(folder, table):
+        end(line, 1)

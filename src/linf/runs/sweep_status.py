@@ -1,5 +1,6 @@
 """The state of a sweep on the terminal: printed once, or drawn again and again until all jobs have ended."""
 
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -93,6 +94,25 @@ def summary_line(sweep: Path, table: pd.DataFrame) -> str:
     others = [f"{number} {state}" for state, number in states.items() if state != "finished"]
     others += [f"{count - len(table)} to come"] * (count > len(table))
     return ", ".join([f"{states['finished']} of {count} finished", *others])
+
+
+def unfinished_line(sweep: Path, table: pd.DataFrame) -> str:
+    """Return which jobs of a sweep, whose command has ended, did not finish, and what to do; empty if none."""
+    searched = (sweep / "pareto.csv").is_file()  # Other processes may take part in the same search.
+    left = table[~table["state"].isin(["finished", "running"] if searched else ["finished"])]
+    if not len(left):
+        return ""
+    then = "continues with the unfinished trials" if searched else "runs only those"
+    # A failed trial is not repeated.
+    if searched and set(table["state"]) <= {"finished", "running", "failed"}:
+        then = "and a higher hydra.sweeper.trials runs others in their place"
+    # Slurm's, or those of another command.
+    running = int((left["state"] == "running").sum())
+    wait = f"{running} still run: once they have ended, " * bool(running)
+    return (
+        f"{len(left)} of {len(table)} jobs did not finish: {', '.join(left['job'])}; {wait}the same command with "
+        f"{shlex.quote(f'hydra.sweep.dir={sweep}')} {then}"
+    )
 
 
 def shown_table(table: pd.DataFrame) -> pd.DataFrame:

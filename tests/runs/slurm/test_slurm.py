@@ -204,3 +204,21 @@ def test_a_job_of_a_sweep_that_is_out_of_time_is_requeued_alone(
     assert whole.status == 0, whole.err
     assert state(folder / "checkpoints" / "last.ckpt")["global_step"] == 150
     assert read_record(folder).result == pytest.approx(read_record(tmp_path / "whole").result, abs=1e-3)
+
+
+def test_an_interrupted_sweep_says_that_its_jobs_go_on(slurm: Slurm, tmp_path: Path) -> None:
+    given = (*LONG, ONE_EACH, "seed=0,1")
+    log = tmp_path / "log"
+    script = tmp_path / "sweep.sh"
+    script.write_text(
+        shlex.join([sys.executable, str(ROOT / "train.py"), "-m", "launcher=slurm", *given])
+        + f" >{log} 2>&1 & until [[ -e sweep/seed-0/job.json ]]; do sleep 0.2; done; kill -TERM $!; wait $! || true"
+    )
+    slurm("bash", str(script), cwd=tmp_path)
+    last = log.read_text().splitlines()[-1]
+    assert last.startswith(
+        "stopped by SIGTERM; the jobs that Slurm has go on, see squeue and scancel; the same"
+    )
+    jobs = slurm("squeue", "--noheader", "--format=%i").split()
+    assert jobs
+    slurm("scancel", *jobs)
