@@ -15,12 +15,13 @@ def test_an_evaluation_records_how_its_model_was_trained(
     command: Command, photos: Path, tmp_path: Path
 ) -> None:
     assert command("train", *TINY, "seed=3", "hydra.run.dir=run").status == 0
-    for checkpoint in ("run/model.safetensors", "run/checkpoints/last.ckpt"):
+    for checkpoint, step in (("run/model.safetensors", None), ("run/checkpoints/last.ckpt", 2)):
         given = (f"ckpt_path={checkpoint}", "data=folder", f"data.root={photos}", "data.test_scales=[2]")
         done = command("eval", *given, "temperatures=[0]", "metrics=fidelity", "hydra.run.dir=evaluated")
         assert done.status == 0, done.err
         about = json.loads((tmp_path / "evaluated" / "run.json").read_text())
         assert about["training"]["seed"] == 3
+        assert about["checkpoint"].get("step") == step
         assert about["training"]["task"]["_target_"].startswith("linf.training.")
         for file in (tmp_path / "evaluated" / "units").iterdir():
             file.unlink()  # For the other checkpoint, whose weights are those before averaging or not.

@@ -17,7 +17,7 @@ from helpers.commands import Linf, assert_in_words
 from helpers.evaluations import SHA, evaluation
 from linf.evaluation.schema import CELL
 from linf.report import find_runs, read_run, write_report
-from linf.report.collection import member_seeds
+from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.differences import against_first, differences, verdicts
 from linf.report.figures import all_figures
 from linf.report.findings import cost_finding, detail_findings, plane_findings, scale_findings
@@ -303,7 +303,8 @@ def test_checkpoints_of_one_training_are_no_seeds(tmp_path: Path) -> None:
         about = {"weights": name, "checkpoint": {"path": f"run/{name}.ckpt", "sha256": name}}
         evaluation(tmp_path / name, seed=seed, training={"seed": 7}, shift=seed, **about)
     assert [run.label for run in find_runs([tmp_path])] == ["LINF, best", "LINF, last"]
-    evaluation(tmp_path / "last", seed=1, training={"seed": 7}, weights="best")
+    same = {"weights": "best", "checkpoint": {"path": "copy/best.ckpt", "sha256": "best"}}
+    evaluation(tmp_path / "last", seed=1, training={"seed": 7}, **same)
     assert [run.label for run in find_runs([tmp_path])] == ["LINF, 2 seeds"]
 
 
@@ -326,15 +327,91 @@ def test_seeds_of_a_training_are_pooled(tmp_path: Path) -> None:
     assert [run.label for run in find_runs(folders)] == ["LINF, crop 48", "LINF, crop 24"]
 
 
+FOLDER, DIV2K = ({"_target_": f"linf.data.{name}"} for name in ("heldout.training_images", "sources.div2k"))
+
+
+@pytest.mark.parametrize(
+    ("trainings", "files", "labels"),
+    [
+        (
+            [{"data": {"root": f"/data/{name}", "train": FOLDER}} for name in ("T91", "BSDS400")],
+            [{"path": "best.ckpt"}] * 2,
+            ["LINF, images T91", "LINF, images BSDS400"],
+        ),
+        (
+            [{"data": {"root": f"/scratch/{job}/T91", "train": FOLDER}} for job in (17, 18)],
+            [{"path": "best.ckpt"}] * 2,
+            ["LINF, 2 seeds"],
+        ),
+        (
+            [{"data": {"root": f"/scratch/{job}", "train": DIV2K}} for job in (17, 18)],
+            [{"path": "best.ckpt"}] * 2,
+            ["LINF, 2 seeds"],
+        ),
+        (
+            [{"trainer": {"max_steps": steps, "devices": 1}} for steps in (500, 9000)],
+            [{"path": "best.ckpt"}] * 2,
+            ["LINF, max_steps 500", "LINF, max_steps 9000"],
+        ),
+        (
+            [{"trainer": {"max_steps": 500, "devices": n}} for n in (1, 2)],
+            [{"path": "best.ckpt"}] * 2,
+            ["LINF, 2 seeds"],
+        ),
+        (
+            [{"callbacks": {"ema": ema, "curves": None}} for ema in (None, {"decay": 0.999})],
+            [{"path": "best.ckpt"}] * 2,
+            ["LINF, no decay", "LINF, decay 0.999"],
+        ),
+        (
+            [{}, {}],
+            [{"path": f"run/checkpoints/{name}.ckpt"} for name in ("best", "last")],
+            ["LINF, best", "LINF, last"],
+        ),
+        (
+            [{}, {}],
+            [{"path": f"{n}/last.ckpt", "step": step} for n, step in enumerate((500, 300))],
+            ["LINF, 0", "LINF, 1"],
+        ),
+        (
+            [{}, {}],
+            [{"path": f"{n}/best.ckpt", "step": step} for n, step in enumerate((500, 300))],
+            ["LINF, 2 seeds"],
+        ),
+        (
+            [{"trainer": {"max_time": "00:01:00:00"}}] * 2,
+            [{"path": f"{n}/last.ckpt", "step": step} for n, step in enumerate((500, 300))],
+            ["LINF, 2 seeds"],
+        ),
+    ],
+)
+def test_trainings_that_differ_in_more_than_their_seed_are_not_pooled(
+    trainings: list[dict[str, Any]], files: list[dict[str, Any]], labels: list[str], tmp_path: Path
+) -> None:
+    for seed, (training, file) in enumerate(zip(trainings, files, strict=True)):
+        about = {"training": training | {"seed": seed}, "checkpoint": file, "weights": f"digest {seed}"}
+        evaluation(tmp_path / f"s{seed}", scales=(4,), names=("one",), **about)
+    assert [run.label for run in find_runs([tmp_path])] == labels
+
+
+def test_a_mean_over_seeds_is_told_apart_from_another_model(tmp_path: Path) -> None:
+    for n, name in enumerate(("default", "default", "photo")):
+        checkpoint = {"path": f"zoo/{name}.safetensors", "sha256": SHA}
+        evaluation(tmp_path / f"{n}", seed=n, checkpoint=checkpoint, weights=name)
+    runs = find_runs([tmp_path])
+    assert [run.label for run in runs] == ["LINF, default, 2 seeds", "LINF, photo"]
+    assert with_distinct_labels(runs) == runs
+
+
 @pytest.mark.slow
 def test_the_page_says_which_seed_and_checkpoint_each_folder_is_of(tmp_path: Path) -> None:
     for seed in (3, 4):
-        checkpoint = {"path": f"runs/{seed}/best.ckpt", "sha256": SHA[seed:]}
+        checkpoint = {"path": f"runs/{seed}/best.ckpt", "sha256": SHA[seed:], "step": 1000 * seed}
         evaluation(tmp_path / f"s{seed}", training={"seed": seed}, checkpoint=checkpoint)
     page = write_report(find_runs([tmp_path]), tmp_path / "report").read_text()
     for seed in (3, 4):
         assert f"<dt>folder of training seed {seed}</dt><dd>{tmp_path}/s{seed}</dd>" in page
-        assert f"<dd>runs/{seed}/best.ckpt</dd>" in page
+        assert f"<dd>runs/{seed}/best.ckpt, after step {seed},000</dd>" in page
     evaluation(tmp_path / "again" / "s0", training={"seed": 3}, checkpoint=checkpoint, seed=7)
     evaluation(tmp_path / "again" / "s1", training={"seed": 3}, checkpoint=checkpoint, seed=8)
     assert [said for _, said in member_seeds(find_runs([tmp_path / "again"])[0])] == ["seed 7", "seed 8"]

@@ -13,6 +13,7 @@ from torch import nn
 from yaml import YAMLError
 
 from linf.checkpoints.native import resolve_path
+from linf.checkpoints.pickled import read_pickle
 
 
 def origin(checkpoint: str | None, prior: str | None) -> dict[str, Any]:
@@ -52,12 +53,18 @@ def weights_digest(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def describe_file(path: str | os.PathLike[str] | None) -> dict[str, str] | None:
-    """The path and the sha256 of a checkpoint, or of a prior; None if there is none."""
+def describe_file(path: str | os.PathLike[str] | None) -> dict[str, Any] | None:
+    """The path and the sha256 of a checkpoint, or of a prior, and the step after which a training saved it, where it
+    says so; None if there is none.
+    """
     if not path:
         return None
-    with open(resolve_path(path), "rb") as file:
-        return {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    found = resolve_path(path)
+    with open(found, "rb") as file:
+        described = {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    content = read_pickle(found) if found.suffix == ".ckpt" else None
+    step = content.get("global_step") if isinstance(content, dict) else None
+    return described | ({} if step is None else {"step": step})
 
 
 def git_commit() -> dict[str, Any] | None:

@@ -1,27 +1,18 @@
 """The evaluations of a report: found in folders, seeds pooled to one, and told apart by the settings that differ."""
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from linf.errors import UsageError
 from linf.evaluation.schema import CELL, UNIT
 from linf.report.evaluations import EvaluationRun, read_run
-
-_PLACES = re.compile(
-    r"model\.(usual_deviation|correlation|tails)|(evaluation|training)\.(run_dir|path|name|label|logger|callbacks"
-    r"|launcher|trainer|hydra|shown|save_images|temperatures|init_from|ckpt_path|task\.(folder|checkpoint|label)|data\.(num_workers|cache\w*|root))\b"
-)
-# What says where and how a run was done, or goes with its weights, but not what was set.
+from linf.report.settings import SEEDS, settings
 
 _WEIGHTS = (".ckpt", ".safetensors", ".pth", ".pt")
-
-_SEEDS = ("evaluation.seed", "training.seed")
 
 
 def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
@@ -48,60 +39,38 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
     return with_distinct_labels(pooled([read_run(folder) for folder in folders.values()]))
 
 
-def settings(run: EvaluationRun) -> dict[str, Any]:
-    """What a run recorded of itself, by dotted names, what says most first: the model, its training, its files, the LR
-    images, the evaluation, and at last the commit and the folder.
-    """
-    about = run.about
-    found = dict(_flat(about["model"].get("config") or {}, "model"))
-    found |= dict(_flat(about.get("training") or {}, "training"))
-    found |= {name: (about.get(name) or {}).get("path") for name in ("checkpoint", "prior")}
-    found |= dict(_flat(about.get("severity") or {}, "severity"))
-    recorded = {
-        name: about.get(name) for name in ("seed", "samples", "resize", "latents", "tails", "consistency")
-    }
-    recorded["protocol"] = about["protocol"].get("name")
-    if run.config is not None:
-        recorded |= yaml.safe_load(run.config) or {}
-    found |= dict(_flat(recorded, "evaluation"))
-    found |= {
-        "commit": str((about.get("git") or {}).get("commit") or "")[:7],
-        "folder": str(run.folder.resolve()),
-    }
-    return {name: value for name, value in found.items() if not _PLACES.match(name)}
-
-
-def _flat(node: Any, name: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from _flat(value, f"{name}.{key}")
-    else:
-        yield name, node if isinstance(node, int | float | str | None) else str(node)
-
-
 def pooled(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
     """Runs that differ in nothing but seeds, of the evaluation or of the training, as one run of their means."""
     groups: dict[Any, dict[EvaluationRun, tuple[Any, Any]]] = {}
     for run in runs:
         of = settings(run)
-        # With another training seed the weights differ too; without a recorded training they say what the model is.
-        seeds = {*_SEEDS, "commit", "folder"} | (
-            {"checkpoint", "prior"} if run.about.get("training") else set()
-        )
+        trained = run.about.get("training")
+        seeds = {*SEEDS, "commit", "folder"} | ({"checkpoint", "prior"} if trained else set())
         same = frozenset((name, str(value)) for name, value in of.items() if name not in seeds)
         table = run.images[[*UNIT, "system"]].astype(str).itertuples(index=False, name=None)
-        weights = None if run.about.get("training") else run.about.get("weights")
+        # With another training seed the weights differ too; without a recorded training they say what the model is.
+        weights = _kinds_of_file(run) if trained else run.about.get("weights")
         group = groups.setdefault((run.label, weights, same, frozenset(table), tuple(run.images)), {})
         group[run] = of.get("evaluation.seed"), of.get("training.seed")
     found: list[EvaluationRun] = []
     for group in groups.values():
-        drawn, trained = set(group.values()), {seed for _, seed in group.values()}
+        drawn, trainings = set(group.values()), {seed for _, seed in group.values()}
         # Two checkpoints of one training are two models, not two seeds of one.
         models = {(seed, run.about.get("weights")) for run, (_, seed) in group.items()}
-        alike = len(group) == len(drawn) > 1 and len(models) == len(trained)
+        alike = len(group) == len(drawn) > 1 and len(models) == len(trainings)
         found += [_mean([*group])] if alike else group
     order = {run: n for n, run in enumerate(runs)}
     return sorted(found, key=lambda run: order[run.members[0] if run.members else run])
+
+
+def _kinds_of_file(run: EvaluationRun) -> tuple[Any, ...]:
+    """Which of the files that each training leaves an evaluation is of: their names, and the step of one that neither
+    validation nor a limit of time chose.
+    """
+    files = [run.about.get(name) or {} for name in ("checkpoint", "prior")]
+    names = [Path(str(file.get("path") or "")).name for file in files]
+    chosen = names[0].startswith("best") or (run.about["training"].get("trainer") or {}).get("max_time")
+    return (*names, None if chosen else files[0].get("step"))
 
 
 def _mean(runs: Sequence[EvaluationRun]) -> EvaluationRun:
@@ -118,10 +87,8 @@ def _mean(runs: Sequence[EvaluationRun]) -> EvaluationRun:
         first = table[[*keys, *words]].drop_duplicates(list(keys), ignore_index=True)
         return first.merge(numbers, on=list(keys), sort=False)[table.columns.tolist()]
 
-    return replace(
+    of_all = replace(
         runs[0],
-        label=f"{runs[0].label}, {len(runs)} seeds",
-        model=f"{runs[0].model}, {len(runs)} seeds",
         metrics=mean("metrics", CELL),
         images=mean("images", (*UNIT, "system")),
         distribution=mean("distribution", UNIT),
@@ -130,6 +97,7 @@ def _mean(runs: Sequence[EvaluationRun]) -> EvaluationRun:
         deviations=mean("deviations", (*UNIT, "system")),
         members=tuple(runs),
     )
+    return replace(of_all, label=of_all.label + _seeds(of_all), model=of_all.model + _seeds(of_all))
 
 
 def member_seeds(run: EvaluationRun) -> list[tuple[EvaluationRun, str]]:
@@ -137,29 +105,44 @@ def member_seeds(run: EvaluationRun) -> list[tuple[EvaluationRun, str]]:
     where it is one.
     """
     of = [settings(member) for member in run.members]
-    seeds = [name for name in _SEEDS if len({each.get(name) for each in of}) > 1]
+    seeds = [name for name in SEEDS if len({each.get(name) for each in of}) > 1]
     words = {"evaluation.seed": "seed", "training.seed": "training seed"}
     labels = [", ".join(f"{words[name]} {each.get(name)}" for name in seeds) for each in of]
     return list(zip(run.members, labels, strict=True)) or [(run, "")]
 
 
 def with_distinct_labels(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
-    """Give the runs that share a label the settings that tell them apart, as few as do."""
+    """Give the runs that share a label, but for the number of their seeds, the settings that tell them apart, as few
+    as do.
+    """
     labels = [run.label for run in runs]
     apart = []
     for run in runs:
-        group = [other for other in runs if other.label == run.label]
+        group = [other for other in runs if _extended(other.label, other) == _extended(run.label, run)]
         if len(group) > 1:
-            words = _differences(group)[group.index(run)]
-            label = ", ".join([run.label, *words.values()])
+            words, seeds = _differences(group)[group.index(run)], _seeds(run)
             # Degradations are drawn as one model's curve.
             of_model = [word for name, word in words.items() if not name.startswith("severity.")]
-            run = replace(run, label=label, model=", ".join([run.model, *of_model]))
+            run = replace(
+                run,
+                label=_extended(run.label, run, *words.values()) + seeds,
+                model=_extended(run.model, run, *of_model) + seeds,
+            )
             while run.label in labels:  # Another run's own label or words say the same.
-                run = replace(run, label=f"{run.label}, {run.folder.name}")
+                run = replace(run, label=_extended(run.label, run, run.folder.name) + seeds)
             labels.append(run.label)
         apart.append(run)
     return apart
+
+
+def _seeds(run: EvaluationRun) -> str:
+    """What the label of a mean over seeds ends with."""
+    return f", {len(run.members)} seeds" if run.members else ""
+
+
+def _extended(label: str, run: EvaluationRun, *words: str) -> str:
+    """A run's label with more words, and without what `_seeds` says."""
+    return ", ".join([label.removesuffix(_seeds(run)), *words])
 
 
 def _differences(group: Sequence[EvaluationRun]) -> list[dict[str, str]]:
@@ -167,8 +150,10 @@ def _differences(group: Sequence[EvaluationRun]) -> list[dict[str, str]]:
     of = [settings(run) for run in group]
     names = list(dict.fromkeys(name for each in of for name in each))
     # Where something else tells runs apart, their seeds need not; earlier versions recorded less of an evaluation.
-    names.sort(key=lambda name: 2 if name in ("commit", "folder") else int(name in _SEEDS))
+    names.sort(key=lambda name: 2 if name in ("commit", "folder") else int(name in SEEDS))
     names = [n for n in names if not n.startswith("evaluation.") or all(n in each for each in of)]
+    if any(run.members for run in group):  # A mean over seeds has none of its own.
+        names = [n for n in names if n not in SEEDS]
     # How a copied file was trained is not known, which is no setting.
     if not all(run.about.get("training") for run in group):
         names = [n for n in names if not n.startswith("training.")]
