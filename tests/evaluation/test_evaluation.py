@@ -31,6 +31,7 @@ from linf.errors import UsageError
 from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.schema import TABLES
+from linf.evaluation.systems import systems_in_words
 from linf.images.read import read_image
 from linf.images.resize import matlab_bicubic, pil_bicubic
 from linf.metrics.functional import psnr, ssim
@@ -608,6 +609,23 @@ def test_table_of_a_single_figure(composed: Compose, photos: Path, tmp_path: Pat
     assert list(line) == [*TABLES["metrics"], "psnr_y"]
     assert (line["images"], line["system"], line["temperature"]) == (1, "bicubic", None)
     assert list(task.merits().values()) == [line["psnr_y"]]
+
+
+def test_samples_and_temperatures_mean_nothing_where_nothing_is_random(
+    composed: Compose, photos: Path, tmp_path: Path
+) -> None:
+    given = ("model=bicubic", "data=folder", f"data.root={photos}", f"run_dir={tmp_path}")
+    few = ("data.num_workers=0", "data.test_scales=[2]", "data.test_limit=1", "metrics=fidelity")
+    diversity = "+metrics.diversity={_target_:linf.metrics.metric.Diversity,_partial_:true}"
+    config = composed("eval", *given, *few, diversity, "samples=1000000000")
+    data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
+    trainer.test(task, data, verbose=False)
+    assert task.tables["metrics"]["diversity"].tolist() == [0]
+    assert systems_in_words(task.systems, task.samples) == "bicubic"
+    assert "against bicubic" not in task.report()
+    of_flow = {"bicubic": None, "τ=0": 0, "τ=0.5": 0.5}
+    assert systems_in_words(of_flow, 1) == "bicubic, τ=0, τ=0.5"
+    assert systems_in_words(of_flow, 1000) == "bicubic, τ=0, τ=0.5; 1,000 samples at each τ above 0"
 
 
 @pytest.mark.slow

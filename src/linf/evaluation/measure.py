@@ -155,9 +155,9 @@ def _score(
     row: Measured = {"system": system.name, "temperature": system.temperature}
     spread = dict(row)
     for name, metric in metrics.items():
-        # What is not random varies by nothing, however often it is sampled.
+        # What is not random varies by nothing, as two of it show.
         repeated = metric.compares_samples and len(system.images) == 1
-        sr = system.images[:, 0].expand(samples if repeated else -1, -1, -1, -1)
+        sr = system.images[:, 0].expand(min(samples, 2) if repeated else -1, -1, -1, -1)
         against = below.images[:, 0] if isinstance(metric, SelfSSIM) and below else image.hr
         figures = metric.of_samples(sr, against, image.lr, border).double()
         row[name] = figures.mean().item()

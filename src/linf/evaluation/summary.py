@@ -35,7 +35,8 @@ def summary(tables: Mapping[str, pd.DataFrame], headline: str, channels: int) ->
     for dataset, scale, of in headlines(metrics, headline):
         first, value = of.index[:2][-1], of.iloc[:2].iloc[-1]
         gain = value - of["bicubic"]
-        against = f", {gain:+.2f} dB against bicubic" if math.isfinite(gain) else ""
+        compared = math.isfinite(gain) and first != "bicubic"
+        against = f", {gain:+.2f} dB against bicubic" * compared
         lines.append(f"{dataset} ×{scale:g}: {first} {value:.2f} {unit}{against}")
     names = [name for name in metrics if name not in TABLES["metrics"] and name in tables["images"]]
     images = tables["images"]

@@ -1,6 +1,6 @@
 """The lines of a table: bicubic, then a model at each temperature, by its prior and by its self-ensemble."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -87,6 +87,12 @@ def system_temperatures(
     if ensemble and not isinstance(model, Bicubic):
         found["self-ensemble"] = None
     return found
+
+
+def systems_in_words(temperatures: Mapping[str, float | None], samples: int) -> str:
+    """What `system_temperatures` found, and how many samples there are of each temperature above 0."""
+    several = samples > 1 and any(temperatures.values())
+    return ", ".join(temperatures) + f"; {samples:,} samples at each τ above 0" * several
 
 
 def model_label(model: SuperResolver) -> str:

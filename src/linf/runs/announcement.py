@@ -22,7 +22,7 @@ def announcement(cfg: DictConfig) -> Iterator[str]:
         names = f": {', '.join(test['names'])}" if isinstance(test, dict) and test.get("names") else ""
         yield f"data: {choices.get('data')}{where}{names}, at {_scales(data.get('test_scales') or ())}"
         file = settings.get("ckpt_path") or settings.get("path")
-        yield f"model: {file or choices.get('model')}, at τ = {_numbers(settings['temperatures'] or ())}"
+        yield f"model: {file or choices.get('model')}"
     else:
         degraded = choices.get("data/degradation")
         made = f", degraded as {degraded}" if degraded not in (None, "bicubic") else ""
@@ -49,10 +49,6 @@ def _start(settings: Mapping[str, Any]) -> str:
 def _scales(scales: Any) -> str:
     pairs = (s if isinstance(s, list) else [s] for s in scales)
     return ", ".join(f"×{'x'.join(map(_number, pair))}" for pair in pairs)
-
-
-def _numbers(values: Any) -> str:
-    return ", ".join(map(_number, values))
 
 
 def _number(value: Any) -> str:

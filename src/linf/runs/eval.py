@@ -20,6 +20,7 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     from hydra.utils import instantiate
 
     from linf.data.workers import lost_worker_advice
+    from linf.evaluation.systems import system_temperatures, systems_in_words
     from linf.memory import shortage_advice
     from linf.runs import launch
 
@@ -29,6 +30,9 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
     if launch.needs_ranks(trainer):
         return launch.run_in_ranks(trainer, __file__)
     data, task = (instantiate(of, _convert_="all") for of in (cfg.data, cfg.task))
+    if trainer.is_global_zero:
+        systems = system_temperatures(task.model, task.temperatures, task.self_ensemble)
+        log.info("systems: %s", systems_in_words(systems, task.samples))
     for logger in trainer.loggers:
         logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
     smaller = "give fewer samples or temperatures, or smaller test images"
