@@ -480,6 +480,37 @@ def test_details_show_each_lr_and_bicubic_of_it(tmp_path: Path) -> None:
     assert "noisy, LR" in detail_sliders(runs)["details_Set5_x4_one"].titles
 
 
+@pytest.mark.parametrize(
+    ("other", "columns"),
+    [
+        # Of eleven five that both have, and the best, which is at 0.5 of these and at 0.6 of those.
+        (np.linspace(0, 1, 11).round(1), ["0", "0.2", "0.5", "0.6", "0.8", "1"]),
+        ((0, 0.25, 0.6), ["0", "0.2", "0.25", "0.5", "0.6", "0.8", "1"]),
+    ],
+)
+def test_details_have_each_temperature_in_one_column(
+    other: tuple[float, ...], columns: list[str], tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"names": ("one",), "scales": (4,), "shown": True}
+    first = evaluation(tmp_path / "a", "a", temperatures=np.linspace(0, 1, 11).round(1), **given)
+    second = evaluation(tmp_path / "b", "b", temperatures=other, **given)
+    images = pd.read_csv(second / "images.csv")
+    images.loc[images["temperature"] == 0.6, "lpips_alex"] = 0.01
+    images.to_csv(second / "images.csv", index=False)
+    figure = all_figures(find_runs([first, second]))["details_Set5_x4_one"]
+    at: dict[str, list[tuple[int, int]]] = {}
+    for axis in figure.axes:
+        title, spec = axis.get_title().split("\n")[0], axis.get_subplotspec()
+        if axis.get_visible() and spec is not None and spec.rowspan.start and title:
+            at.setdefault(title, []).append((spec.rowspan.start, spec.colspan.start))
+    wanted = [*(f"τ={t}" for t in columns), "HR", "σ at τ=1", "best τ"]
+    assert sorted(at, key=lambda title: at[title][0][1]) == wanted
+    for title, places in at.items():
+        assert len({column for _, column in places}) == 1, title
+    shown = {row: {title for title in at if row in dict(at[title])} for row in (1, 2)}
+    assert {f"τ={t:g}" for t in other} & {f"τ={t}" for t in columns} <= shown[2]
+
+
 def test_details_show_images_that_all_runs_have(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "a", names=("one", "two", "three"), shown=True)
     evaluation(tmp_path / "b", "b", names=("two", "three"), shown=True)

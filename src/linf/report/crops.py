@@ -1,7 +1,6 @@
 """Details of images, side by side: the same crop by every system of every run that has kept the image."""
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kep
 from linf.images.read import read_image
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import common_headline
-from linf.report.style import plain_label
+from linf.report.style import folded_label, image_grid
 from linf.report.tables import safe_name
 
 SIDE = 96
@@ -90,9 +89,9 @@ class Detail(NamedTuple):
     """Enlarged to HR's size without interpolation."""
     shared: list[_Titled]
     """What does not depend on τ: bicubic, and models without temperatures."""
-    rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]]
-    """Each run that samples, or whose LR is not that of the first: its images, and its maps. Another LR is among the
-    images, and bicubic of it."""
+    rows: list[tuple[EvaluationRun, dict[str, _Titled], list[_Titled]]]
+    """Each run that samples, or whose LR is not that of the first: its images by system, and its maps. Another LR is
+    among the images, and bicubic of it."""
     square: tuple[slice, slice]
 
 
@@ -100,21 +99,22 @@ def read_detail(shown: ShownImage, keepers: Sequence[EvaluationRun], headline: s
     """Read an image by every system of the runs that have kept it, and find the square where they differ most."""
     hr, lr = _image(shown, keepers[0], "HR.png"), read_image(shown.path(keepers[0], "LR.png"))
     shared: list[_Titled] = []
-    rows: list[tuple[EvaluationRun, list[_Titled], list[_Titled]]] = []
-    bicubic = False
+    rows: list[tuple[EvaluationRun, dict[str, _Titled], list[_Titled]]] = []
+    temperatures, bicubic = _temperatures(shown, keepers), False
     for run in keepers:
         given = read_image(shown.path(run, "LR.png"))
         apart = not np.array_equal(given, lr)  # As where the noise of LR is what runs differ in.
-        own = [("LR", _enlarged(given, shown))] if apart else []
-        titles = _titles(shown, run, headline)
+        own = {"LR": ("LR", _enlarged(given, shown))} if apart else {}
+        titles = _titles(shown, run, headline, temperatures)
         for system, title in sorted(titles.items(), key=lambda each: each[0] != "bicubic"):
-            if apart or system != "bicubic" or not bicubic:  # All runs of one LR have the same.
-                titled = own if apart or (run.samples and system != "bicubic") else shared
-                titled.append((title, _image(shown, run, f"{system}.png")))
+            if apart or (run.samples and system != "bicubic"):
+                own[system] = (title, _image(shown, run, f"{system}.png"))
+            elif system != "bicubic" or not bicubic:  # All runs of one LR have the same.
+                shared.append((title, _image(shown, run, f"{system}.png")))
             bicubic = bicubic or system == "bicubic"
         if own:
             rows.append((run, own, _maps(shown, run)))
-    titled = [*shared, *(each for _, own, _ in rows for each in own if each[0] != "LR")]
+    titled = [*shared, *(each for _, own, _ in rows for system, each in own.items() if system != "LR")]
     square = fullest_square(_variance([image for _, image in titled] or [hr]), SIDE)
     return Detail(hr, _enlarged(lr, shown), shared, rows, square)
 
@@ -127,10 +127,11 @@ def _draw(shown: ShownImage, detail: Detail) -> Figure:
     hr, lr, shared, rows, square = detail
     y, x = square
     top = [("LR", lr), *shared, ("HR", hr)]
-    figure, axes = _axes(
-        1 + len(rows), max([1 + len(top), *(1 + len(own) + len(maps) for _, own, maps in rows)])
-    )
-    _show(axes[0, 0], _folded(f"{shown.image} ×{shown.scale:g}", 22), hr)
+    # In a column of its own in all rows, so that what stands below each other compares.
+    columns = sorted({system: None for _, own, _ in rows for system in own}, key=_column)
+    across = [1 + len(top), *(len(columns) + 1 + len(maps) for *_, maps in rows)]
+    figure, axes = image_grid(1 + len(rows), max(across))
+    _show(axes[0, 0], folded_label(f"{shown.image} ×{shown.scale:g}", 22), hr)
     frame = Rectangle((x.start, y.start), x.stop - x.start, y.stop - y.start, fill=False, edgecolor="red")
     axes[0, 0].add_patch(frame)
     for axis, (title, image) in zip(axes[0, 1:], top, strict=False):
@@ -138,37 +139,63 @@ def _draw(shown: ShownImage, detail: Detail) -> Figure:
     deviations = [values[square] for *_, maps in rows for title, values in maps if title == _DEVIATION]
     highest = max(map(_highest, deviations), default=1)
     for line, (run, own, maps) in zip(axes[1:], rows, strict=True):
-        line[0].set_ylabel(_folded(run.label, 24), fontsize=8)
-        for axis, (title, image) in zip(line, [*own, ("HR", hr), *maps], strict=False):
-            _show(axis, title, image[square], highest if title == _DEVIATION else _highest(image))
+        line[0].set_ylabel(folded_label(run.label, 24), fontsize=8)
+        cells = [own.get(system) for system in columns]
+        for axis, cell in zip(line, [*cells, ("HR", hr), *maps], strict=False):
+            if cell is not None:
+                title, image = cell
+                _show(axis, title, image[square], highest if title == _DEVIATION else _highest(image))
     for axis in axes.flat:
-        axis.set_visible(bool(axis.images))
+        axis.set_visible(bool(axis.images or axis.get_ylabel()))
     return figure
 
 
-def _titles(shown: ShownImage, run: EvaluationRun, headline: str) -> dict[str, str]:
-    """For each system by which a run has kept an image, or some of many temperatures: name, PSNR and perception."""
+def _column(system: str) -> tuple[int, float]:
+    """Where a system stands in the rows: LR, bicubic, temperatures, others."""
+    if system.startswith("τ="):
+        return 2, float(system.removeprefix("τ="))
+    return {"LR": 0, "bicubic": 1}.get(system, 3), 0
+
+
+def _kept(shown: ShownImage, run: EvaluationRun) -> pd.DataFrame:
+    """A run's figures of an image, a line for each system by which it has kept it, temperatures in their order."""
     of = run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1)]
-    of = of.sort_values("temperature", kind="stable").set_index("system")
-    kept = [system for system in of.index if shown.path(run, f"{system}.png").exists()]
-    temperatures = [system for system in kept if system.startswith("τ=")]
+    of = of[of["system"].map(lambda system: shown.path(run, f"{system}.png").exists()).astype(bool)]
+    return of.sort_values("temperature", kind="stable").set_index("system")
+
+
+def _temperatures(shown: ShownImage, keepers: Sequence[EvaluationRun]) -> set[str]:
+    """The temperatures that are shown of all runs: a few that all have kept, or a few of each if those are two or less;
+    and the best of each run.
+    """
+    kept = [
+        [name for name in _kept(shown, run).index if name.startswith("τ=")] for run in keepers if run.samples
+    ]
+    common = [name for name in kept[0] if all(name in names for names in kept)] if kept else []
+    best = {name for run in keepers if (name := nearest(shown, run)) is not None}
+    return best.union(*(evenly_spaced(names, 5) for names in ([common] if len(common) > 2 else kept)))
+
+
+def _titles(
+    shown: ShownImage, run: EvaluationRun, headline: str, temperatures: Collection[str]
+) -> dict[str, str]:
+    """For each system by which a run has kept an image, of temperatures some: name, PSNR and perception."""
+    of, best = _kept(shown, run), nearest(shown, run)
     metrics = [name for name in (headline, *[name for name in PERCEPTUAL if name in of][:1]) if name in of]
-    best = nearest(shown, run)
-    left_out = set(temperatures) - set(evenly_spaced(temperatures, 5)) - {best}
     titles = {}
-    for system in [system for system in kept if system not in left_out]:
+    for system in [name for name in of.index if name in temperatures or not name.startswith("τ=")]:
         values = [METRICS[name].format(of[name][system]) for name in metrics if pd.notna(of[name][system])]
         label = run.label if system == run.system and system != "bicubic" else system
-        titles[system] = f"{_folded(label, 22)}\n{' / '.join(values)}" + " ★" * (system == best)
+        titles[system] = f"{folded_label(label, 22)}\n{' / '.join(values)}" + " ★" * (system == best)
     return titles
 
 
 def nearest(shown: ShownImage, run: EvaluationRun) -> str | None:
     """The temperature that perception puts nearest to HR, of those that a run has kept; None where it is not known."""
-    of = run.images[(run.images[list(UNIT)] == [*shown[:3]]).all(axis=1) & run.images["temperature"].notna()]
-    of = of[of["system"].map(lambda system: shown.path(run, f"{system}.png").exists()).astype(bool)]
+    of = _kept(shown, run)
+    of = of[of["temperature"].notna()]
     name = next((name for name in PERCEPTUAL if name in of and of[name].notna().any()), None)
-    return None if name is None else str(of.set_index("system")[name].idxmin())
+    return None if name is None else str(of[name].idxmin())
 
 
 def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:
@@ -200,25 +227,6 @@ def _variance(images: Sequence[np.ndarray]) -> torch.Tensor:
     total = sum(image.astype(np.float32) for image in images)
     squares = sum(np.square(image, dtype=np.float32) for image in images)
     return torch.from_numpy((squares / len(images) - (total / len(images)) ** 2).mean(2))
-
-
-def _axes(rows: int, across: int) -> tuple[Figure, np.ndarray]:
-    """Square axes without ticks, with room for three lines of text above and a colour bar below each, in inches."""
-    side, gap, above, below, left = 1.4, 0.08, 0.46, 0.34, 0.4
-    width, height = left + across * (side + gap), rows * (above + side + below)
-    figure = Figure(figsize=(width, height), dpi=150)
-    axes = figure.subplots(rows, across, squeeze=False)
-    spaces = {"wspace": gap / side, "hspace": (above + below) / side}
-    figure.subplots_adjust(left / width, below / height, 1 - gap / width, 1 - above / height, **spaces)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    return figure, axes
-
-
-def _folded(label: str, width: int) -> str:
-    """Break a label into at most two lines."""
-    return plain_label(textwrap.fill(label, width, max_lines=2, placeholder="…"))
 
 
 def _highest(values: np.ndarray) -> float:

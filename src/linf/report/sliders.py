@@ -51,8 +51,8 @@ def detail_sliders(runs: Sequence[EvaluationRun]) -> dict[str, Slider]:
         after = len(images) - 1
         for n, (run, own, _) in enumerate(detail.rows):
             best = nearest(shown, run)
-            for title, image in own:
-                if n == 0 and (best is None or title.split("\n")[0] == best):
+            for system, (title, image) in own.items():
+                if n == 0 and (best is None or system == best):
                     after = len(images)
                 images.append((f"{run.label}, {title}", image))
         images.append(("HR", detail.hr))

@@ -1,6 +1,7 @@
 """Style of the figures: series that differ even in grey, legends outside the axes, labels that do not overlap."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -101,6 +102,11 @@ def plain_label(label: str) -> str:
     return ("\N{THIN SPACE}" * label.startswith("_") + label).replace("$", r"\$")
 
 
+def folded_label(label: str, width: int) -> str:
+    """Break a label into at most two lines."""
+    return plain_label(textwrap.fill(label, width, max_lines=2, placeholder="…"))
+
+
 def legend_below(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
     """Draw a legend below the axes, in as many columns as fit, and make the figure higher by it."""
     names = [plain_label(label) for _, label in entries]
@@ -125,6 +131,20 @@ def panel_grid(panels: int, across: int, size: tuple[float, float]) -> tuple[Fig
     for axis in axes[:panels]:  # Ticks are made as late as they are drawn, perhaps under other settings.
         axis.tick_params(labelsize=STYLE["font.size"], grid_color=STYLE["grid.color"])
     return figure, axes[:panels]
+
+
+def image_grid(rows: int, across: int) -> tuple[Figure, np.ndarray]:
+    """Square axes without ticks, with room for three lines of text above and a colour bar below each, in inches."""
+    side, gap, above, below, left = 1.4, 0.08, 0.46, 0.34, 0.4
+    width, height = left + across * (side + gap), rows * (above + side + below)
+    figure = Figure(figsize=(width, height), dpi=150)
+    axes = figure.subplots(rows, across, squeeze=False)
+    spaces = {"wspace": gap / side, "hspace": (above + below) / side}
+    figure.subplots_adjust(left / width, below / height, 1 - gap / width, 1 - above / height, **spaces)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure, axes
 
 
 def label_points(figure: Figure, labels: Sequence[tuple[Axes, float, float, str]]) -> None:
