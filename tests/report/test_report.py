@@ -372,6 +372,24 @@ def test_a_run_is_compared_with_bicubic_of_its_own_lr(tmp_path: Path) -> None:
         for sigma, run in ((0, clean), (10, degraded))
     ]
     assert "bicubic (LR: bicubic, noise σ 10) has LPIPS" in str(story(runs))
+    # Each bicubic is drawn, in the colour of the first run of its LR.
+    figures, names = all_figures(runs[:2]), [f"bicubic (LR: bicubic, noise σ {sigma})" for sigma in (0, 10)]
+    levels = {run: run.value("Set5", 2, "bicubic", "psnr_y") for run in gains}
+    for kind in ("temperature", "plane", "scale"):
+        figure = figures[f"{kind}_Set5"]
+        assert set(names) < {text.get_text() for text in figure.legends[0].get_texts()}
+        for n, run in enumerate(gains):
+            drawn = [
+                line
+                for line in figure.axes[0].lines
+                if levels[run] in (*np.atleast_1d(line.get_xdata()), *np.atleast_1d(line.get_ydata()))
+            ]
+            assert drawn, (kind, run.label)
+            assert {line.get_color() for line in drawn} == {series_style(n, 0, False)["color"]}
+    rows = [text.get_text() for text in figures["consistency_Set5"].axes[0].get_yticklabels()]
+    assert rows[:3] == [*names, clean.label]
+    said = "bicubic differs by 3.00 dB between runs, so their LR images differ."
+    assert caveats(runs[:2]) == [f"Set5 ×{s}: {said}" for s in (2, 4)]
     assert "(LR: " not in str(story(runs[:1]))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from linf.evaluation.schema import METRICS
 from linf.report.evaluations import EvaluationRun
-from linf.report.selection import common_headline, datasets, scales
+from linf.report.selection import bicubics, common_headline, datasets, scales
 
 
 def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
@@ -39,8 +39,9 @@ def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
                     f"{where}: the runs were evaluated on {numbers} images, so their figures cannot be compared."
                 )
             elif len(protocols) == 1 and np.ptp(values or [0]) > 0.01:
+                images = "LR images" if len(bicubics(runs, dataset, s)) > 1 else "images"
                 found.append(
-                    f"{where}: bicubic differs by {np.ptp(values):.2f} dB between runs, so their images differ."
+                    f"{where}: bicubic differs by {np.ptp(values):.2f} dB between runs, so their {images} differ."
                 )
     for run in runs:
         if "nonfinite" in run.metrics and run.metrics["nonfinite"].any():

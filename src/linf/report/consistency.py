@@ -39,14 +39,18 @@ def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
     names = [name for name in wanted if name in measured]
     if len(_models(runs, dataset)) < 2 or CONSISTENCY not in names:
         return None
-    labels = [plain_label(label) for label in ["bicubic", *(run.label for run, _ in rows)]]
-    systems = {"system": ["", *("" if system == run.system else system for run, system in rows)]}
+    of_lr = bicubics(runs, dataset, scale)
+    names_of_rows = [*(who for who, _ in of_lr), *(run.label for run, _ in rows)]
+    labels = [plain_label(label) for label in names_of_rows]
+    shown = ["" if system == run.system else system for run, system in rows]
+    systems = {"system": [""] * len(of_lr) + shown}
     figure, axes = row_panels(plain_label(f"{dataset} ×{scale:g}"), labels, len(names), systems)
     for axis, name in zip(axes, names, strict=True):
         values = [run.value(dataset, scale, system, name) for run, system in rows]
-        for row, value in enumerate([bicubic_at(runs, dataset, scale, name), *values]):
+        beside = [bicubic_at(each, dataset, scale, name) for _, each in of_lr]
+        for row, value in enumerate([*beside, *values]):
             if np.isfinite(value):
-                axis.plot(value, row, "o", color=COLOURS[0] if row else GREY, markersize=5.5)
+                axis.plot(value, row, "o", color=GREY if row < len(of_lr) else COLOURS[0], markersize=5.5)
         axis.set_title(METRICS[name].axis)
     return figure
 
@@ -65,8 +69,8 @@ def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Sca
         ]
         if known:
             findings.append(f"{run.label} at ×{scale:g}: {metric.title} is {' and '.join(known)}.")
-    for who, run in bicubics(runs, dataset, scale):
-        if np.isfinite(beside := run.value(dataset, scale, "bicubic", CONSISTENCY)):
+    for who, of_lr in bicubics(runs, dataset, scale):
+        if np.isfinite(beside := bicubic_at(of_lr, dataset, scale, CONSISTENCY)):
             name = who.replace("bicubic", "Bicubic's", 1)
             findings.append(f"{name} {metric.title} at ×{scale:g} is {metric.quantity(beside)}.")
     return findings if len(_models(runs, dataset)) > 1 else []

@@ -22,6 +22,7 @@ from linf.report.gaps import gap_figure
 from linf.report.plane import plane_figure
 from linf.report.selection import (
     bicubic_at,
+    bicubics,
     common_headline,
     curve_scales,
     datasets,
@@ -39,6 +40,7 @@ from linf.report.style import (
     GREY,
     MARKERS,
     STYLE,
+    bicubic_colour,
     draw_curve,
     legend_below,
     mark_best,
@@ -95,6 +97,7 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
     apart = len(drawn) > 1 and len(at) > 1 and len(drawn) * len(at) > MOST_CURVES  # A column for each scale.
     columns = [(s,) for s in evenly_spaced(at, MOST_COLUMNS)] if apart else [tuple(at)]
     panels = [(name, of) for name in names for of in columns]
+    others: dict[str, Any] = {}
     figure, axes = panel_grid(len(panels), len(columns) if apart else 3, (3.2, 2.2 if apart else 2.5))
     for axis, (name, of_axis) in zip(axes, panels, strict=True):
         axis.set(title=METRICS[name].axis + f", ×{of_axis[0]:g}" * apart, xlabel="τ")
@@ -116,11 +119,14 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
             if name == "detail":
                 axis.axhline(100, color="black", linewidth=0.6)
             colour, marker = series_style(0, j, True)["color"] if alone else GREY, MARKERS[j % len(MARKERS)]
-            bicubic = bicubic_at(runs, dataset, s, name)
-            _level(axis, last, bicubic, color=colour, linestyle=DOTTED, marker=marker)
+            for who, of_lr in bicubics(runs, dataset, s):
+                of_bicubic = {"color": bicubic_colour(of_lr, [*drawn, *references], who, colour)}
+                shown = of_bicubic | {"linestyle": DOTTED, "marker": marker}
+                _level(axis, last, bicubic_at(of_lr, dataset, s, name), **shown)
+                given = of_bicubic if who != "bicubic" else {"color": GREY}
+                others.setdefault(who, given | {"linestyle": DOTTED, "linewidth": 1.0})
             for i, run in enumerate(references, len(drawn)):
                 _level(axis, last, run.value(dataset, s, run.system, name), **series_style(i, j, alone))
-    others: dict[str, Any] = {"bicubic": {"color": GREY, "linestyle": DOTTED, "linewidth": 1.0}}
     if last > 0 and any(len(run.distribution) for run in drawn):
         others["closed form; HR's detail"] = {"color": "black", "linewidth": 0.6}
     if perceptual:
@@ -164,10 +170,15 @@ def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
         own = np.array([bicubic_at([run, *runs], dataset, s, first) for s in there])
         with np.errstate(invalid="ignore"):  # Infinity less infinity, for perfect images.
             draw_curve(gain, there, values - own, **series_style(i, i, False))
-    bicubic = np.array([bicubic_at(runs, dataset, s, first) for s in there])
-    draw_curve(absolute, there, bicubic, color=GREY, linestyle=DOTTED, marker="x")
+    labels = [run.label for run in order]
+    at = {s: dict(bicubics(runs, dataset, s)) for s in there}
+    for who in dict.fromkeys(name for of in at.values() for name in of):
+        bicubic = [bicubic_at(at[s].get(who, []), dataset, s, first) for s in there]
+        of_lr = [run for of in at.values() for run in of.get(who, [])]
+        colour = bicubic_colour(of_lr, order, who, GREY)
+        draw_curve(absolute, there, bicubic, color=colour, linestyle=DOTTED, marker="x")
+        labels.append(who)
     gain.axhline(0, color=GREY, linestyle=DOTTED)
-    labels = [*(run.label for run in order), "bicubic"]
     entries: list[tuple[Artist, str]] = list(zip(absolute.lines, labels, strict=True))
     limits = {run.about.get("max_trained_scale") or there[-1] for run in order}
     for axis in (absolute, gain):

@@ -42,7 +42,7 @@ def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     sources = pd.concat([run.metrics[run.metrics["dataset"] == dataset] for run in of])
     if (sources.groupby("scale")["lr"].nunique() > 1).any():
         findings.append(
-            "The runs differ in LR and cannot be compared there; bicubic's line is the first run's."
+            "The runs differ in LR and cannot be compared there; each LR has a bicubic of its own."
         )
     return findings
 

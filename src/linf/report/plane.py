@@ -13,6 +13,7 @@ from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import (
     bicubic_at,
+    bicubics,
     common_headline,
     measured_metrics,
     perceptual_metric,
@@ -22,6 +23,7 @@ from linf.report.selection import (
 )
 from linf.report.style import (
     GREY,
+    bicubic_colour,
     draw_curve,
     label_points,
     legend_below,
@@ -79,8 +81,15 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
             for entry, system, look in ((run.label, run.system, style), ("learned prior", "prior", star)):
                 both = [run.value(dataset, s, system, metric) for metric in (first, name)]
                 point(axis, entry, both, **look)
-        bicubic = [bicubic_at(runs, dataset, s, metric) for metric in (first, name)]
-        point(axis, "bicubic", bicubic, color="black", marker="x")
+        for who, of_lr in bicubics(runs, dataset, s):
+            colour = bicubic_colour(of_lr, order, who, "black")
+            point(
+                axis,
+                who,
+                [bicubic_at(of_lr, dataset, s, metric) for metric in (first, name)],
+                color=colour,
+                marker="x",
+            )
         for line in published[published["scale"] == s].to_dict("records"):
             hollow = {"color": "black", "marker": "o", "fillstyle": "none"}
             point(axis, "published", (line["psnr"], line["lpips"]), line["system"], **hollow)

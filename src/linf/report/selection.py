@@ -77,10 +77,12 @@ def bicubic_at(runs: Sequence[EvaluationRun], dataset: str, scale: Scale, metric
     return next((value for value in values if not math.isnan(value)), math.nan)
 
 
-def bicubics(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[tuple[str, EvaluationRun]]:
-    """Bicubic's name and the first run that has it, for each LR of a data set; of several, the name says which."""
-    of: dict[str, EvaluationRun] = {}
+def bicubics(
+    runs: Sequence[EvaluationRun], dataset: str, scale: Scale
+) -> list[tuple[str, list[EvaluationRun]]]:
+    """Bicubic's name and the runs that have it, for each LR of a data set; of several, the name says which."""
+    of: dict[str, list[EvaluationRun]] = {}
     for run in runs:
         if not math.isnan(run.value(dataset, scale, "bicubic", "images")):
-            of.setdefault(run.lr(dataset, scale), run)
-    return [("bicubic" + f" (LR: {lr})" * (len(of) > 1), run) for lr, run in of.items()]
+            of.setdefault(run.lr(dataset, scale), []).append(run)
+    return [("bicubic" + f" (LR: {lr})" * (len(of) > 1), each) for lr, each in of.items()]

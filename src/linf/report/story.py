@@ -103,7 +103,7 @@ def _beside(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> str:
     """What texture bicubic has, and models of regression."""
     rivals = [(run.label, run, run.system) for run in regression_runs(runs, dataset)[:MOST_IN_STORY]]
     of_bicubic = bicubics(runs, dataset, scale)[:MOST_IN_STORY]
-    systems = [(who, run, "bicubic") for who, run in of_bicubic] + rivals
+    systems = [(who, of[0], "bicubic") for who, of in of_bicubic] + rivals
     parts = [f"{who} has {look}" for who, run, name in systems if (look := _looks(run, dataset, scale, name))]
     return f"At ×{scale:g}, {'; '.join(parts)}." if parts else ""
 

@@ -74,6 +74,19 @@ def series_style(run: int, scale: int, alone: bool) -> dict[str, Any]:
     }
 
 
+def bicubic_colour(of_lr: Sequence[Any], order: Sequence[Any], name: str, alone: str) -> str:
+    """The colour of bicubic of one LR: that of the first run drawn of the same LR, or the usual one where all have one.
+
+    Args:
+        of_lr: the runs of that LR.
+        order: the runs that are drawn, in the order of their colours.
+        name: bicubic's.
+        alone: the usual colour.
+    """
+    drawn = [n for n, run in enumerate(order) if run in of_lr]
+    return series_style(drawn[0], 0, False)["color"] if name != "bicubic" and drawn else alone
+
+
 def draw_curve(axis: Axes, x: Iterable[float], y: Iterable[float], **given: Any) -> None:
     """Draw a line through the finite points, with markers at some of them if there are many."""
     x, y = np.asarray(x, float), np.asarray(y, float)
