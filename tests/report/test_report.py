@@ -388,6 +388,9 @@ def test_a_run_is_compared_with_bicubic_of_its_own_lr(tmp_path: Path) -> None:
             assert {line.get_color() for line in drawn} == {series_style(n, 0, False)["color"]}
     rows = [text.get_text() for text in figures["consistency_Set5"].axes[0].get_yticklabels()]
     assert rows[:3] == [*names, clean.label]
+    told = findings.plane_findings(runs[:2], "Set5")[:2]
+    for sigma, run, sentence in zip((0, 10), gains, told, strict=True):
+        assert sentence.startswith(f"At ×4 (LR: bicubic, noise σ {sigma}), {run.label}, τ=0.4 has the lowest")
     said = "bicubic differs by 3.00 dB between runs, so their LR images differ."
     assert caveats(runs[:2]) == [f"Set5 ×{s}: {said}" for s in (2, 4)]
     assert "(LR: " not in str(story(runs[:1]))

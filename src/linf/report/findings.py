@@ -14,6 +14,7 @@ from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.plane import plane_scales
 from linf.report.selection import (
     bicubic_at,
+    bicubics,
     common_headline,
     curve_scales,
     measured_metrics,
@@ -119,16 +120,19 @@ def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     findings, psnr, metric = [], METRICS[headline], METRICS[name]
     drawn, evaluated = plane_scales(runs, dataset), scales(runs, dataset)
     trained = [s for s in curve_scales(runs, dataset) if s in drawn] or drawn
-    points = _points(runs, dataset, trained[-1], name, headline)
-    if points:
+    for who, of_lr in bicubics(runs, dataset, trained[-1]):  # Those of another LR are no rivals.
+        points = _points(of_lr, dataset, trained[-1], name, headline)
+        if not points:
+            continue
         near, sharp = min(points, key=lambda point: point[1]), max(points, key=lambda point: point[2])
-        at = f"At ×{trained[-1]:g},"
-        findings = [
-            f"{at} {near[0]} has the lowest {metric.title} ({metric.quantity(near[1])} at {psnr.quantity(near[2])}) "
-            f"and {sharp[0]} the highest {psnr.title} ({psnr.quantity(sharp[2])} at {metric.quantity(sharp[1])})."
-        ]
-        if near[0] == sharp[0]:
-            findings = [f"{at} {near[0]} is best in both {metric.title} and {psnr.title}."]
+        at = f"At ×{trained[-1]:g}{who.removeprefix('bicubic')},"
+        findings.append(
+            f"{at} {near[0]} is best in both {metric.title} and {psnr.title}."
+            if near[0] == sharp[0]
+            else f"{at} {near[0]} has the lowest {metric.title} ({metric.quantity(near[1])} at "
+            f"{psnr.quantity(near[2])}) and {sharp[0]} the highest {psnr.title} ({psnr.quantity(sharp[2])} at "
+            f"{metric.quantity(sharp[1])})."
+        )
     sources = "; ".join(dict.fromkeys(published_points(runs, dataset, name)["source"]))
     findings += [
         f"Hollow points are published results, with other training data and code ({sources})."
