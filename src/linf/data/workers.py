@@ -39,7 +39,8 @@ class SteadyLoader(DataLoader[_T]):
         try:
             return super().__iter__()
         except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            shortage = isinstance(error, OSError) or "start new thread" in str(error)
+            if not (self.num_workers and shortage):
                 raise
             raise NoWorkersError(getattr(error, "strerror", None) or error) from error
         finally:
