@@ -87,6 +87,9 @@ def test_a_killed_worker_is_told_in_words() -> None:
 
     with pytest.raises(UsageError, match="memory is too small: buy some"):
         read_on()
+    for process in multiprocessing.active_children():  # The other one, which some later test would wait for.
+        if process.pid not in before:
+            process.kill()
 
 
 def test_workers_that_cannot_be_started_are_told_in_words() -> None:
@@ -103,7 +106,7 @@ def test_workers_that_cannot_be_started_are_told_in_words() -> None:
             loader()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert set(workers()) == before
+    assert set(workers()) <= before
 
 
 def test_an_error_of_a_workers_own_stays_what_it_is() -> None:
