@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, default_collate
 
@@ -179,3 +180,9 @@ class SRDataModule(OpenedImages):
                 "the resumed run has another order of samples than the interrupted one: %s",
                 ", ".join(changed),
             )
+
+
+def datamodule_of(trainer: pl.Trainer) -> SRDataModule:
+    """The data module of a trainer, which Lightning sets without declaring it."""
+    data: SRDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data

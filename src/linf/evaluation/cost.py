@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from linf.coordinates import Scale, axis_scales, mean_scale
-from linf.data.datamodule import SRDataModule
+from linf.data.datamodule import datamodule_of
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.measure import Measured
@@ -52,8 +52,7 @@ class MeasureCosts(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure on rank 0. The others do not wait: the hook does not run on a rank that has nothing left to do."""
         assert isinstance(pl_module, Evaluation)
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, SRDataModule)
+        data = datamodule_of(trainer)
         file = pl_module.folder / "cost.csv"
         if trainer.is_global_zero and not file.exists():
             lines = costs(

@@ -34,7 +34,7 @@ def present(folder: Path) -> Iterator[None]:
     """Raise UsageError in place of an error that comes of a run's folder having been moved or deleted."""
     try:
         yield
-    except Exception as error:
+    except (OSError, UsageError) as error:
         if (folder / LOCK).exists():
             raise
         raise UsageError(

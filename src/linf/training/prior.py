@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from linf.data.datamodule import datamodule_of
 from linf.errors import UsageError
 from linf.models.linf import LINF
 from linf.training.frozen import prepare_loss
@@ -58,7 +59,7 @@ class PriorTraining(Training):
         """Check that the LINF is trained, and record the network of the perceptual loss."""
         if not self.model.flow.initialised:
             raise UsageError("the prior needs a trained LINF: give its checkpoint as init_from=…")
-        if not self.trainer.datamodule.window:  # type: ignore[attr-defined]
+        if not datamodule_of(self.trainer).window:
             raise UsageError(
                 "a prior is trained on contiguous windows of whole patches: set data.window=true"
             )

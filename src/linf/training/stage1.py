@@ -14,6 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from linf.coordinates import Scale, axis_scales, read_scale
 from linf.data.crops import SRBatch
+from linf.data.datamodule import datamodule_of
 from linf.data.pairs import ImagePair
 from linf.data.samplers import batches_trained
 from linf.errors import UsageError
@@ -105,7 +106,7 @@ class Training(pl.LightningModule):
             return
         model = cast(LINF, self.model)
         if self.trainer.is_global_zero:
-            batches = self.trainer.datamodule.initial_batches(self.whitening_batches)  # type: ignore[attr-defined]
+            batches = datamodule_of(self.trainer).initial_batches(self.whitening_batches)
             model.initialise(SRBatch(*(part.to(self.device) for part in batch)) for batch in batches)
         if self.trainer.world_size > 1:  # What each rank worked out for itself could differ in its last bits.
             for part in (model.flow, model.conditioner):

@@ -11,6 +11,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 
 from linf.data.crops import SRBatch
+from linf.data.datamodule import datamodule_of
 from linf.errors import UsageError
 from linf.losses.flow import Finetune, check_flow
 from linf.models.correlation import chosen_correlation
@@ -90,7 +91,7 @@ class Finetuning(Training):
             log.warning("stage 2 starts from an untrained model: init_from=FILE starts it from stage 1")
         if self.loss.perceptual is None:
             return
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it without declaring it.
+        data = datamodule_of(self.trainer)
         if not data.window:
             raise UsageError("the perceptual loss compares whole windows: add data.window=true")
         chosen_correlation(self.model.correlation, self.loss.latents)

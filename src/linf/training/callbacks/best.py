@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
+from linf.data.datamodule import datamodule_of
 from linf.errors import UsageError
 from linf.training.callbacks.checkpoint import link_file
 from linf.training.callbacks.validation import ValidationLPIPS
@@ -201,7 +202,7 @@ def _mode(monitor: str, mode: str | None) -> str:
 
 def _validation_set(trainer: pl.Trainer) -> int:
     """Return a number that stands for the images that validation sees, for which alone values compare."""
-    data = trainer.datamodule  # type: ignore[attr-defined]
+    data = datamodule_of(trainer)
     pairs = getattr(data, "val_pairs", None)
     keys = [pairs.key(i) for i in range(len(pairs))] if pairs is not None else []
     return zlib.crc32(repr((keys, getattr(data, "val_crop", None), trainer.limit_val_batches)).encode())

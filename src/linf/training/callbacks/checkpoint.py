@@ -13,6 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from rich.filesize import decimal
 from torch import Tensor
 
+from linf.data.datamodule import datamodule_of
 from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
 from linf.training.callbacks.termination import StopOnSignal
@@ -137,7 +138,9 @@ class LastCheckpoint(StopOnSignal):
             return
         # No training begins with a validation when it has no step left to take; and some ranks may have an image more.
         last = trainer.should_stop or trainer.global_step == trainer.max_steps
-        shared = len(trainer.datamodule.val_pairs) // trainer.world_size  # type: ignore[attr-defined]
+        pairs = datamodule_of(trainer).val_pairs
+        assert pairs is not None
+        shared = len(pairs) // trainer.world_size
         if last or trainer.fit_loop.epoch_loop._should_accumulate() or batch_idx >= shared:
             return
         signum = self.agreement(False, self.signum or 0)[1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Timer
 
-from linf.data.datamodule import SRDataModule
+from linf.data.datamodule import SRDataModule, datamodule_of
 from linf.data.layouts import ImageSet, shorten
 from linf.data.paired import PairedCrops
 from linf.data.pairs import ImagePair
@@ -40,7 +40,7 @@ class RunSummary(Callback):
         self.folder = Path(folder)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(trainer)
         if not trainer.is_global_zero or not isinstance(data, SRDataModule):
             return
         log.info("trained on: %s", _trained_on(data))

@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
+from linf.data.datamodule import datamodule_of
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
@@ -114,14 +115,15 @@ class ImagePanels(Callback):
         if trainer.sanity_checking or not self.images:
             return
         self.validations += 1
-        pairs = trainer.datamodule.val_pairs  # type: ignore[attr-defined]
+        pairs = datamodule_of(trainer).val_pairs
+        assert pairs is not None
         if not trainer.is_global_zero or (self.validations - 1) % self.every:
             return
         rows = []
         # The images of the last scale come last, and there the models differ most.
         for i in range(len(pairs) - min(self.images, len(pairs.hr)), len(pairs)):
             lr, hr, scale, name, *_ = pairs[i]
-            lr, hr = (image.to(pl_module.device, pl_module.dtype) for image in (lr, hr))
+            lr, hr = (image.to(next(pl_module.parameters())) for image in (lr, hr))
             size = (hr.shape[-2], hr.shape[-1])
             peak = pairs.hr.pixels.peak
             made = systems(pl_module.model, lr[None], size, self.temperatures, seed=self.seed, peak=peak)  # type: ignore[arg-type]
