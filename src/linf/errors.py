@@ -72,6 +72,12 @@ def check_distinct(name: str, values: Sequence[object]) -> None:
         printed[text] = value
 
 
+def check_least(name: str, value: float | None, least: int) -> None:
+    """Raise UsageError if a setting is below its least value; None stands for no value."""
+    if value is not None and value < least:
+        raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
+
+
 def find_mistake(error: BaseException) -> BaseException | None:
     """Return the user's mistake in an error's chain of causes, or None if there is none.
 

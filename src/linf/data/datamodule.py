@@ -53,7 +53,7 @@ class SRDataModule(OpenedImages):
             batches=self.batches_per_epoch,
             position=partial(batches_trained, self.trainer),
             images=len(self.train_crops.cache),
-            block=self.crops.shuffle_block,
+            block=self.shuffle_block,
         )
 
     def train_dataloader(self) -> DataLoader[SRBatch | UndegradedBatch]:
@@ -148,6 +148,20 @@ class SRDataModule(OpenedImages):
             for _ in range(n)
         ]
 
+    @property
+    def foreign_lr(self) -> bool:
+        """Whether some LR of the training is not the bicubic reduction of its HR."""
+        return self.pairs or self.degradation is not None
+
+    def describe_test(self) -> dict[str, Any]:
+        """Where the LR images of the test images come from, and what the numbers in the files mean, for the record."""
+        return {
+            "resize": self.test_resize,
+            "severity": self.test_degradation.severity() if self.test_degradation else {},
+            "pixels": self.pixels.settings or None,
+            "lr": {pairs.name: pairs.describe_lr() for pairs in self.test_pairs},
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """What the samples and their order depend on beside the trainer's own progress, for the checkpoint."""
         if self.train_crops is None:
@@ -160,7 +174,7 @@ class SRDataModule(OpenedImages):
             "seed": self.seed,
         }
         images = self.train.name if isinstance(self.train, ImageSet) else "shards"
-        return order | {"shuffle_block": self.crops.shuffle_block or 0, "images": images}
+        return order | {"shuffle_block": self.shuffle_block or 0, "images": images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Warn if the resumed run sees other images than the interrupted one did, or its samples in another order."""

@@ -1,21 +1,24 @@
 """Data box of the figure: the settings of a run's images, and the images that they open, for Lightning."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 
-from linf.coordinates import read_scale
-from linf.data.crops import RandomScaleCrops
+from linf.coordinates import Scale, read_scale
+from linf.data.cache import ImageCache
+from linf.data.crops import RandomScaleCrops, smallest_crop
 from linf.data.degradation import Degradation
+from linf.data.given import given_pairs
 from linf.data.layouts import ImageSet
-from linf.data.opening import CropSettings, Storage, check_least, open_crops, open_pairs
-from linf.data.paired import PairedCrops
+from linf.data.paired import PairedCrops, training_pairs
 from linf.data.pairs import ScaledImages
-from linf.data.shards import ShardSet
-from linf.errors import UsageError, check_distinct
+from linf.data.shards import Shards, ShardSet
+from linf.errors import UsageError, check_distinct, check_least
 from linf.images.pixels import PixelFormat
 
 log = logging.getLogger(__name__)
@@ -102,6 +105,11 @@ class OpenedImages(pl.LightningDataModule):
             ("batches_per_epoch", batches_per_epoch, 1),
             ("val_limit", val_limit, 1),
             ("test_limit", test_limit, 1),
+            ("crop", crop, 1),
+            ("patch_size", patch_size, 1),
+            ("queries", queries, 1),
+            ("repeat", repeat, 1),
+            ("shuffle_block", shuffle_block, 1),
         ):
             check_least(name, value, least)
         self.val_scales, self.test_scales = ([read_scale(s) for s in of] for of in (val_scales, test_scales))
@@ -123,20 +131,14 @@ class OpenedImages(pl.LightningDataModule):
             each if each and each.clean < 1 else None
             for each in (degradation, val_degradation, test_degradation)
         )
-        self.crops = CropSettings(
-            pairs=pairs,
-            crop=crop,
-            scale=scale,
-            scale_y=scale_y,
-            patch_size=patch_size,
-            queries=queries,
-            window=window,
-            repeat=repeat,
-            seed=seed,
-            degradation=self.degradation,
-            shuffle_block=shuffle_block,
-        )
-        self.window, self.batches_per_epoch = window, batches_per_epoch
+        if pairs and self.degradation is not None:
+            raise UsageError(
+                "data.pairs takes LR as it is given, and a degradation makes it: set "
+                "data/degradation=bicubic, or data.pairs=false"
+            )
+        self.pairs, self.crop, self.scale, self.scale_y = pairs, crop, scale, scale_y
+        self.patch_size, self.queries, self.window = patch_size, queries, window
+        self.repeat, self.batches_per_epoch, self.shuffle_block = repeat, batches_per_epoch, shuffle_block
         self.val_crop, self.val_limit = val_crop, val_limit
         self.test_limit, self.test_resize = test_limit, test_resize
         self._check_degradations()
@@ -177,40 +179,69 @@ class OpenedImages(pl.LightningDataModule):
             UsageError: the images are not those of the model.
         """
         self._match_model(stage)
-        storage = Storage(self.pixels, self.cache_dir, self.cache_limit)
         if stage in (None, "fit") and self.train is not None and self.train_crops is None:
-            batch = self.batch_size * self._ranks()[1]
-            nodes = self.trainer.num_nodes if self.trainer else 1
-            samples = (self.batches_per_epoch or 0) * batch
-            self.train_crops = open_crops(self.train, storage, self.crops, samples, batch // nodes)
+            self.train_crops = self._open_crops(self.train)
         if stage in (None, "fit", "validate") and self.val is not None and self.val_pairs is None:
-            self.val_pairs = open_pairs(
-                *(self.val, storage, self.val_scales),
-                seed=self.seed,
-                limit=self.val_limit,
-                crop=self.val_crop,
-                degradation=self.val_degradation,
+            self.val_pairs = self._open_pairs(
+                *(self.val, self.val_scales, self.val_limit, self.val_degradation), crop=self.val_crop
             )
         if stage in (None, "test") and not self.test_pairs:
+            settings = self.test_scales, self.test_limit, self.test_degradation
             self.test_pairs = [
-                open_pairs(
-                    *(images, storage, self.test_scales),
-                    seed=self.seed,
-                    limit=self.test_limit,
-                    resize=self.test_resize,
-                    degradation=self.test_degradation,
-                )
-                for images in self.test
+                self._open_pairs(images, *settings, resize=self.test_resize) for images in self.test
             ]
 
-    def describe_test(self) -> dict[str, Any]:
-        """Where the LR images of the test images come from, and what the numbers in the files mean, for the record."""
-        return {
-            "resize": self.test_resize,
-            "severity": self.test_degradation.severity() if self.test_degradation else {},
-            "pixels": self.pixels.settings or None,
-            "lr": {pairs.name: pairs.describe_lr() for pairs in self.test_pairs},
-        }
+    @property
+    def _storage(self) -> dict[str, Any]:
+        """What `ImageCache` and `Shards` are told of all images alike."""
+        return {"pixels": self.pixels, "cache_dir": self.cache_dir, "limit": self.cache_limit}
+
+    def _open_crops(self, images: ImageSet | ShardSet) -> RandomScaleCrops | PairedCrops:
+        """Crops to train on, with images repeated until there are enough for `batches_per_epoch`."""
+        batch = self.batch_size * self._ranks()[1]
+
+        def repeat(of: Sized) -> int:
+            return max(self.repeat, -(-(self.batches_per_epoch or 0) * batch // len(of)))
+
+        scales: dict[str, Any] = {"scale": self.scale, "scale_y": self.scale_y}
+        given: dict[str, Any] = {"crop": self.crop, "patch_size": self.patch_size, "queries": self.queries}
+        given |= {"window": self.window, "seed": self.seed}
+        if self.pairs:
+            if isinstance(images, ShardSet):
+                raise UsageError(
+                    "data.pairs takes given LR images, and shards hold none: leave out one of them"
+                )
+            cached = partial(ImageCache, **self._storage, on_error="raise")
+            pairs = training_pairs(images, cached, crop=self.crop, **scales)
+            return PairedCrops(pairs, repeat=repeat(pairs), **given)
+        smallest = smallest_crop(self.crop, **scales)
+        cache: Shards | ImageCache
+        if isinstance(images, ShardSet):
+            whole = self.shuffle_block is not None
+            cache = Shards(images.root, min_side=smallest, whole=whole, **self._storage)
+            cache.warn_if_short(batch // (self.trainer.num_nodes if self.trainer else 1))
+        else:
+            cache = ImageCache(images.hr, min_side=smallest, **self._storage)
+        return RandomScaleCrops(cache, repeat=repeat(cache), degradation=self.degradation, **scales, **given)
+
+    def _open_pairs(
+        self,
+        images: ImageSet,
+        scales: Sequence[Scale],
+        limit: int | None,
+        degradation: Degradation | None,
+        crop: int | None = None,
+        resize: Literal["pil", "matlab"] = "pil",
+    ) -> ScaledImages:
+        """Images to validate or test on; ``limit`` takes only the first so many, and `ScaledImages` has the rest."""
+
+        def cached(paths: Sequence[Path]) -> ImageCache:
+            return ImageCache(paths[:limit], on_error="skip" if images.skips else "raise", **self._storage)
+
+        pairs = {} if crop else given_pairs(images, scales, cached)
+        lr, hr_at = ({s: pair[n] for s, pair in pairs.items()} for n in (1, 0))
+        hr = cached(images.hr)
+        return ScaledImages(hr, scales, lr, crop, images.name, resize, hr_at, degradation, self.seed)
 
     def _ranks(self) -> tuple[int, int]:
         """This rank and the number of ranks."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from linf.coordinates import mean_scale
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
-from linf.errors import UsageError, check_distinct
+from linf.errors import UsageError, check_distinct, check_least
 from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.corpora import Corpora, Features
 from linf.evaluation.means import TableMeans
@@ -92,8 +92,7 @@ class Evaluation(pl.LightningModule):
         super().__init__()
         least_values = (("samples", samples, 1), ("shown", shown, 0), ("consistency", consistency, 0))
         for name, value, least in least_values:
-            if value < least:
-                raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
+            check_least(name, value, least)
         if trained_scale is not None and trained_scale < 1:
             raise UsageError(f"trained_scale is {trained_scale}: give a scale of at least 1, or null")
         self.model, self.temperatures = model, check_temperatures(list(temperatures))

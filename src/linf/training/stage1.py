@@ -17,7 +17,7 @@ from linf.data.crops import SRBatch
 from linf.data.datamodule import datamodule_of
 from linf.data.pairs import ImagePair
 from linf.data.samplers import batches_trained
-from linf.errors import UsageError
+from linf.errors import UsageError, check_least
 from linf.metrics.metric import PSNR
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
@@ -77,8 +77,7 @@ class Training(pl.LightningModule):
         self.frozen = freeze(model, frozen)
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"{type(model).__name__} has no parameters to train: evaluate it with eval.py")
-        if whitening_batches < 0:
-            raise UsageError(f"whitening_batches is {whitening_batches}: give a whole number of at least 0")
+        check_least("whitening_batches", whitening_batches, 0)
         self.model, self.loss = model, loss
         self.compute: Callable[..., dict[str, Tensor]] = loss
         self.optimizer, self.scheduler, self.scheduler_interval = optimizer, scheduler, scheduler_interval

@@ -95,7 +95,7 @@ class Finetuning(Training):
         if not data.window:
             raise UsageError("the perceptual loss compares whole windows: add data.window=true")
         chosen_correlation(self.model.correlation, self.loss.latents)
-        if self.loss.consistency and data.crops.foreign_lr:
+        if self.loss.consistency and data.foreign_lr:
             raise UsageError(
                 f"task.loss.consistency={self.loss.consistency} takes LR for a bicubic reduction of HR, which "
                 "data.pairs and data.degradation do not give: set it to 0"

@@ -65,7 +65,7 @@ class RunSummary(Callback):
         names = ", ".join(path.name for path in paths[:10]) + ", …" * (len(paths) > 10)
         scales = ", ".join(f"×{s:g}" for s in data.val_pairs.scales)
         given = data.val_crop is None and bool(data.val.lr)
-        lr = ", with LR made by bicubic, unlike that of the training" if data.crops.foreign_lr else ""
+        lr = ", with LR made by bicubic, unlike that of the training" if data.foreign_lr else ""
         if data.val_degradation is not None:
             lr = ", with degraded LR"
         return f"{_images(len(paths))} of {data.val.name} at {scales}{'' if given else lr}: {names} ({file.name})"

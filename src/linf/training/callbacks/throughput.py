@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
 
-from linf.errors import UsageError
+from linf.errors import UsageError, check_least
 
 
 class Throughput(Callback):
@@ -29,8 +29,7 @@ class Throughput(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
-        if every_n_steps < 1:
-            raise UsageError(f"every_n_steps is {every_n_steps}: give a whole number of at least 1")
+        check_least("every_n_steps", every_n_steps, 1)
         self.every = every_n_steps
         self.peak: float | None = None
         self.counting = ExitStack()
