@@ -16,8 +16,8 @@ from linf.checkpoints.native import load
 from linf.images.reduction import Reduction
 from linf.images.resize import matlab_bicubic
 from linf.models.baselines import Bicubic
-from linf.models.consistency import Projection, consistent
-from linf.models.consistent_part import PartProjection
+from linf.models.consistency import Projection
+from linf.models.consistent_regions import consistent
 from linf.models.decoding import Region
 from linf.models.super_resolver import SuperResolver
 
@@ -213,14 +213,15 @@ def test_sizes_and_kernels_are_checked() -> None:
 
 @pytest.mark.parametrize("size", [(148, 222), (123, 167)])
 @pytest.mark.parametrize("part", [(slice(60, 81), slice(90, 110)), (slice(0, 9), slice(140, 160))])
+@pytest.mark.parametrize("reduction", [Reduction(), ROTATED])
 def test_a_part_is_projected_as_it_is_of_the_whole_image(
-    size: tuple[int, int], part: tuple[slice, slice]
+    size: tuple[int, int], part: tuple[slice, slice], reduction: Reduction
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(3, *size, generator=generator, dtype=torch.float64)
     lr = torch.randint(256, (3, 40, 60), generator=generator, dtype=torch.uint8)
-    whole = Projection((40, 60), size)
-    held = PartProjection((40, 60), size, *part)
+    whole = Projection((40, 60), size, 3, reduction)
+    held = Projection((40, 60), size, 3, reduction, part)
     assert held.needed[1].stop - held.needed[1].start < size[1]
     inside = image[:, *held.needed]
     for wanted, made in (

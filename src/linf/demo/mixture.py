@@ -16,7 +16,7 @@ from linf.errors import UsageError
 from linf.images.luma import PILLOW_GREY
 from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha
-from linf.models.consistent_part import PartProjection
+from linf.models.consistency import Projection
 from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Block, Latents, Request
 from linf.models.linf import LINF
@@ -148,9 +148,9 @@ class Mixture:
         whole[:, *high] = values[:, *low]
 
 
-def consistent_part(image: Photo, size: tuple[int, int], part: Part) -> PartProjection:
+def consistent_part(image: Photo, size: tuple[int, int], part: Part) -> Projection:
     """What makes a part of an enlarged image consistent with the small one."""
-    return PartProjection((image.pixels.shape[0], image.pixels.shape[1]), size, *part)
+    return Projection((image.pixels.shape[0], image.pixels.shape[1]), size, part=part)
 
 
 def plane_of(image: Photo, model: SuperResolver) -> Tensor:

@@ -13,7 +13,8 @@ from linf.images.reduction import Reduction
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.arguments import check_channels, check_distribution, check_images, check_size
 from linf.models.bilinear import image_residual
-from linf.models.consistency import Projection, consistent
+from linf.models.consistency import Projection
+from linf.models.consistent_regions import consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
 from linf.models.decoding import Latents, Region, Request
 from linf.models.distribution import Distribution

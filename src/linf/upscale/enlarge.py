@@ -15,7 +15,8 @@ from linf.images.luma import PILLOW_GREY
 from linf.memory import free_memory
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.arguments import check_size
-from linf.models.consistency import LR_ROWS, Projection, consistent
+from linf.models.consistency import LR_ROWS, Projection
+from linf.models.consistent_regions import consistent
 from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Request
 from linf.models.super_resolver import SuperResolver
