@@ -42,6 +42,15 @@ class ImagePair(NamedTuple):
     peak: int = 255
     reduction: Reduction | None = Reduction()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the HR image."""
+        return self.hr.shape[-2], self.hr.shape[-1]
+
+    def seed_of_latents(self, seed: int) -> int:
+        """The seed of an image's samples at its scale, from that of an evaluation or a run."""
+        return zlib.crc32(f"{seed} {self.name} {self.scale:g}".encode())
+
 
 class ScaledImages(Dataset[ImagePair]):
     """Every image at every scale, all images of the first scale first (METHOD §7). The HR image is cropped at the top

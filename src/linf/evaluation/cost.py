@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -15,15 +16,12 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from linf.coordinates import Scale, axis_scales, mean_scale
-from linf.data.datamodule import datamodule_of
+from linf.coordinates import Scale, axis_scales
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.measure import Measured
-from linf.evaluation.systems import system_temperatures
+from linf.evaluation.systems import system_image, system_temperatures
 from linf.files import atomic_write
-from linf.images.resize import bicubic
-from linf.models.self_ensemble import self_ensemble
 from linf.models.super_resolver import SuperResolver
 
 REPETITIONS = 5
@@ -52,13 +50,12 @@ class MeasureCosts(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure on rank 0. The others do not wait: the hook does not run on a rank that has nothing left to do."""
         assert isinstance(pl_module, Evaluation)
-        data = datamodule_of(trainer)
         file = pl_module.folder / "cost.csv"
         if trainer.is_global_zero and not file.exists():
             lines = costs(
                 pl_module.model,
                 pl_module.temperatures,
-                min(data.test_scales, key=lambda s: abs(mean_scale(s) - 4)),
+                pl_module.shown_scale,
                 self.side,
                 channels=pl_module.pixels.channels,
                 device=pl_module.device,
@@ -105,7 +102,8 @@ def costs(
     for name, tau in system_temperatures(model, temperatures, ensemble).items():
         kind = name if tau is None else "sample" if tau > 0 else "mean"
         if kind not in found:
-            found[kind] = _cost(_procedure(model, name, tau, lr, (high, wide)), device)
+            make = partial(system_image, model, name, lr, (high, wide), temperature=tau or 0.0)
+            found[kind] = _cost(make, device)
         parts = [] if name == "bicubic" else model.children()
         used = [part for part in parts if part is not model.prior or name == "prior"]
         lines.append(
@@ -119,18 +117,6 @@ def costs(
             }
         )
     return lines
-
-
-def _procedure(
-    model: SuperResolver, name: str, tau: float | None, lr: Tensor, size: tuple[int, int]
-) -> Callable[[], Tensor]:
-    if name == "bicubic":
-        return lambda: bicubic(lr, size)
-    if name == "prior":
-        return lambda: model.sample_prior(lr, size)
-    if name == "self-ensemble":
-        return lambda: self_ensemble(model, lr, size)
-    return lambda: model.sample(lr, size, temperature=tau or 0.0, seed=0)
 
 
 def _cost(make: Callable[[], Tensor], device: torch.device) -> Measured:

@@ -2,7 +2,6 @@
 
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -118,8 +117,9 @@ class Evaluation(pl.LightningModule):
         names = [pairs.name for pairs in data.test_pairs]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"several data sets are called {', '.join(twice)}: give each only once")
-        scale = min(data.test_scales, key=lambda s: abs(mean_scale(s) - 4))
-        at_scale = [[key for key in self.keys if key[::2] == (of.name, scale)] for of in data.test_pairs]
+        self.shown_scale = min(data.test_scales, key=lambda s: abs(mean_scale(s) - 4))
+        shown = [(of.name, self.shown_scale) for of in data.test_pairs]
+        at_scale = [[key for key in self.keys if key[::2] == place] for place in shown]
         self.shown_keys = [key for keys in at_scale for key in keys[: self.shown]]
         self.pixels = data.pixels
         self.skipped |= fit_metrics(self.metrics, self.pixels) | fit_metrics(self.corpus_metrics, self.pixels)
@@ -187,7 +187,7 @@ class Evaluation(pl.LightningModule):
             temperatures=self.temperatures,
             samples=self.samples,
             border=self.protocol.border(image.scale),
-            seed=zlib.crc32(f"{self.seed} {image.name} {image.scale:g}".encode(errors="surrogateescape")),
+            seed=image.seed_of_latents(self.seed),
             assumed=self.assumed,
             shown=kept,
             consistency=self.consistency,

@@ -80,8 +80,7 @@ def measure(
         networks: what computes features of patches, by name, for the metrics of all images together.
         features_kept: receives for each of them the features of each system's first image, and of ``HR``.
     """
-    lr, hr = image.lr, image.hr
-    size = (hr.shape[-2], hr.shape[-1])
+    lr, hr, size = image.lr, image.hr, image.size
     # The distribution and the prior share them.
     features = model.encode(lr)
     sampling: dict[str, Any] = {

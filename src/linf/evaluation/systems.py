@@ -52,32 +52,44 @@ def systems(
         projection: makes the model's images consistent with ``lr``; bicubic's stay as they are.
         ensemble: whether there is a line of the self-ensemble, see `self_ensemble`.
     """
-    yield System("bicubic", None, bicubic(lr, size, peak)[None])
-    if isinstance(model, Bicubic):
-        return
     features = model.encode(lr) if features is None else features
-
-    def alone(image: Tensor) -> Tensor:
-        return (projection(image, lr) if projection else image)[None]
-
     if known is None:
         known = model.distribution(lr, size, seed=seed, highest=max(temperatures), features=features)
         known = projection.of_distribution(known, lr) if known and projection else known
-    if known is None:
-        yield System(model.name, None, alone(model.sample(lr, size, features=features)))
-    else:
-        for tau in temperatures:
-            yield System(f"τ={tau:g}", tau, known.at(tau))
-    if model.prior is not None:
-        yield System("prior", None, alone(model.sample_prior(lr, size, features=features)))
-    if ensemble:
-        yield System("self-ensemble", None, alone(self_ensemble(model, lr, size)))
+    for name, tau in system_temperatures(model, temperatures, ensemble).items():
+        if tau is not None:
+            assert known is not None
+            yield System(name, tau, known.at(tau))
+        else:
+            image = system_image(model, name, lr, size, features=features, peak=peak)
+            image = projection(image, lr) if projection and name != "bicubic" else image
+            yield System(name, None, image[None])
+
+
+def system_image(
+    model: SuperResolver,
+    name: str,
+    lr: Tensor,
+    size: tuple[int, int],
+    *,
+    temperature: float = 0.0,
+    features: Sequence[Tile] | None = None,
+    peak: int = 255,
+) -> Tensor:
+    """The images (B,C,H,W) by one of `systems`, of its name; the temperature counts for a model that is random."""
+    if name == "bicubic":
+        return bicubic(lr, size, peak)
+    if name == "prior":
+        return model.sample_prior(lr, size, features=features)
+    if name == "self-ensemble":
+        return self_ensemble(model, lr, size)
+    return model.sample(lr, size, temperature=temperature, seed=0, features=features)
 
 
 def system_temperatures(
     model: SuperResolver, temperatures: Sequence[float], ensemble: bool = False
 ) -> dict[str, float | None]:
-    """Temperature, or None, of each of `systems` by its name, in their order and without decoding anything."""
+    """Temperature, or None, of each of `systems` by its name, in their order."""
     found: dict[str, float | None] = {"bicubic": None}
     if model.dim:
         found |= {f"τ={tau:g}": tau for tau in temperatures}

@@ -151,7 +151,7 @@ class Training(pl.LightningModule):
 
     def validation_step(self, image: ImagePair, batch_idx: int) -> None:
         """Measure PSNR on Y at τ = 0, as `Evaluation` does."""
-        add_psnr(self.val_psnr, self._predict(image.lr, (image.hr.shape[-2], image.hr.shape[-1])), image)
+        add_psnr(self.val_psnr, self._predict(image.lr, image.size), image)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.model.sample(lr, size, temperature=0)

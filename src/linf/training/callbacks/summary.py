@@ -163,8 +163,7 @@ class BicubicReference(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
     ) -> None:
         if self.metric is not None:
-            size = (batch.hr.shape[-2], batch.hr.shape[-1])
-            add_psnr(self.metric, bicubic(batch.lr, size, batch.peak), batch)
+            add_psnr(self.metric, bicubic(batch.lr, batch.size, batch.peak), batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.metric is not None:

@@ -1,7 +1,6 @@
 """What validation shows beside PSNR: LPIPS of samples, and panels of images."""
 
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +52,8 @@ class ValidationLPIPS(Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
     ) -> None:
-        # As `Evaluation` seeds them.
-        seed = zlib.crc32(f"{self.seed} {batch.name} {batch.scale:g}".encode(errors="surrogateescape"))
         sr = pl_module.model.sample(  # type: ignore[operator, union-attr]
-            batch.lr,
-            (batch.hr.shape[-2], batch.hr.shape[-1]),
-            temperature=self.temperature,
-            seed=seed,
+            batch.lr, batch.size, temperature=self.temperature, seed=batch.seed_of_latents(self.seed)
         )
         self.metric.update(sr, batch.hr, batch.lr, 0)
 
@@ -122,13 +116,18 @@ class ImagePanels(Callback):
         rows = []
         # The images of the last scale come last, and there the models differ most.
         for i in range(len(pairs) - min(self.images, len(pairs.hr)), len(pairs)):
-            lr, hr, scale, name, *_ = pairs[i]
-            lr, hr = (image.to(next(pl_module.parameters())) for image in (lr, hr))
-            size = (hr.shape[-2], hr.shape[-1])
-            peak = pairs.hr.pixels.peak
-            made = systems(pl_module.model, lr[None], size, self.temperatures, seed=self.seed, peak=peak)  # type: ignore[arg-type]
-            named = {name: images[0, 0] for name, _, images in made}
-            rows.append(detail_row(f"{name} ×{scale:g}", lr, hr, named))
+            pair = pairs[i]
+            lr, hr = (image.to(next(pl_module.parameters())) for image in (pair.lr, pair.hr))
+            made = systems(
+                pl_module.model,  # type: ignore[arg-type]
+                lr[None],
+                pair.size,
+                self.temperatures,
+                seed=self.seed,
+                peak=pair.peak,
+            )
+            named = {system.name: system.images[0, 0] for system in made}
+            rows.append(detail_row(f"{pair.name} ×{pair.scale:g}", lr, hr, named))
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step_{trainer.global_step:07d}.png"
         figure = panel(rows)
