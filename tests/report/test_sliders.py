@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.evaluations import evaluation
-from linf.evaluation.measure import nearest_system
+from linf.evaluation.schema import nearest_system
 from linf.report import find_runs, read_run, write_report
 from linf.report.figures import MOST_CURVES, all_figures
 from linf.report.sliders import detail_sliders

@@ -21,11 +21,11 @@ from linf.errors import UsageError, check_distinct, check_least
 from linf.evaluation.assumptions import Assumptions
 from linf.evaluation.corpora import Corpora, Features
 from linf.evaluation.means import TableMeans
-from linf.evaluation.measure import Unit, check_consistency, measure, nearest_system
+from linf.evaluation.measure import Unit, check_consistency, measure
 from linf.evaluation.metrics import conventions, fit_metrics, measured_by, open_metrics
 from linf.evaluation.origin import git_commit, origin, weights_digest
 from linf.evaluation.record import Key, Record
-from linf.evaluation.schema import TABLES, are_kept, evenly_spaced, kept_folder
+from linf.evaluation.schema import TABLES, are_kept, evenly_spaced, kept_folder, nearest_system
 from linf.evaluation.summary import first_figures, summary
 from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.corpus import CorpusMetric

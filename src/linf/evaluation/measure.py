@@ -12,7 +12,6 @@ from linf.coordinates import mean_scale
 from linf.data.pairs import ImagePair, ScaledImages
 from linf.errors import UsageError
 from linf.evaluation.assumptions import Assumptions
-from linf.evaluation.schema import PERCEPTUAL
 from linf.evaluation.systems import System, systems
 from linf.images.luma import BENCHMARK_LUMA
 from linf.metrics.corpus import PatchFeatures
@@ -174,18 +173,6 @@ def check_consistency(rounds: int, model: SuperResolver, data_sets: Sequence[Sca
                 f"consistency={rounds} would put into every image what was done to LR of {images.name} "
                 f"({images.degradation}): leave it out, or degrade by blur and a kernel alone"
             )
-
-
-def nearest_system(rows: Sequence[Measured]) -> str | None:
-    """The temperature that perception puts nearest to HR, by its system's name; None where it was not measured."""
-    for name in PERCEPTUAL:
-        found = [
-            (row[name], str(row["system"])) for row in rows if row["temperature"] is not None and name in row
-        ]
-        known = [(float(value), system) for value, system in found if value is not None and value == value]
-        if known:
-            return min(known)[1]
-    return None
 
 
 def mixtures(channels: int) -> Tensor:

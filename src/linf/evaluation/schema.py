@@ -5,7 +5,7 @@
 
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,20 @@ FORMER_NAMES = {"pictures": "images", "picture": "image"}
 def column(name: str) -> Column:
     """A column by its name in the files; of a metric that the schema does not know, one with its name for a title."""
     return COLUMNS.get(name, Column(name))
+
+
+def nearest_system(lines: Iterable[Mapping[str, Any]]) -> str | None:
+    """The temperature that perception puts nearest to HR, by its system's name; None where it was not measured.
+
+    Args:
+        lines: of one image, by `METRICS`, ``system`` and ``temperature``.
+    """
+    sampled = [line for line in lines if line["temperature"] is not None and line["temperature"] >= 0]
+    for name in PERCEPTUAL:
+        found = [(line[name], str(line["system"])) for line in sampled if line.get(name) is not None]
+        if known := [(value, system) for value, system in found if not math.isnan(value)]:
+            return min(known)[1]
+    return None
 
 
 def stored_path(folder: Path, name: str) -> Path:

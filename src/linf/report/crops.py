@@ -15,7 +15,7 @@ from PIL import Image
 from linf.coordinates import Scale
 from linf.errors import UsageError
 from linf.evaluation.panels import fullest_square
-from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kept_folder
+from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kept_folder, nearest_system
 from linf.images.read import read_image
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import common_headline
@@ -192,10 +192,7 @@ def _titles(
 
 def nearest(shown: ShownImage, run: EvaluationRun) -> str | None:
     """The temperature that perception puts nearest to HR, of those that a run has kept; None where it is not known."""
-    of = _kept(shown, run)
-    of = of[of["temperature"].notna()]
-    name = next((name for name in PERCEPTUAL if name in of and of[name].notna().any()), None)
-    return None if name is None else str(of[name].idxmin())
+    return nearest_system(_kept(shown, run).reset_index().to_dict("records"))
 
 
 def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:

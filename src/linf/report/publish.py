@@ -15,10 +15,9 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from linf.errors import UsageError
 from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.fonts import save_figure
-from linf.evaluation.measure import nearest_system
 from linf.evaluation.panels import Row, detail_row, panel
 from linf.evaluation.record import Key
-from linf.evaluation.schema import HEADLINES, METRICS, PERCEPTUAL, TABLES, UNIT, kept_folder
+from linf.evaluation.schema import HEADLINES, METRICS, PERCEPTUAL, TABLES, UNIT, kept_folder, nearest_system
 from linf.images.read import read_image
 from linf.report.evaluations import read_run
 from linf.report.figures import all_figures
@@ -78,7 +77,7 @@ def sheet_captions(key: Key, images: pd.DataFrame, headline: str) -> dict[str, s
         headline: the PSNR.
     """
     of = images[(images[list(UNIT)] == [*key]).all(axis=1)]
-    best = nearest_system(of[of["temperature"].notna()].to_dict("records"))
+    best = nearest_system(of.to_dict("records"))
     perceptual = [name for name in PERCEPTUAL if name in of and of[name].notna().any()][:1]
     captions = {}
     for line in of.to_dict("records"):
