@@ -13,6 +13,7 @@ from linf.evaluation.schema import (
     METRICS,
     PERCEPTUAL,
     TABLES,
+    best_end,
     evenly_spaced,
     file_path,
     kept_folder,
@@ -23,6 +24,23 @@ from linf.evaluation.schema import (
 def test_every_column_of_a_table_is_described() -> None:
     assert {column for columns in TABLES.values() for column in columns} | set(METRICS) == set(COLUMNS)
     assert set(HEADLINES) | set(PERCEPTUAL) <= set(METRICS)
+
+
+@pytest.mark.parametrize(
+    ("figure", "best"),
+    [
+        ("val/psnr_x4", "max"),
+        ("Set5/x4/self_ssim", "max"),
+        ("Set5/x4/ntire_diversity", "max"),
+        ("speed/samples_per_s", "max"),
+        ("val/lpips", "min"),
+        ("Set5/x4/niqe", "min"),
+        ("train/loss", "min"),
+        ("Set5/x4/detail", None),
+    ],
+)
+def test_the_best_end_of_a_figure_of_merit(figure: str, best: str | None) -> None:
+    assert best_end(figure) == best
 
 
 @pytest.mark.parametrize(

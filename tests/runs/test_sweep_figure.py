@@ -14,9 +14,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from helpers.figures import overlapping
+from linf.evaluation.schema import best_end
 from linf.runs.job_names import pooled_jobs
 from linf.runs.record import PROGRESS_FILE, JobRecord, TrainingProgress, read_record, write_record
-from linf.runs.sweep import _bicubic, headline_merits, higher_is_better, sweep_jobs, sweep_table
+from linf.runs.sweep import _best, _bicubic, headline_merits, sweep_jobs, sweep_table
 from linf.runs.sweep_figure import sweep_figure
 
 BEGAN = datetime(2026, 1, 1)
@@ -34,7 +35,7 @@ def job(folder: Path, *overrides: str, parameters: int = 1_000_000, hours: float
 def drawn(sweep: Path, bicubic: Mapping[str, float] | None = None) -> Figure:
     jobs = sweep_jobs(sweep)
     table = sweep_table(sweep, jobs)
-    merits = {merit: higher_is_better(merit) for merit in headline_merits(table)}
+    merits = {merit: best_end(merit) == "max" for merit in headline_merits(table)}
     return sweep_figure(jobs, table, merits, dict.fromkeys(jobs, bicubic) if bicubic else {})
 
 
@@ -45,6 +46,12 @@ def labels(figure: Figure) -> list[str]:
 def texts(figure: Figure, title: str) -> list[str]:
     (axis,) = [axis for axis in figure.axes if axis.get_title("right") == title]
     return [text.get_text() for text in axis.texts]
+
+
+def test_the_best_step_is_that_of_the_best_checkpoint() -> None:
+    logged = pd.DataFrame({"step": [9, 19], "speed/samples_per_s": [1.0, 2.0]})
+    keeper = {"checkpoint": {"monitor": "speed/samples_per_s"}}
+    assert _best(logged, JobRecord(settings={"callbacks": keeper})) == {"best": 2.0, "best_step": 20}
 
 
 def test_single_scales_are_no_headline() -> None:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -72,6 +72,10 @@ METRICS = {
     "nonfinite": Column("non-finite", 0, -1),
 }
 """The metrics, in the order in which they are printed."""
+
+LARGER = ("psnr", "speed/", *(name for name, column in METRICS.items() if column.better > 0))
+SMALLER = ("lpips", "train/", *(name for name, column in METRICS.items() if column.better < 0))
+"""Parts of the names of figures of which the larger or the smaller value is better, such as ``val/psnr_x4``."""
 
 HEADLINES = ("psnr_y", "psnr_rgb")
 """The metrics that a protocol may put first."""
@@ -145,6 +149,13 @@ FORMER_NAMES = {"pictures": "images", "picture": "image"}
 def column(name: str) -> Column:
     """A column by its name in the files; of a metric that the schema does not know, one with its name for a title."""
     return COLUMNS.get(name, Column(name))
+
+
+def best_end(figure: str) -> Literal["max", "min"] | None:
+    """Which value of a figure of merit is the best, by its name; None where that does not tell."""
+    if any(part in figure for part in LARGER):
+        return "max"
+    return "min" if any(part in figure for part in SMALLER) else None
 
 
 def nearest_system(lines: Iterable[Mapping[str, Any]]) -> str | None:

@@ -11,6 +11,7 @@ import pandas as pd
 from linf.coordinates import read_scale
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
+from linf.evaluation.schema import best_end
 from linf.files import atomic_write
 from linf.runs.record import RECORD_FILE, JobRecord, now, read_progress, read_record
 from linf.runs.sweep_figure import sweep_figure
@@ -65,7 +66,7 @@ def summarise(sweep: Path) -> pd.DataFrame:
     try:
         with atomic_write(sweep / "sweep.csv") as part:
             table.to_csv(part, index=False, errors="backslashreplace")
-        merits = {merit: higher_is_better(merit) for merit in headline_merits(table)}
+        merits = {merit: best_end(merit) == "max" for merit in headline_merits(table)}
         bicubic = {name: found for name in jobs if (found := _bicubic(sweep / name, merits))}
         save_figure(sweep_figure(jobs, table, merits, bicubic), sweep / "sweep.png")
     except OSError as error:
@@ -125,7 +126,7 @@ def _best(logged: pd.DataFrame, job: JobRecord) -> dict[str, Any]:
     values = logged.set_index("step").get(monitor, pd.Series(dtype=float)).dropna()
     if not len(values):
         return {}
-    mode = keeper.get("mode") or ("max" if higher_is_better(monitor) else "min")
+    mode = keeper.get("mode") or best_end(monitor)
     step = values.idxmax() if mode == "max" else values.idxmin()
     return {"best": float(values.max() if mode == "max" else values.min()), "best_step": int(step) + 1}
 
@@ -162,8 +163,3 @@ def headline_merits(table: pd.DataFrame) -> list[str]:
     """Return the figures of merit that stand for all of a table, at most three: not those of single scales."""
     merits = [key for key in table.select_dtypes("number") if key not in OWN_COLUMNS]
     return ([key for key in merits if not re.search(r"_x[\d.]+(x[\d.]+)?$", str(key))] or merits)[:3]
-
-
-def higher_is_better(merit: str) -> bool:
-    """Tell whether higher values of a figure of merit are better, by its name."""
-    return any(name in merit for name in ("psnr", "ssim", "musiq", "maniqa", "clipiqa"))

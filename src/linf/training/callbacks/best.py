@@ -16,13 +16,11 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from linf.data.datamodule import datamodule_of
 from linf.errors import UsageError
+from linf.evaluation.schema import best_end
 from linf.training.callbacks.checkpoint import link_file
 from linf.training.callbacks.validation import ValidationLPIPS
 
 log = logging.getLogger(__name__)
-
-LARGER, SMALLER = ("psnr", "ssim", "speed/"), ("lpips", "dists", "train/")
-"""Parts of the names of figures of which the larger or the smaller value is better."""
 
 LIGHTNING_KEY = (
     "ModelCheckpoint{'monitor': 'val/psnr', 'mode': 'max', 'every_n_train_steps': 0, 'every_n_epochs': 1, "
@@ -184,8 +182,7 @@ class BestCheckpoint(Checkpoint):
 
 def _mode(monitor: str, mode: str | None) -> str:
     """Return which value of a figure is the best one."""
-    usual = "max" if any(part in monitor for part in LARGER) else None
-    usual = usual or ("min" if any(part in monitor for part in SMALLER) else None)
+    usual = best_end(monitor)
     if mode not in (None, "max", "min"):
         raise UsageError(f"callbacks.checkpoint.mode is {mode}: give max, min or null")
     if usual is mode is None:
