@@ -13,7 +13,7 @@ from linf.models.encoders import EDSR
 from linf.models.explosion import EXPLODED
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
-from linf.models.resampling import deviation_parts, kept_block, noise_parts
+from linf.models.resampling import deviation_parts, noise_parts
 from linf.models.tiling import encode_tile
 
 SIZE = (70, 94)
@@ -43,7 +43,7 @@ def decoded(model: LINF, lr: torch.Tensor, seed: int, **request: object) -> list
 
 
 def test_another_sample_is_the_models_to_a_thousandth(model: LINF, lr: torch.Tensor) -> None:
-    kept = [kept_block(region, model.patch_size, SIZE) for region in decoded(model, lr, 0, scales=True)]
+    kept = [region.kept for region in decoded(model, lr, 0, keep=True)]
     wanted = decoded(model, lr, 7)
     [latents] = latent_fields([7], lr, SIZE, model.dim, model.patch_size)
     made = list(noise_parts(model.flow, kept, latents))
@@ -57,8 +57,8 @@ def test_another_sample_is_the_models_to_a_thousandth(model: LINF, lr: torch.Ten
 
 def test_the_deviation_is_the_models_to_a_thousandth(model: LINF, lr: torch.Tensor) -> None:
     mix = torch.tensor([PILLOW_GREY])
-    regions = decoded(model, lr, 0, scales=True, mix=mix)
-    kept = [kept_block(region, model.patch_size, SIZE) for region in regions]
+    regions = decoded(model, lr, 0, keep=True, mix=mix)
+    kept = [region.kept for region in regions]
     for part, region in zip(deviation_parts(model.flow, kept, mix), regions, strict=True):
         torch.testing.assert_close(part.values, region.deviation, rtol=3e-3, atol=0)
 
@@ -75,7 +75,7 @@ def test_a_patch_that_explodes_stays_without_noise(model: LINF, lr: torch.Tensor
                 z[0, 1] = 1
             return z
 
-    kept = [kept_block(region, model.patch_size, SIZE) for region in decoded(model, lr, 0, scales=True)]
+    kept = [region.kept for region in decoded(model, lr, 0, keep=True)]
     p = model.patch_size
     values = next(noise_parts(model.flow, kept, Strong())).values
     assert (values[:, :p, :p] == 0).all()

@@ -20,7 +20,7 @@ from linf.models.consistency import Projection
 from linf.models.correlation import LatentChoice, chosen_correlation, latent_fields
 from linf.models.decoding import Block, Latents, Request
 from linf.models.linf import LINF
-from linf.models.resampling import deviation_parts, kept_block, noise_parts
+from linf.models.resampling import deviation_parts, noise_parts
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile
 from linf.upscale.enlarge import as_tensor, grey, levels
@@ -77,14 +77,15 @@ class Mixture:
         """The sample, and mean and noise of the part made consistent."""
         linear = isinstance(model, LINF)
         fields = self._latents(seed, latents) if linear else []
-        request = Request(fields, HIGHEST, peak=image.peak, features=tiles, scales=linear)
+        request = Request(fields, HIGHEST, peak=image.peak, features=tiles, keep=linear)
         done = 0
         for region in model.regions(lr, size, request):
             done += region.mean[0].numel()
             self._put(self.mean, region.rows, region.cols, region.mean)
             if linear:
                 self._put(self.noise, region.rows, region.cols, region.noise[0])
-                self.kept.append(kept_block(region, model.patch_size, size))
+                assert region.kept is not None
+                self.kept.append(region.kept)
             advance(min(done / math.prod(shape), 1))
 
     def draw(self, seed: int, latents: LatentChoice, advance: Advance = silently) -> None:

@@ -80,8 +80,8 @@ class Request(NamedTuple):
     features: Iterable[Tile] | None = None
     """What `encode` gave for the LR image, or for a part of it, which is then all that is decoded; by default features
     are made tile by tile, and not kept."""
-    scales: bool = False
-    """Whether the flow's scales are wanted, of which `linf.models.resampling` makes other samples."""
+    keep: bool = False
+    """Whether what `linf.models.resampling` makes other samples of is wanted."""
 
 
 class Region(NamedTuple):
@@ -105,8 +105,8 @@ class Region(NamedTuple):
     """Rows and columns of the patch grid."""
     exploded: int = 0
     """Patches whose noise would lie far beyond any image, and was left out."""
-    scales: Tensor | None = None
-    """(K,D,n) float16: the flow's scales of each patch."""
+    kept: Block | None = None
+    """The block of patches, with the flow's scales (K,D,n), float16, in place of the conditioner's answers."""
 
     def at(self, temperature: float | Tensor) -> "Region":
         """The region with the image of its first noise, if it has any, as mean; τ is a number, or a map (H,W)."""

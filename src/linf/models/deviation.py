@@ -43,9 +43,8 @@ def quiet_deviation(model: LINF, lr: Tensor, size: Sequence[int], peak: float = 
     coord = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1).expand(len(windows), -1, -1, -1)
     cell = windows.new_tensor([[2 / n for n in side]]).expand(len(windows), -1)
     mix = torch.tensor([PILLOW_GREY]) if model.image_channels == 3 else torch.eye(model.image_channels)
-    variances = model.flow.variances(
-        model.condition(windows, coord, cell), mix.to(windows), model.flow.inverses()
-    )
+    scale, _ = model.flow.scales_and_shifts(model.condition(windows, coord, cell))
+    variances = model.flow.variances(scale, mix.to(windows), model.flow.inverses())
     # Where a flow overflows, the deviation is larger than any other; yet finite, since quantiles are interpolated.
     deviations = variances.mean(0).sqrt().float().nan_to_num(nan=OVERFLOW, posinf=OVERFLOW)
     return float(torch.quantile(deviations, QUIET_SHARE)) * 255 / 2

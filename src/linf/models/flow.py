@@ -176,25 +176,21 @@ class ConditionalFlow(nn.Module):
     def moments(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """The exact Gaussian of the residual at τ = 1: mean (D, N), and variance (D, N), the diagonal of ``A Aᵀ``."""
         inverses, mix = self.inverses(), torch.eye(self.image_channels, device=condition.device)
-        zero = condition.new_zeros(self.dim, condition.shape[-1])
-        return self.inverse(zero, condition, inverses), self.variances(condition, mix, inverses)
+        zero, scale = condition.new_zeros(self.dim, condition.shape[-1]), self.scales_and_shifts(condition)[0]
+        return self.inverse(zero, condition, inverses), self.variances(scale, mix, inverses)
 
-    def variances(self, condition: Tensor, mix: Tensor, inverses: Tensor) -> Tensor:
+    @torch.no_grad()
+    def variances(self, scale: Tensor, mix: Tensor, inverses: Tensor) -> Tensor:
         """The exact variance at τ = 1, diagonal of ``A Aᵀ``, of mixtures of each pixel's channels.
 
         Args:
-            condition: (K·2·D, N).
+            scale: (K, D, N), of `scales_and_shifts`; the shifts do not matter.
             mix: (M, C), the weights of the channels in each mixture.
             inverses: as `inverses` gives them.
 
         Returns:
             (M·P², N).
         """
-        return self.variances_of(self.scales_and_shifts(condition)[0], mix, inverses)
-
-    @torch.no_grad()
-    def variances_of(self, scale: Tensor, mix: Tensor, inverses: Tensor) -> Tensor:
-        """`variances` where the scales (K, D, N) are known."""
         # Each row of mix·A, from the left: v ← W₀⁻ᵀ v, v ← W_k⁻ᵀ (v / s_{k-1}); fewer than the columns of A.
         rows = torch.kron(mix, torch.eye(self.patch_size**2, device=mix.device)).to(scale.dtype)
         variances = []

@@ -148,7 +148,7 @@ class LINF(SuperResolver):
             drawn = [z[block.image, block.rows, block.cols].to(condition.device) for z in request.latents]
             columns = [z.flatten(0, 1).T for z in drawn]
             mean, *noise = flow.mean_and_noise(columns, condition, inverses)
-            scales = flow.scales_and_shifts(condition)[0].half() if request.scales else None
+            scales = flow.scales_and_shifts(condition)[0].half() if request.keep else None
             exploded = tame(mean, noise, request.highest, scales)
             rows, cols = block.pixels
             region = Region(
@@ -159,10 +159,10 @@ class LINF(SuperResolver):
                 [block.fold(n) / 2 for n in noise],
                 exploded=exploded,
                 patches=(block.rows, block.cols),
-                scales=scales,
+                kept=None if scales is None else block._replace(answers=scales),
             )
             if mix is not None:
-                variance = flow.variances(condition, mix, inverses)
+                variance = flow.variances(flow.scales_and_shifts(condition)[0], mix, inverses)
                 region = region._replace(deviation=block.fold(variance).sqrt_().div_(2))
             if residual is not None:
                 x = residual[block.image, :, rows, cols]

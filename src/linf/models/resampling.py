@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from linf.models.decoding import Block, Latents, Region
+from linf.models.decoding import Block, Latents
 from linf.models.explosion import EXPLODED
 from linf.models.flow import ConditionalFlow
 from linf.models.threads import parallel
@@ -25,12 +25,6 @@ class PartValues(NamedTuple):
     values: Tensor
 
 
-def kept_block(region: Region, patch_size: int, size: tuple[int, int]) -> Block:
-    """What is kept of a region that was decoded with `Request.scales`: a block whose answers are the scales."""
-    assert region.scales is not None
-    return Block(region.image, *region.patches, patch_size, size, region.scales)
-
-
 @torch.no_grad()
 def noise_parts(
     flow: ConditionalFlow, kept: Sequence[Block], latents: Latents, highest: float = 1.0
@@ -39,7 +33,7 @@ def noise_parts(
 
     Args:
         flow: whose scales were kept.
-        kept: as `kept_block` gives them.
+        kept: of the regions that were decoded, see `Region.kept`.
         latents: at τ = 1.
         highest: the temperature that the noise will be multiplied by; noise that would explode there is left out.
     """
@@ -60,7 +54,7 @@ def deviation_parts(flow: ConditionalFlow, kept: Sequence[Block], mix: Tensor) -
     inverses = flow.inverses()
 
     def made(block: Block) -> Tensor:
-        return block.fold(flow.variances_of(block.answers.float(), mix, inverses)).sqrt_().div_(2)
+        return block.fold(flow.variances(block.answers.float(), mix, inverses)).sqrt_().div_(2)
 
     yield from _parts(kept, made)
 
