@@ -117,7 +117,6 @@ def _others(given: Namespace) -> dict[str, Callable[[], SuperResolver]]:
     """What loads the models to compare with, by the names of their files; raise UsageError if one cannot be used."""
     from linf.checkpoints.native import load
     from linf.checkpoints.shipped import SHIPPED
-    from linf.models.encoders.encoder import Encoder
 
     others: dict[str, Callable[[], SuperResolver]] = {}
     for path in given.against:
@@ -130,10 +129,10 @@ def _others(given: Namespace) -> dict[str, Callable[[], SuperResolver]]:
             others[name] = partial(load, path)
             continue
         model = load(path)
-        if not isinstance(getattr(model, "encoder", None), Encoder) or model.image_channels != 3:
+        if model.image_channels != 3:
             raise UsageError(
                 f"--against {path} holds a {type(model).__name__} of {model.image_channels} channels: the page "
-                "compares with LINF, LIIF and LTE for RGB; linf upscale takes others, too"
+                "compares with models for RGB; linf upscale takes others, too"
             )
         others[name] = partial(_same, model)
     return others

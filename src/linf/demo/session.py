@@ -19,7 +19,6 @@ from linf.images.write import enlarged_alpha
 from linf.memory import free_memory
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.correlation import LatentChoice
-from linf.models.encoders.encoder import Encoder
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.models.tiling import Tile, clipped, encode, encode_tile
@@ -220,13 +219,12 @@ class Session:
 
     def _encoded(self, model: SuperResolver, sides: Sequence[tuple[int, int]], whole: bool) -> Iterator[Tile]:
         lr = plane_of(self.image, model)
-        encoder = model.get_submodule("encoder")
-        assert isinstance(encoder, Encoder)  # `linf demo` takes no others.
+        assert model.encoder is not None  # `linf demo` takes no others.
         if whole:
             tile = best_tile(model, *self.low, lr.device)
-            yield from encode(encoder, lr, peak=self.image.peak, tile=tile)
+            yield from encode(model.encoder, lr, peak=self.image.peak, tile=tile)
         else:
-            yield encode_tile(encoder, lr, 0, sides[0], sides[1], peak=self.image.peak)
+            yield encode_tile(model.encoder, lr, 0, sides[0], sides[1], peak=self.image.peak)
 
 
 def _area(tile: Tile) -> int:

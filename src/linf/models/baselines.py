@@ -131,6 +131,8 @@ class Regression(SuperResolver):
         conditioner: called with in_channels and out_channels = C, gives the conditioner.
     """
 
+    encoder: Encoder
+    conditioner: Conditioner
     residual: bool
     """Whether answers are added to the bilinear image."""
 

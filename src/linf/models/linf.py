@@ -37,6 +37,9 @@ class LINF(SuperResolver):
             unknown.
     """
 
+    encoder: Encoder
+    conditioner: FourierConditioner
+
     def __init__(
         self,
         encoder: Encoder,

@@ -13,11 +13,13 @@ from linf.images.reduction import Reduction
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.arguments import check_channels, check_distribution, check_images, check_size
 from linf.models.bilinear import image_residual
+from linf.models.conditioner import Conditioner
 from linf.models.consistency import Projection
 from linf.models.consistent_regions import consistent
 from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_correlation, latent_fields
 from linf.models.decoding import Latents, Region, Request
 from linf.models.distribution import Distribution
+from linf.models.encoders.encoder import Encoder
 from linf.models.noise import LatentField
 from linf.models.prior import UNet
 from linf.models.tails import Tails
@@ -33,6 +35,8 @@ class SuperResolver(nn.Module, ABC):
         image_channels: C, the number of channels of the images; 0 for a model that takes any number.
         dim: D = C·P², the size of the latent of a patch; 0 for a model whose output is not random.
         config: what is needed to build the model again, except its weights: plain numbers and names.
+        encoder: maps an LR image to features; None for a model without features, as for ``conditioner``.
+        conditioner: maps features at a query to the model's answer.
         prior: predicts latents from the LR image; None for a model without a learned prior.
         correlation: of the latents of neighbouring patches; None until it is estimated.
         tails: tails of a patch's latents, by scale; empty until they are estimated.
@@ -44,12 +48,15 @@ class SuperResolver(nn.Module, ABC):
     image_channels: int = 3
     dim: int = 0
     config: dict[str, Any]
+    encoder: Encoder | None
+    conditioner: Conditioner | None
     prior: UNet | None
     correlation: LatentCorrelation | None
 
     def __init__(self) -> None:
         super().__init__()
-        self.prior, self.correlation, self.name = None, None, type(self).__name__
+        self.encoder = self.conditioner = self.prior = self.correlation = None
+        self.name = type(self).__name__
         self.tails: dict[float, Tails] = {}
         self.value_range: tuple[float, float] | None = None
 
@@ -81,8 +88,7 @@ class SuperResolver(nn.Module, ABC):
         """Compute the features of LR images (B,C,h,w) in [0, 1] once, for several calls; none without an encoder."""
         check_images(lr)
         self.output_channels(lr)
-        encoder = getattr(self, "encoder", None)
-        return [] if encoder is None else list(encode(encoder, lr, tile=tile))
+        return [] if self.encoder is None else list(encode(self.encoder, lr, tile=tile))
 
     def sample_latents(self, size: tuple[int, int], seed: int, *, batch: int = 1) -> Tensor:
         """Standard Gaussian latents for every patch, (B,gh,gw,D): those of `sample` with this seed."""

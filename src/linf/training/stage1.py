@@ -146,8 +146,8 @@ class Training(pl.LightningModule):
 
     def draw(self, batch: int, first: int) -> None:
         """Decide what the encoder draws at random for these samples, so that no resume and no rank changes it."""
-        if (encoder := getattr(self.model, "encoder", None)) is not None:
-            encoder.draw(self.seed, first, batch, self.device)
+        if self.model.encoder is not None:
+            self.model.encoder.draw(self.seed, first, batch, self.device)
 
     def validation_step(self, image: ImagePair, batch_idx: int) -> None:
         """Measure PSNR on Y at τ = 0, as `Evaluation` does."""

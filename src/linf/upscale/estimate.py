@@ -14,7 +14,6 @@ from rich.filesize import decimal
 
 from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha, write_photo
-from linf.models.encoders.encoder import Encoder
 from linf.models.super_resolver import SuperResolver
 from linf.models.threads import workers
 from linf.models.tiling import MARGIN, OVERLAP, tiles, with_margin
@@ -125,9 +124,8 @@ def estimate(pace: Pace, model: SuperResolver, image: Photo, size: tuple[int, in
     """
     height, width, channels = image.pixels.shape
     tile = best_tile(model, height, width, ask.device) if ask.tile is None else ask.tile
-    encoder, conditioner = getattr(model, "encoder", None), getattr(model, "conditioner", None)
-    encoded = tile_bytes = 0
-    if isinstance(encoder, Encoder) and tile:
+    encoder, conditioner, encoded, tile_bytes = model.encoder, model.conditioner, 0, 0
+    if encoder is not None and tile:
         margin = MARGIN + (OVERLAP if encoder.receptive_field is None else encoder.receptive_field)
         sides = [[with_margin(part, margin, n) for part in tiles(n, tile)] for n in (height, width)]
         rows, cols = ([stop - start for start, stop in side] for side in sides)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from rich.filesize import decimal
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -14,6 +14,7 @@ from linf.errors import UsageError
 from linf.memory import free_memory
 from linf.models.conditioner import Conditioner
 from linf.models.encoders.encoder import Encoder
+from linf.models.super_resolver import SuperResolver
 from linf.models.threads import workers
 from linf.models.tiling import MARGIN, OVERLAP, TILE
 
@@ -21,7 +22,7 @@ TILES = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 """LR pixels a side, to choose from."""
 
 
-def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -> int | None:
+def best_tile(model: SuperResolver, height: int, width: int, device: torch.device) -> int | None:
     """Return the side in LR pixels of a tile that fits half of a device's free memory and encodes little twice.
 
     Each worker encodes one tile at a time of the LR image (height, width), and all of those fit together. The result
@@ -30,8 +31,8 @@ def best_tile(model: nn.Module, height: int, width: int, device: torch.device) -
     Raises:
         UsageError: The smallest tile does not fit.
     """
-    encoder, conditioner = getattr(model, "encoder", None), getattr(model, "conditioner", None)
-    if not isinstance(encoder, Encoder) or not isinstance(conditioner, Conditioner):
+    encoder, conditioner = model.encoder, model.conditioner
+    if encoder is None or conditioner is None:
         return None
     room, field = free_memory(device) / 2, encoder.receptive_field
     if field is None and encoding_bytes(encoder, conditioner, (height, width), max(height, width)) <= room:
