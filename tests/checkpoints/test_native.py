@@ -20,7 +20,7 @@ import linf
 from helpers.commands import Linf
 from helpers.paths import REFERENCE
 from helpers.pickles import Malicious
-from linf.checkpoints.start import average_with, check_resumable, check_same, start_from
+from linf.checkpoints.start import average_with, check_same, prepare_resume, start_from
 from linf.errors import UsageError
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import LatentCorrelation
@@ -176,7 +176,7 @@ def test_a_model_that_knows_black_and_white_is_resumed_and_started_from_and_aver
     linf.save(model, tmp_path / "ct.safetensors")
     weights = {f"model.{name}": value for name, value in model.state_dict().items()}
     torch.save({"linf": model.config, "state_dict": weights}, tmp_path / "last.ckpt")
-    check_resumable(tmp_path / "last.ckpt", tiny())  # A run learns the values only when it opens its images.
+    prepare_resume(tmp_path / "last.ckpt", tiny())  # A run learns the values only when it opens its images.
     new = tiny()
     torch.nn.init.normal_(new.flow.bias)
     start_from(tmp_path / "ct.safetensors", new)
@@ -194,7 +194,7 @@ def test_lightning_checkpoint_gives_its_model(tmp_path: Path, patch_size: int) -
     assert back.config == model.config
     assert same(back, model)
     assert not back.training
-    check_resumable(tmp_path / "last.ckpt", back)
+    prepare_resume(tmp_path / "last.ckpt", back)
 
 
 @pytest.mark.parametrize("patch_size", [1, 3])
@@ -221,7 +221,7 @@ def test_only_a_run_can_be_resumed(tmp_path: Path) -> None:
     torch.save(published(tiny()), tmp_path / "published.pth")
     for name in ("model.safetensors", "published.pth"):
         with pytest.raises(UsageError, match=f"{name} holds weights but no training state"):
-            check_resumable(tmp_path / name, tiny())
+            prepare_resume(tmp_path / name, tiny())
 
 
 def test_saving_replaces_the_old_file(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from linf.models.encoders import Encoder, every_encoder
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.prior import UNet
+from linf.models.super_resolver import KNOWLEDGE
 from linf.models.tails import Tails
 
 Model = LINF | LIIF | LTE
@@ -41,7 +42,7 @@ BUILDABLE: dict[str, tuple[type, ...]] = {
 """The classes that each part of a config may name, beside the encoders; nothing else is ever built from a file."""
 
 BASELINE = {"model", "encoder", "conditioner", "value_range"}
-PARTS = {"encoder", "conditioner", "flow", "prior", "correlation", "tails", "usual_deviation", "value_range"}
+PARTS = {"encoder", "conditioner", "flow", "prior", *KNOWLEDGE}
 """What the config of a LIIF or LTE may have, and that of a LINF."""
 
 

@@ -15,6 +15,7 @@ from linf.checkpoints.pretrained import WITH_ENCODER
 from linf.checkpoints.shipped import SHIPPED
 from linf.errors import UsageError
 from linf.models.encoders import Encoder
+from linf.models.super_resolver import KNOWLEDGE
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +106,12 @@ def _is_intact(path: Path) -> bool:
 
 
 def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None:
-    """Raise UsageError unless the model from a checkpoint has the same config as a model here."""
+    """Raise UsageError unless the model from a checkpoint is built as a model here is."""
     there, here = (
         {
             f"{part}.{key}": value
             for part, settings in config.items()
-            # Of the weights and of the data, not of the settings.
-            if part not in ("usual_deviation", "correlation", "tails", "value_range")
+            if part not in KNOWLEDGE
             for key, value in settings.items()
         }
         for config in (other.config, model.config)
@@ -126,8 +126,12 @@ def check_same(path: str | os.PathLike[str], other: Model, model: Model) -> None
         raise UsageError(f"{path} is of another model: {which}; give the settings of that run")
 
 
-def check_resumable(path: str | os.PathLike[str], model: Model) -> None:
-    """Raise UsageError unless a run with this model can continue from the checkpoint."""
+def prepare_resume(path: str | os.PathLike[str], model: Model) -> None:
+    """Make a model ready for the training state in a checkpoint: one that knows of its latents what that does.
+
+    Raises:
+        UsageError: the checkpoint cannot be loaded, holds no training state, or is of another model.
+    """
     other = load(path)
     if Path(path).suffix != ".ckpt":
         raise UsageError(

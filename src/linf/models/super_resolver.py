@@ -26,6 +26,9 @@ from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
 from linf.models.tiling import Tile, checked_features, encode
 
+KNOWLEDGE = ("correlation", "tails", "usual_deviation", "value_range")
+"""Entries of a model's config that say what is known of its latents and data; the others say how it is built."""
+
 
 class SuperResolver(nn.Module, ABC):
     """An arbitrary-scale super-resolution model.

@@ -29,8 +29,8 @@ def train(cfg: DictConfig) -> entry.Result | None:
 
     import linf
     from linf.checkpoints.start import (
-        check_resumable,
         next_start,
+        prepare_resume,
         start_encoder_from,
         start_from,
         steps_of,
@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
     task.start = (next_start(folder), command)
     start = 0
     if checkpoint is not None:
-        check_resumable(checkpoint, task.model)
+        prepare_resume(checkpoint, task.model)
         start = steps_of(checkpoint)
         log.info("resumed from: %s", checkpoint)
     else:
