@@ -15,13 +15,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from linf.errors import UsageError
+from linf.evaluation.measure import Features
 from linf.evaluation.record import Key
 from linf.evaluation.schema import column, file_path
 from linf.files import atomic_write, unwritable
 from linf.metrics.corpus import CorpusMetric, PatchFeatures
-
-Features = dict[str, dict[str, Tensor]]
-"""Features (n,F) of one image by each network and system."""
 
 FEW_PATCHES = 2048
 """Below this number of patches, that of its features, FID is told to be biased."""

@@ -12,14 +12,13 @@ from typing import Any, cast
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from linf.coordinates import mean_scale
 from linf.data.datamodule import SRDataModule
 from linf.data.pairs import ImagePair
 from linf.errors import UsageError, check_distinct, check_least
 from linf.evaluation.assumptions import Assumptions
-from linf.evaluation.corpora import Corpora, Features
+from linf.evaluation.corpora import Corpora
 from linf.evaluation.means import TableMeans
 from linf.evaluation.measure import Unit, check_consistency, measure
 from linf.evaluation.metrics import conventions, fit_metrics, measured_by, open_metrics
@@ -178,9 +177,7 @@ class Evaluation(pl.LightningModule):
     def test_step(self, image: ImagePair, batch_idx: int) -> None:
         """Evaluate every system on one image at one scale."""
         key = (image.dataset, image.name, image.scale)
-        features: Features = {}
-        kept: dict[str, Tensor] | None = {} if self.save_images or key in self.shown_keys else None
-        unit = measure(
+        unit, kept, features = measure(
             self.model,
             image,
             cast(Mapping[str, ImageMetric], self.metrics),
@@ -189,15 +186,14 @@ class Evaluation(pl.LightningModule):
             border=self.protocol.border(image.scale),
             seed=image.seed_of_latents(self.seed),
             assumed=self.assumed,
-            shown=kept,
             consistency=self.consistency,
             ensemble=self.self_ensemble,
+            keep=self.save_images or key in self.shown_keys,
             networks=self.corpora.networks,
-            features_kept=features,
         )
         if key in self.record.outdated:
             shutil.rmtree(kept_folder(self.folder, *key), ignore_errors=True)
-        if kept is not None:
+        if kept:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
             # Of many temperatures six and the best for this image, unless every image is to be saved.
             few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)} | {nearest_system(unit.rows)}

@@ -26,6 +26,9 @@ from linf.models.tails import Tails
 
 Measured = dict[str, float | str | None]
 
+Features = dict[str, dict[str, Tensor]]
+"""Features (n,F) of one image by each network and system."""
+
 
 class Unit(NamedTuple):
     """What is known of one image at one scale."""
@@ -44,6 +47,17 @@ class Unit(NamedTuple):
     """When it was measured, in seconds since 1970; of two of one image and scale the later counts."""
 
 
+class Measurement(NamedTuple):
+    """What is found of one image at one scale."""
+
+    unit: Unit
+    images: dict[str, Tensor]
+    """Where they are to be kept: each system's first image (C,H,W), LINF's ``deviation`` (H,W) at τ = 1, of Y or else
+    over all channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W)."""
+    features: Features
+    """Of each system's first image, and of ``HR``."""
+
+
 def measure(
     model: SuperResolver,
     image: ImagePair,
@@ -54,12 +68,11 @@ def measure(
     border: int,
     seed: int,
     assumed: Assumptions = Assumptions(),
-    shown: dict[str, Tensor] | None = None,
     consistency: int = 0,
     ensemble: bool = False,
+    keep: bool = False,
     networks: Mapping[str, PatchFeatures] | None = None,
-    features_kept: dict[str, dict[str, Tensor]] | None = None,
-) -> Unit:
+) -> Measurement:
     """Score every system on an image, from one encoding and, for LINF, ``1 + samples`` decodes for all temperatures.
 
     Args:
@@ -71,74 +84,66 @@ def measure(
         border: pixels left out on each side.
         seed: of the first sample; the next has ``seed + 1``.
         assumed: how latents are drawn and measured.
-        shown: receives each system's first image (C,H,W), LINF's ``deviation`` (H,W) at τ = 1, of Y or else over all
-            channels, and, where LPIPS is among the metrics, its ``best_temperature`` (H,W).
         consistency: rounds that make every image of the model consistent with LR; its likelihood, deviation and
             calibration stay those of the model itself.
         ensemble: whether there is a line of the self-ensemble.
+        keep: whether images are kept.
         networks: what computes features of patches, by name, for the metrics of all images together.
-        features_kept: receives for each of them the features of each system's first image, and of ``HR``.
     """
-    lr, hr, size = image.lr, image.hr, image.size
+    lr, hr = image.lr, image.hr
     # The distribution and the prior share them.
-    features = model.encode(lr)
+    encoded = model.encode(lr)
     sampling: dict[str, Any] = {
         "samples": samples,
         "seed": seed,
         "latents": assumed.latents,
         "highest": max(temperatures),
-        "features": features,
+        "features": encoded,
     }
-    known = model.distribution(lr, size, mix=mixtures(hr.shape[1]).to(lr), hr=hr, **sampling)
+    known = model.distribution(lr, image.size, mix=mixtures(hr.shape[1]).to(lr), hr=hr, **sampling)
 
-    def project(
-        size: tuple[int, int], known: Distribution | None
-    ) -> tuple[Projection | None, Distribution | None]:
-        if not consistency:
-            return None, known
-        assert image.reduction is not None
-        projection = Projection((lr.shape[-2], lr.shape[-1]), size, consistency, image.reduction)
-        return projection, projection.of_distribution(known, lr) if known else None
+    def by_system(size: tuple[int, int], known: Distribution | None) -> Iterator[System]:
+        projection = None
+        if consistency:
+            assert image.reduction is not None
+            projection = Projection((lr.shape[-2], lr.shape[-1]), size, consistency, image.reduction)
+        given: dict[str, Any] = {"features": encoded, "peak": image.peak, "ensemble": ensemble}
+        return systems(model, lr, size, temperatures, known=known, projection=projection, **given)
 
-    projection, made = project(size, known)
-    given: dict[str, Any] = {"features": features, "peak": image.peak, "ensemble": ensemble}
     lower: Iterator[System | None] = itertools.repeat(None)
     if any(isinstance(metric, SelfSSIM) for metric in metrics.values()):
         # Half the size, but not below LR's: the scale at which `SelfSSIM` looks again.
-        half = (max((size[0] + 1) // 2, lr.shape[-2]), max((size[1] + 1) // 2, lr.shape[-1]))
-        to_half, reduced = project(half, model.distribution(lr, half, **sampling))
-        lower = systems(model, lr, half, temperatures, known=reduced, projection=to_half, **given)
-
-    def keep_features(name: str, image: Tensor) -> None:
-        if features_kept is not None:
-            for each, network in (networks or {}).items():
-                features_kept.setdefault(each, {})[name] = network(image)
-
-    keep_features("HR", hr)
-    rows, deviations = list[Measured](), list[Measured]()
-    own = systems(model, lr, size, temperatures, known=made, projection=projection, **given)
+        high, wide = (max((n + 1) // 2, m) for n, m in zip(image.size, lr.shape[-2:], strict=True))
+        lower = by_system((high, wide), model.distribution(lr, (high, wide), **sampling))
+    rows, deviations, images = list[Measured](), list[Measured](), dict[str, Tensor]()
+    networks = networks or {}
+    features = {name: {"HR": network(hr)} for name, network in networks.items()}
     # The endless `lower` is not asked for a system more than there are.
-    for system, below in zip(own, lower, strict=False):
+    for system, below in zip(by_system(image.size, known), lower, strict=False):
         row, spread = _score(system, below, image, metrics, border, samples)
         rows.append(row)
         if len(system.images) > 1:
             deviations.append(spread)
-        if shown is not None:
-            shown[system.name] = system.images[0, 0]
-        keep_features(system.name, system.images[0])
-    if known is None or made is None:
-        return Unit(rows, None, [], deviations)
-    if shown is not None:
-        assert known.deviation is not None
-        part = luma_of(known.deviation, hr.shape[1])[0]
-        shown["deviation"] = part[0] if len(part) == 1 else part.square().mean(0).sqrt()
+        if keep:
+            images[system.name] = system.images[0, 0]
+        for name, network in networks.items():
+            features[name][system.name] = network(system.images[0])
+    if known is None:
+        return Measurement(Unit(rows, None, [], deviations), images, features)
+    if keep:
         lpips = next((m for m in metrics.values() if isinstance(m, LPIPS)), None)
         if lpips is not None and len(temperatures) > 1:
-            shown["best_temperature"] = best_temperature(lpips, made, hr, temperatures)
+            images["best_temperature"] = best_temperature(
+                lpips, {tau: images[f"τ={tau:g}"] for tau in temperatures}, hr
+            )
+        assert known.deviation is not None
+        part = luma_of(known.deviation, hr.shape[1])[0]
+        images["deviation"] = part[0] if len(part) == 1 else part.square().mean(0).sqrt()
     tails = assumed.tails_of(model, image.scale)
     known = known if tails is None else with_tails(known, tails)
     joint = _joint_log_prob(model, known, image)
-    return Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails), deviations)
+    unit = Unit(rows, *_distribution(known, hr, border, image.peak, joint, tails), deviations)
+    return Measurement(unit, images, features)
 
 
 def _score(
@@ -186,11 +191,11 @@ def luma_of(mixed: Tensor, channels: int) -> Tensor:
     return mixed[:, 3:] if channels == 3 else mixed
 
 
-def best_temperature(lpips: LPIPS, known: Distribution, hr: Tensor, temperatures: Sequence[float]) -> Tensor:
-    """The temperature at which each pixel's share of LPIPS is least: (1,C,H,W) HR in [0, 1] → (H,W)."""
+def best_temperature(lpips: LPIPS, images: Mapping[float, Tensor], hr: Tensor) -> Tensor:
+    """The temperature at which each pixel's share of LPIPS is least: (C,H,W) by temperature, HR (1,C,H,W) → (H,W)."""
     least, best = torch.full_like(hr[0, 0], math.inf), torch.full_like(hr[0, 0], math.nan)
-    for tau in temperatures:
-        distance = lpips.network.spatial(known.at(tau)[:1, 0], hr)[0]
+    for tau, image in images.items():
+        distance = lpips.network.spatial(image[None], hr)[0]
         better = distance < least
         least[better], best[better] = distance[better], tau
     return best

@@ -46,7 +46,7 @@ def systems(
         size: (H, W).
         temperatures: of the samples, which share their latents.
         seed: of those latents.
-        known: the model's distribution of these images, where it has been computed already, and been projected.
+        known: the model's distribution of these images, where it has been computed already.
         features: of ``lr``, from the model's `encode`, likewise.
         peak: the value of white of the whole numbers that bicubic takes, see `linf.images.resize.bicubic`.
         projection: makes the model's images consistent with ``lr``; bicubic's stay as they are.
@@ -55,7 +55,8 @@ def systems(
     features = model.encode(lr) if features is None else features
     if known is None:
         known = model.distribution(lr, size, seed=seed, highest=max(temperatures), features=features)
-        known = projection.of_distribution(known, lr) if known and projection else known
+    if known is not None and projection is not None:
+        known = projection.of_distribution(known, lr)
     for name, tau in system_temperatures(model, temperatures, ensemble).items():
         if tau is not None:
             assert known is not None
