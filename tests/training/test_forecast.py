@@ -13,8 +13,8 @@ from PIL import Image
 from helpers.commands import Command, Compose
 from helpers.runs import TINY, column, fit
 from linf.report.curves import curves_figure, read_curves
+from linf.report.logged import logged_rows
 from linf.runs.announcement import _scales
-from linf.runs.sweep import _logged
 from linf.training.callbacks.forecast import _duration
 
 
@@ -68,7 +68,17 @@ def test_the_later_start_counts_in_a_copied_folder(tmp_path: Path) -> None:
         csv.write_text(f"step,val/psnr\n9,{number}\n")
         os.utime(csv, (2000 - number, 2000 - number))
     assert read_curves(tmp_path)["val/psnr"].to_dict() == {10: 10}
-    assert list(_logged(tmp_path)["val/psnr"]) == list(range(11))
+    assert list(logged_rows(tmp_path)["val/psnr"]) == list(range(11))
+
+
+@pytest.mark.parametrize("damaged", ["", "\n", "epo", 'step,val/psnr\n9,"1'])
+def test_what_a_killed_start_has_half_written_is_left_out(damaged: str, tmp_path: Path) -> None:
+    for number, text in enumerate([damaged, "step,val/psnr\n9,30\n"]):
+        csv = tmp_path / "csv" / f"version_{number}" / "metrics.csv"
+        csv.parent.mkdir(parents=True)
+        csv.write_text(text)
+        assert read_curves(tmp_path).empty == (number == 0)
+    assert read_curves(tmp_path)["val/psnr"].to_dict() == {10: 30}
 
 
 def test_every_learning_rate_has_its_panel() -> None:

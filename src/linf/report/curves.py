@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.files import atomic_write, unwritable
+from linf.report.logged import logged_rows
 from linf.report.style import COLOURS, DOTTED, GREY, STYLE, draw_curve, legend_below, panel_grid, series_style
 
 SHARE = 0.01
@@ -88,15 +89,8 @@ def read_curves(run: Path) -> pd.DataFrame:
     Returns:
         Columns by the names of what was logged; the index ``step`` is the number of steps taken.
     """
-    # By number, since a copied file has the date of its copy.
-    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: (len(path.parent.name), path))
-    # A file is empty for a moment after it was created.
-    frames = [pd.read_csv(file) for file in files if file.stat().st_size]
-    if not frames:
-        return pd.DataFrame()
-    rows = pd.concat(frames, ignore_index=True)
-    rows["step"] += 1  # Lightning counts from 0.
-    return rows.groupby("step").last()
+    rows = logged_rows(run)
+    return rows.assign(step=rows["step"] + 1).groupby("step").last()
 
 
 def curves_figure(table: pd.DataFrame) -> Figure | None:

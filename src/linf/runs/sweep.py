@@ -1,6 +1,5 @@
 """A sweep's jobs side by side, while they run and after: one table, and the figure of `linf.runs.sweep_figure`."""
 
-import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,10 +12,9 @@ from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import best_end
 from linf.files import atomic_write
+from linf.report.logged import logged_rows
 from linf.runs.record import RECORD_FILE, JobRecord, now, read_progress, read_record
 from linf.runs.sweep_figure import sweep_figure
-
-log = logging.getLogger(__name__)
 
 OWN_COLUMNS = (
     "job",
@@ -78,7 +76,7 @@ def summarise(sweep: Path) -> pd.DataFrame:
 
 
 def _line(run: Path, name: str, job: JobRecord) -> dict[str, Any]:
-    logged, progress = _logged(run), read_progress(run)
+    logged, progress = logged_rows(run), read_progress(run)
     steps, latest = logged["step"].dropna(), logged.filter(regex="^val/").ffill().tail(1)
     line = {
         "job": name,
@@ -102,22 +100,6 @@ def _line(run: Path, name: str, job: JobRecord) -> dict[str, Any]:
     return dict.fromkeys(OWN_COLUMNS) | line
 
 
-def _logged(run: Path) -> pd.DataFrame:
-    """Return the rows of a run's CSV files, over all its starts."""
-    # By number, since a copied file has the date of its copy.
-    files = sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: (len(path.parent.name), path))
-    frames = []
-    for file in files:
-        try:
-            frames.append(pd.read_csv(file))
-        except OSError as error:
-            log.warning("%s is left out: %s", file, error.strerror)
-        except ValueError:  # It is being written: empty for a moment, or with half a line at its end.
-            continue
-    frames = [frame for frame in frames if "step" in frame]  # Not with half a line at its beginning.
-    return pd.concat(frames) if frames else pd.DataFrame({"step": []})
-
-
 def _best(logged: pd.DataFrame, job: JobRecord) -> dict[str, Any]:
     """Return the best validation of a training, by the figure that its ``best.ckpt`` goes by."""
     callbacks = job.settings.get("callbacks") or {}
@@ -133,7 +115,7 @@ def _best(logged: pd.DataFrame, job: JobRecord) -> dict[str, Any]:
 
 def _bicubic(run: Path, merits: Iterable[str]) -> dict[str, float]:
     """Return bicubic's figures of merit where a job has measured them, in its validations or as an evaluation."""
-    logged, found = _logged(run), {}
+    logged, found = logged_rows(run), {}
     evaluated = _evaluated(run)
     for merit in merits:
         validated = logged.get(merit.replace("val/", "bicubic/", 1), pd.Series(dtype=float)).dropna()
