@@ -19,6 +19,7 @@ from linf.checkpoints.published import from_published
 from linf.checkpoints.shipped import SHIPPED, shipped_file
 from linf.errors import UsageError
 from linf.files import atomic_write, expand_home, search_working_folder
+from linf.models import KNOWLEDGE
 from linf.models.baselines import LIIF, LTE, LIIFConditioner
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import LatentCorrelation
@@ -26,7 +27,6 @@ from linf.models.encoders import Encoder, every_encoder
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
 from linf.models.prior import UNet
-from linf.models.super_resolver import KNOWLEDGE
 from linf.models.tails import Tails
 
 Model = LINF | LIIF | LTE

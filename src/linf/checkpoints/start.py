@@ -14,8 +14,8 @@ from linf.checkpoints.pickled import read_pickle
 from linf.checkpoints.pretrained import WITH_ENCODER
 from linf.checkpoints.shipped import SHIPPED
 from linf.errors import UsageError
+from linf.models import KNOWLEDGE
 from linf.models.encoders import Encoder
-from linf.models.super_resolver import KNOWLEDGE
 
 log = logging.getLogger(__name__)
 

@@ -77,3 +77,10 @@ def check_distribution(samples: int, highest: float, mix: Tensor | None, channel
         raise ValueError(
             f"mix has shape {tuple(mix.shape)}: give (M,{channels}), weights for each channel in a row"
         )
+
+
+def check_z(z: Tensor, wanted: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """Return latents of a shape (B,gh,gw,D); raise ValueError if it is not the one that an output (H, W) needs."""
+    if z.shape != wanted:
+        raise ValueError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} needs {wanted}")
+    return z

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from linf.coordinates import patch_grid
 from linf.images.reduction import Reduction
 from linf.models import DEFAULT_TEMPERATURE
-from linf.models.arguments import check_channels, check_distribution, check_images, check_size
+from linf.models.arguments import check_channels, check_distribution, check_images, check_size, check_z
 from linf.models.bilinear import image_residual
 from linf.models.conditioner import Conditioner
 from linf.models.consistency import Projection
@@ -26,9 +26,6 @@ from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
 from linf.models.tiling import Tile, checked_features, encode
 
-KNOWLEDGE = ("correlation", "tails", "usual_deviation", "value_range")
-"""Entries of a model's config that say what is known of its latents and data; the others say how it is built."""
-
 
 class SuperResolver(nn.Module, ABC):
     """An arbitrary-scale super-resolution model.
@@ -38,8 +35,7 @@ class SuperResolver(nn.Module, ABC):
         image_channels: C, the number of channels of the images; 0 for a model that takes any number.
         dim: D = C·P², the size of the latent of a patch; 0 for a model whose output is not random.
         config: what is needed to build the model again, except its weights: plain numbers and names.
-        encoder: maps an LR image to features; None for a model without features, as for ``conditioner``.
-        conditioner: maps features at a query to the model's answer.
+        encoder: maps an LR image to features; None for a model without them, which has no ``conditioner`` either.
         prior: predicts latents from the LR image; None for a model without a learned prior.
         correlation: of the latents of neighbouring patches; None until it is estimated.
         tails: tails of a patch's latents, by scale; empty until they are estimated.
@@ -150,7 +146,11 @@ class SuperResolver(nn.Module, ABC):
         size = check_size(size, 4 * channels * (len(lr) * len(taus) + 2 * bool(consistency)), lr.device)
         highest = max(float(torch.as_tensor(t).max()) for t in taus)
         correlation = chosen_correlation(self.correlation, latents) if self.dim else None
-        fields = self._latents(lr, size, 1, seed, correlation, z) if highest > 0 and self.dim else ()
+        fields = list[Latents]()
+        if highest > 0 and self.dim and z is not None:
+            fields = [check_z(z, (len(lr), *patch_grid(size, self.patch_size), self.dim), size)]
+        elif highest > 0 and self.dim:
+            fields = self._latents(lr, size, 1, seed, correlation)
         out = lr.new_empty(len(taus), len(lr), channels, *size)
         request = Request(fields, highest, tile=tile, chunk=chunk, features=checked_features(features, lr))
         regions = self.regions(lr, size, request)
@@ -241,19 +241,8 @@ class SuperResolver(nn.Module, ABC):
         raise ValueError(f"{type(self).__name__} has no prior: train one with task=prior, or sample without")
 
     def _latents(
-        self,
-        lr: Tensor,
-        size: tuple[int, int],
-        samples: int,
-        seed: int | None,
-        correlation: LatentCorrelation | None,
-        z: Tensor | None = None,
-    ) -> Sequence[Latents]:
-        wanted = (len(lr), *patch_grid(size, self.patch_size), self.dim)
-        if z is not None and z.shape != wanted:
-            raise ValueError(f"z has shape {tuple(z.shape)}; output {size[0]}×{size[1]} needs {wanted}")
-        if z is not None:
-            return (z,)
+        self, lr: Tensor, size: tuple[int, int], samples: int, seed: int | None, of: LatentCorrelation | None
+    ) -> list[Latents]:
         seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
         seeds = [seed + k * len(lr) for k in range(samples)]
-        return latent_fields(seeds, lr, size, self.dim, self.patch_size, correlation=correlation)
+        return latent_fields(seeds, lr, size, self.dim, self.patch_size, correlation=of)
