@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torchmetrics import Metric, MetricCollection
 
-from linf.coordinates import Scale, axis_scales, read_scale
+from linf.coordinates import Scale, read_scale
 from linf.data.crops import SRBatch
 from linf.data.datamodule import datamodule_of
 from linf.data.pairs import ImagePair
 from linf.data.samplers import batches_trained
 from linf.errors import UsageError, check_least
 from linf.metrics.metric import PSNR
+from linf.metrics.protocol import Protocol
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.training.frozen import freeze
@@ -241,7 +242,7 @@ def own_copies(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def add_psnr(metrics: MetricCollection, sr: Tensor, image: ImagePair) -> None:
     """Add PSNR of one image to that metric of a training's ``val_psnr``, or of a copy, which is for its scale."""
-    border = math.ceil(max(axis_scales(image.scale)))  # As in the benchmark protocol.
+    border = Protocol("benchmark", "psnr_y").border(image.scale)
     metrics[_scale_key(image.scale)].update(sr, image.hr, image.lr, border)
 
 

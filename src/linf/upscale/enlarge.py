@@ -75,9 +75,7 @@ def enlarge(
         ValueError: The model is for images of another number of channels.
     """
     peak = int(np.iinfo(pixels.dtype).max)
-    # Encoders of files hold one more copy of what they write.
-    held = (ask.samples + 1) * pixels.shape[2] * pixels.itemsize + 6 * ask.uncertainty
-    size = check_size(size, held + 1, CPU)
+    size = check_size(size, held_bytes(pixels, ask) + 1, CPU)
     lr = as_tensor(pixels, ask.device)
     channels = model.output_channels(lr)
     tau = ask.temperature if ask.temperatures is None else ask.temperatures
@@ -124,6 +122,12 @@ def enlarge(
                 deviation[where] = part[0].cpu().numpy()
             advance(region.mean.shape[-2] * region.mean.shape[-1])
     return Enlarged(out, deviation)
+
+
+def held_bytes(pixels: np.ndarray, ask: Ask) -> int:
+    """Return the bytes that are held for each output pixel of an image (h,w,C) until it is in its files."""
+    # Encoders of files hold one more copy of what they write.
+    return (ask.samples + 1) * pixels.shape[2] * pixels.itemsize + 6 * ask.uncertainty
 
 
 def as_tensor(pixels: np.ndarray, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ from linf.images.write import enlarged_alpha, write_photo
 from linf.models.super_resolver import SuperResolver
 from linf.models.threads import workers
 from linf.models.tiling import MARGIN, OVERLAP, tiles, with_margin
-from linf.upscale.enlarge import Ask, enlarge
+from linf.upscale.enlarge import Ask, enlarge, held_bytes
 from linf.upscale.guard import tempered
 from linf.upscale.heat_map import heat_map
 from linf.upscale.tile_size import best_tile, encoding_bytes
@@ -122,7 +122,7 @@ def estimate(pace: Pace, model: SuperResolver, image: Photo, size: tuple[int, in
     Raises:
         UsageError: memory is too small for the smallest tile.
     """
-    height, width, channels = image.pixels.shape
+    height, width = image.pixels.shape[:2]
     tile = best_tile(model, height, width, ask.device) if ask.tile is None else ask.tile
     encoder, conditioner, encoded, tile_bytes = model.encoder, model.conditioner, 0, 0
     if encoder is not None and tile:
@@ -135,10 +135,9 @@ def estimate(pace: Pace, model: SuperResolver, image: Photo, size: tuple[int, in
             own = min(tile + 2 * MARGIN, max(height, width))
             tile_bytes = together * encoding_bytes(encoder, conditioner, (max(rows), max(cols)), own)
     pixels = size[0] * size[1]
-    held = pixels * ((ask.samples + 1) * channels * image.pixels.itemsize + 6 * ask.uncertainty)
     return Estimate(
         pace.look + pace.encode * encoded + pace.decode * pixels,
-        _resident() + held + tile_bytes,
+        _resident() + pixels * held_bytes(image.pixels, ask) + tile_bytes,
         round(pace.file * pixels),
     )
 
