@@ -78,6 +78,12 @@ def check_least(name: str, value: float | None, least: int) -> None:
         raise UsageError(f"{name} is {value}: give a whole number of at least {least}")
 
 
+def shorten(names: Sequence[object], most: int = 5) -> str:
+    """The first ``most`` names separated by commas, and the number of the others."""
+    shown = ", ".join(map(str, names[:most])) or "none"
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def find_mistake(error: BaseException) -> BaseException | None:
     """Return the user's mistake in an error's chain of causes, or None if there is none.
 

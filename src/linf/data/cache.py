@@ -14,9 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from linf.data.decode import Entry, check_room, write_pixels
-from linf.data.layouts import shorten
 from linf.data.store import ImageStore
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 from linf.files import atomic_write, cache_folder, clear, lock, temporary_cache
 from linf.images.pixels import PixelFormat
 

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from linf.data.layouts import ImageSet, shorten
+from linf.data.layouts import ImageSet
 from linf.data.marks import read_marks
 from linf.data.sources import Roots, image_folder
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from linf.coordinates import Scale
 from linf.data.marks import Member
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 from linf.images.read import header_size
 
 UNLIKE_BICUBIC = {"unknown", "mild", "difficult", "wild", "real", "blur", "bd", "dn", "noise"}
@@ -242,9 +242,3 @@ def _pair(hrs: Sequence[Member], lrs: Sequence[Member]) -> tuple[Path, ...] | st
 
 def _places(members: Sequence[Member]) -> str:
     return shorten([str(group) for group in dict.fromkeys(member.group for member in members)], 3)
-
-
-def shorten(names: Sequence[object], most: int = 5) -> str:
-    """The first ``most`` names separated by commas, and the number of the others."""
-    shown = ", ".join(map(str, names[:most])) or "none"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

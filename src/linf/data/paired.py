@@ -14,9 +14,9 @@ from linf.coordinates import Scale, axis_scales
 from linf.data.cache import ImageCache
 from linf.data.crops import SRBatch, augment, smallest_crop, unit
 from linf.data.given import covers
-from linf.data.layouts import ImageSet, shorten
+from linf.data.layouts import ImageSet
 from linf.data.patches import RandomPatches
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 
 log = logging.getLogger(__name__)
 

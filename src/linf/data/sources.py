@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import Literal
 
-from linf.data.layouts import ImageSet, arrange, shorten
+from linf.data.layouts import ImageSet, arrange
 from linf.data.marks import read_marks, read_member
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 from linf.images.find import find_images, left_out_by_rule
 from linf.images.read import IMAGE_SUFFIXES
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from linf.errors import shorten
 from linf.evaluation.schema import ADDED, OF_SEVERAL_SAMPLES, column
 
 
@@ -81,8 +82,7 @@ def infinite_means(images: pd.DataFrame, metrics: Sequence[str]) -> list[str]:
                 continue
             systems, names = (list(dict.fromkeys(exact[column])) for column in ("system", "image"))
             who = "" if len(systems) == of["system"].nunique() else f" of {', '.join(systems)}"
-            which = ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
             sentences.append(
-                f"{title}{who} on {dataset} at ×{scale:g} is infinite: there is no error in {which}"
+                f"{title}{who} on {dataset} at ×{scale:g} is infinite: there is no error in {shorten(names, 3)}"
             )
     return sentences

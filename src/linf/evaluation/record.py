@@ -20,8 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from linf.coordinates import AxisScales, Scale, read_scale
-from linf.data.layouts import shorten
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 from linf.evaluation.comparable import decisive_differences
 from linf.evaluation.measure import Unit
 from linf.evaluation.schema import FORMER_NAMES, UNIT

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from linf.errors import shorten
 from linf.images.read import IMAGE_SUFFIXES
 
 SYSTEM_FOLDERS = {
@@ -50,8 +51,7 @@ class FoundImages:
             (self.unreadable, "what cannot be read"),
         ):
             if names := list(dict.fromkeys(names)):
-                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-                parts.append(f"{what} ({', '.join(names[:8])}{more})")
+                parts.append(f"{what} ({shorten(names, 8)})")
         if self.others:
             counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.others.items()))
             parts.append(f"images of kinds that are not read ({counts}): convert them, for instance to PNG")

@@ -11,11 +11,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Timer
 
 from linf.data.datamodule import SRDataModule, datamodule_of
-from linf.data.layouts import ImageSet, shorten
+from linf.data.layouts import ImageSet
 from linf.data.paired import PairedCrops
 from linf.data.pairs import ImagePair
 from linf.data.shards import ShardSet
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 from linf.evaluation.systems import model_label
 from linf.files import atomic_write, unwritable
 from linf.images.resize import bicubic
