@@ -10,16 +10,13 @@ import torch
 from pytorch_lightning.callbacks import Timer, WeightAveraging
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
-from torchmetrics import Metric, MetricCollection
 
-from linf.coordinates import Scale, read_scale
+from linf.coordinates import read_scale
 from linf.data.crops import SRBatch
 from linf.data.datamodule import datamodule_of
 from linf.data.pairs import ImagePair
 from linf.data.samplers import batches_trained
 from linf.errors import UsageError, check_least
-from linf.metrics.metric import PSNR
-from linf.metrics.protocol import Protocol
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.training.frozen import freeze
@@ -33,6 +30,7 @@ from linf.training.resume import (
     reopen_epoch,
     step_schedule,
 )
+from linf.training.scale_psnr import ScalePSNR
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +83,8 @@ class Training(pl.LightningModule):
         self.whitening_batches, self.seed = whitening_batches, seed
         self.parts: dict[str, Tensor] = {}
         self.start: tuple[int, list[str]] | None = None
-        # A module's name cannot hold the dot of ×3.3.
         scales = [read_scale(s) for s in val_scales]
-        psnr: dict[str, Metric | MetricCollection] = {_scale_key(s): PSNR(luma=True) for s in scales}
-        self.val_psnr = MetricCollection(psnr, compute_groups=False)
+        self.val_psnr = ScalePSNR(scales)
         self.validated = ["val/psnr", *(f"val/psnr_x{s:g}" for s in scales)]
         self.unseen: list[str] = []
         self.train()
@@ -152,20 +148,18 @@ class Training(pl.LightningModule):
 
     def validation_step(self, image: ImagePair, batch_idx: int) -> None:
         """Measure PSNR on Y at τ = 0, as `Evaluation` does."""
-        add_psnr(self.val_psnr, self._predict(image.lr, image.size), image)
+        self.val_psnr.add(self._predict(image.lr, image.size), image)
 
     def _predict(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return self.model.sample(lr, size, temperature=0)
 
     def on_validation_epoch_end(self) -> None:
         """Log PSNR for each scale that was seen as ``val/psnr_x…``, and their mean as ``val/psnr``."""
-        found, metrics = self.val_psnr.compute(), self.val_psnr.values()
-        local = torch.stack([metric.count for metric in metrics if isinstance(metric, PSNR)])
+        named = {f"val/psnr_{scale}": mean for scale, mean in self.val_psnr.means().items()}
         # Other ranks may have seen other scales.
-        counts = self.trainer.strategy.reduce(local, reduce_op="sum")
+        counts = self.trainer.strategy.reduce(self.val_psnr.counts(), reduce_op="sum")
         seen = [bool(count) for count in torch.as_tensor(counts).tolist()]
         self.val_psnr.reset()
-        named = {f"val/psnr_{key.replace('_', '.')}": value for key, value in found.items()}
         values = {
             name: value for (name, value), any_image in zip(named.items(), seen, strict=True) if any_image
         }
@@ -238,13 +232,3 @@ class Training(pl.LightningModule):
 def own_copies(parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The parts of a loss without their graph, in memory that no later replay of a CUDA graph overwrites."""
     return {name: value.detach().clone() for name, value in parts.items()}
-
-
-def add_psnr(metrics: MetricCollection, sr: Tensor, image: ImagePair) -> None:
-    """Add PSNR of one image to that metric of a training's ``val_psnr``, or of a copy, which is for its scale."""
-    border = Protocol("benchmark", "psnr_y").border(image.scale)
-    metrics[_scale_key(image.scale)].update(sr, image.hr, image.lr, border)
-
-
-def _scale_key(scale: Scale) -> str:
-    return f"x{scale:g}".replace(".", "_")

@@ -1,5 +1,6 @@
 """What a training is, once its images and its model are there; and bicubic beside its validation."""
 
+import copy
 import logging
 import math
 import os
@@ -20,7 +21,7 @@ from linf.evaluation.systems import model_label
 from linf.files import atomic_write, unwritable
 from linf.images.resize import bicubic
 from linf.training.callbacks.forecast import count_steps, planned_steps
-from linf.training.stage1 import add_psnr
+from linf.training.scale_psnr import ScalePSNR
 
 log = logging.getLogger(__name__)
 
@@ -152,24 +153,25 @@ class BicubicReference(Callback):
 
     def __init__(self) -> None:
         self.found: dict[str, float] = {}
-        self.metric: Any = None
+        self.metric: ScalePSNR | None = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not (self.found or trainer.sanity_checking) and hasattr(pl_module, "val_psnr"):
-            self.metric = pl_module.val_psnr.clone()  # type: ignore[operator]
+        psnr = getattr(pl_module, "val_psnr", None)
+        if not (self.found or trainer.sanity_checking) and isinstance(psnr, ScalePSNR):
+            self.metric = copy.deepcopy(psnr)
             self.metric.reset()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
     ) -> None:
         if self.metric is not None:
-            add_psnr(self.metric, bicubic(batch.lr, batch.size, batch.peak), batch)
+            self.metric.add(bicubic(batch.lr, batch.size, batch.peak), batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.metric is not None:
-            psnr = {name.replace("_", "."): float(value) for name, value in self.metric.compute().items()}
-            seen = {name: value for name, value in psnr.items() if not math.isnan(value)}
-            self.metric, self.found = None, {f"bicubic/psnr_{name}": value for name, value in seen.items()}
+            psnr = {scale: float(mean) for scale, mean in self.metric.means().items()}
+            seen = {scale: mean for scale, mean in psnr.items() if not math.isnan(mean)}
+            self.metric, self.found = None, {f"bicubic/psnr_{scale}": mean for scale, mean in seen.items()}
             if seen:
                 self.found["bicubic/psnr"] = sum(seen.values()) / len(seen)
         pl_module.log_dict(self.found)
