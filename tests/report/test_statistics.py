@@ -22,6 +22,7 @@ from linf.report.differences import against_first, differences, verdicts
 from linf.report.figures import all_figures
 from linf.report.findings import cost_finding, detail_findings, plane_findings, scale_findings
 from linf.report.gaps import gap_figure, gap_findings
+from linf.report.plane import plane_figure
 from linf.report.statistics import LEVEL, judge, mean_intervals
 from linf.report.tables import all_tables, intervals
 from linf.report.typesetting import formatted, latex, markdown, ranks
@@ -174,6 +175,21 @@ def test_runs_that_lack_a_data_set_are_not_told_of_there(tmp_path: Path) -> None
     assert gap_findings(runs[::-1], "Set5", 4) == []
     assert gap_figure(runs[::-1], "Set5", 4) is None
     assert not any("LPIPS was not measured" in said for said in plane_findings(runs, "B100"))
+
+
+def test_a_run_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    """Also where the first run is a regression, whose colour comes after those of models with temperatures."""
+    folders = [evaluation(tmp_path / "LTE", "LTE", "LTE", names=NAMES, scales=(4,))]
+    folders += [evaluation(tmp_path / label, label, names=NAMES, scales=(4,), shift=1) for label in "ab"]
+    runs, colours = find_runs(folders), []
+    for figure in (plane_figure(runs, "Set5"), gap_figure(runs, "Set5", 4)):
+        assert figure is not None
+        (legend,) = figure.legends
+        texts = [text.get_text() for text in legend.get_texts()]
+        colours.append(dict(zip(texts, (line.get_color() for line in legend.get_lines()), strict=True)))
+    plane, gaps = colours
+    assert gaps["a"] != gaps["b"]
+    assert {label: gaps[label] for label in "ab"} == {label: plane[label] for label in "ab"}
 
 
 def test_a_model_without_temperatures_is_paired_with_each(tmp_path: Path) -> None:

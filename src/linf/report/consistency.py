@@ -18,9 +18,8 @@ from linf.report.selection import (
     bicubics,
     common_headline,
     measured_metrics,
+    model_runs,
     perceptual_metric,
-    regression_runs,
-    sampling_runs,
 )
 from linf.report.style import COLOURS, GREY, plain_label
 
@@ -34,10 +33,10 @@ def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
     Of one run the figure over τ says as much.
     """
     measured = measured_metrics(runs, dataset)
-    rows = [(run, system) for run in _models(runs, dataset) for system in _shown(run, dataset, scale)]
+    rows = [(run, system) for run in model_runs(runs, dataset) for system in _shown(run, dataset, scale)]
     wanted = [common_headline(runs), perceptual_metric(runs, dataset), CONSISTENCY]
     names = [name for name in wanted if name in measured]
-    if len(_models(runs, dataset)) < 2 or CONSISTENCY not in names:
+    if len(model_runs(runs, dataset)) < 2 or CONSISTENCY not in names:
         return None
     of_lr = bicubics(runs, dataset, scale)
     names_of_rows = [*(who for who, _ in of_lr), *(run.label for run, _ in rows)]
@@ -58,7 +57,7 @@ def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
 def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
     """What LR-PSNR each run has, at the lowest temperature and at the best for perception, and bicubic's."""
     metric, findings = METRICS[CONSISTENCY], list[str]()
-    for run in _models(runs, dataset):
+    for run in model_runs(runs, dataset):
         of = {
             system: run.value(dataset, scale, system, CONSISTENCY) for system in _shown(run, dataset, scale)
         }
@@ -73,11 +72,7 @@ def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Sca
         if np.isfinite(beside := bicubic_at(of_lr, dataset, scale, CONSISTENCY)):
             name = who.replace("bicubic", "Bicubic's", 1)
             findings.append(f"{name} {metric.title} at ×{scale:g} is {metric.quantity(beside)}.")
-    return findings if len(_models(runs, dataset)) > 1 else []
-
-
-def _models(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
-    return [*sampling_runs(runs, dataset), *regression_runs(runs, dataset)]
+    return findings if len(model_runs(runs, dataset)) > 1 else []
 
 
 def _shown(run: EvaluationRun, dataset: str, scale: Scale) -> list[str]:

@@ -27,6 +27,7 @@ from linf.report.selection import (
     curve_scales,
     datasets,
     measured_metrics,
+    model_runs,
     perceptual_metric,
     regression_runs,
     sampling_runs,
@@ -163,7 +164,7 @@ def scale_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
     figure, (absolute, gain) = panel_grid(2, 2, (4.4, 2.9))
     absolute.set(title=METRICS[first].axis)
     gain.set(title="gain over bicubic, dB ↑")
-    order = [*sampling_runs(runs, dataset), *regression_runs(runs, dataset)]
+    order = model_runs(runs, dataset)
     for i, run in enumerate(order):
         values = np.array([run.value(dataset, s, run.best_guess(dataset, s), first) for s in there])
         draw_curve(absolute, there, values, **series_style(i, i, False))

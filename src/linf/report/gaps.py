@@ -13,7 +13,7 @@ from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.differences import comparable, differences, short_pair, verdicts
 from linf.report.evaluations import EvaluationRun, lines_at
-from linf.report.selection import common_headline, perceptual_metric, runs_on
+from linf.report.selection import common_headline, model_runs, perceptual_metric, runs_on
 from linf.report.statistics import LEAST_IMAGES
 from linf.report.style import GREY, legend_below, panel_grid, series_style
 
@@ -25,6 +25,7 @@ MOST_SYSTEMS = 7
 
 def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Figure | None:
     """Differences to the first run at a scale: a panel for each metric, a colour for each run, systems across."""
+    labels = [run.label for run in [*model_runs(runs, dataset), *runs]]
     runs = _held_against_first(runs, dataset)
     if len(runs) < 2:
         return None
@@ -54,8 +55,8 @@ def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Fig
             x = [systems.index(system) + 0.12 * (n - (len(tables) - 1) / 2) for system in lines["system"]]
             lines = lines.mask(lines["images"] < LEAST_IMAGES, lines.assign(low=np.nan, high=np.nan))
             ends = [lines["difference"] - lines["low"], lines["high"] - lines["difference"]]
-            # The first run's colour is left out, since other figures use it.
-            style = series_style(n + 1, n + 1, False) | {"linestyle": "", "elinewidth": 1.2, "capsize": 2}
+            own = labels.index(label)
+            style = series_style(own, own, False) | {"linestyle": "", "elinewidth": 1.2, "capsize": 2}
             entries.setdefault(label, axis.errorbar(x, lines["difference"], ends, **style).lines[0])
         axis.xaxis.set_major_locator(FixedLocator(range(len(systems))))
         axis.set_xticklabels([system.removeprefix("τ=") for system in systems] if tau else systems)

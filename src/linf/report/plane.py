@@ -16,9 +16,8 @@ from linf.report.selection import (
     bicubics,
     common_headline,
     measured_metrics,
+    model_runs,
     perceptual_metric,
-    regression_runs,
-    sampling_runs,
     scales,
 )
 from linf.report.style import (
@@ -49,7 +48,7 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
     if name is None or first not in measured_metrics(runs, dataset):
         return None
     published, at = published_points(runs, dataset, name), plane_scales(runs, dataset)
-    order = [*sampling_runs(runs, dataset), *regression_runs(runs, dataset)]
+    order = model_runs(runs, dataset)
     figure, axes = panel_grid(len(at), 3, (3.2, 2.9))
     entries: dict[str, Artist] = {}
     labels: list[tuple[Axes, float, float, str]] = []

@@ -48,6 +48,11 @@ def regression_runs(runs: Sequence[EvaluationRun], dataset: str) -> list[Evaluat
     return runs_on([run for run in runs if not run.samples and run.system != "bicubic"], dataset)
 
 
+def model_runs(runs: Sequence[EvaluationRun], dataset: str) -> list[EvaluationRun]:
+    """The runs of models on a data set, in the order of their colours in all figures: those that sample come first."""
+    return [*sampling_runs(runs, dataset), *regression_runs(runs, dataset)]
+
+
 def measured_metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     """The metrics that were measured on a data set, in the order of `METRICS`, unknown ones last."""
     found = []
