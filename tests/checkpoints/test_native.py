@@ -222,6 +222,10 @@ def test_only_a_run_can_be_resumed(tmp_path: Path) -> None:
     for name in ("model.safetensors", "published.pth"):
         with pytest.raises(UsageError, match=f"{name} holds weights but no training state"):
             prepare_resume(tmp_path / name, tiny())
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(UsageError, match=r"is the folder of a run: give .*last\.ckpt, or .* hydra.run.dir="):
+        prepare_resume(tmp_path, tiny())
 
 
 def test_saving_replaces_the_old_file(tmp_path: Path) -> None:

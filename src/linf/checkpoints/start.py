@@ -132,6 +132,10 @@ def prepare_resume(path: str | os.PathLike[str], model: Model) -> None:
     Raises:
         UsageError: the checkpoint cannot be loaded, holds no training state, or is of another model.
     """
+    if (last := Path(path) / "checkpoints" / "last.ckpt").is_file():
+        raise UsageError(
+            f"{path} is the folder of a run: give {last}, or resume it with hydra.run.dir={path}"
+        )
     other = load(path)
     if Path(path).suffix != ".ckpt":
         raise UsageError(
