@@ -89,6 +89,6 @@ def test_a_contact_sheet_marks_the_best_temperature(tmp_path: Path) -> None:
     captions = sheet_captions(("Set5", "one", 4.0), run.images, "psnr_y")
     line = run.images.query("image == 'one' and scale == 4 and system == 'τ=0.4'").iloc[0]
     psnr, lpips = line["psnr_y"], line["lpips_alex"]
-    assert captions["τ=0.4"] == f"{psnr:.2f} dB\nLPIPS {lpips:.3f} ★ lowest"
+    assert captions["τ=0.4"] == f"{psnr:.2f} dB\nLPIPS {lpips:.3f} ★ best τ"
     assert [name for name, said in captions.items() if "★" in said] == ["τ=0.4"]
     assert list(captions) == ["bicubic", "τ=0", "τ=0.4", "τ=0.8"]

@@ -69,7 +69,7 @@ def _sheet_row(key: Key, folder: Path, systems: Sequence[str]) -> Row:
 
 
 def sheet_captions(key: Key, images: pd.DataFrame, headline: str) -> dict[str, str]:
-    """What a contact sheet says below an image by each system: its PSNR and perception, with a star where that is best.
+    """What a contact sheet says below an image by each system: its PSNR and perception, with a star at the best τ.
 
     Args:
         key: of the image.
@@ -83,7 +83,7 @@ def sheet_captions(key: Key, images: pd.DataFrame, headline: str) -> dict[str, s
     for line in of.to_dict("records"):
         parts = [METRICS[headline].quantity(line[headline])] if headline in line else []
         parts += [f"{METRICS[name].title} {METRICS[name].format(line[name])}" for name in perceptual]
-        captions[line["system"]] = "\n".join(parts) + " ★ lowest" * (line["system"] == best)
+        captions[line["system"]] = "\n".join(parts) + " ★ best τ" * (line["system"] == best)
     return captions
 
 
