@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
@@ -66,6 +67,19 @@ def test_a_path_need_not_exist(name: str) -> None:
 def test_a_number_is_no_choice_of_a_group(command: Command, script: str, given: str) -> None:
     done = command(script, *["-m"] * ("," in given), given)
     assert_in_words(done.status, done.out, done.err, f"{given} is no choice of", "give one of")
+
+
+def test_the_option_of_a_sweep_may_stand_among_settings() -> None:
+    read = get_args_parser().parse_args(readable_settings(["model=lte", "-m", "seed=0,1"], CONF))
+    assert read.multirun
+    assert read.overrides == ["model=lte", "seed=0,1"]
+
+
+@pytest.mark.parametrize("option", ["--model", "--data.root=photos"])
+def test_an_unknown_option_is_taken_for_a_setting_with_dashes(option: str) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(UsageError, match=f"no option {name}: .* as in {name[2:]}=…"):
+        readable_settings([option, "linf"], CONF)
 
 
 def test_choices_of_a_group_by_a_pattern_are_left_to_hydra() -> None:

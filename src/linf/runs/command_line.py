@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
@@ -32,8 +33,15 @@ def readable_settings(arguments: Sequence[str], conf: Path) -> list[str]:
         conf: The folder of the config groups.
 
     Raises:
-        UsageError: There is a ``~``, but the user has no home; or a group's choice is a number, true or false.
+        UsageError: An option is unknown; there is a ``~``, but the user has no home; or a group's choice is a number,
+            true or false.
     """
+    options = get_args_parser()._option_string_actions
+    for name in (argument.partition("=")[0] for argument in arguments):
+        if name[:2] == "--" and not any(option.startswith(name) for option in options):
+            raise UsageError(f"there is no option {name}: a setting has no dashes, as in {name[2:]}=…")
+    # Hydra takes settings in one stretch only, and people add -m at the end.
+    arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     given = list(arguments)
     for option, (place, argument) in zip(arguments, enumerate(arguments[1:], 1), strict=False):
         if option in ("--config-path", "-cp"):  # Hydra would look for it in the package.
