@@ -108,16 +108,16 @@ class EvaluationRun:
         curve = self.curve(dataset, scale)
         return str(curve["system"].iloc[0]) if len(curve) else self.system
 
-    def covered(self, dataset: str, scale: Scale) -> tuple[float, float] | None:
-        """The nominal probability of its predicted intervals that is nearest to 0.9, and the share of HR values that
-        they cover; None where this or the likelihood was not measured.
+    def covered(self, dataset: str, scale: Scale) -> dict[float, float]:
+        """The share of HR values in its predicted intervals, by their nominal probability, of those nearest to 0.5 and
+        0.9; empty where this or the likelihood was not measured.
         """
         of = lines_at(self.calibration, dataset, scale)
         means = of[of["kind"] == "pixel"].groupby("nominal")["covered"].mean()
         if not len(means) or not len(lines_at(self.distribution, dataset, scale)):
-            return None
-        nominal = min(means.index, key=lambda p: abs(p - 0.9))
-        return nominal, means[nominal]
+            return {}
+        nearest = [min(means.index, key=lambda p: abs(p - wanted)) for wanted in (0.5, 0.9)]
+        return {p: means[p] for p in nearest}
 
     def closed_form(self, dataset: str, scale: Scale, temperatures: ArrayLike) -> np.ndarray:
         """PSNR in dB at each temperature in closed form, as a mean over images, on the headline's channels. For one

@@ -202,18 +202,20 @@ def calibration_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[st
     findings, s = [], curve_scales(runs, dataset)[-1]
     for run in sampling_runs(runs, dataset):
         who = f"{run.label} at ×{s:g}"
-        if (found := run.covered(dataset, s)) is None:
-            findings.append(f"{who}: calibration was not measured.")
-            continue
-        nominal, covered = found
-        excess, predicted = covered - nominal, lines_at(run.distribution, dataset, s)
-        verdict = "as they should" if abs(excess) < 0.02 else "too wide" if excess > 0 else "too narrow"
+        found, predicted = run.covered(dataset, s), lines_at(run.distribution, dataset, s)
+        held = (f"the {p:.0%} intervals hold {at:.1%} ({_verdict(at - p)})" for p, at in found.items())
         findings.append(
-            f"{who}: the {nominal:.0%} intervals cover {covered:.1%} of HR values ({verdict}). The variance of "
-            f"whitened residuals is {predicted['whitened_var'].mean():.2f}, ideally 1; the likelihood is "
+            f"{who}: {' and '.join(held)} of HR values. The variance of whitened residuals is "
+            f"{predicted['whitened_var'].mean():.2f}, ideally 1; the likelihood is "
             f"{predicted['bits_per_dim'].mean():.2f} bits per dimension."
+            if found
+            else f"{who}: calibration was not measured."
         )
     return findings or ["No run predicts a distribution whose calibration could be measured."]
+
+
+def _verdict(excess: float) -> str:
+    return "as they should" if abs(excess) < 0.02 else "too wide" if excess > 0 else "too narrow"
 
 
 def detail_findings(runs: Sequence[EvaluationRun]) -> list[str]:

@@ -52,13 +52,13 @@ def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
 
 
 def _distribution(run: EvaluationRun, dataset: str, scale: Scale) -> str:
-    if (found := run.covered(dataset, scale)) is None:
+    if not (found := run.covered(dataset, scale)):
         return ""
-    nominal, covered = found
+    held = " and ".join(f"its {p:.0%} intervals hold {share:.1%}" for p, share in found.items())
     bits = lines_at(run.distribution, dataset, scale)["bits_per_dim"].mean()
     return (
-        f"{run.label} predicts the distribution of each patch of HR. At ×{scale:g}, {covered:.1%} of HR values "
-        f"lie in its {nominal:.0%} intervals, and HR's likelihood is {bits:.2f} bits per dimension."
+        f"{run.label} predicts the distribution of each patch of HR. At ×{scale:g}, {held} of HR "
+        f"values, and their likelihood is {bits:.2f} bits per dimension."
     )
 
 
