@@ -13,7 +13,7 @@ class Protocol:
 
     Attributes:
         name: the protocol's name in tables.
-        headline: ``psnr_y`` or ``psnr_rgb``, the figure that the report gives first.
+        headline: ``psnr_y`` or ``psnr_rgb``, the PSNR that summaries and reports are about.
         extra: pixels left out on each side beyond the scale.
     """
 
