@@ -148,7 +148,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         spoil(lambda text: text.replace('"psnr_y", "border"', '"x", "border"'), "run.json"),
         ("headline",),
     ),
-    "nothing": (lambda folder: [path.unlink() for path in folder.iterdir()], ("no evaluation", "eval.py")),
+    "nothing": (
+        lambda folder: [path.unlink() for path in folder.iterdir()],
+        ("no evaluation", "linf eval ckpt_path="),
+    ),
 }
 
 

@@ -78,9 +78,7 @@ def for_each(
         generator=torch.Generator(),
     )
     begun = last_logged = time.monotonic()
-    with lost_worker_advice(
-        "free some memory, or let fewer cores decode, as in `taskset -c 0 python train.py …`"
-    ):
+    with lost_worker_advice("free some memory, or let fewer cores decode, as in `taskset -c 0 linf train …`"):
         for done, result in enumerate(loader, 1):
             yield result
             now = time.monotonic()

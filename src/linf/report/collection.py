@@ -32,7 +32,7 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
         if not inside:
             raise UsageError(
                 f"{path} holds no evaluation, for there is no run.json in it or below: make one with "
-                "`python eval.py ckpt_path=…`"
+                "`linf eval ckpt_path=…`"
             )
         for folder in inside:
             folders.setdefault(folder.resolve(), folder)
