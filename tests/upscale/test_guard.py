@@ -1,4 +1,4 @@
-"""Noise that the default model has not seen: told by name, and with a lower temperature."""
+"""Noise that a model has not seen, or removes: told by name, and with a lower temperature."""
 
 import copy
 import tracemalloc
@@ -17,7 +17,7 @@ from linf.checkpoints.start import check_same
 from linf.models.deviation import excess_deviation, quiet_deviation, usual_deviation
 from linf.models.linf import LINF
 from linf.upscale.enlarge import Ask
-from linf.upscale.guard import tempered
+from linf.upscale.guard import removed_noise, tempered
 from linf.upscale.tile_size import _Live
 
 
@@ -78,6 +78,23 @@ def test_a_noisy_image_gets_as_much_noise_as_a_usual_one(model: LINF, clean: np.
     kept, (told,) = tempered(model, image, (192, 192), ask, keep=True)
     assert kept == ask
     assert "temperature" not in told
+
+
+def test_the_more_noise_a_model_removes_the_lower_is_the_temperature(clean: np.ndarray) -> None:
+    model, ask, clean = linf.load("photo"), Ask(temperature=0.5), clean[:64, :64]
+    images = [noisy(clean, sigma) for sigma in (0, 3, 10, 20)]
+    lowered, told = zip(*(tempered(model, image, (128, 128), ask) for image in images), strict=True)
+    slight, mild, strong = (found.temperature for found in lowered[1:])
+    assert lowered[0] == ask
+    assert slight == ask.temperature > mild > strong
+    assert mild == pytest.approx(0.3, abs=0.03)
+    assert told[:2] == ([], [])
+    removed = removed_noise(model, unit(images[2]), (128, 128))
+    line = f"it is noisy (the model removes {removed:.1f} of 255 grey levels)"
+    assert told[2] == [f"{line}, and gets temperature {mild:g} in place of 0.5"]
+    assert tempered(model, images[2], (128, 128), ask, keep=True) == (ask, [line])
+    mean = Ask(temperature=0)
+    assert tempered(model, images[2], (128, 128), mean) == (mean, [])
 
 
 def test_upscale_names_the_file_and_lowers_the_temperature(

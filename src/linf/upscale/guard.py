@@ -1,4 +1,6 @@
-"""A guard for images that are unlike what a model was trained on, whose noise it would take for texture."""
+"""A guard for noisy images: their samples vary more, and noise that a model has not seen it would take for texture."""
+
+import math
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, as_tensor
 
 TOLERATED = 1.2
-"""How many times the usual limit an image's predicted deviation may be before anything is said."""
+"""How many times too high an image's temperature may be before anything is said."""
 
 REMOVED = 2.0
 """Grey levels of 255 by which a model may change the quiet parts of an LR image, before it counts as removing noise."""
@@ -22,7 +24,11 @@ REMOVED = 2.0
 def tempered(
     model: SuperResolver, pixels: np.ndarray, size: tuple[int, int], ask: Ask, *, keep: bool = False
 ) -> tuple[Ask, list[str]]:
-    """Lower the temperature for an image that is noisy to the model, to as much noise as usual images get.
+    """Lower the temperature for a noisy image.
+
+    Noise that the model has not seen raises its predicted deviation; the temperature is lowered until the image gets as
+    much noise as a usual one. The more noise a model removes, the less it knows of the detail, and the lower is the
+    temperature of its samples with the lowest LPIPS: about as 1 / √removed, measured with Gaussian and shot noise.
 
     Args:
         model: any model; only a `LINF` that knows what is usual has an opinion.
@@ -32,31 +38,31 @@ def tempered(
         keep: True to leave the temperature, and say only that the image is noisy.
 
     Returns:
-        What to ask for, and what to tell of the image: nothing where it is like the training's.
+        What to ask for, and what to tell of the image: nothing where it is like the training's and has little noise.
 
     Raises:
         UsageError: the result is to be consistent with an image that is noisy.
     """
     lr, peak = as_tensor(pixels, ask.device), float(np.iinfo(pixels.dtype).max)
     lr = lr.expand(-1, model.output_channels(lr), -1, -1)
-    if ask.consistency and (removed := removed_noise(model, lr, size, peak)) > REMOVED:
-        raise UsageError(
-            f"it is noisy (the model removes {removed:.1f} of 255 grey levels), which --consistent would put into the "
-            "result: leave --consistent out"
-        )
-    if not isinstance(model, LINF) or not model.usual_deviation:
+    excess = excess_deviation(model, lr, size, peak) if isinstance(model, LINF) else 0.0
+    lowers = excess > 0 and ask.temperature > 0
+    removed = removed_noise(model, lr, size, peak) if lowers or ask.consistency else 0.0
+    removal = math.sqrt(removed / REMOVED)
+    if excess > TOLERATED:
+        message = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"
+    elif removal > (1 if ask.consistency else TOLERATED):
+        message = f"it is noisy (the model removes {removed:.1f} of 255 grey levels)"
+    else:
         return ask, []
-    excess = excess_deviation(model, lr, size, peak)
-    if excess <= TOLERATED:
-        return ask, []
-    message = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"
     if ask.consistency:
         raise UsageError(f"{message}, which --consistent would put into the result: leave --consistent out")
     if keep or not ask.temperature:
         return ask, [message]
-    lowered = float(f"{ask.temperature / excess:.2g}")
-    message += f", and gets temperature {lowered:g} in place of {ask.temperature:g}"
-    return ask._replace(temperature=lowered), [message]
+    lowered = float(f"{ask.temperature / max(excess, removal):.2g}")
+    return ask._replace(temperature=lowered), [
+        f"{message}, and gets temperature {lowered:g} in place of {ask.temperature:g}"
+    ]
 
 
 @torch.no_grad()
@@ -74,8 +80,8 @@ def removed_noise(model: SuperResolver, lr: Tensor, size: tuple[int, int], peak:
     """
     windows = windows_of(lr, peak)
     low = windows.shape[-2], windows.shape[-1]
-    # A larger scale removes no other noise.
-    y, x = (round(n * min(a / b, 4)) for n, a, b in zip(low, size, lr.shape[-2:], strict=True))
+    # A larger scale removes no other noise, and takes longer.
+    y, x = (round(n * min(a / b, 2)) for n, a, b in zip(low, size, lr.shape[-2:], strict=True))
     change = (matlab_bicubic(model.sample(windows, (y, x), temperature=0), low) - windows).square().mean(1)
     parts = F.avg_pool2d(change, (min(8, low[0]), min(8, low[1])))
     return float(torch.quantile(parts.float(), QUIET_SHARE).sqrt()) * 255
