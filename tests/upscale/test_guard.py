@@ -83,18 +83,21 @@ def test_a_noisy_image_gets_as_much_noise_as_a_usual_one(model: LINF, clean: np.
 def test_the_more_noise_a_model_removes_the_lower_is_the_temperature(clean: np.ndarray) -> None:
     model, ask, clean = linf.load("photo"), Ask(temperature=0.5), clean[:64, :64]
     images = [noisy(clean, sigma) for sigma in (0, 3, 10, 20)]
-    lowered, told = zip(*(tempered(model, image, (128, 128), ask) for image in images), strict=True)
+    lowered, told = zip(*(tempered(model, image, (256, 256), ask) for image in images), strict=True)
     slight, mild, strong = (found.temperature for found in lowered[1:])
     assert lowered[0] == ask
     assert slight == ask.temperature > mild > strong
     assert mild == pytest.approx(0.3, abs=0.03)
     assert told[:2] == ([], [])
-    removed = removed_noise(model, unit(images[2]), (128, 128))
+    removed = removed_noise(model, unit(images[2]), (256, 256))
     line = f"it is noisy (the model removes {removed:.1f} of 255 grey levels)"
     assert told[2] == [f"{line}, and gets temperature {mild:g} in place of 0.5"]
-    assert tempered(model, images[2], (128, 128), ask, keep=True) == (ask, [line])
+    assert tempered(model, images[2], (256, 256), ask, keep=True) == (ask, [line])
     mean = Ask(temperature=0)
-    assert tempered(model, images[2], (128, 128), mean) == (mean, [])
+    assert tempered(model, images[2], (256, 256), mean) == (mean, [])
+    assert tempered(model, images[2], (128, 128), ask)[0].temperature == pytest.approx(
+        2**0.5 * mild, rel=0.05
+    )
 
 
 def test_upscale_names_the_file_and_lowers_the_temperature(

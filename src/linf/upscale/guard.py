@@ -20,6 +20,9 @@ TOLERATED = 1.2
 REMOVED = 2.0
 """Grey levels of 255 by which a model may change the quiet parts of an LR image, before it counts as removing noise."""
 
+LARGE = 4.0
+"""The scale at which `REMOVED` is where the temperature begins to fall; beyond it none falls further."""
+
 
 def tempered(
     model: SuperResolver, pixels: np.ndarray, size: tuple[int, int], ask: Ask, *, keep: bool = False
@@ -27,8 +30,8 @@ def tempered(
     """Lower the temperature for a noisy image.
 
     Noise that the model has not seen raises its predicted deviation; the temperature is lowered until the image gets as
-    much noise as a usual one. The more noise a model removes, the less it knows of the detail, and the lower is the
-    temperature of its samples with the lowest LPIPS: about as 1 / √removed, measured with Gaussian and shot noise.
+    much noise as a usual one. The more noise a model removes, and the larger the scale, the less is known of the detail, and
+    the lower is the temperature of lowest LPIPS: about as 1 / √(removed · scale), as measured with Gaussian noise.
 
     Args:
         model: any model; only a `LINF` that knows what is usual has an opinion.
@@ -48,10 +51,11 @@ def tempered(
     excess = excess_deviation(model, lr, size, peak) if isinstance(model, LINF) else 0.0
     lowers = excess > 0 and ask.temperature > 0
     removed = removed_noise(model, lr, size, peak) if lowers or ask.consistency else 0.0
-    removal = math.sqrt(removed / REMOVED)
+    scale = math.sqrt(size[0] / lr.shape[-2] * (size[1] / lr.shape[-1]))
+    removal = math.sqrt(removed / REMOVED * min(scale, LARGE) / LARGE)
     if excess > TOLERATED:
         message = f"it is noisy, dithered or grainy unlike the model's data ({excess:.1f} times the usual)"
-    elif removal > (1 if ask.consistency else TOLERATED):
+    elif removed > REMOVED if ask.consistency else removal > TOLERATED:
         message = f"it is noisy (the model removes {removed:.1f} of 255 grey levels)"
     else:
         return ask, []
