@@ -30,8 +30,8 @@ def tempered(
     """Lower the temperature for a noisy image.
 
     Noise that the model has not seen raises its predicted deviation; the temperature is lowered until the image gets as
-    much noise as a usual one. The more noise a model removes, and the larger the scale, the less is known of the detail, and
-    the lower is the temperature of lowest LPIPS: about as 1 / √(removed · scale), as measured with Gaussian noise.
+    much noise as a usual one. Noise that a model removes takes detail with it, the more at a large scale, and the
+    temperature of lowest LPIPS falls: about as 1 / √(removed · scale), as measured with Gaussian noise.
 
     Args:
         model: any model; only a `LINF` that knows what is usual has an opinion.
