@@ -10,6 +10,7 @@ import runpy
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -90,7 +91,11 @@ def _enter(
     os.environ.clear()
     os.environ.update(env)
     sys.argv = [script, *arguments]
-    if script == "linf":
-        runpy.run_module(script, run_name="__main__")
-    else:
-        runpy.run_path(script, run_name="__main__")
+    try:
+        if script == "linf":
+            runpy.run_module(script, run_name="__main__")
+        else:
+            runpy.run_path(script, run_name="__main__")
+    finally:
+        # As at Python's own end, before multiprocessing waits for its children: joblib's workers end here.
+        threading._shutdown()
