@@ -23,7 +23,13 @@ from helpers.commands import Command
 from linf.runs.record import read_record
 from linf.runs.sweep import sweep_jobs
 
-SMOKE = ("experiment=smoke", "callbacks.progress.refresh_rate=0")
+WITH_CURVES = ("experiment=smoke", "callbacks.progress.refresh_rate=0")
+
+SMOKE = (*WITH_CURVES, "~callbacks.curves")
+"""Without the figure of the curves, which takes a third of such a run's time."""
+
+QUIET = (*SMOKE, "data.val_limit=1", "callbacks.panels.every_n_validations=100")
+"""A shorter validation, and a panel after the first one only."""
 
 
 class ScaledLoss(MixedPrecision):

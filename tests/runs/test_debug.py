@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import pytest
 
 from helpers.commands import Command
-from helpers.runs import SMOKE, logged
+from helpers.runs import SMOKE, column, logged
 
 QUICK = (*SMOKE, "~callbacks.panels", "hydra.run.dir=run")
 
@@ -38,7 +38,7 @@ def test_limit_takes_a_part_of_the_data(command: Command, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_overfit_makes_the_loss_fall_on_the_same_crops(command: Command, tmp_path: Path) -> None:
     run, _ = debug(command, tmp_path, "overfit", "trainer.max_epochs=100", "task.optimizer.lr=1e-3")
-    loss = pd.read_csv(run / "curves.csv")["train/loss"].dropna().to_numpy()
+    loss = np.array(column(run, "train/loss"))
     assert len(loss) == 100
     # Of crops that change, the losses of neighbouring steps differ by more than this training gains.
     assert loss[-10:].mean() < loss[10:20].mean() - 0.1

@@ -10,13 +10,13 @@ import pytest
 import linf
 from helpers.commands import Command, finish
 from helpers.paths import ROOT
-from helpers.runs import SMOKE, column
+from helpers.runs import WITH_CURVES, column
 from linf.runs.record import read_record
 
 pytestmark = pytest.mark.slow
 STEPS = 20
 SMALL = (
-    *SMOKE,
+    *WITH_CURVES,
     f"trainer.max_steps={STEPS}",
     "trainer.max_epochs=-1",
     f"data.batches_per_epoch={STEPS}",

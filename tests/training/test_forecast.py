@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from helpers.commands import Command, Compose
-from helpers.runs import TINY, column, fit
+from helpers.runs import TINY, WITH_CURVES, column, fit
 from linf.report.curves import curves_figure, read_curves
 from linf.report.logged import logged_rows
 from linf.runs.announcement import _scales
@@ -20,8 +20,9 @@ from linf.training.callbacks.forecast import _duration
 
 @pytest.mark.slow
 def test_a_run_says_what_it_is_and_when_it_ends(command: Command, tmp_path: Path) -> None:
-    given = ("trainer.max_epochs=3", "callbacks.forecast.after=3", "hydra.run.dir=run")
-    done = command("train", *TINY, *given)
+    tiny = (*WITH_CURVES, "data.batches_per_epoch=2", "data.val_limit=1", "~callbacks.panels")
+    run = (*tiny, "hydra.run.dir=run")
+    done = command("train", *run, "trainer.max_epochs=3", "callbacks.forecast.after=3")
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     assert lines[:4] == [
@@ -43,7 +44,7 @@ def test_a_run_says_what_it_is_and_when_it_ends(command: Command, tmp_path: Path
     assert re.search(rf"^step 6 of 6; PSNR in dB: {psnr}$", done.out, re.MULTILINE)
     assert "weeks" not in done.out
     assert Path((tmp_path / "run" / "validation_images.txt").read_text().strip()).name == "astronaut.png"
-    again = command("train", *TINY, "trainer.max_epochs=4", "hydra.run.dir=run")
+    again = command("train", *run, "trainer.max_epochs=4")
     assert f"run: {tmp_path / 'run'}, resumed from its newest checkpoint" in again.out
     assert "8 steps of 2 samples, from step 6; on 1 × cpu" in again.out
     # The log has every line of both, with its time, and nothing else was printed.

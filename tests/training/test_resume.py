@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from helpers.commands import Command, Compose, assert_in_words, start, wait_for
-from helpers.runs import SMOKE, assert_same_end, column, fit, logged, same, state
+from helpers.runs import QUIET, SMOKE, assert_same_end, column, fit, logged, same, state
 from linf.checkpoints.start import newest
 from linf.errors import UsageError
 from linf.training.resume import apply_settings, reopen_epoch
@@ -228,9 +228,9 @@ def test_what_a_resume_cannot_take_is_one_line(
 
 @pytest.mark.slow
 def test_an_epoch_that_max_steps_cut_short_goes_on(command: Command, tmp_path: Path) -> None:
-    assert command("train", *SMOKE, "hydra.run.dir=whole").status == 0
+    assert command("train", *QUIET, "hydra.run.dir=whole").status == 0
     for length in ("trainer.max_steps=4", "trainer.max_steps=5", "trainer.max_steps=6"):
-        done = command("train", *SMOKE, length, "hydra.run.dir=cut")
+        done = command("train", *QUIET, length, "hydra.run.dir=cut")
         assert (done.status, "no step was taken" in done.out + done.err) == (0, False)
     assert_same_end(tmp_path / "whole", tmp_path / "cut")
 
@@ -253,10 +253,10 @@ def test_an_epoch_that_time_cut_short_goes_on_and_logs_the_same_steps(
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
     for step in (2, 4, None):
         ckpt = f"ckpt_path={last if last.exists() else 'null'}"
-        config = composed("train", *SMOKE, "data.val_limit=1", f"run_dir={last.parents[1]}", ckpt)
+        config = composed("train", *QUIET, f"run_dir={last.parents[1]}", ckpt)
         fit(config, *([] if step is None else [TimeIsUp(step)]))
         assert state(last)["global_step"] == (step or 6)
-    fit(composed("train", *SMOKE, "data.val_limit=1", f"run_dir={tmp_path / 'whole'}"))
+    fit(composed("train", *QUIET, f"run_dir={tmp_path / 'whole'}"))
     assert same(
         state(last)["optimizer_states"], state(tmp_path / "whole/checkpoints/last.ckpt")["optimizer_states"]
     )

@@ -26,6 +26,7 @@ import linf
 from helpers.commands import Command, Compose, finish, start, wait_for
 from helpers.runs import (
     SMOKE,
+    WITH_CURVES,
     Interrupt,
     PowerCut,
     SignalAtImage,
@@ -48,7 +49,7 @@ from linf.images.read import read_image
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder of a whole smoke run, started as a user would, and what it printed."""
     folder = tmp_path_factory.mktemp("smoke")
-    done = finish(*SMOKE, f"hydra.run.dir={folder / 'run'}", cwd=folder)
+    done = finish(*WITH_CURVES, f"hydra.run.dir={folder / 'run'}", cwd=folder)
     assert done.status == 0, done.err
     return folder / "run", done.out
 

@@ -21,6 +21,7 @@ from helpers.commands import Command, Compose
 from helpers.networks import write_network
 from helpers.paths import REFERENCE, ROOT
 from helpers.runs import (
+    SMOKE,
     TINY,
     Interrupt,
     PowerCut,
@@ -62,9 +63,9 @@ def overrides(task: str, vgg: Path | None, run: Path, *more: str) -> list[str]:
         "task.whitening_batches=8",  # Of an untrained flow, as in stage 1.
         "task.loss.nll=1e-2",
         "task.optimizer.lr=1e-3",
-        "callbacks.progress.refresh_rate=0",
+        "callbacks.panels.every_n_validations=100",
     )
-    return ["experiment=smoke", f"task={task}", *small, *features, f"run_dir={run}", *more]
+    return [*SMOKE, f"task={task}", *small, *features, f"run_dir={run}", *more]
 
 
 Settings = Callable[..., DictConfig]

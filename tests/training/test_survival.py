@@ -19,18 +19,12 @@ import pytest
 import torch
 
 from helpers.commands import Command, Compose, assert_in_words, start, wait_for
-from helpers.runs import RANKS, SMOKE, TINY, Interrupt, PowerCut, assert_same_end, fit, state
+from helpers.runs import QUIET, RANKS, SMOKE, TINY, Interrupt, PowerCut, assert_same_end, fit, state
 from linf.checkpoints.start import newest, next_start, to_resume
 from linf.errors import STOP_SIGNALS, UsageError
 from linf.files import LOCK, atomic_write, owner, run_lock
 
-LONG = (
-    *SMOKE,
-    "trainer.max_epochs=40",
-    "data.batches_per_epoch=5",
-    "data.val_limit=1",
-    "callbacks.panels.every_n_validations=10",
-)
+LONG = (*QUIET, "trainer.max_epochs=40", "data.batches_per_epoch=5")
 
 
 def whole_run(folder: Path, command: Command, *more: str) -> Path:
@@ -148,7 +142,7 @@ def test_a_validation_in_the_middle_of_an_accumulated_gradient_is_saved_after_th
         "+trainer.val_check_interval=3",
         "data.batches_per_epoch=6",
     )
-    given = (*SMOKE, *accumulating, "callbacks.panels.every_n_validations=10", "trainer.max_epochs=2")
+    given = (*QUIET, *accumulating, "trainer.max_epochs=2")
     fit(composed("train", *given, f"run_dir={tmp_path / 'whole'}"))
     cut = composed("train", *given, f"run_dir={tmp_path / 'cut'}")
     with pytest.raises(PowerCut):
@@ -163,7 +157,7 @@ def test_a_validation_in_the_middle_of_an_accumulated_gradient_is_saved_after_th
 @pytest.mark.slow
 def test_an_accumulated_gradient_is_never_cut(command: Command, tmp_path: Path) -> None:
     accumulating = [
-        *SMOKE,
+        *QUIET,
         "trainer.accumulate_grad_batches=2",
         "data.batches_per_epoch=6",
         "trainer.max_epochs=2",
@@ -287,9 +281,9 @@ def test_a_damaged_checkpoint_alone_is_refused(pair: Path) -> None:
 def test_a_run_with_a_damaged_last_goes_on_from_the_one_before(
     command: Command, tmp_path: Path, how: str
 ) -> None:
-    run = [*SMOKE, "trainer.max_epochs=3"]
+    run = [*QUIET, "trainer.max_epochs=3"]
     assert command("train", *run, "hydra.run.dir=whole").status == 0
-    assert command("train", *SMOKE, "trainer.max_epochs=2", "hydra.run.dir=hurt").status == 0
+    assert command("train", *QUIET, "trainer.max_epochs=2", "hydra.run.dir=hurt").status == 0
     checkpoints = tmp_path / "hurt" / "checkpoints"
     (checkpoints / "best.ckpt").unlink()
     assert state(checkpoints / "previous.ckpt")["global_step"] == 3
@@ -302,11 +296,11 @@ def test_a_run_with_a_damaged_last_goes_on_from_the_one_before(
 
 @pytest.mark.slow
 def test_a_damaged_last_never_takes_the_place_of_the_one_before(command: Command, tmp_path: Path) -> None:
-    assert command("train", *SMOKE, "hydra.run.dir=run").status == 0
+    assert command("train", *QUIET, "hydra.run.dir=run").status == 0
     checkpoints = tmp_path / "run" / "checkpoints"
     damaged(checkpoints / "last.ckpt", "bit")
     (checkpoints / "best.ckpt").unlink()
-    assert command("train", *SMOKE, "hydra.run.dir=run", "trainer.max_epochs=2").status == 0
+    assert command("train", *QUIET, "hydra.run.dir=run", "trainer.max_epochs=2").status == 0
     assert [state(checkpoints / f"{name}.ckpt")["global_step"] for name in ("previous", "last")] == [3, 6]
 
 
@@ -330,20 +324,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_full_disk_ends_a_run_in_words_and_costs_no_checkpoint(command: Command, small_disk: Path) -> None:
     run = small_disk / "run"
-    assert command("train", *SMOKE, "trainer.max_epochs=1", f"hydra.run.dir={run}").status == 0
+    assert command("train", *QUIET, "trainer.max_epochs=1", f"hydra.run.dir={run}").status == 0
     config = (run / ".hydra" / "config.yaml").read_bytes()
     before = {path.name: path.read_bytes() for path in run.glob("checkpoints/*.ckpt")}
     filling = small_disk / "filling"
     with filling.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1024))
-    full = command("train", *SMOKE, "trainer.max_epochs=2", f"hydra.run.dir={run}")
+    full = command("train", *QUIET, "trainer.max_epochs=2", f"hydra.run.dir={run}")
     assert_in_words(full.status, full.out, full.err, "cannot write")
     assert f"cannot write {run}/.hydra/config.yaml: No space left" in full.err.splitlines()[-1]
     assert (run / ".hydra" / "config.yaml").read_bytes() == config
     assert {path.name: path.read_bytes() for path in run.glob("checkpoints/*.ckpt")} == before
     filling.unlink()
-    assert command("train", *SMOKE, "trainer.max_epochs=2", f"hydra.run.dir={run}").status == 0
+    assert command("train", *QUIET, "trainer.max_epochs=2", f"hydra.run.dir={run}").status == 0
     assert state(run / "checkpoints" / "last.ckpt")["global_step"] == 6
 
 
