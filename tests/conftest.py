@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, open_dict
 from PIL import Image
 
@@ -34,6 +37,7 @@ from linf.models.conditioner import FourierConditioner
 from linf.models.encoders import EDSR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.runs import CONF
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,6 +46,26 @@ def no_trace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folders = {name: str(tmp_path_factory.mktemp(name.lower())) for name in ("LINF_CACHE", "TORCH_HOME")}
     with mock.patch.dict(os.environ, folders):
         os.environ.pop("HYDRA_FULL_ERROR", None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """Read a file of ``conf`` once: half of the time that Hydra takes for a config goes into its files."""
+    read, known = ConfigRepository.load_config, dict[tuple[str, ...], ConfigResult | None]()
+
+    def load_config(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or (
+            source.scheme() == "file" and not CONF.samefile(source.path.removeprefix("file://"))
+        ):
+            return read(self, config_path)  # None, or a test's own.
+        key = (source.provider, source.path, config_path)
+        if key not in known:
+            known[key] = read(self, config_path)
+        return copy.deepcopy(known[key])
+
+    with mock.patch.object(ConfigRepository, "load_config", load_config):
         yield
 
 
