@@ -53,7 +53,7 @@ test-all: $(READY)  ## Run every test, the slow ones too
 	$(BIN)/python -m pytest -m "slow or not slow"
 
 test-slurm: $(READY)  ## Run the tests on a Slurm of their own (Debian: apt-get install slurm-wlm munge)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm and not thorough"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slurm and not thorough" tests/runs/slurm
 
 LOWEST := .venv-lowest
 test-lowest:  ## Run the fast tests with the lowest versions that pyproject.toml allows
