@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ from PIL import Image
 from skimage import data
 
 import linf
+from checkpoints.test_export import furthest
 from helpers.paths import ROOT
-from linf.checkpoints.export import export
-from linf.models.conditioner import FourierConditioner
-from linf.models.encoders import EDSR
-from linf.models.flow import ConditionalFlow
+from linf.checkpoints.export import export, onnx_runner
 from linf.models.linf import LINF
 
 ONNX, SPANDREL = re.findall(
@@ -56,13 +53,11 @@ def test_the_script_for_onnx_is_short_and_free_of_this_package() -> None:
 
 
 @pytest.mark.slow
-def test_the_script_for_onnx_enlarges_by_any_factor(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = LINF(
-        EDSR(2, 4), partial(FourierConditioner, width=8, depth=2), ConditionalFlow(3, steps=3)
-    ).eval()
-    model.flow.whiten(0.1 * torch.randn(27, 500))
+def test_the_default_model_is_exported_and_the_script_for_onnx_enlarges_by_any_factor(tmp_path: Path) -> None:
+    model = linf.load("default")
+    assert isinstance(model, LINF)
     export(model, tmp_path / "model.onnx")
+    assert furthest(model, onnx_runner(tmp_path / "model.onnx")) < 1e-4
     photo = data.astronaut()[100:148, 200:260]
     Image.fromarray(photo).save(tmp_path / "photo.png")
     lr = torch.from_numpy(photo / 255).float().permute(2, 0, 1)[None]

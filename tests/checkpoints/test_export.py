@@ -267,14 +267,6 @@ def test_every_encoder_is_exported(
     assert furthest(model, graph) < 1e-5
 
 
-@pytest.mark.slow
-def test_default_model_is_exported(tmp_path: Path) -> None:
-    model = linf.load("default")
-    assert isinstance(model, LINF)
-    export.export(model, tmp_path / "model.onnx")
-    assert furthest(model, export.onnx_runner(tmp_path / "model.onnx")) < 1e-4
-
-
 @pytest.mark.thorough
 def test_published_file_is_exported(run: Linf, tmp_path: Path) -> None:
     model = linf.load("default")
