@@ -48,10 +48,13 @@ SYSTEMS = ("bicubic", "τ=0", "τ=0.5", "τ=0.8")
 METRICS = ["psnr_y", "psnr_rgb", "ssim", "lr_psnr"]
 
 
-def evaluate(composed: Compose, model: Path, images: Path, folder: Path, *overrides: str) -> Evaluation:
-    """What ``eval.py`` does, over a folder of images."""
+def evaluate(
+    composed: Compose, model: Path, images: Path, folder: Path, *overrides: str, sheet: bool = False
+) -> Evaluation:
+    """What ``eval.py`` does, over a folder of images; draws the contact sheet if asked to."""
     given = (f"ckpt_path={model}", "data=folder", f"data.root={images}", f"run_dir={folder}")
-    config = composed("eval", *given, "data.num_workers=0", f"data.test_scales={list(SCALES)}", *overrides)
+    given = (*given, "data.num_workers=0", f"data.test_scales={list(SCALES)}")
+    config = composed("eval", *given, *(() if sheet else ("~callbacks.publish",)), *overrides)
     pl.seed_everything(config.seed, workers=True)
     data, task, trainer = instantiate(config.data), instantiate(config.task), instantiate(config.trainer)
     trainer.test(task, data, verbose=False)
@@ -72,7 +75,7 @@ def evaluated(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Evaluation]:
     folder = tmp_path_factory.mktemp("evaluated")
-    return folder, evaluate(composed, checkpoint, photos, folder, "save_images=true")
+    return folder, evaluate(composed, checkpoint, photos, folder, "save_images=true", sheet=True)
 
 
 def test_tables_agree(evaluated: tuple[Path, Evaluation], photos: Path) -> None:
@@ -123,7 +126,7 @@ def test_a_scale_for_each_axis_is_evaluated_kept_and_resumed(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     scales = "data.test_scales=[2,[1.5,4]]"
-    task = evaluate(composed, checkpoint, photos, tmp_path, "save_images=true", scales)
+    task = evaluate(composed, checkpoint, photos, tmp_path, "save_images=true", scales, sheet=True)
     table, images = (
         pd.read_csv(tmp_path / f"{name}.csv", dtype={"scale": str}) for name in TABLES if name[0] in "mi"
     )
@@ -358,7 +361,7 @@ def tables_of(folder: Path) -> dict[str, bytes]:
 def test_killed_evaluation_resumes_to_the_same_tables(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
-    evaluate(composed, checkpoint, photos, tmp_path / "whole")
+    evaluate(composed, checkpoint, photos, tmp_path / "whole", sheet=True)
     folder = tmp_path / "killed"
     command = evaluation_settings(
         checkpoint, photos, f"data.test_scales=[{','.join(map(str, SCALES))}]", f"hydra.run.dir={folder}"
@@ -566,7 +569,7 @@ def test_folder_of_an_earlier_version_is_resumed_and_read(
         pd.testing.assert_frame_equal(getattr(run, name), getattr(read_run(evaluated[0]), name))
     assert {place.path(run, "HR.png").is_file() for place in shown_images([run])} == {True}
 
-    task = evaluate(composed, checkpoint, photos, folder, "save_images=true")
+    task = evaluate(composed, checkpoint, photos, folder, "save_images=true", sheet=True)
     assert len(task.record.units) == len(task.keys), "nothing was measured again"
     assert tables_of(folder) == tables_of(evaluated[0])
     assert (folder / "contact_sheet.png").read_bytes() == before[Path("contact_sheet.png")]
@@ -931,7 +934,7 @@ def test_self_ensemble_is_a_line_of_its_own(
     composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:
     given = ("data.test_scales=[2]", "temperatures=[0]", "metrics=fidelity")
-    task = evaluate(composed, checkpoint, photos, tmp_path, "self_ensemble=true", *given)
+    task = evaluate(composed, checkpoint, photos, tmp_path, "self_ensemble=true", *given, sheet=True)
     table = pd.read_csv(tmp_path / "images.csv").set_index(["image", "system"])
     assert list(task.tables["metrics"]["system"]) == ["bicubic", "τ=0", "self-ensemble"]
     for path in photos.iterdir():
