@@ -1,15 +1,13 @@
 """The default model is there, small, and as good as its card says."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import linf
-from helpers.commands import Command
+from helpers.commands import Command, Linf
 from helpers.paths import DATA, ROOT
 from linf.checkpoints.shipped import shipped_file
 
@@ -24,15 +22,8 @@ def test_default_model_loads_by_name() -> None:
     assert shipped_file("default").stat().st_size < 6e6
 
 
-@pytest.mark.slow
-def test_commands_take_the_default_model_by_name(tmp_path: Path) -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "linf", "info", "default"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+def test_commands_take_the_default_model_by_name(run: Linf) -> None:
+    told = run("info", "default").out
     assert "FourierConditioner" in told
     assert "width 256" in told
 
