@@ -173,6 +173,7 @@ def test_missing_folder_is_an_error_line(name: str, word: str, linf: Linf, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unsaved")
 def test_files_beside_the_evaluations_of_a_pattern_are_left_out(linf: Linf, tmp_path: Path) -> None:
     folder = evaluation(tmp_path / "sweep" / "0", headline="")
     (tmp_path / "sweep" / "multirun.yaml").touch()
@@ -400,6 +401,7 @@ def test_a_run_is_compared_with_bicubic_of_its_own_lr(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unsaved")
 def test_metrics_are_drawn_against_the_severity(tmp_path: Path) -> None:
     runs = find_runs([noisy(tmp_path / f"{sigma}", sigma) for sigma in (10, 0, 5)])
     assert [run.label for run in runs] == ["LINF, noise σ 10", "LINF, noise σ 0", "LINF, noise σ 5"]
@@ -637,6 +639,7 @@ def test_results_table_has_bicubic_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.usefixtures("unsaved")
 def test_the_best_of_all_runs_is_bold_and_the_second_underlined(tmp_path: Path) -> None:
     evaluation(tmp_path / "a", "LINF")
     evaluation(tmp_path / "b", "LIIF", "LIIF", shift=0.25)
@@ -792,6 +795,7 @@ def test_report_is_deterministic(tmp_path: Path) -> None:
         assert (one / path).read_bytes() == (two / path).read_bytes()
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_rules_for_phones_are_not_overruled(tmp_path: Path) -> None:
     style = write_report([read_run(evaluation(tmp_path / "run"))], tmp_path / "out").read_text()
     # Of equal rules the last holds.
@@ -802,6 +806,7 @@ def test_rules_for_phones_are_not_overruled(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unsaved")
 def test_page_has_findings(tmp_path: Path) -> None:
     evaluation(tmp_path / "runs/a", "LINF")
     evaluation(tmp_path / "runs/b", "LIIF", "LIIF", shift=0.25)
@@ -827,6 +832,7 @@ def test_page_has_findings(tmp_path: Path) -> None:
         assert word in text
 
 
+@pytest.mark.usefixtures("unsaved")
 def test_missing_metrics_are_explained(tmp_path: Path) -> None:
     run = read_run(evaluation(tmp_path / "run", lpips=False, temperatures=(0.4,), scales=(4,)))
     assert set(all_figures([run])) == {"temperature_Set5", "calibration_Set5"}

@@ -420,6 +420,7 @@ def test_a_mean_over_seeds_is_told_apart_from_another_model(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unsaved")
 def test_the_page_says_which_seed_and_checkpoint_each_folder_is_of(tmp_path: Path) -> None:
     for seed in (3, 4):
         checkpoint = {"path": f"runs/{seed}/best.ckpt", "sha256": SHA[seed:], "step": 1000 * seed}
