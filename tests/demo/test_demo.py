@@ -29,7 +29,7 @@ def test_the_demo_model_is_above_bicubic_at_every_scale(tmp_path: Path, steps: i
     asked = (
         "data.test_scales=[2,3.3,4]",
         "metrics=fidelity",
-        "callbacks=null",
+        "callbacks.cost=null",
         f"hydra.run.dir={tmp_path}/eval",
     )
     run(str(ROOT / "eval.py"), f"ckpt_path={weights}", *asked, cwd=tmp_path)
