@@ -319,6 +319,14 @@ def test_groups_that_are_null_are_spelt_as_hydra_does() -> None:
     assert spelt == ["~scheduler", "seed=null", "-m"]
 
 
+def test_no_callbacks_are_none_in_an_evaluation_too(composed: Compose) -> None:
+    spelt = without_null_groups(["callbacks=null", "seed=1", "experiment=null"], CONF.with_name("eval.yaml"))
+    assert spelt[-1] == "seed=1"
+    cfg = composed("eval", *spelt, "model=bicubic")
+    switch_off(cfg)
+    assert cfg.callbacks == {}
+
+
 # Memory
 
 

@@ -16,7 +16,8 @@ MEMBERS = ("callbacks", "logger", "metrics")
 
 
 def without_null_groups(arguments: Sequence[str], conf: Path) -> list[str]:
-    """Return the arguments of a command with each ``group=null`` as Hydra spells it, ``~group``.
+    """Return the arguments of a command with each ``group=null`` as Hydra spells it: ``~group``, or null for each
+    member of a group that the primary config has itself.
 
     Args:
         arguments: The command's arguments.
@@ -49,8 +50,12 @@ def without_null_groups(arguments: Sequence[str], conf: Path) -> list[str]:
             hint = f"give {group}= one of {choices}" if known else "leave this out"
             raise UsageError(f"{argument} leaves out what a run needs: {hint}")
         spelt = [other for other in spelt if other.partition("=")[0].lstrip("+") != group]
-        # What is off by default cannot be taken out.
-        if any(line.strip().startswith(f"- {group}:") and "null" not in line.split("#")[0] for line in text):
+        default = next((line for line in text if line.strip().startswith(f"- {group}:")), None)
+        if default is None:  # The primary config has them itself, if any.
+            spelt += [
+                f"{group}.{member}=null" for member in OmegaConf.select(OmegaConf.load(conf), group) or {}
+            ]
+        elif "null" not in default.split("#")[0]:  # What is off by default cannot be taken out.
             spelt.append(f"~{group}")
     return spelt
 
