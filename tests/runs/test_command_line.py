@@ -17,6 +17,7 @@ from linf.errors import UsageError
 from linf.runs import launch
 from linf.runs.command_line import readable_settings
 from linf.runs.folders import _folder_name
+from linf.runs.hints import setting_hint
 from linf.runs.record import read_record
 
 CONF = ROOT / "conf"
@@ -212,22 +213,38 @@ def test_a_run_with_whole_nodes(command: Command, photos: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("trainer.fast_dev_run=true", "'+trainer.fast_dev_run=…'"),
-        ("trainer.overfit_batches=1", "'+trainer.overfit_batches=…'"),
-        ("trainer.limit_val_batch=2", "did you mean '+trainer.limit_val_batches'?"),
-        ("task.optimizer.weight_decay=1", "'+task.optimizer.weight_decay=…'"),
-        ("scheduler.max_lr=1", "it comes with scheduler=one_cycle"),
-        ("data.root=photos", "it comes with data=benchmark or data=df2k or data=div2k or data=folder"),
-        ("encoder.block=1", "did you mean 'encoder.blocks'?"),
         ("data.val={root: x}", "no setting 'data.val.root'"),
         ("dätä.root=x", "'ä'"),
         ("data.val_scales=[2,ö&]]", "'ö'"),
         ("data.val_scales=[2,3", "quote a value"),
     ],
 )
-def test_hints(command: Command, given: str, words: str) -> None:
+def test_what_cannot_be_read_or_set_is_named(command: Command, given: str, words: str) -> None:
     done = command("train", given)
     assert_in_words(done.status, done.out, done.err, words)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "words"),
+    [
+        ("trainer.fast_dev_run", "'+trainer.fast_dev_run=…'"),
+        ("trainer.overfit_batches", "'+trainer.overfit_batches=…'"),
+        ("trainer.limit_val_batch", "did you mean '+trainer.limit_val_batches'?"),
+        ("task.optimizer.weight_decay", "'+task.optimizer.weight_decay=…'"),
+        ("scheduler.max_lr", "it comes with scheduler=one_cycle"),
+        ("data.root", "it comes with data=benchmark or data=df2k or data=div2k or data=folder"),
+        ("encoder.block", "did you mean 'encoder.blocks'?"),
+        ("task.learning_rat", "did you mean 'task.optimizer.lr'?"),
+        ("optimizer.lr", "did you mean 'task.optimizer.lr'?"),
+        ("epochs", "did you mean 'trainer.max_epochs'?"),
+        ("trainer.gpus", "did you mean 'trainer.devices'?"),
+        ("data.path", "did you mean 'data.root'? it comes with data=benchmark"),
+        ("model.steps", "did you mean 'model.flow.steps'?"),
+    ],
+)
+def test_hints(monkeypatch: pytest.MonkeyPatch, unknown: str, words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["train"])
+    assert words in setting_hint(unknown, CONF / "train.yaml")
 
 
 # Hydra's own options

@@ -57,6 +57,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "unbalanced bracket": ("train", ("data.val_scales=[2,3",), ("data.val_scales=[2,3",)),
     "no value": ("train", ("seed",), ("seed",)),
     "misspelt setting of eval": ("eval", (*EVAL, "temperature=[0]"), ("did you mean 'temperatures'?",)),
+    "setting of eval by another name": ("eval", (*EVAL, "scale=4"), ("did you mean 'data.test_scales'?",)),
     "no checkpoint given": ("eval", (), ("not given: ckpt_path",)),
     "no data.root given": ("eval", (EVAL[0], "data=folder"), ("not given: data.root",)),
     "no such checkpoint": ("eval", ("ckpt_path=gone.ckpt",), ("no checkpoint at gone.ckpt",)),
