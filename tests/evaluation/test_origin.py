@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.commands import Command
 from helpers.runs import TINY
-from linf.evaluation.origin import training_settings
+from linf.evaluation.origin import describe_file, training_settings
 
 
 @pytest.mark.slow
@@ -36,3 +37,17 @@ def test_no_training_is_found_beside_a_copied_file(text: str | None, tmp_path: P
         (tmp_path / ".hydra" / "config.yaml").write_text(text)
     assert training_settings(tmp_path / "model.safetensors") is None
     assert training_settings(None) is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").is_file(), reason="only Linux counts what a process reads")
+def test_of_a_checkpoint_only_its_digest_needs_all_of_it(tmp_path: Path) -> None:
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    content = {"state_dict": {"weight": torch.zeros(10**6)}, "global_step": 7}
+    for zipped, times in ((True, 1.1), (False, 3)):
+        file = tmp_path / f"{zipped}.ckpt"
+        torch.save(content, file, _use_new_zipfile_serialization=zipped)
+        before = read()
+        assert (describe_file(file) or {})["step"] == 7
+        assert read() - before < times * file.stat().st_size

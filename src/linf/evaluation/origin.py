@@ -5,6 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from omegaconf import OmegaConf
@@ -62,7 +63,8 @@ def describe_file(path: str | os.PathLike[str] | None) -> dict[str, Any] | None:
     found = resolve_path(path)
     with open(found, "rb") as file:
         described = {"path": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-    content = read_pickle(found) if found.suffix == ".ckpt" else None
+    # Weights need not be read again for a number; a file of torch's first format can only be read whole.
+    content = read_pickle(found, mmap=is_zipfile(found)) if found.suffix == ".ckpt" else None
     step = content.get("global_step") if isinstance(content, dict) else None
     return described | ({} if step is None else {"step": step})
 
