@@ -1,6 +1,7 @@
 """The cache of decoded images."""
 
 import contextlib
+import errno
 import logging
 import os
 import pickle
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from helpers.images import one_line, write
 from linf.data import decode
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
+from linf.files import atomic_write
 from linf.groups import usable_cores
 from linf.images.read import read_image
 from linf.models.noise import noise_threads
@@ -238,6 +241,39 @@ def test_a_full_disk_is_a_usage_error_with_several_processes(
     with pytest.raises(UsageError, match="No space left on device; free some space") as error:
         ImageCache([write(tmp_path / f"{i}.png", 50, 50) for i in range(9)], cache_dir=tmp_path)
     one_line(error)
+
+
+def test_full_shared_memory_is_not_called_a_full_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("multiprocessing.context.BaseContext.Lock", full)
+    paths = [write(tmp_path / f"{i}.png") for i in range(8)]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    with pytest.raises(UsageError, match=r"^processes that load images cannot be .*/dev/shm.*fewer") as error:
+        ImageCache(paths, cache_dir=tmp_path)
+    one_line(error)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # As that message advises.
+    assert len(ImageCache(paths, cache_dir=tmp_path)) == 8
+
+
+def test_a_cache_that_is_not_used_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    home, write_to = tmp_path / "read-only", atomic_write
+
+    def readonly(file: Path) -> contextlib.AbstractContextManager[Path]:
+        if home in file.parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return write_to(file)
+
+    monkeypatch.setattr("linf.data.cache.atomic_write", readonly)
+    for name in ("a.png", "b.png"):
+        ImageCache([write(tmp_path / name)], cache_dir=home)
+    assert caplog.text.count("is not used (Read-only file system)") == 1
 
 
 def test_a_killed_decoder_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

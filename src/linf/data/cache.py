@@ -147,8 +147,13 @@ def _load_or_build(sources: Sequence[Path], home: Path, pixels: PixelFormat, lim
         if not isinstance(cause, OSError) or cause.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         file = temporary_cache() / "images" / name
-        log.warning("the image cache %s is not used (%s) but %s", home, cause.strerror, file.parent)
+        if home not in _unused:
+            _unused.add(home)
+            log.warning("the image cache %s is not used (%s) but %s", home, cause.strerror, file.parent)
         return _load_or_build_in(file, sources, pixels, limit)
+
+
+_unused: set[Path] = set()  # The folders of which this process has warned.
 
 
 def _load_or_build_in(file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None) -> Path:

@@ -2,11 +2,13 @@
 
 import logging
 import math
+import mmap
 import multiprocessing
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,7 +18,7 @@ import torch
 from rich.filesize import decimal
 from torch.utils.data import Dataset
 
-from linf.data.workers import FORKS, SteadyLoader, lost_worker_advice, worker_settings
+from linf.data.workers import FORKS, NoWorkersError, SteadyLoader, lost_worker_advice, worker_settings
 from linf.errors import UsageError
 from linf.groups import usable_cores
 from linf.images.read import header_size, read_image
@@ -30,6 +32,9 @@ MOST_PROCESSES = 16
 
 SAMPLED = 500
 """The number of headers that tell the size of many images."""
+
+FEWER = "free some memory, or let fewer cores decode, as in `taskset -c 0 linf train …`"
+"""What to do where there is no memory for so many processes."""
 
 Entry = tuple[int, int, int] | str
 """An image's offset in a file of pixels, height and width; or the reason why it could not be read."""
@@ -60,15 +65,12 @@ def for_each(
         work: the function; what it returns is pickled.
         sources: the files.
         verb: what is done to a file, for the log.
-        processes: how many; by default one a core of this process, and none for a few files, which take less time
-            than processes do to start.
+        processes: how many, by default `decoding_processes`.
 
     Raises:
         UsageError: a process was killed, as the kernel does where memory is too small.
     """
-    if processes is None:
-        cores = usable_cores() if FORKS else 1
-        processes = min(cores, MOST_PROCESSES, len(sources) // 4)
+    processes = decoding_processes(sources) if processes is None else processes
     loader: SteadyLoader[Any] = SteadyLoader(
         _Each(work, sources),
         batch_size=None,
@@ -78,7 +80,7 @@ def for_each(
         generator=torch.Generator(),
     )
     begun = last_logged = time.monotonic()
-    with lost_worker_advice("free some memory, or let fewer cores decode, as in `taskset -c 0 linf train …`"):
+    with lost_worker_advice(FEWER):
         for done, result in enumerate(loader, 1):
             yield result
             now = time.monotonic()
@@ -86,6 +88,13 @@ def for_each(
                 last_logged = now
                 left = timedelta(seconds=round((now - begun) / done * (len(sources) - done)))
                 log.info("%s %d of %d images, %s left", verb, done, len(sources), left)
+
+
+def decoding_processes(sources: Sequence[Path]) -> int:
+    """How many processes decode some files: one a core of this process, and none for a few files, which take less time
+    than processes do to start.
+    """
+    return min(usable_cores() if FORKS else 1, MOST_PROCESSES, len(sources) // 4)
 
 
 def _unchanged(result: _T) -> _T:
@@ -111,9 +120,16 @@ def write_pixels(
         Where each image is, and the number of bytes written.
 
     Raises:
+        UsageError: processes cannot be started, or one was killed.
         OSError: the file cannot be written, as on a full disk.
     """
-    end = multiprocessing.get_context("fork").Value("q", 0)
+    processes = decoding_processes(sources) if processes is None else processes
+    end = np.frombuffer(mmap.mmap(-1, 8), np.int64)  # All forks have it in common.
+    with lost_worker_advice(FEWER):
+        try:
+            alone: Any = multiprocessing.get_context("fork").Lock() if processes > 1 else nullcontext()
+        except OSError as error:  # It takes a little of /dev/shm.
+            raise NoWorkersError(error.strerror or error) from error
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT, 0o666)
 
     def write(path: Path) -> Entry | OSError:
@@ -121,8 +137,9 @@ def write_pixels(
             image = read(path)
         except UsageError as error:
             return str(error)
-        with end:
-            start, end.value = end.value, end.value + image.nbytes
+        with alone:
+            start = int(end[0])
+            end[0] += image.nbytes
         try:
             _write_at(descriptor, image, start)
         except OSError as error:  # The loader would raise it again without its errno.
@@ -137,7 +154,7 @@ def write_pixels(
             index.append(entry)
     finally:
         os.close(descriptor)
-    return index, end.value
+    return index, int(end[0])
 
 
 def _write_at(descriptor: int, image: np.ndarray, start: int) -> None:
