@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.runs.record import PROGRESS_FILE, TrainingProgress, now
-from linf.training.callbacks.forecast import planned_steps, timer_left
+from linf.training.length import planned_steps, timer_left
 
 
 class ProgressFile(Callback):

@@ -7,7 +7,6 @@ this gives what the checkpoint holds, to the last bit.
 """
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -46,36 +45,6 @@ def step_schedule(scheduler: Any) -> None:
             "and the run goes on: give it more (scheduler.total_steps=…, or trainer.max_steps=… with "
             "task.scheduler_interval=step)"
         ) from error
-
-
-def check_length(scheduler: Any, planned: float, limited: bool) -> None:
-    """Compare the length of a schedule, if it has one, with the steps that a run plans to take with it.
-
-    Args:
-        scheduler: The schedule.
-        planned: The number of its steps in the whole run.
-        limited: Whether the run may end earlier, after some time.
-
-    Raises:
-        UsageError: If the schedule ends before the run does.
-    """
-    total = getattr(scheduler, "total_steps", None)
-    if total is None or math.isinf(planned):
-        return
-    name = type(scheduler).__name__
-    if planned > total and not limited:
-        raise UsageError(
-            f"the schedule {name} has {total} steps and the run {planned:g}: give scheduler.total_steps={planned:g}, "
-            "or task.scheduler_interval=step if the schedule counts optimizer steps and not epochs"
-        )
-    if planned < total:
-        log.warning(
-            "the schedule %s has %d steps, of which the run takes %d: see scheduler.total_steps and "
-            "task.scheduler_interval",
-            name,
-            total,
-            planned,
-        )
 
 
 def apply_settings(

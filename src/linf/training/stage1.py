@@ -20,11 +20,11 @@ from linf.errors import UsageError, check_least
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.training.frozen import freeze
+from linf.training.length import check_length
 from linf.training.resume import (
     MakeOptimizer,
     MakeScheduler,
     apply_settings,
-    check_length,
     construct,
     match_layout,
     reopen_epoch,

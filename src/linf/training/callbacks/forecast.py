@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Timer
+from pytorch_lightning.callbacks import Callback
 
 from linf.errors import UsageError
+from linf.training.length import planned_steps, timer_left
 
 log = logging.getLogger(__name__)
 
@@ -121,31 +122,6 @@ class EvaluationForecast(Callback):
             self.due = now + self.seconds
             left = _until((self.images - self.done) * (now - self.began) / self.done)
             log.info("%s of %s images, counting each scale; %s", self.done, self.images, left)
-
-
-def planned_steps(trainer: pl.Trainer) -> float:
-    """The number of all steps of a training that begins or goes on now; infinity if there is no limit.
-
-    Lightning's estimate takes it that every earlier step had as many batches as one has now.
-    """
-    steps = trainer.estimated_stepping_batches
-    if trainer.max_epochs in (None, -1) or not trainer.global_step:
-        return steps
-    epochs: Any = trainer.fit_loop.epoch_progress.current
-    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
-    each = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
-    left = (trainer.max_epochs - epochs.processed) * each
-    if epochs.ready > epochs.processed:  # In the middle of an epoch, or in the validation after it.
-        left -= each if batches.is_last_batch else batches.current.ready // trainer.accumulate_grad_batches
-    steps = trainer.global_step + max(left, 0)
-    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
-
-
-def timer_left(trainer: pl.Trainer) -> float:
-    """The seconds that ``trainer.max_time`` leaves, in which a training may end before its last step; else infinity."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it.
-    left = (callback.time_remaining() for callback in callbacks if isinstance(callback, Timer))
-    return min((max(seconds, 0.0) for seconds in left if seconds is not None), default=math.inf)
 
 
 def _until(seconds: float) -> str:

@@ -20,7 +20,8 @@ from linf.errors import UsageError, shorten
 from linf.evaluation.systems import model_label
 from linf.files import atomic_write, unwritable
 from linf.images.resize import bicubic
-from linf.training.callbacks.forecast import count_steps, planned_steps
+from linf.training.callbacks.forecast import count_steps
+from linf.training.length import planned_steps
 from linf.training.scale_psnr import ScalePSNR
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,67 @@
+"""How many steps a training takes, and whether its schedules are as long."""
+
+import logging
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Timer
+
+from linf.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+
+def planned_steps(trainer: pl.Trainer) -> float:
+    """The number of all steps of a training that begins or goes on now; infinity if there is no limit.
+
+    Lightning's estimate takes it that every earlier step had as many batches as one has now.
+    """
+    steps = trainer.estimated_stepping_batches
+    if trainer.max_epochs in (None, -1) or not trainer.global_step:
+        return steps
+    epochs: Any = trainer.fit_loop.epoch_progress.current
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+    each = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    left = (trainer.max_epochs - epochs.processed) * each
+    if epochs.ready > epochs.processed:  # In the middle of an epoch, or in the validation after it.
+        left -= each if batches.is_last_batch else batches.current.ready // trainer.accumulate_grad_batches
+    steps = trainer.global_step + max(left, 0)
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def timer_left(trainer: pl.Trainer) -> float:
+    """The seconds that ``trainer.max_time`` leaves, in which a training may end before its last step; else infinity."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it.
+    left = (callback.time_remaining() for callback in callbacks if isinstance(callback, Timer))
+    return min((max(seconds, 0.0) for seconds in left if seconds is not None), default=math.inf)
+
+
+def check_length(scheduler: Any, planned: float, limited: bool) -> None:
+    """Compare the length of a schedule, if it has one, with the steps that a run plans to take with it.
+
+    Args:
+        scheduler: The schedule.
+        planned: The number of its steps in the whole run.
+        limited: Whether the run may end earlier, after some time.
+
+    Raises:
+        UsageError: If the schedule ends before the run does.
+    """
+    total = getattr(scheduler, "total_steps", None)
+    if total is None or math.isinf(planned):
+        return
+    name = type(scheduler).__name__
+    if planned > total and not limited:
+        raise UsageError(
+            f"the schedule {name} has {total} steps and the run {planned:g}: give scheduler.total_steps={planned:g}, "
+            "or task.scheduler_interval=step if the schedule counts optimizer steps and not epochs"
+        )
+    if planned < total:
+        log.warning(
+            "the schedule %s has %d steps, of which the run takes %d: see scheduler.total_steps and "
+            "task.scheduler_interval",
+            name,
+            total,
+            planned,
+        )
