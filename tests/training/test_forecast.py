@@ -159,7 +159,9 @@ def test_a_resumed_run_with_other_batches_a_step_counts_its_own_steps(
     caplog.set_level(logging.INFO)
     rest = (*TINY, "data.batches_per_epoch=5", "trainer.max_epochs=3", f"run_dir={tmp_path}")
     fit(composed("train", *rest, *before))
-    trainer = fit(composed("train", *rest, *after, f"ckpt_path={tmp_path}/checkpoints/last.ckpt"))
+    cycle = ("scheduler=one_cycle", f"scheduler.total_steps={planned}", "task.scheduler_interval=step")
+    trainer = fit(composed("train", *rest, *after, *cycle, f"ckpt_path={tmp_path}/checkpoints/last.ckpt"))
+    assert "the schedule" not in caplog.text  # It is as long as the run.
     assert any(
         text.startswith(f"{planned} steps of 2 ") and f"from step {step};" in text for text in caplog.messages
     )

@@ -37,31 +37,28 @@ def timer_left(trainer: pl.Trainer) -> float:
     return min((max(seconds, 0.0) for seconds in left if seconds is not None), default=math.inf)
 
 
-def check_length(scheduler: Any, planned: float, limited: bool) -> None:
-    """Compare the length of a schedule, if it has one, with the steps that a run plans to take with it.
-
-    Args:
-        scheduler: The schedule.
-        planned: The number of its steps in the whole run.
-        limited: Whether the run may end earlier, after some time.
+def check_schedules(trainer: pl.Trainer) -> None:
+    """Compare the length of each schedule that has one with the steps that a run plans to take with it.
 
     Raises:
-        UsageError: If the schedule ends before the run does.
+        UsageError: If a schedule ends before the run does, unless that may end earlier, after some time.
     """
-    total = getattr(scheduler, "total_steps", None)
-    if total is None or math.isinf(planned):
-        return
-    name = type(scheduler).__name__
-    if planned > total and not limited:
-        raise UsageError(
-            f"the schedule {name} has {total} steps and the run {planned:g}: give scheduler.total_steps={planned:g}, "
-            "or task.scheduler_interval=step if the schedule counts optimizer steps and not epochs"
-        )
-    if planned < total:
-        log.warning(
-            "the schedule %s has %d steps, of which the run takes %d: see scheduler.total_steps and "
-            "task.scheduler_interval",
-            name,
-            total,
-            planned,
-        )
+    limited = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    for config in trainer.lr_scheduler_configs:
+        epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+        planned = planned_steps(trainer) if config.interval == "step" else epochs
+        total, name = getattr(config.scheduler, "total_steps", math.inf), type(config.scheduler).__name__
+        if total < planned < math.inf and not limited:
+            raise UsageError(
+                f"the schedule {name} has {total} steps and the run {planned:g}: give "
+                f"scheduler.total_steps={planned:g}, or task.scheduler_interval=step if the schedule counts optimizer "
+                "steps and not epochs"
+            )
+        if planned < total < math.inf:
+            log.warning(
+                "the schedule %s has %d steps, of which the run takes %d: see scheduler.total_steps and "
+                "task.scheduler_interval",
+                name,
+                total,
+                planned,
+            )

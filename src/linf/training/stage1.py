@@ -1,13 +1,12 @@
 """The LightningModule of stage 1, from which the other trainings derive."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Timer, WeightAveraging
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
@@ -20,7 +19,7 @@ from linf.errors import UsageError, check_least
 from linf.models.linf import LINF
 from linf.models.super_resolver import SuperResolver
 from linf.training.frozen import freeze
-from linf.training.length import check_length
+from linf.training.length import check_schedules
 from linf.training.resume import (
     MakeOptimizer,
     MakeScheduler,
@@ -115,11 +114,7 @@ class Training(pl.LightningModule):
             match_layout(optimizer)
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # It takes one step of any schedule.
             return
-        for config in self.trainer.lr_scheduler_configs:
-            steps = self.trainer.estimated_stepping_batches if config.interval == "step" else None
-            epochs = math.inf if (self.trainer.max_epochs or -1) < 0 else self.trainer.max_epochs
-            limited = any(isinstance(callback, Timer) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-            check_length(config.scheduler, epochs if steps is None else steps, limited)  # type: ignore[arg-type]
+        check_schedules(self.trainer)
 
     def training_step(self, batch: SRBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch, and log each of its parts under ``train/``."""
