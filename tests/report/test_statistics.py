@@ -18,7 +18,7 @@ from helpers.evaluations import SHA, evaluation
 from linf.evaluation.schema import CELL
 from linf.report import find_runs, read_run, write_report
 from linf.report.collection import member_seeds, with_distinct_labels
-from linf.report.differences import against_first, differences, verdicts
+from linf.report.differences import DIFFERENCES, against_first, differences, verdicts
 from linf.report.figures import all_figures
 from linf.report.findings import cost_finding, detail_findings, plane_findings, scale_findings
 from linf.report.gaps import gap_figure, gap_findings
@@ -226,6 +226,24 @@ def test_runs_of_other_lr_are_ranked_and_compared_apart(tmp_path: Path) -> None:
         ("b, noise σ 10", "bicubic"),
     ]
     assert set(against_first(runs)["run"]) == {"b, noise σ 0"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "low", "high", "said"),
+    [
+        ("lpips_alex", 0.0001, 0.0009, "(by 0.0005 [0.0001, 0.0009])"),
+        ("psnr_y", -0.036, -0.044, "(by 0.040 dB [0.036, 0.044])"),
+        ("psnr_y", 0.25, 0.25 + 1e-15, "(by 0.25 dB [0.25, 0.25])"),
+        ("detail", 0.02, 3, "(by 1.51% of HR's [0.02, 3.00])"),
+    ],
+)
+def test_ends_of_intervals_do_not_round_to_0_or_to_each_other(
+    metric: str, low: float, high: float, said: str
+) -> None:
+    low, high = sorted((low, high))
+    line = ("Set5", 4, "τ=0", metric, 9, 1.0, 1.0, (low + high) / 2, low, high, "better")
+    (sentence,) = verdicts(pd.DataFrame([line], columns=list(DIFFERENCES)), "a", "b")
+    assert said in sentence
 
 
 def test_verdicts_in_words(tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def test_a_run_without_the_largest_scale_is_left_out_there(tmp_path: Path) -> No
     assert "other" not in " ".join(steps.values())
 
 
+def test_runs_that_the_story_is_not_about_are_counted(tmp_path: Path) -> None:
+    for n in range(5):
+        (first, *_) = told([evaluation(tmp_path / str(n), f"run {n}").parent]).values()
+        assert first.endswith("2 more runs are only in the figures and tables below.") == (n == 4)
+        assert ("1 more run is only" in first) == (n == 3)
+
+
 @pytest.mark.parametrize("sizes", [(3, 3), (1, 3)])
 def test_patches_of_different_sizes_are_compared(sizes: tuple[int, int], tmp_path: Path) -> None:
     for n, size in enumerate(sizes):

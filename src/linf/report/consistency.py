@@ -70,8 +70,7 @@ def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Sca
             findings.append(f"{run.label} at ×{scale:g}: {metric.title} is {' and '.join(known)}.")
     for who, of_lr in bicubics(runs, dataset, scale):
         if np.isfinite(beside := bicubic_at(of_lr, dataset, scale, CONSISTENCY)):
-            name = who.replace("bicubic", "Bicubic's", 1)
-            findings.append(f"{name} {metric.title} at ×{scale:g} is {metric.quantity(beside)}.")
+            findings.append(f"{metric.title} of {who} at ×{scale:g} is {metric.quantity(beside)}.")
     return findings if len(model_runs(runs, dataset)) > 1 else []
 
 

@@ -1,6 +1,8 @@
 """Paired differences between runs: image by image, with the bootstrap's interval and a verdict in words."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -104,7 +106,8 @@ def verdicts(table: pd.DataFrame, first: str, second: str) -> list[str]:
             if verdict in CLEAR:
                 # One example stands for all: the clearest.
                 example = group.loc[np.abs(group["difference"]).idxmax()]
-                amount = f"{metric.quantity(abs(example['difference']))} {_interval(example, metric)}"
+                finer = _finer(metric, example["low"], example["high"])
+                amount = f"{finer.quantity(abs(example['difference']))} {_interval(example, finer)}"
                 where = f" at {short_pair(example['system'])}" if len(group) > 1 else ""
                 phrase += f" (by {amount}{where})"
             parts.append(phrase)
@@ -121,6 +124,16 @@ def short_pair(system: str) -> str:
     """A pair's name in a sentence or below an axis: the temperature, where one of the two models has none."""
     parts = system.split(" – ")
     return next((part for part in parts if part.startswith("τ=")), system)
+
+
+def _finer(metric: Column, low: float, high: float) -> Column:
+    """A metric with as many digits more, at most four, as tell the ends of an interval from each other and from 0."""
+    for digits in range(metric.digits or 0, (metric.digits or 0) + 4):
+        ends = {metric.format(end) for end in (0, low, high)}
+        if math.isclose(low, high) or not low < high or len(ends) == len({0, low, high}):
+            break
+        metric = replace(metric, digits=digits + 1)
+    return metric
 
 
 def _interval(line: pd.Series, metric: Column) -> str:
@@ -175,10 +188,9 @@ def comparison_text(first: EvaluationRun, second: EvaluationRun, table: pd.DataF
 
 
 def _numbers(table: pd.DataFrame, key: str) -> list[str]:
-    """A column in print, each number to its metric's digits; differences with their sign."""
-    sign = "+" if key in ("difference", "low", "high") else ""
-    found = []
-    for name, value in zip(table["metric"], table[key], strict=True):
-        text = column(name).format(value)
-        found.append(f"{sign * (value > 0)}{text}")
+    """A column in print, each number to its metric's digits; differences with their sign and the digits they need."""
+    found, signed = [], key in ("difference", "low", "high")
+    for name, value, low, high in zip(*(table[of] for of in ("metric", key, "low", "high")), strict=True):
+        text = (_finer(column(name), low, high) if signed else column(name)).format(value)
+        found.append(f"{'+' * (signed and value > 0)}{text}")
     return found

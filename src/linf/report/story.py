@@ -30,7 +30,8 @@ def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
         no steps where no run samples.
     """
     dataset = datasets(runs)[0]
-    drawn = sampling_runs(runs, dataset)[:MOST_IN_STORY]
+    sampling = sampling_runs(runs, dataset)
+    drawn, left_out = sampling[:MOST_IN_STORY], len(sampling) - MOST_IN_STORY
     if not drawn:
         return []
     scale = curve_scales(runs, dataset)[-1]
@@ -48,7 +49,11 @@ def story(runs: Sequence[EvaluationRun]) -> list[tuple[str, str, list[str]]]:
     known = [
         (kind, title, [sentence for sentence in sentences if sentence]) for kind, title, sentences in steps
     ]
-    return [step for step in known if step[-1]]
+    known = [step for step in known if step[-1]]
+    if known and left_out > 0:
+        runs_are = "runs are" if left_out > 1 else "run is"
+        known[0][-1].append(f"{left_out} more {runs_are} only in the figures and tables below.")
+    return known
 
 
 def _distribution(run: EvaluationRun, dataset: str, scale: Scale) -> str:
