@@ -474,6 +474,10 @@ def test_detail_shows_where_systems_differ(tmp_path: Path) -> None:
     assert np.array_equal(shown, hr[y : y + 96, x : x + 96])
     deviation = next(axis.images[0] for axis in figure.axes if axis.get_title().startswith("σ"))
     assert np.asarray(deviation.get_array()) == pytest.approx(25.5, abs=0.01)
+    best = next(axis for axis in figure.axes if axis.get_title().startswith("best τ"))
+    assert all(edge.get_visible() for edge in best.spines.values()), (
+        "framed, for it is white here where τ is highest everywhere, and so is the page"
+    )
     psnr = (
         read_run(folder).images.query("image == 'one' and scale == 4 and system == 'τ=0.4'")["psnr_y"].iloc[0]
     )

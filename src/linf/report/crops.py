@@ -19,7 +19,7 @@ from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kep
 from linf.images.read import read_image
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import common_headline
-from linf.report.style import folded_label, image_grid
+from linf.report.style import GREY, folded_label, image_grid
 from linf.report.tables import safe_name
 
 SIDE = 96
@@ -235,6 +235,8 @@ def _show(axis: Axes, title: str, image: np.ndarray, highest: float = 1) -> None
     drawn = axis.imshow(image, cmap="gray", vmin=0, vmax=highest, interpolation="nearest")
     axis.set_title(title, fontsize=7.5, loc="center")
     if image.ndim == 2:
+        # Where all of a map is white, the page is, too.
+        axis.spines[:].set(visible=True, color=GREY, linewidth=0.6)
         bar = axis.inset_axes((0.05, -0.1, 0.9, 0.06))
         axis.figure.colorbar(drawn, cax=bar, orientation="horizontal")
         bar.tick_params(labelsize=6, length=2)
