@@ -117,7 +117,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         lambda folder: (folder / "metrics.csv").unlink(),
         ("metrics.csv is missing", "not finished"),
     ),
-    "empty table": (spoil(lambda text: ""), ("metrics.csv", "empty")),
+    "empty table": (spoil(lambda text: ""), ("metrics.csv is empty; run eval.py",)),
     "header alone": (spoil(lambda text: text.splitlines()[0] + "\n"), ("no lines",)),
     "cut in a line": (spoil(lambda text: text[: len(text) // 2]), ("truncated at line",)),
     "cut at the end of a field": (spoil(lambda text: text.rstrip("\n")), ("truncated at line",)),
@@ -135,7 +135,7 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "law cut": (spoil(lambda text: text[:-20], "distribution.csv"), ("distribution.csv", "truncated")),
     "bytes": (
         lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\xfe"),
-        ("cannot read", "metrics.csv"),
+        ("cannot read", "metrics.csv", "no text; run eval.py there again"),
     ),
     "record cut": (spoil(lambda text: text[:40], "run.json"), ("run.json", "truncated")),
     "record of others": (spoil(lambda text: '{"state": "done"}', "run.json"), ("not written by", "label")),
@@ -163,6 +163,16 @@ def test_unreadable_evaluation_is_an_error_line(case: str, linf: Linf, tmp_path:
     done = linf("report", folder, "--out", tmp_path / "out")
     assert_in_words(done.status, done.out, done.err, str(folder), *words)
     assert not (tmp_path / "out").exists()
+
+
+def test_tables_without_their_record_are_not_left_out_in_silence(linf: Linf, tmp_path: Path) -> None:
+    for name in ("whole", "lost"):
+        evaluation(tmp_path / "runs" / name)
+    (tmp_path / "runs" / "lost" / "run.json").unlink()
+    done = linf("report", tmp_path / "runs", "--out", tmp_path / "out")
+    assert_in_words(
+        done.status, done.out, done.err, f"{tmp_path / 'runs' / 'lost'} has the tables", "run.json"
+    )
 
 
 @pytest.mark.parametrize(("name", "word"), [("nowhere", "missing"), ("file", "is a file")])

@@ -34,6 +34,13 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
                 f"{path} holds no evaluation, for there is no run.json in it or below: make one with "
                 "`linf eval ckpt_path=…`"
             )
+        # Not left out in silence: a report of one model less looks like one of all.
+        for table in path.rglob("metrics.csv") if inside != [path] else ():
+            if (table.parent / "images.csv").is_file() and not (table.parent / "run.json").is_file():
+                raise UsageError(
+                    f"{table.parent} has the tables of an evaluation and no run.json, which says what it is of: bring "
+                    "it back, or leave this folder out"
+                )
         for folder in inside:
             folders.setdefault(folder.resolve(), folder)
     return with_distinct_labels(pooled([read_run(folder) for folder in folders.values()]))

@@ -190,8 +190,10 @@ def _text(path: Path) -> str:
             f"{path} is missing, so the evaluation is not finished: start eval.py again with "
             f"{shlex.quote(f'hydra.run.dir={path.parent}')}, or leave this folder out"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}, for it is no text; run eval.py there again") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read_scale(text: str) -> Scale:
@@ -207,9 +209,11 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     text = _text(path)
     try:
-        header, *lines = csv.reader(io.StringIO(text), strict=True)
-    except (csv.Error, ValueError) as error:
-        raise UsageError(f"{path} is empty or damaged ({error}); run eval.py there again") from error
+        header, *lines = csv.reader(io.StringIO(text), strict=True) if text else [[]]
+    except csv.Error as error:
+        raise UsageError(f"{path} is damaged ({error}); run eval.py there again") from error
+    if not header:
+        raise UsageError(f"{path} is empty; run eval.py there again")
     header = [FORMER_NAMES.get(name, name) for name in header]
     missing = [name for name in columns if name not in (*header, *ADDED)]
     if missing:
