@@ -143,6 +143,18 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         spoil(lambda text: text.replace('"skipped": {}', '"skipped": []'), "run.json"),
         ("see its skipped",),
     ),
+    "lr of another type": (
+        spoil(lambda text: text.replace("{", '{"lr": {"Set5": {"4": 1}}, ', 1), "run.json"),
+        ("see its lr",),
+    ),
+    "weights of another type": (
+        spoil(lambda text: text.replace("{", '{"weights": [], ', 1), "run.json"),
+        ("see its weights",),
+    ),
+    "model.config of another type": (
+        spoil(lambda text: text.replace('"config": {', '"config": 7, "_": {'), "run.json"),
+        ("see its model.config",),
+    ),
     "a list": (spoil(lambda text: "[]", "run.json"), ("not written by",)),
     "other headline": (
         spoil(lambda text: text.replace('"psnr_y", "border"', '"x", "border"'), "run.json"),

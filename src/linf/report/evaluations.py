@@ -2,8 +2,6 @@
 
 import csv
 import io
-import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +13,8 @@ from numpy.typing import ArrayLike
 
 from linf.coordinates import Scale, read_scale
 from linf.errors import UsageError
-from linf.evaluation.schema import ADDED, CELL, FORMER_NAMES, HEADLINES, TABLES, column, stored_path
-
-_TYPES: dict[str, Any] = {
-    "label": str,
-    "model": dict,
-    "protocol": dict,
-    "metrics": list,
-    "temperatures": list,
-}
-_TYPES |= dict.fromkeys(("checkpoint", "prior", "skipped", "git", "versions"), dict | None)
-_TYPES |= {"max_trained_scale": int | float | None}
-# Types of what ``run.json`` says.
+from linf.evaluation.schema import ADDED, CELL, FORMER_NAMES, TABLES, column, stored_path
+from linf.report.about import read_about, read_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +138,7 @@ def read_run(folder: str | Path) -> EvaluationRun:
         UsageError: a file is missing, truncated or damaged, or was not written by ``eval.py``.
     """
     folder = Path(folder)
-    about = _about(folder / "run.json")
+    about = read_about(folder / "run.json")
     tables = {}
     for name, columns in TABLES.items():
         path = stored_path(folder, f"{name}.csv")
@@ -161,39 +149,9 @@ def read_run(folder: str | Path) -> EvaluationRun:
     if means.index.has_duplicates or not means.sort_index().astype(int).equals(lines.sort_index()):
         raise UsageError(f"{folder}: metrics.csv and images.csv do not belong together; run eval.py again")
     path = folder / ".hydra" / "config.yaml"
-    config = _text(path) if path.exists() else None
+    config = read_text(path) if path.exists() else None
     label = " ".join(about["label"].split()) or folder.resolve().name
     return EvaluationRun(folder, label, label, about, **tables, config=config)
-
-
-def _about(path: Path) -> dict[str, Any]:
-    text = _text(path)
-    try:
-        about = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{path} is truncated or no JSON ({error}); run eval.py there again") from error
-    about = about if isinstance(about, dict) else {}
-    wrong = [key for key, kind in _TYPES.items() if not isinstance(about.get(key), kind)]
-    if not wrong:
-        wrong = ["model: name"] * (not isinstance(about["model"].get("name"), str))
-        wrong += ["protocol: headline"] * (about["protocol"].get("headline") not in HEADLINES)
-    if wrong:
-        raise UsageError(f"{path} was not written by this version's eval.py: see its {', '.join(wrong)}")
-    return about
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{path} is missing, so the evaluation is not finished: start eval.py again with "
-            f"{shlex.quote(f'hydra.run.dir={path.parent}')}, or leave this folder out"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"cannot read {path}, for it is no text; run eval.py there again") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read_scale(text: str) -> Scale:
@@ -207,7 +165,7 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    text = _text(path)
+    text = read_text(path)
     try:
         header, *lines = csv.reader(io.StringIO(text), strict=True) if text else [[]]
     except csv.Error as error:
