@@ -104,6 +104,14 @@ def test_truncated_unit_is_measured_again(tmp_path: Path) -> None:
         assert Record(tmp_path, ABOUT).units[KEYS[2]] == unit(31.0)
 
 
+@pytest.mark.parametrize("line", ["5", "null", '["Set5","a",2]', '["Set5","a","two",[],{},[]]'])
+def test_a_line_that_is_no_unit_is_left_out(tmp_path: Path, line: str) -> None:
+    Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))
+    with open(tmp_path / "units" / "rank_0.jsonl", "a") as file:
+        file.write(f"{line}\n")
+    assert Record(tmp_path, ABOUT).units.keys() == {KEYS[0]}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

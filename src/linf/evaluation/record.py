@@ -70,9 +70,9 @@ class Record:
         for line in lines:
             try:
                 dataset, image, scale, *content = json.loads(line)
-            except ValueError:  # The line that a kill cut short.
+                key, unit = (dataset, image, read_scale(scale)), Unit(*content)
+            except (ValueError, TypeError):  # A kill cut the line short, or somebody edited it.
                 continue
-            key, unit = (dataset, image, read_scale(scale)), Unit(*content)
             if key not in units or unit.at >= units[key].at:
                 units[key] = unit
         return units
