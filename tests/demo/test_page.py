@@ -728,7 +728,7 @@ def test_a_noisy_image_is_not_made_consistent_which_is_said(
     events: Any, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = opened(events, sorted(photos.iterdir())[0])
-    monkeypatch.setattr(guards, "REMOVED", 0.0)
+    monkeypatch.setattr(guards, "REMOVED", 1e-9)
     answer = events.agree(True, "Close-up", "Bicubic", 0.5, 1, asking(), silent)
     assert (answer.consistent, session.consistent) == (False, False)
     assert events.warned[0].startswith("it is noisy")

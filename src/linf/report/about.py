@@ -24,7 +24,7 @@ _OPTIONAL = {
     int | None: "checkpoint.step prior.step",
 }
 _TYPES |= {key: kind for kind, keys in _OPTIONAL.items() for key in keys.split()}
-# With a dot where one stands in another.
+"""The types of entries, which have a dot where one stands in another."""
 
 
 def read_about(path: Path) -> dict[str, Any]:

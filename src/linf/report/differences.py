@@ -166,7 +166,7 @@ def comparison_text(first: EvaluationRun, second: EvaluationRun, table: pd.DataF
     lines = [f"first   {first.label}: {first.folder}", f"second  {second.label}: {second.folder}"]
     for (dataset, scale), of in table.groupby(["dataset", "scale"], sort=False):
         counts = sorted({int(n) for n in of["images"]})
-        lines += ["", f"{dataset} ×{scale:g}, {' or '.join(map(str, counts))} images"]
+        lines += ["", f"{dataset} ×{scale:g}, {' or '.join(map(str, counts))} image{'s' * (counts != [1])}"]
         text = pd.DataFrame(
             {
                 "metric": [column(name).title for name in of["metric"]],
