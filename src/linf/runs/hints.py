@@ -126,5 +126,9 @@ def _arguments(node: Any) -> list[str]:
         return []
     try:
         return list(inspect.signature(get_object(target)).parameters)
-    except Exception:  # Whatever an import may raise; then there is no hint.
+    except (
+        ImportError,
+        TypeError,
+        ValueError,
+    ):  # Hydra makes an ImportError of all that an import may raise.
         return []

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Timer
 
 from linf.errors import UsageError
+from linf.training.trainer import callbacks_of
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +33,7 @@ def planned_steps(trainer: pl.Trainer) -> float:
 
 def timer_left(trainer: pl.Trainer) -> float:
     """The seconds that ``trainer.max_time`` leaves, in which a training may end before its last step; else infinity."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it without declaring it.
-    left = (callback.time_remaining() for callback in callbacks if isinstance(callback, Timer))
+    left = (timer.time_remaining() for timer in callbacks_of(trainer, Timer))
     return min((max(seconds, 0.0) for seconds in left if seconds is not None), default=math.inf)
 
 
@@ -43,7 +43,7 @@ def check_schedules(trainer: pl.Trainer) -> None:
     Raises:
         UsageError: If a schedule ends before the run does, unless that may end earlier, after some time.
     """
-    limited = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    limited = bool(callbacks_of(trainer, Timer))
     for config in trainer.lr_scheduler_configs:
         epochs = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
         planned = planned_steps(trainer) if config.interval == "step" else epochs

@@ -30,6 +30,7 @@ from linf.training.resume import (
     step_schedule,
 )
 from linf.training.scale_psnr import ScalePSNR
+from linf.training.trainer import callbacks_of
 
 log = logging.getLogger(__name__)
 
@@ -210,10 +211,7 @@ class Training(pl.LightningModule):
         """Let the settings of the command hold in place of those that the checkpoint stores."""
         apply_settings(checkpoint, self._trained(), self.optimizer, self.scheduler, self.scheduler_interval)
         reopen_epoch(checkpoint, self.trainer.accumulate_grad_batches)
-        if "current_model_state" in checkpoint and not any(
-            isinstance(callback, WeightAveraging)
-            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
-        ):
+        if "current_model_state" in checkpoint and not callbacks_of(self.trainer, WeightAveraging):
             log.warning("callbacks.ema is off: training goes on from its own weights, not from their average")
             checkpoint["state_dict"] = checkpoint["current_model_state"]
 

@@ -19,6 +19,7 @@ from linf.errors import UsageError
 from linf.evaluation.schema import best_end
 from linf.training.callbacks.checkpoint import link_file
 from linf.training.callbacks.validation import ValidationLPIPS
+from linf.training.trainer import callbacks_of
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class BestCheckpoint(Checkpoint):
         if stage != "fit":
             return
         measured = set(getattr(pl_module, "validated", ()))
-        if any(isinstance(callback, ValidationLPIPS) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        if callbacks_of(trainer, ValidationLPIPS):
             measured.add("val/lpips")
         if self.monitor.startswith("val/") and self.monitor not in measured:
             raise UsageError(

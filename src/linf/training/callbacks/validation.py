@@ -18,6 +18,7 @@ from linf.evaluation.systems import systems
 from linf.metrics.metric import LPIPS
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.temperature import check_temperatures
+from linf.training.stage1 import Training
 
 
 class ValidationLPIPS(Callback):
@@ -52,7 +53,8 @@ class ValidationLPIPS(Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ImagePair, *_: Any
     ) -> None:
-        sr = pl_module.model.sample(  # type: ignore[operator, union-attr]
+        assert isinstance(pl_module, Training)
+        sr = pl_module.model.sample(
             batch.lr, batch.size, temperature=self.temperature, seed=batch.seed_of_latents(self.seed)
         )
         self.metric.update(sr, batch.hr, batch.lr, 0)
@@ -113,13 +115,14 @@ class ImagePanels(Callback):
         assert pairs is not None
         if not trainer.is_global_zero or (self.validations - 1) % self.every:
             return
+        assert isinstance(pl_module, Training)
         rows = []
         # The images of the last scale come last, and there the models differ most.
         for i in range(len(pairs) - min(self.images, len(pairs.hr)), len(pairs)):
             pair = pairs[i]
             lr, hr = (image.to(next(pl_module.parameters())) for image in (pair.lr, pair.hr))
             made = systems(
-                pl_module.model,  # type: ignore[arg-type]
+                pl_module.model,
                 lr[None],
                 pair.size,
                 self.temperatures,
