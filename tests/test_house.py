@@ -1,10 +1,12 @@
 """The plan of the house: storeys, unique names, short files and light imports."""
 
 import ast
+import gc
 import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,15 @@ def name(path: Path) -> str:
 
 def lines(path: Path) -> int:
     return len(path.read_text().splitlines())
+
+
+@pytest.fixture(autouse=True)
+def _without_garbage() -> Iterator[None]:
+    """Leave no garbage of other tests whose end could interrupt the parser: Python 3.11 takes that for an error."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 def public_names(path: Path) -> set[str]:
