@@ -306,6 +306,15 @@ def test_given_lr_is_used_and_decides_the_crop(
     assert pairs[0].lr.shape == (3, hr[0] // 2, hr[1] // 2)
 
 
+def test_a_degradation_makes_lr_where_it_is_given_too(tmp_path: Path) -> None:
+    hr, lr = cache_of(tmp_path, (48, 60)), cache_of(tmp_path, (16, 20))
+    noisy = Degradation(Round(noise=Noise(probability=1, sigma=(9, 9))))
+    pairs, alone = (ScaledImages(hr, [3], of, degradation=noisy) for of in ({3: lr}, None))
+    assert torch.equal(pairs[0].lr, alone[0].lr)
+    assert pairs.lr_from == {3: str(noisy)}
+    assert pairs.digest(0) == alone.digest(0)
+
+
 def test_given_lr_of_more_than_hr_is_refused(tmp_path: Path) -> None:
     lr = cache_of(tmp_path, (20, 20))  # Of an image before it was cropped.
     with pytest.raises(UsageError, match=r"the given LR of .* with \(36, 40\) pixels at scale 2 is "):

@@ -65,7 +65,7 @@ class ScaledImages(Dataset[ImagePair]):
         name: the dataset's name.
         resize: the bicubic that makes LR images: ``pil``, Pillow's, or ``matlab``, that of the benchmarks.
         hr_at: the HR images of scales that have their own, as RealSR has.
-        degradation: how LR images that are made differ from clean ones, in place of ``resize``.
+        degradation: how LR images differ from clean ones, in place of ``resize``; ``lr`` is then not used.
         seed: decides how each image is degraded, with its name and scale.
 
     Attributes:
@@ -100,7 +100,7 @@ class ScaledImages(Dataset[ImagePair]):
         self.crop, self.name = crop, readable_name(name)
         self.resize = pil_bicubic if resize == "pil" else _matlab
         self.degradation, self.seed = degradation, seed
-        self.lr = {} if crop else {s: lr[s] for s in self.scales if lr and s in lr}
+        self.lr = {} if crop or degradation else {s: lr[s] for s in self.scales if lr and s in lr}
         self.hr, self.hr_at = hr, {s: hr if crop else (hr_at or {}).get(s, hr) for s in self.scales}
         self.names = {s: [readable_name(n) for n in image_names(of.paths)] for s, of in self.hr_at.items()}
         bicubic = "Pillow's bicubic" if resize == "pil" else "MATLAB's bicubic"
@@ -170,7 +170,7 @@ class ScaledImages(Dataset[ImagePair]):
         """A digest of the HR image of pair ``i`` and of its LR image, if that is given, or of how it is degraded."""
         s, index = self._pairs[i]
         parts = [of[s].digest(index) for of in (self.hr_at, self.lr) if s in of]
-        if self.degradation and s not in self.lr:
+        if self.degradation:
             parts.append(self.degradation.digest(self.seed))
         return "-".join(parts)
 
