@@ -1,6 +1,7 @@
 """Noise that a model has not seen, or removes: told by name, and with a lower temperature."""
 
 import copy
+import io
 import tracemalloc
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from helpers.commands import Linf
 from helpers.images import noisy
 from linf.checkpoints.native import build, load, save
 from linf.checkpoints.start import check_same
+from linf.errors import UsageError
+from linf.images.photo import Photo
+from linf.images.read import read_photo
 from linf.models.deviation import excess_deviation, quiet_deviation, usual_deviation
 from linf.models.linf import LINF
 from linf.upscale.enlarge import Ask
@@ -64,18 +68,18 @@ def test_the_quiet_deviation_is_that_of_the_whole_image(model: LINF, clean: np.n
 
 def test_an_image_like_the_trainings_is_left_alone(model: LINF, clean: np.ndarray) -> None:
     ask = Ask(temperature=0.5)
-    assert tempered(model, clean, (192, 192), ask) == (ask, [])
+    assert tempered(model, Photo(clean), (192, 192), ask) == (ask, [])
     model_that_knows_nothing = build(model.config | {"usual_deviation": {}})
-    assert tempered(model_that_knows_nothing, noisy(clean, 20), (192, 192), ask) == (ask, [])
+    assert tempered(model_that_knows_nothing, Photo(noisy(clean, 20)), (192, 192), ask) == (ask, [])
 
 
 def test_a_noisy_image_gets_as_much_noise_as_a_usual_one(model: LINF, clean: np.ndarray) -> None:
     image, ask = noisy(clean, 10), Ask(temperature=0.5)
-    lowered, (told,) = tempered(model, image, (192, 192), ask)
+    lowered, (told,) = tempered(model, Photo(image), (192, 192), ask)
     excess = excess_deviation(model, unit(image), (192, 192))
     assert lowered.temperature == pytest.approx(0.5 / excess, rel=0.05)
     assert f"temperature {lowered.temperature:g} in place of 0.5" in told
-    kept, (told,) = tempered(model, image, (192, 192), ask, keep=True)
+    kept, (told,) = tempered(model, Photo(image), (192, 192), ask, keep=True)
     assert kept == ask
     assert "temperature" not in told
 
@@ -83,21 +87,42 @@ def test_a_noisy_image_gets_as_much_noise_as_a_usual_one(model: LINF, clean: np.
 def test_the_more_noise_a_model_removes_the_lower_is_the_temperature(clean: np.ndarray) -> None:
     model, ask, clean = linf.load("photo"), Ask(temperature=0.5), clean[:64, :64]
     images = [noisy(clean, sigma) for sigma in (0, 3, 10, 20)]
-    lowered, told = zip(*(tempered(model, image, (256, 256), ask) for image in images), strict=True)
+    lowered, told = zip(*(tempered(model, Photo(image), (256, 256), ask) for image in images), strict=True)
     slight, mild, strong = (found.temperature for found in lowered[1:])
     assert lowered[0] == ask
     assert slight == ask.temperature > mild > strong
     assert mild == pytest.approx(0.3, abs=0.03)
     assert told[:2] == ([], [])
-    removed = removed_noise(model, unit(images[2]), (256, 256))
+    removed, _ = removed_noise(model, unit(images[2]), (256, 256))
     line = f"it is noisy (the model removes {removed:.1f} of 255 grey levels)"
     assert told[2] == [f"{line}, and gets temperature {mild:g} in place of 0.5"]
-    assert tempered(model, images[2], (256, 256), ask, keep=True) == (ask, [line])
+    assert tempered(model, Photo(images[2]), (256, 256), ask, keep=True) == (ask, [line])
     mean = Ask(temperature=0)
-    assert tempered(model, images[2], (256, 256), mean) == (mean, [])
-    assert tempered(model, images[2], (128, 128), ask)[0].temperature == pytest.approx(
+    assert tempered(model, Photo(images[2]), (256, 256), mean) == (mean, [])
+    assert tempered(model, Photo(images[2]), (128, 128), ask)[0].temperature == pytest.approx(
         2**0.5 * mild, rel=0.05
     )
+
+
+def jpeg(pixels: np.ndarray, quality: int) -> Photo:
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, "JPEG", quality=quality)
+    return read_photo(content.getvalue())
+
+
+def test_a_strongly_compressed_jpeg_gets_a_lower_temperature(model: LINF, clean: np.ndarray) -> None:
+    photo, ask = linf.load("photo"), Ask(temperature=0.5)
+    files = [jpeg(clean, quality) for quality in (98, 75, 30)]
+    fine, usual, coarse = (tempered(photo, file, (256, 256), ask) for file in files)
+    assert fine == (ask, [])
+    assert ask.temperature > usual[0].temperature > coarse[0].temperature > 0.2
+    _, removed = removed_noise(photo, unit(files[1].pixels), (256, 256))
+    line = f"it is a JPEG of quality 75 or so (the model removes {removed:.1f} of 255 grey levels)"
+    assert usual[1] == [f"{line}, and gets temperature {usual[0].temperature:g} in place of 0.5"]
+    assert tempered(photo, Photo(files[1].pixels), (256, 256), ask) == (ask, [])  # No JPEG by its file.
+    assert tempered(model, files[1], (256, 256), ask) == (ask, [])  # A model that removes nothing.
+    with pytest.raises(UsageError, match=r"a JPEG of quality 75 or so .* leave --consistent out"):
+        tempered(photo, files[1], (256, 256), ask._replace(consistency=3))
 
 
 def test_upscale_names_the_file_and_lowers_the_temperature(
@@ -154,7 +179,7 @@ def test_a_large_image_is_judged_without_a_copy_of_it(model: LINF, clean: np.nda
     pixels, ask = np.tile(clean, (60, 60, 1)), Ask()
     tracemalloc.start()
     with _Live() as live:
-        tempered(model, pixels, (pixels.shape[0] + 1, pixels.shape[1] + 1), ask)
+        tempered(model, Photo(pixels), (pixels.shape[0] + 1, pixels.shape[1] + 1), ask)
     most = live.most + tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 2 * pixels.nbytes

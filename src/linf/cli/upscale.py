@@ -67,7 +67,7 @@ def add_upscale(commands: Any) -> None:
     parser.add_argument(
         "--keep-temperature",
         action="store_true",
-        help="do not lower the temperature for an image with more noise than the model's training images",
+        help="do not lower the temperature for a noisy or strongly compressed image",
     )
     parser.add_argument(
         "--consistent",

@@ -84,14 +84,14 @@ class Session:
     def guard(self) -> None:
         """Set the temperature that suits the image at its scale, and what is unlike the model's data."""
         ask = Ask(DEFAULT_TEMPERATURE, device=device_of(self.model))
-        asked, self.unlike = tempered(self.model, self.image.pixels, self.size, ask)
+        asked, self.unlike = tempered(self.model, self.image, self.size, ask)
         self.temperature = asked.temperature
 
     def agree(self, consistent: bool) -> None:
         """Make the result consistent with the image, or not; raise UsageError for an image that is noisy."""
         if consistent:
             ask = Ask(DEFAULT_TEMPERATURE, device=device_of(self.model), consistency=ROUNDS)
-            tempered(self.model, self.image.pixels, self.size, ask)
+            tempered(self.model, self.image, self.size, ask)
         self.consistent, self.fixed = consistent, None
 
     def rescale(self, scale: float) -> None:

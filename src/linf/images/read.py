@@ -15,7 +15,7 @@ from rich.filesize import decimal
 
 from linf.errors import UsageError
 from linf.images.netpbm import deep_pixels
-from linf.images.photo import Photo
+from linf.images.photo import Photo, jpeg_step
 from linf.images.tiff import deep_layers, unusual_photo
 from linf.memory import free_memory
 
@@ -159,7 +159,7 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
         if profile[16:20] != b"CMYK" or file.mode != "CMYK":  # `_plain` has noted that case.
             notes.append("its colour profile is not one for its kind of pixels and is left out")
         profile = None
-    return Photo(pixels, alpha, exif, profile, notes)
+    return Photo(pixels, alpha, exif, profile, notes, jpeg_step=jpeg_step(file))
 
 
 def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:

@@ -74,7 +74,7 @@ def measured_pace(
         model, start, (start.shape[0] + 1, start.shape[1] + 1), ask
     )  # The first call is slower than all others.
     times = [time.perf_counter()]
-    tempered(model, part.pixels, size, ask._replace(consistency=0))
+    tempered(model, part, size, ask._replace(consistency=0))
     times.append(time.perf_counter())
     lr = torch.from_numpy(part.pixels.astype("float32") / part.peak).permute(2, 0, 1)[None].to(ask.device)
     with torch.no_grad(), torch.autocast(ask.device.type, dtype=ask.dtype, enabled=ask.dtype is not None):

@@ -138,7 +138,7 @@ class Upscaler:
     def _enlarge(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
         """Enlarge one image; yield the lines to print."""
         image, size, form, out, heat = self.opened(source)
-        ask, unlike = tempered(self.model, image.pixels, size, self.ask, keep=self.keep_temperature)
+        ask, unlike = tempered(self.model, image, size, self.ask, keep=self.keep_temperature)
         left = " (--keep-temperature leaves it)" if ask != self.ask else ""
         image.notes += [note + left for note in unlike]
         made = enlarge(self.model, image.pixels, size, ask, bar.update)
