@@ -2,15 +2,16 @@
 
 A round of back-projection (see `linf.models.consistency`) takes from the error of an image what its LR image sees of
 it: ``e ← e − up(down(e))``. Here both maps are matrices of the window at hand, made on its device and without waiting
-for it, whatever the scale of each sample. What lies around the window has no error in them. The weights of a reduction
-are not divided by their sum, of which a window has a part only: it is 1 at whole and half scales, and between them off
-by up to 0.017.
+for it, whatever the scale of each sample. What lies around the window has no error in them.
 """
 
 import torch
 from torch import Tensor
 
 from linf.images.resize import keys_cubic
+
+REACH = 32
+"""HR pixels on either side of an LR pixel by which its weights are divided: all up to ×16; beyond, their sum is 1."""
 
 
 def unseen(error: Tensor, coord: Tensor, cell: Tensor, lr_size: tuple[int, int], rounds: int) -> Tensor:
@@ -55,10 +56,14 @@ def _down_up(centres: Tensor, cell: Tensor, lr_pixels: int, pixels: int) -> Tens
     lr = torch.arange(lr_pixels, device=cell.device, dtype=hr.dtype)
     stretch = scale.clamp_min(1)[..., None]
     middle = (lr + 0.5) * scale - 0.5
+    # The host does not know how many pixels an LR pixel's weights span, of which the window has a part only.
+    around = middle.round()[..., None] + torch.arange(-REACH, REACH + 1, device=cell.device)
+    total = keys_cubic((around - middle[..., None]) / stretch).sum(-1, keepdim=True)
+    total = torch.where(stretch > REACH / 2, stretch, total)
     # What lies beyond the border is mirrored.
     mirrored = (hr, -1 - hr, 2 * count - 1 - hr)
     down = torch.stack([keys_cubic((at[:, None] - middle[..., None]) / stretch) for at in mirrored]).sum(0)
     middle = (hr + 0.5) / scale - 0.5
     mirrored = (lr, -1 - lr, 2 * lr_pixels - 1 - lr)
     up = torch.stack([keys_cubic(middle[..., None] - at) for at in mirrored]).sum(0)
-    return up @ (down / stretch)
+    return up @ (down / total)
