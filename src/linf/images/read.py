@@ -3,17 +3,17 @@
 import contextlib
 import io
 import logging
-import re
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 from rich.filesize import decimal
 
 from linf.errors import UsageError
+from linf.images.exif import descriptive_exif, turn_upright
 from linf.images.netpbm import deep_pixels
 from linf.images.photo import Photo, jpeg_step
 from linf.images.tiff import deep_layers, unusual_photo
@@ -31,15 +31,7 @@ IMAGE_SUFFIXES = {
 """Suffixes, in lower case, of the files that count as images where a folder is searched: all that Pillow gives to the
 formats in `READ`, and a JPEG's with several images; except PFM's, whose floats have no white."""
 
-EXIF, GPS, DESCRIPTION = 0x8769, 0x8825, 0x010E
 BITS, PHOTOMETRIC, PLANAR = 258, 262, 284
-
-_OF_THE_PIXELS = re.compile(r"^\s*\{.*\"shape\"|^\s*shape\s*=|^ImageJ=|<OME\b", re.DOTALL)
-# A description by tifffile, ImageJ or OME of the pixels' layout, which does not hold for an enlarged image.
-
-DESCRIPTIVE = (0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x013C, 0x8298)
-"""EXIF tags that describe the image rather than its file: description, make, model, software, date, artist, host,
-copyright."""
 
 
 def header_size(path: Path) -> tuple[int, int] | None:
@@ -132,9 +124,9 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     raw = str(args[0] if isinstance(args, tuple) and args else args)  # The layout of the pixels in the file.
     if file.format != "TIFF":  # Loading drops a TIFF's tags; in other formats EXIF may follow the pixels.
         file.load()
-    exif = _descriptive_exif(file, notes)
+    exif = descriptive_exif(file, notes)
     profile = file.info.get("icc_profile") or None
-    _turn_upright(file)
+    turn_upright(file)
     tags = getattr(file, "tag_v2", {})
     if (tags.get(PLANAR) == 2 and max(tags.get(BITS, [8])) > 8) or raw.startswith("RGBa;16"):
         pixels = deep_layers(source, len(file.mode) if file.mode in ("RGB", "RGBA") else 0)
@@ -162,36 +154,6 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     return Photo(pixels, alpha, exif, profile, notes, jpeg_step=jpeg_step(file))
 
 
-def _descriptive_exif(file: Image.Image, notes: list[str]) -> Image.Exif | None:
-    """The part of EXIF that still holds for an enlarged image, None if there is none."""
-    try:
-        found, kept = file.getexif(), Image.Exif()
-        for tag in DESCRIPTIVE:
-            if tag in found and not (tag == DESCRIPTION and _OF_THE_PIXELS.search(str(found[tag]))):
-                kept[tag] = found[tag]
-        for tag in (EXIF, GPS):
-            # The interoperability tag, 0xA005, is an offset within the old file.
-            if inner := {key: value for key, value in found.get_ifd(tag).items() if key != 0xA005}:
-                kept[tag] = inner
-        kept.tobytes()
-    except Exception:  # Damaged EXIF raises anything, as pixels do.
-        notes.append("its EXIF is damaged and left out")
-        return None
-    return kept if len(kept) else None
-
-
-def _turn_upright(file: Image.Image) -> None:
-    """Turn the pixels as EXIF's orientation says; those of a TIFF are turned as Pillow loads them."""
-    file.load()
-    try:
-        # In place the pixels are turned first, so that damaged EXIF only fails to be rewritten.
-        ImageOps.exif_transpose(file, in_place=True)
-    except MemoryError:
-        raise
-    except Exception:  # Damaged EXIF raises anything, and `_descriptive_exif` has noted it.
-        pass
-
-
 def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarray:
     """(h,w,2–4) uint16 of a colour image, or of a grey one with alpha, of which Pillow keeps the high bytes only. A
     second reading with the other byte order takes the low bytes for the high ones.
@@ -205,7 +167,7 @@ def _sixteen_bits(file: Image.Image, source: Path | bytes, raw: str) -> np.ndarr
             tile._replace(args=(other, *tile.args[1:]) if isinstance(tile.args, tuple) else other)
             for tile in again.tile
         ]
-        _turn_upright(again)
+        turn_upright(again)
         if grey:
             return np.array(again).view(">u2").astype(np.uint16)
         return (np.array(file, np.uint16) << 8) + np.asarray(again)

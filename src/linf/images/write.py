@@ -11,9 +11,10 @@ import tifffile
 from PIL import Image, ImageOps
 
 from linf.errors import UsageError
+from linf.images.exif import DESCRIPTIVE, EXIF, GPS
 from linf.images.photo import Photo
 from linf.images.pixels import stored_photo
-from linf.images.read import DESCRIPTIVE, EXIF, GPS, eight_bits
+from linf.images.read import eight_bits
 from linf.images.resize import resized_part
 from linf.images.tiff import BIG_TIFF, write_layers
 
