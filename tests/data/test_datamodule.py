@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from pytorch_lightning.callbacks import Callback
 
+from helpers.images import photograph
 from linf.data.crops import SRBatch
 from linf.data.datamodule import SRDataModule
 from linf.data.samplers import EpochSampler
@@ -42,6 +43,19 @@ def datamodule(root: Path, **kwargs: object) -> SRDataModule:
 
 def digest(batch: SRBatch) -> str:
     return hashlib.sha256(b"".join(t.numpy().tobytes() for t in batch)).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(("qualities", "warned"), [((60, 75, 98), "quality 67 or so"), ((60, 95, 98), None)])
+def test_training_images_that_are_strongly_compressed_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, qualities: tuple[int, ...], warned: str | None
+) -> None:
+    paths = tuple(tmp_path / f"{quality}.jpg" for quality in qualities)
+    for path, quality in zip(paths, qualities, strict=True):
+        Image.fromarray(photograph(40, 40)).save(path, quality=quality)
+    data = SRDataModule(ImageSet("made", paths), crop=8, cache_dir=str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        data.setup("fit")
+    assert [warned in line for line in caplog.messages] == [True] if warned else not caplog.messages
 
 
 # EpochSampler

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 
 from linf.coordinates import Scale, read_scale
 from linf.data.cache import ImageCache
+from linf.data.compressed import warn_if_compressed
 from linf.data.crops import RandomScaleCrops, smallest_crop
 from linf.data.degradation import Degradation
 from linf.data.given import given_pairs
@@ -221,6 +222,7 @@ class OpenedImages(pl.LightningDataModule):
             cache = Shards(images.root, min_side=smallest, whole=whole, **self._storage)
             cache.warn_if_short(batch // (self.trainer.num_nodes if self.trainer else 1))
         else:
+            warn_if_compressed(images.hr)
             cache = ImageCache(images.hr, min_side=smallest, **self._storage)
         return RandomScaleCrops(cache, repeat=repeat(cache), degradation=self.degradation, **scales, **given)
 

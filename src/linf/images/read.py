@@ -43,6 +43,15 @@ def header_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
+def header_jpeg_step(path: Path) -> float:
+    """`jpeg_step` by a file's header; 0 where it is unreadable."""
+    try:
+        with warnings.catch_warnings(action="ignore"), _open(path) as file:
+            return jpeg_step(file)
+    except Exception:  # As above.
+        return 0.0
+
+
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image as a viewer shows it, (H, W, 3) uint8 RGB: upright, scaled to 8 bits, composited over white, its
     first frame.
