@@ -10,7 +10,7 @@ from linf.images.read import header_jpeg_step
 
 log = logging.getLogger(__name__)
 
-LOOKED_AT = 32
+HEADERS = 32
 """The number of files, evenly spread, whose headers are read."""
 
 COARSE = 23.0
@@ -19,7 +19,7 @@ COARSE = 23.0
 
 def warn_if_compressed(images: Sequence[Path]) -> None:
     """Warn where more than half of the HR images of a training are JPEGs of a low quality, by some of them."""
-    steps = [header_jpeg_step(path) for path in images[:: max(1, len(images) // LOOKED_AT)]]
+    steps = [header_jpeg_step(path) for path in images[:: max(1, len(images) // HEADERS)]]
     coarse = [step for step in steps if step > COARSE]
     if len(coarse) > len(steps) / 2:
         log.warning(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from linf.images.resize import keys_cubic
 
-REACH = 32
+SPAN = 32
 """HR pixels on either side of an LR pixel by which its weights are divided: all up to ×16; beyond, their sum is 1."""
 
 
@@ -57,9 +57,9 @@ def _down_up(centres: Tensor, cell: Tensor, lr_pixels: int, pixels: int) -> Tens
     stretch = scale.clamp_min(1)[..., None]
     middle = (lr + 0.5) * scale - 0.5
     # The host does not know how many pixels an LR pixel's weights span, of which the window has a part only.
-    around = middle.round()[..., None] + torch.arange(-REACH, REACH + 1, device=cell.device)
+    around = middle.round()[..., None] + torch.arange(-SPAN, REACH + 1, device=cell.device)
     total = keys_cubic((around - middle[..., None]) / stretch).sum(-1, keepdim=True)
-    total = torch.where(stretch > REACH / 2, stretch, total)
+    total = torch.where(stretch > SPAN / 2, stretch, total)
     # What lies beyond the border is mirrored.
     mirrored = (hr, -1 - hr, 2 * count - 1 - hr)
     down = torch.stack([keys_cubic((at[:, None] - middle[..., None]) / stretch) for at in mirrored]).sum(0)
