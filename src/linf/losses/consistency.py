@@ -57,7 +57,7 @@ def _down_up(centres: Tensor, cell: Tensor, lr_pixels: int, pixels: int) -> Tens
     stretch = scale.clamp_min(1)[..., None]
     middle = (lr + 0.5) * scale - 0.5
     # The host does not know how many pixels an LR pixel's weights span, of which the window has a part only.
-    around = middle.round()[..., None] + torch.arange(-SPAN, REACH + 1, device=cell.device)
+    around = middle.round()[..., None] + torch.arange(-SPAN, SPAN + 1, device=cell.device)
     total = keys_cubic((around - middle[..., None]) / stretch).sum(-1, keepdim=True)
     total = torch.where(stretch > SPAN / 2, stretch, total)
     # What lies beyond the border is mirrored.
