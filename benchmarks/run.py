@@ -38,7 +38,7 @@ from linf.data.sources import bundled
 from linf.evaluation.measure import measure
 from linf.images.resize import matlab_bicubic
 from linf.losses.flow import LikelihoodL1
-from linf.memory import keep_freed_memory
+from linf.machine import keep_freed_memory
 from linf.metrics.metric import LRPSNR, PSNR, SSIM, NonFinite
 from linf.models.conditioner import FourierConditioner
 from linf.models.correlation import LatentCorrelation

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from linf.files import atomic_write, clear, lock
+from linf.files import atomic_write, clear
+from linf.locks import lock
 
-HOLDING = "import sys, time; from pathlib import Path; from linf.files import lock\n" + (
+HOLDING = "import sys, time; from pathlib import Path; from linf.locks import lock\n" + (
     "with lock(Path(sys.argv[1])): print(1, flush=True); time.sleep(float(sys.argv[2]))"
 )
 

@@ -18,8 +18,8 @@ The packages form storeys. A module imports only from its own storey and from lo
     3  training, evaluation, upscale         the LightningModules; measuring systems; enlarging users' files
     2  data, losses, metrics, checkpoints    batches; what is minimised; what is measured; weights in files
     1  models, images                        the paper, in torch only; reading, writing and resizing images
-    0  errors, files, memory, groups         how programs end; atomic writes and locks; free memory; usable cores
-       coordinates                           scale factors, pixel centres, cells, neighbours
+    0  errors, files, locks                  how programs end; atomic writes; one process at a time, one run a folder
+       machine, coordinates                  usable cores and memory; scale factors, pixel centres, cells, neighbours
 """
 
 from importlib import import_module

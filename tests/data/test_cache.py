@@ -24,8 +24,8 @@ from linf.data import decode
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
 from linf.files import atomic_write
-from linf.groups import usable_cores
 from linf.images.read import read_image
+from linf.machine import usable_cores
 from linf.models.noise import noise_threads
 
 

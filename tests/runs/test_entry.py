@@ -205,7 +205,7 @@ def test_an_interrupt_before_the_first_step_is_one_line(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("linf.memory.keep_freed_memory", interrupted)
+    monkeypatch.setattr("linf.machine.keep_freed_memory", interrupted)
     done = command("train", *arguments)
     assert done.status == 130
     line = done.err.splitlines()[-1]

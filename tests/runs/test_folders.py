@@ -18,11 +18,12 @@ from helpers.commands import Command, assert_in_words
 from helpers.images import write
 from helpers.paths import ROOT
 from helpers.runs import SMOKE, TINY
-from linf import files
+from linf import locks
 from linf.data.cache import ImageCache
 from linf.errors import UsageError
-from linf.files import cache_folder, lock, owner, run_lock, temporary_cache
+from linf.files import cache_folder, temporary_cache
 from linf.images.read import read_image
+from linf.locks import lock, owner, run_lock
 from linf.runs.folders import Folders, present
 from linf.runs.record import JobRecord, read_record, write_record
 from linf.runs.sweep_commands import sweep_command
@@ -206,7 +207,7 @@ def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    monkeypatch.setattr(files, "_without_locks", set())
+    monkeypatch.setattr(locks, "_without_locks", set())
 
 
 @pytest.mark.usefixtures("without_locks")

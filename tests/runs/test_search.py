@@ -295,7 +295,7 @@ def test_a_job_that_outlived_its_command_stays_the_trial(tmp_path: Path) -> None
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=None) for _ in batch]
 
     sweeper.launcher = Refused()  # type: ignore[assignment]
-    code = "import sys; from pathlib import Path; from linf.files import run_lock\n"
+    code = "import sys; from pathlib import Path; from linf.locks import run_lock\n"
     code += "with run_lock(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
     write_record(found.place(0), JobRecord("running"))
     with subprocess.Popen(

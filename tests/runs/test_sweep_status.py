@@ -30,7 +30,7 @@ from linf.runs.sweep_status import print_summary, summary_line, unfinished_line,
 HOLDS = """
 import sys
 from pathlib import Path
-from linf.files import run_lock
+from linf.locks import run_lock
 from linf.runs.sweep_commands import sweep_command
 with sweep_command(Path(sys.argv[1]), 3), run_lock(Path(sys.argv[1]) / "b"):
     print(flush=True)

@@ -22,7 +22,8 @@ from helpers.commands import Command, Compose, assert_in_words, start, wait_for
 from helpers.runs import QUIET, RANKS, SMOKE, TINY, Interrupt, PowerCut, assert_same_end, fit, state
 from linf.checkpoints.start import newest, next_start, to_resume
 from linf.errors import STOP_SIGNALS, UsageError
-from linf.files import LOCK, atomic_write, owner, run_lock
+from linf.files import atomic_write
+from linf.locks import LOCK, owner, run_lock
 
 LONG = (*QUIET, "trainer.max_epochs=40", "data.batches_per_epoch=5")
 
@@ -357,7 +358,7 @@ def test_a_file_is_whole_or_the_one_before(tmp_path: Path) -> None:
 HOLDING = """
 import sys, time
 from pathlib import Path
-from linf.files import run_lock
+from linf.locks import run_lock
 with run_lock(Path(sys.argv[1])):
     print(1, flush=True)
     time.sleep(60)
@@ -426,6 +427,6 @@ def test_a_run_starts_although_its_owner_is_asked_for(
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as asking:
         assert asking.stdout is not None
         assert asking.stdout.readline() == "1\n"
-        monkeypatch.setattr("linf.files.time.sleep", lambda _: asking.communicate())
+        monkeypatch.setattr("linf.locks.time.sleep", lambda _: asking.communicate())
         with run_lock(tmp_path):
             pass

@@ -23,7 +23,8 @@ import torch
 
 from linf.checkpoints.pretrained import Weights, fingerprint, known_weights, weights_folder, weights_state
 from linf.errors import UsageError
-from linf.files import atomic_write, clear, lock
+from linf.files import atomic_write, clear
+from linf.locks import lock
 
 
 def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:

@@ -27,7 +27,7 @@ from linf.cli.upscale import add_upscale
 from linf.cli.weights import add_weights
 from linf.errors import Stopped, UsageError, end, find_mistake, stop_signals_to
 from linf.files import expand_home
-from linf.groups import limit_threads
+from linf.machine import limit_threads
 from linf.runs.output import lost_output, protect_output, use_utf8
 
 

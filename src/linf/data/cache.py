@@ -16,8 +16,9 @@ import numpy as np
 from linf.data.decode import Entry, check_room, write_pixels
 from linf.data.store import ImageStore
 from linf.errors import UsageError, shorten
-from linf.files import atomic_write, cache_folder, clear, lock, temporary_cache
+from linf.files import atomic_write, cache_folder, clear, temporary_cache
 from linf.images.pixels import PixelFormat
+from linf.locks import lock
 
 log = logging.getLogger(__name__)
 

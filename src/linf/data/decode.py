@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 
 from linf.data.workers import FORKS, NoWorkersError, SteadyLoader, lost_worker_advice, worker_settings
 from linf.errors import UsageError
-from linf.groups import usable_cores
 from linf.images.read import header_size, read_image
+from linf.machine import usable_cores
 
 log = logging.getLogger(__name__)
 

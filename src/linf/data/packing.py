@@ -16,8 +16,9 @@ from PIL import Image
 
 from linf.data.decode import for_each
 from linf.errors import UsageError
-from linf.files import LOCK, atomic_write, lock
+from linf.files import atomic_write
 from linf.images.read import read_image
+from linf.locks import LOCK, lock
 
 log = logging.getLogger(__name__)
 

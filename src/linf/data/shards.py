@@ -15,8 +15,9 @@ from linf.data.packing import INDEX, ShardFacts, decode_pixels
 from linf.data.samplers import MIXED
 from linf.data.store import ImageStore
 from linf.errors import UsageError
-from linf.files import atomic_write, cache_folder, lock
+from linf.files import atomic_write, cache_folder
 from linf.images.pixels import PixelFormat
+from linf.locks import lock
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from linf.demo.mixture import Advance, Mixture, consistent_part, device_of, plan
 from linf.demo.window import Part, close_up, enlarged_part, mask_part, most_detailed
 from linf.images.photo import Photo
 from linf.images.write import enlarged_alpha
-from linf.memory import free_memory
+from linf.machine import free_memory
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.correlation import LatentChoice
 from linf.models.linf import LINF

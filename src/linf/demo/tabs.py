@@ -12,7 +12,7 @@ from linf.demo.progress import Cancelled, Progress
 from linf.demo.session import Session
 from linf.demo.shown import Shown
 from linf.errors import find_mistake, message
-from linf.memory import is_shortage
+from linf.machine import is_shortage
 
 MAX_SESSIONS = 4
 """Number of tabs whose images are kept, the most recent ones; each takes up to 700 MB and its image."""

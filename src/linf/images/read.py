@@ -17,7 +17,7 @@ from linf.images.exif import descriptive_exif, turn_upright
 from linf.images.netpbm import deep_pixels
 from linf.images.photo import Photo, jpeg_step
 from linf.images.tiff import deep_layers, unusual_photo
-from linf.memory import free_memory
+from linf.machine import free_memory
 
 log = logging.getLogger(__name__)
 

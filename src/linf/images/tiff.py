@@ -12,7 +12,7 @@ from rich.filesize import decimal
 
 from linf.errors import UsageError
 from linf.images.photo import Layout, Photo
-from linf.memory import free_memory
+from linf.machine import free_memory
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of TIFF and BigTIFF, in either byte order."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linf.memory import free_memory
+from linf.machine import free_memory
 
 
 def is_whole(number: object, least: int = 0) -> bool:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from linf.coordinates import patch_grid
-from linf.memory import free_memory
+from linf.machine import free_memory
 from linf.models.decoding import Latents
 from linf.models.noise import LatentField, noise_threads, rows_kept
 from linf.models.precision import exact_products

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from linf.coordinates import neighbourhood, patch_centres
-from linf.memory import free_memory
+from linf.machine import free_memory
 from linf.models.arguments import is_whole
 from linf.models.conditioner import Conditioner, Decode
 from linf.models.encoders.encoder import Encoder

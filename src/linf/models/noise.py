@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linf.groups import usable_cores
+from linf.machine import usable_cores
 
 
 def gaussian(seed: int, index: int, shape: Sequence[int]) -> Tensor:

@@ -18,8 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake, stop_signals_to
-from linf.files import atomic_write, run_lock
-from linf.groups import limit_threads
+from linf.files import atomic_write
+from linf.locks import run_lock
+from linf.machine import limit_threads
 from linf.runs import CONF, folders, ranks
 from linf.runs.announcement import announcement
 from linf.runs.command_line import readable_settings

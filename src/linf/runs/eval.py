@@ -21,7 +21,7 @@ def evaluate(cfg: DictConfig) -> entry.Result | None:
 
     from linf.data.workers import lost_worker_advice
     from linf.evaluation.systems import system_temperatures, systems_in_words
-    from linf.memory import shortage_advice
+    from linf.machine import shortage_advice
     from linf.runs import launch
 
     pl.seed_everything(cfg.seed, workers=True, verbose=False)

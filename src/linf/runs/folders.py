@@ -20,7 +20,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import Mistake, UsageError
-from linf.files import LOCK, expand_home, unwritable
+from linf.files import expand_home, unwritable
+from linf.locks import LOCK
 from linf.runs import ranks
 from linf.runs.command_line import quoted
 from linf.runs.sweep_commands import count_jobs, list_jobs, sweep_command

@@ -3,7 +3,6 @@
 Without it every job of one device, of a sweep or of several commands, would use the first GPU.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -17,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from linf.files import lock_files
+from linf.locks import try_lock
 from linf.runs import ranks
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ def _take(known: list[str], count: int) -> list[str]:
     while True:
         locked: dict[str, IO[str]] = {}
         for gpu in known:
-            if len(locked) < count and (file := _lock(folder / gpu.replace("/", "_"))) is not None:
+            if len(locked) < count and (file := try_lock(folder / gpu.replace("/", "_"))) is not None:
                 locked[gpu] = file
         if len(locked) == count:
             _held.update(locked)
@@ -115,27 +114,6 @@ def _take(known: list[str], count: int) -> list[str]:
             waiting = True
             log.warning("waiting for %d of %d GPUs: the others are in use by other runs", count, len(known))
         time.sleep(1)
-
-
-def _lock(path: Path) -> IO[str] | None:
-    # Opened for reading, which another user's file allows; a lock needs no more. O_CREAT is denied on such a file in
-    # a folder like /tmp, see fs.protected_regular.
-    try:
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-            os.fchmod(descriptor, 0o644)  # Whatever the umask.
-    except PermissionError:  # Another user's, perhaps of just now.
-        return None
-    file = os.fdopen(descriptor)
-    lock_files.add(file)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
 
 
 def _cuda_started() -> bool:

@@ -85,7 +85,7 @@ def launch(command: Sequence[str], count: int, folder: str | None = None, logs: 
     """
     from torch.distributed import TCPStore
 
-    from linf.groups import threads_are_given, usable_cores
+    from linf.machine import threads_are_given, usable_cores
 
     # Held here, its port cannot be taken by another program before the first rank listens.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from linf.errors import UsageError, find_mistake
-from linf.files import atomic_write, owner, unwritable
+from linf.files import atomic_write, unwritable
+from linf.locks import owner
 
 RECORD_FILE = "job.json"
 PROGRESS_FILE = "progress.json"

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from linf.files import atomic_write, owner, run_lock
+from linf.files import atomic_write
+from linf.locks import owner, run_lock
 
 _FOLDER = ".sweep"
 

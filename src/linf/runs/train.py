@@ -37,7 +37,7 @@ def train(cfg: DictConfig) -> entry.Result | None:
         to_resume,
     )
     from linf.data.workers import lost_worker_advice
-    from linf.memory import keep_freed_memory, shortage_advice
+    from linf.machine import keep_freed_memory, shortage_advice
     from linf.runs import launch
     from linf.training.resume import reached_limits
     from linf.training.usual import learn_usual_deviation

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from linf.images.luma import PILLOW_GREY
-from linf.memory import free_memory
+from linf.machine import free_memory
 from linf.models import DEFAULT_TEMPERATURE
 from linf.models.arguments import check_size
 from linf.models.consistency import LR_ROWS, Projection

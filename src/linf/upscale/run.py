@@ -29,7 +29,7 @@ from linf.images.write import (
     enlarged_alpha,
     write_photo,
 )
-from linf.memory import is_shortage
+from linf.machine import is_shortage
 from linf.models.super_resolver import SuperResolver
 from linf.upscale.enlarge import Ask, enlarge
 from linf.upscale.guard import tempered

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from linf.errors import UsageError
-from linf.memory import free_memory
+from linf.machine import free_memory
 from linf.models.conditioner import Conditioner
 from linf.models.encoders.encoder import Encoder
 from linf.models.super_resolver import SuperResolver

@@ -21,7 +21,8 @@ from optuna.trial import TrialState
 
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
-from linf.files import atomic_write, lock, owner, run_lock
+from linf.files import atomic_write
+from linf.locks import lock, owner, run_lock
 from linf.report.style import COLOURS, GREY, STYLE, label_points, legend_below, panel_grid
 from linf.runs.command_line import quoted
 from linf.runs.search.importance import importance_figure, importances

@@ -1,5 +1,6 @@
-"""How many cores and threads there are below the limits of containers and jobs."""
+"""How many cores and threads, and how much memory, there are below the limits of containers and jobs."""
 
+import math
 import os
 import subprocess
 import sys
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from linf import groups
+from linf import machine
 
-TREES = {
+CORES = {
     "container": ("0::/\n", {"cpu.max": "250000 100000"}, 2),
     "a part of a core": ("0::/\n", {"cpu.max": "50000 100000"}, 1),
     "no limit": ("0::/a\n", {"a/cpu.max": "max 100000"}, 8),
@@ -30,7 +31,7 @@ TREES = {
 """What this process's groups are, their files, and how many of eight cores it may use."""
 
 
-@pytest.mark.parametrize(("group", "files", "cores"), TREES.values(), ids=TREES)
+@pytest.mark.parametrize(("group", "files", "cores"), CORES.values(), ids=CORES)
 def test_threads_are_as_many_as_a_containers_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, group: str | None, files: dict[str, str], cores: int
 ) -> None:
@@ -42,23 +43,59 @@ def test_threads_are_as_many_as_a_containers_cores(
         path = tmp_path / "sys" / "fs" / "cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{content}\n")
-    assert groups.usable_cores(tmp_path) == cores
-    monkeypatch.setattr(groups, "_ours", None)
+    assert machine.usable_cores(tmp_path) == cores
+    monkeypatch.setattr(machine, "_ours", None)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    groups.limit_threads(tmp_path)
-    assert (os.environ["OMP_NUM_THREADS"], groups.threads_are_given()) == ("7", True)
+    machine.limit_threads(tmp_path)
+    assert (os.environ["OMP_NUM_THREADS"], machine.threads_are_given()) == ("7", True)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    groups.limit_threads(tmp_path)
+    machine.limit_threads(tmp_path)
     # Elsewhere torch knows best.
     assert os.environ.get("OMP_NUM_THREADS") == (str(cores) if cores < 8 else None)
-    assert not groups.threads_are_given()
+    assert not machine.threads_are_given()
+
+
+SLURM = "/system.slice/slurmstepd.scope/job_7/step_0/user/task_0"
+MEMORY = {
+    "container": ("0::/\n", {"": 1000}, 700),
+    "Slurm's job": (f"0::{SLURM}\n", {SLURM: "max", "/system.slice/slurmstepd.scope/job_7": 1000}, 700),
+    "the least of several": ("0::/a/b\n", {"/a/b": 5000, "/a": 1000, "": 3000}, 700),
+    "no limit": ("0::/a\n", {"/a": "max"}, math.inf),
+    "version 1": (
+        "5:cpu:/x\n4:memory:/slurm/job_7\n0::/\n",
+        {"/memory/slurm/job_7": 1000, "/memory": 2**63},
+        700,
+    ),
+    "version 1 in a container": ("4:cpuset,memory:/docker/7\n", {"/memory": 1000}, 700),
+    "no groups": (None, {}, math.inf),
+}
+"""What this process's groups are, their limits where 400 bytes are in use and 100 of these cached, and what is free."""
+
+
+@pytest.mark.parametrize(("groups", "limits", "free"), MEMORY.values(), ids=MEMORY)
+def test_memory_is_free_below_the_limits_of_control_groups(
+    tmp_path: Path, groups: str | None, limits: dict[str, int | str], free: float
+) -> None:
+    if groups is not None:
+        (tmp_path / "proc" / "self").mkdir(parents=True)
+        (tmp_path / "proc" / "self" / "cgroup").write_text(groups)
+    for group, limit in limits.items():
+        folder = Path(f"{tmp_path}/sys/fs/cgroup{group}")
+        folder.mkdir(parents=True, exist_ok=True)
+        first = group.startswith("/memory")
+        names = ("limit_in_bytes", "usage_in_bytes") if first else ("max", "current")
+        for name, value in zip(names, (limit, 400), strict=True):
+            (folder / f"memory.{name}").write_text(f"{value}\n")
+        cached = "inactive_file 7\ntotal_inactive_file 100" if first else "inactive_file 100"
+        (folder / "memory.stat").write_text(f"anon 300\n{cached}\n")
+    assert machine._container_free(tmp_path) == free
 
 
 @pytest.mark.slow
 def test_a_command_in_a_group_of_one_core_has_one_thread() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("there is one core")
-    folder = next((folder for folder, _ in groups.group_folders("cpu")), Path("/none"))
+    folder = next((folder for folder, _ in machine._group_folders("cpu")), Path("/none"))
     mine = folder / f"linf-test-{os.getpid()}"
     try:
         mine.mkdir()
