@@ -28,10 +28,13 @@ from helpers.evaluations import SHA, evaluation
 from helpers.figures import overlapping
 from linf.errors import UsageError
 from linf.evaluation.schema import METRICS
-from linf.report import find_runs, findings, read_run, write_report
+from linf.report import find_runs, read_run, write_report
 from linf.report.caveats import caveats
 from linf.report.consistency import consistency_findings
 from linf.report.figures import all_figures
+from linf.report.findings import detail_findings
+from linf.report.plane import plane_findings
+from linf.report.scale import scale_findings
 from linf.report.sliders import detail_sliders
 from linf.report.spread import deviation_findings
 from linf.report.story import story
@@ -387,7 +390,7 @@ def test_a_run_is_compared_with_bicubic_of_its_own_lr(tmp_path: Path) -> None:
     curves = all_figures(runs)["scale_Set5"].axes[1].lines
     for run, line in zip((clean, degraded), curves, strict=False):
         assert line.get_ydata() == pytest.approx(gains[run])
-    told = findings.scale_findings(runs, "Set5")
+    told = scale_findings(runs, "Set5")
     for run, sentence in zip((clean, degraded), told, strict=False):
         assert sentence == f"{run.label} (τ=0): PSNR (Y) {gains[run][1]:.2f} dB above bicubic at ×4."
     # Elsewhere bicubic is named by its LR where there are several, and not where there is one.
@@ -414,7 +417,7 @@ def test_a_run_is_compared_with_bicubic_of_its_own_lr(tmp_path: Path) -> None:
             assert {line.get_color() for line in drawn} == {series_style(n, 0, False)["color"]}
     rows = [text.get_text() for text in figures["consistency_Set5"].axes[0].get_yticklabels()]
     assert rows[:3] == [*names, clean.label]
-    told = findings.plane_findings(runs[:2], "Set5")[:2]
+    told = plane_findings(runs[:2], "Set5")[:2]
     for sigma, run, sentence in zip((0, 10), gains, told, strict=True):
         assert sentence.startswith(f"At ×4 (LR: bicubic, noise σ {sigma}), {run.label}, τ=0.4 has the lowest")
     said = "bicubic differs by 3.00 dB between runs, so their LR images differ."
@@ -570,9 +573,7 @@ def test_details_show_images_that_all_runs_have(tmp_path: Path) -> None:
     evaluation(tmp_path / "d", "d")
     names = [name for name in all_figures(find_runs([tmp_path])) if name.startswith("details")]
     assert names == ["details_Set5_x4_three"]
-    assert any(
-        "d did not keep these images." in said for said in findings.detail_findings(find_runs([tmp_path]))
-    )
+    assert any("d did not keep these images." in said for said in detail_findings(find_runs([tmp_path])))
 
 
 CROWDS: dict[str, Callable[[Path], None]] = {

@@ -20,9 +20,10 @@ from linf.report import find_runs, read_run, write_report
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.differences import DIFFERENCES, against_first, differences, verdicts
 from linf.report.figures import all_figures
-from linf.report.findings import cost_finding, detail_findings, plane_findings, scale_findings
+from linf.report.findings import cost_finding, detail_findings
 from linf.report.gaps import gap_figure, gap_findings
-from linf.report.plane import plane_figure
+from linf.report.plane import plane_figure, plane_findings
+from linf.report.scale import scale_findings
 from linf.report.statistics import LEVEL, judge, mean_intervals
 from linf.report.tables import all_tables, intervals
 from linf.report.typesetting import formatted, latex, markdown, ranks

@@ -4,9 +4,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from linf.evaluation.schema import METRICS
+from linf.evaluation.schema import METRICS, PERCEPTUAL
 from linf.report.evaluations import EvaluationRun
-from linf.report.selection import bicubics, common_headline, datasets, scales
+from linf.report.selection import (
+    bicubics,
+    common_headline,
+    datasets,
+    measured_metrics,
+    perceptual_metric,
+    runs_on,
+    scales,
+)
 
 
 def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
@@ -57,3 +65,14 @@ def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
 def enumerated(names: Sequence[str]) -> str:
     """Names as in a sentence: "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def without_perception(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
+    """Which runs lack the metric that stands for perception, and why."""
+    name = perceptual_metric(runs, dataset) or PERCEPTUAL[0]
+    reasons: dict[str, list[str]] = {}
+    for run in [run for run in runs_on(runs, dataset) if name not in measured_metrics([run], dataset)]:
+        why = (run.about.get("skipped") or {}).get(name, "it was not among the metrics")
+        reasons.setdefault(str(why), []).append(run.label)
+    who = {why: enumerated(labels) for why, labels in reasons.items()}
+    return [f"{METRICS[name].title} was not measured for {labels}: {why}." for why, labels in who.items()]

@@ -1,4 +1,6 @@
-"""The perception–distortion plane (Blau and Michaeli, CVPR 2018, arXiv 1711.06077): every run's path over τ."""
+"""Figure and findings of a report: the perception–distortion plane (Blau and Michaeli, CVPR 2018, arXiv 1711.06077),
+in which every run is a path over τ.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +12,13 @@ from matplotlib.figure import Figure
 
 from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, evenly_spaced
-from linf.report.evaluations import EvaluationRun
+from linf.report.caveats import without_perception
+from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.selection import (
     bicubic_at,
     bicubics,
     common_headline,
+    curve_scales,
     measured_metrics,
     model_runs,
     perceptual_metric,
@@ -97,3 +101,49 @@ def plane_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
     legend_below(figure, [(artist, label) for label, artist in entries.items()])
     label_points(figure, labels)
     return figure
+
+
+def plane_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
+    """Which system is best in perception and which in distortion, and whether published results can be compared."""
+    name, headline = perceptual_metric(runs, dataset), common_headline(runs)
+    if name is None:
+        return without_perception(runs, dataset)
+    findings, psnr, metric = [], METRICS[headline], METRICS[name]
+    drawn, evaluated = plane_scales(runs, dataset), scales(runs, dataset)
+    trained = [s for s in curve_scales(runs, dataset) if s in drawn] or drawn
+    for who, of_lr in bicubics(runs, dataset, trained[-1]):  # Those of another LR are no rivals.
+        points = _points(of_lr, dataset, trained[-1], name, headline)
+        if not points:
+            continue
+        near, sharp = min(points, key=lambda point: point[1]), max(points, key=lambda point: point[2])
+        at = f"At ×{trained[-1]:g}{who.removeprefix('bicubic')},"
+        findings.append(
+            f"{at} {near[0]} is best in both {metric.title} and {psnr.title}."
+            if near[0] == sharp[0]
+            else f"{at} {near[0]} has the lowest {metric.title} ({metric.quantity(near[1])} at "
+            f"{psnr.quantity(near[2])}) and {sharp[0]} the highest {psnr.title} ({psnr.quantity(sharp[2])} at "
+            f"{metric.quantity(sharp[1])})."
+        )
+    sources = "; ".join(dict.fromkeys(published_points(runs, dataset, name)["source"]))
+    findings += [
+        f"Hollow points are published results, with other training data and code ({sources})."
+        if sources
+        else f"No published pair of {psnr.title} and LPIPS is known for these images."
+    ]
+    findings += [f"{len(drawn)} of {len(evaluated)} scales are drawn."] * (len(drawn) < len(evaluated))
+    return findings + without_perception(runs, dataset)
+
+
+def _points(
+    runs: Sequence[EvaluationRun], dataset: str, scale: Scale, *metrics: str
+) -> list[tuple[str, float, float]]:
+    """Name and two metrics of each system of each run, where both are finite."""
+    points = []
+    for run in runs:
+        of = lines_at(run.metrics, dataset, scale)
+        for system in of["system"] if set(metrics) <= set(of) else ():
+            who = run.label if system == run.system else f"{run.label}, {system}"
+            x, y = (run.value(dataset, scale, system, metric) for metric in metrics)
+            if np.isfinite([x, y]).all():
+                points.append(("bicubic" if system == "bicubic" else who, x, y))
+    return points

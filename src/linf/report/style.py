@@ -12,9 +12,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from linf.coordinates import Scale
 from linf.evaluation.fonts import font_families
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -129,6 +131,17 @@ def legend_below(figure: Figure, entries: Sequence[tuple[Artist, str]]) -> None:
     figure.legend(
         [handle for handle, _ in entries], names, loc="outside lower center", ncols=columns, handlelength=3.2
     )
+
+
+def series_legend(figure: Figure, runs: Sequence[str], others: dict[str, Any], at: Sequence[Scale]) -> None:
+    """Draw a legend of runs, by their labels, other lines and scales; of one run alone, colours stand for scales."""
+    of_runs, of_scales = ({"color": GREY}, {}) if len(runs) == 1 else ({}, {"color": GREY})
+    styles = [(label, series_style(n, 0, False) | {"marker": ""} | of_runs) for n, label in enumerate(runs)]
+    styles += others.items()
+    styles += [
+        (f"×{s:g}", series_style(0, n, True) | {"linestyle": ""} | of_scales) for n, s in enumerate(at)
+    ]
+    legend_below(figure, [(Line2D([], [], **style), label) for label, style in styles])
 
 
 def panel_grid(panels: int, across: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
