@@ -11,7 +11,7 @@ from helpers.evaluations import evaluation
 from linf.evaluation import fonts
 from linf.evaluation.panels import panel
 from linf.report import find_runs, write_report
-from linf.report.figures import all_figures
+from linf.report.sections import all_figures
 
 
 @pytest.fixture(autouse=True)

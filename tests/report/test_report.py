@@ -31,10 +31,10 @@ from linf.evaluation.schema import METRICS
 from linf.report import find_runs, read_run, write_report
 from linf.report.caveats import caveats
 from linf.report.consistency import consistency_findings
-from linf.report.figures import all_figures
 from linf.report.findings import detail_findings
 from linf.report.plane import plane_findings
 from linf.report.scale import scale_findings
+from linf.report.sections import all_figures
 from linf.report.sliders import detail_sliders
 from linf.report.spread import deviation_findings
 from linf.report.story import story
@@ -241,10 +241,9 @@ def test_consistency_with_lr_stands_beside_distortion_and_perception(tmp_path: P
         assert drawn == [(run.value("Set5", 4, system, name), n) for n, (run, system) in enumerate(rows)]
     low, best = (METRICS["lr_psnr"].quantity(runs[0].value("Set5", 4, f"τ={t}", "lr_psnr")) for t in (0, 0.4))
     assert (
-        consistency_findings(runs, "Set5", 4)[0]
-        == f"plain at ×4: LR-PSNR is {low} at τ=0 and {best} at τ=0.4."
+        consistency_findings(runs, "Set5")[0] == f"plain at ×4: LR-PSNR is {low} at τ=0 and {best} at τ=0.4."
     )
-    assert consistency_findings(runs[:1], "Set5", 4) == []
+    assert consistency_findings(runs[:1], "Set5") == []
     assert "consistency_Set5" not in all_figures(runs[:1]), "its curves over τ say as much"
 
 
@@ -395,7 +394,7 @@ def test_a_run_is_compared_with_bicubic_of_its_own_lr(tmp_path: Path) -> None:
         assert sentence == f"{run.label} (τ=0): PSNR (Y) {gains[run][1]:.2f} dB above bicubic at ×4."
     # Elsewhere bicubic is named by its LR where there are several, and not where there is one.
     at = {run: METRICS["lr_psnr"].quantity(run.value("Set5", 4, "bicubic", "lr_psnr")) for run in gains}
-    beside = [text for text in consistency_findings(runs[:2], "Set5", 4) if "bicubic" in text]
+    beside = [text for text in consistency_findings(runs[:2], "Set5") if "bicubic" in text]
     assert beside == [
         f"LR-PSNR of bicubic (LR: bicubic, noise σ {sigma}) at ×4 is {at[run]}."
         for sigma, run in ((0, clean), (10, degraded))

@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.evaluations import evaluation
 from linf.evaluation.schema import nearest_system
 from linf.report import find_runs, read_run, write_report
-from linf.report.figures import all_figures
+from linf.report.sections import all_figures
 from linf.report.sliders import detail_sliders
 from linf.report.temperature import MOST_CURVES
 

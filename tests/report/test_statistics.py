@@ -19,11 +19,11 @@ from linf.evaluation.schema import CELL
 from linf.report import find_runs, read_run, write_report
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.differences import DIFFERENCES, against_first, differences, verdicts
-from linf.report.figures import all_figures
 from linf.report.findings import cost_finding, detail_findings
 from linf.report.gaps import gap_figure, gap_findings
 from linf.report.plane import plane_figure, plane_findings
 from linf.report.scale import scale_findings
+from linf.report.sections import all_figures
 from linf.report.statistics import LEVEL, judge, mean_intervals
 from linf.report.tables import all_tables, intervals
 from linf.report.typesetting import formatted, latex, markdown, ranks
@@ -170,11 +170,11 @@ def test_runs_that_lack_a_data_set_are_not_told_of_there(tmp_path: Path) -> None
     folders += [evaluation(tmp_path / f"r{n}", f"r{n}", names=NAMES, scales=(4,), shift=n) for n in range(8)]
     folders += [evaluation(tmp_path / "last", "last", datasets=("B100",), names=NAMES, scales=(4,), shift=9)]
     runs = find_runs(folders)
-    assert gap_findings(runs, "Set5", 4)[-1] == "1 more run is in tables/differences.csv."
-    assert all("last against first" in said for said in gap_findings(runs, "B100", 4))
-    assert gap_figure(runs, "B100", 4) is not None
-    assert gap_findings(runs[::-1], "Set5", 4) == []
-    assert gap_figure(runs[::-1], "Set5", 4) is None
+    assert gap_findings(runs, "Set5")[-1] == "1 more run is in tables/differences.csv."
+    assert all("last against first" in said for said in gap_findings(runs, "B100"))
+    assert gap_figure(runs, "B100") is not None
+    assert gap_findings(runs[::-1], "Set5") == []
+    assert gap_figure(runs[::-1], "Set5") is None
     assert not any("LPIPS was not measured" in said for said in plane_findings(runs, "B100"))
 
 
@@ -183,7 +183,7 @@ def test_a_run_has_one_colour_in_all_figures(tmp_path: Path) -> None:
     folders = [evaluation(tmp_path / "LTE", "LTE", "LTE", names=NAMES, scales=(4,))]
     folders += [evaluation(tmp_path / label, label, names=NAMES, scales=(4,), shift=1) for label in "ab"]
     runs, colours = find_runs(folders), []
-    for figure in (plane_figure(runs, "Set5"), gap_figure(runs, "Set5", 4)):
+    for figure in (plane_figure(runs, "Set5"), gap_figure(runs, "Set5")):
         assert figure is not None
         (legend,) = figure.legends
         texts = [text.get_text() for text in legend.get_texts()]

@@ -1,4 +1,4 @@
-"""Reports: `evaluations` reads, `collection` finds and labels, `selection` chooses, `tables` and `figures` present,
+"""Reports: `evaluations` reads, `collection` finds and labels, `selection` chooses, `sections` and `tables` present,
 `page` writes it all.
 """
 

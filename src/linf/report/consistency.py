@@ -17,6 +17,7 @@ from linf.report.selection import (
     bicubic_at,
     bicubics,
     common_headline,
+    curve_scales,
     measured_metrics,
     model_runs,
     perceptual_metric,
@@ -27,12 +28,12 @@ CONSISTENCY = "lr_psnr"
 """The metric of consistency with LR."""
 
 
-def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Figure | None:
+def consistency_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
     """PSNR, perception and LR-PSNR side by side at one scale, in a row for bicubic and for each system of several runs.
 
     Of one run the figure over τ says as much.
     """
-    measured = measured_metrics(runs, dataset)
+    measured, scale = measured_metrics(runs, dataset), curve_scales(runs, dataset)[-1]
     rows = [(run, system) for run in model_runs(runs, dataset) for system in _shown(run, dataset, scale)]
     wanted = [common_headline(runs), perceptual_metric(runs, dataset), CONSISTENCY]
     names = [name for name in wanted if name in measured]
@@ -54,9 +55,9 @@ def consistency_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale
     return figure
 
 
-def consistency_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
+def consistency_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     """What LR-PSNR each run has, at the lowest temperature and at the best for perception, and bicubic's."""
-    metric, findings = METRICS[CONSISTENCY], list[str]()
+    metric, scale, findings = METRICS[CONSISTENCY], curve_scales(runs, dataset)[-1], list[str]()
     for run in model_runs(runs, dataset):
         of = {
             system: run.value(dataset, scale, system, CONSISTENCY) for system in _shown(run, dataset, scale)

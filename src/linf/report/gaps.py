@@ -13,7 +13,7 @@ from linf.coordinates import Scale
 from linf.evaluation.schema import METRICS, evenly_spaced
 from linf.report.differences import comparable, differences, short_pair, verdicts
 from linf.report.evaluations import EvaluationRun, lines_at
-from linf.report.selection import common_headline, model_runs, perceptual_metric, runs_on
+from linf.report.selection import common_headline, curve_scales, model_runs, perceptual_metric, runs_on
 from linf.report.statistics import LEAST_IMAGES
 from linf.report.style import GREY, legend_below, panel_grid, series_style
 
@@ -23,8 +23,9 @@ MOST_RUNS = 7
 MOST_SYSTEMS = 7
 
 
-def gap_figure(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> Figure | None:
-    """Differences to the first run at a scale: a panel for each metric, a colour for each run, systems across."""
+def gap_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | None:
+    """Differences to the first run at one scale: a panel for each metric, a colour for each run, systems across."""
+    scale = curve_scales(runs, dataset)[-1]
     labels = [run.label for run in [*model_runs(runs, dataset), *runs]]
     runs = _held_against_first(runs, dataset)
     if len(runs) < 2:
@@ -76,9 +77,10 @@ def _metrics(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     return [name for name in wanted if name is not None]
 
 
-def gap_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
+def gap_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
     """Verdicts on every other run against the first, on the headline PSNR, perception and LR-PSNR at one scale."""
-    findings, runs = [], _held_against_first(runs, dataset)
+    findings, scale = [], curve_scales(runs, dataset)[-1]
+    runs = _held_against_first(runs, dataset)
     for label, of in _gaps(runs, dataset, scale).items():
         findings += verdicts(of[of["metric"].isin(_metrics(runs, dataset))], label, runs[0].label)
     left_out = len(runs) - 1 - MOST_RUNS

@@ -16,25 +16,17 @@ from matplotlib.figure import Figure
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import METRICS
-from linf.report.calibration import calibration_findings
 from linf.report.caveats import caveats
 from linf.report.collection import member_seeds, with_distinct_labels
-from linf.report.consistency import consistency_findings
 from linf.report.crops import shown_images
 from linf.report.evaluations import EvaluationRun
-from linf.report.figures import all_figures
 from linf.report.findings import cost_finding, detail_findings, source_findings
-from linf.report.gaps import gap_findings
-from linf.report.plane import plane_findings
-from linf.report.scale import scale_findings
-from linf.report.selection import common_headline, curve_scales, datasets
-from linf.report.severity import severity_findings
+from linf.report.sections import SECTIONS, all_figures
+from linf.report.selection import common_headline, datasets
 from linf.report.sliders import Slider, detail_sliders
-from linf.report.spread import deviation_findings
 from linf.report.story import story
 from linf.report.style import STYLE
 from linf.report.tables import all_tables, safe_name
-from linf.report.temperature import temperature_findings
 from linf.report.typesetting import html_tables, latex, markdown
 
 GENERATOR_TAG = '<meta name="generator" content="linf report"/>'
@@ -144,21 +136,13 @@ def render_page(
         generator=GENERATOR_TAG,
         runs=runs,
         steps=story(runs),
+        sections=SECTIONS,
         images=images,
         tables={name: partial(html_tables, name, table) for name, table in tables.items()},
         source_findings=source_findings,
-        temperature_findings=temperature_findings,
-        plane_findings=plane_findings,
-        scale_findings=scale_findings,
-        calibration_findings=calibration_findings,
         detail_findings=detail_findings,
         caveats=caveats,
         member_seeds=member_seeds,
-        severity_findings=severity_findings,
-        gap_findings=gap_findings,
-        consistency_findings=consistency_findings,
-        curve_scales=curve_scales,
-        deviation_findings=deviation_findings,
         cost=cost_finding(runs),
         metrics=METRICS,
         headline=common_headline(runs),

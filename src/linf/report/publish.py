@@ -20,7 +20,7 @@ from linf.evaluation.record import Key
 from linf.evaluation.schema import HEADLINES, METRICS, PERCEPTUAL, TABLES, UNIT, kept_folder, nearest_system
 from linf.images.read import read_image
 from linf.report.evaluations import read_run
-from linf.report.figures import all_figures
+from linf.report.sections import all_figures
 
 
 class PublishResults(Callback):

@@ -22,7 +22,7 @@ from linf.report.selection import (
     sampling_runs,
     scales,
 )
-from linf.report.spread import draw_interval
+from linf.report.spread import deviation_findings, draw_interval
 from linf.report.style import (
     BEST,
     DOTTED,
@@ -115,7 +115,8 @@ def temperature_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[st
     findings += [sentence for run in drawn for sentence in _closed_form(run, dataset, at)]
     findings += without_perception(drawn, dataset)
     left_out = [f"×{s:g}" for s in scales(runs, dataset) if s not in at]
-    return findings + [f"In the table but not drawn: {', '.join(left_out)}."] * bool(left_out)
+    findings += [f"In the table but not drawn: {', '.join(left_out)}."] * bool(left_out)
+    return findings + deviation_findings(runs, dataset, at[-1])
 
 
 def _trade(run: EvaluationRun, dataset: str, scale: Scale, headline: str, name: str | None) -> str:
