@@ -40,7 +40,7 @@ from linf.models.correlation import LatentCorrelation
 from linf.models.self_ensemble import self_ensemble
 from linf.models.tails import Tails
 from linf.report import write_report
-from linf.report.crops import shown_images
+from linf.report.details import shown_images
 from linf.report.evaluations import read_run
 
 SCALES = (2, 3.3)

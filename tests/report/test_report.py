@@ -31,7 +31,8 @@ from linf.evaluation.schema import METRICS
 from linf.report import find_runs, read_run, write_report
 from linf.report.caveats import caveats
 from linf.report.consistency import consistency_findings
-from linf.report.findings import detail_findings
+from linf.report.crops import detail_findings
+from linf.report.details import read_details
 from linf.report.plane import plane_findings
 from linf.report.scale import scale_findings
 from linf.report.sections import all_figures
@@ -531,7 +532,7 @@ def test_details_show_each_lr_and_bicubic_of_it(tmp_path: Path) -> None:
     assert rows[noisy] == ["LR", "bicubic", *samples]
     assert rows[regression] == ["LR", "bicubic", "regression", "HR"]
     assert np.array_equal(shown[noisy, "LR"], 255 - shown[top, "LR"])
-    assert "noisy, LR" in detail_sliders(runs)["details_Set5_x4_one"].titles
+    assert "noisy, LR" in detail_sliders(read_details(runs))["details_Set5_x4_one"].titles
 
 
 @pytest.mark.parametrize(
@@ -570,9 +571,10 @@ def test_details_show_images_that_all_runs_have(tmp_path: Path) -> None:
     evaluation(tmp_path / "b", "b", names=("two", "three"), shown=True)
     evaluation(tmp_path / "c", "c", "LIIF", names=("three",), shown=True)
     evaluation(tmp_path / "d", "d")
-    names = [name for name in all_figures(find_runs([tmp_path])) if name.startswith("details")]
+    runs = find_runs([tmp_path])
+    names = [name for name in all_figures(runs) if name.startswith("details")]
     assert names == ["details_Set5_x4_three"]
-    assert any("d did not keep these images." in said for said in detail_findings(find_runs([tmp_path])))
+    assert any("d did not keep these images." in said for said in detail_findings(runs, read_details(runs)))
 
 
 CROWDS: dict[str, Callable[[Path], None]] = {
@@ -737,7 +739,7 @@ def test_long_names_in_any_letters_fit_in_file_names(tmp_path: Path) -> None:
     )
     runs = find_runs([folder])
     names = list(all_tables(runs))
-    for figure, slider in detail_sliders(runs).items():
+    for figure, slider in detail_sliders(read_details(runs)).items():
         names += [figure, *slider.files(figure)]
     assert len(names) > 8
     for each in names:

@@ -13,6 +13,7 @@ from PIL import Image
 from helpers.evaluations import evaluation
 from linf.evaluation.schema import nearest_system
 from linf.report import find_runs, read_run, write_report
+from linf.report.details import read_details
 from linf.report.sections import all_figures
 from linf.report.sliders import detail_sliders
 from linf.report.temperature import MOST_CURVES
@@ -22,7 +23,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 def test_a_slider_begins_with_bicubic_and_the_best_temperature(tmp_path: Path) -> None:
     folder = evaluation(tmp_path, temperatures=np.linspace(0, 1, 11).round(1), names=("one",), shown=True)
-    (slider,) = detail_sliders([read_run(folder)]).values()
+    (slider,) = detail_sliders(read_details([read_run(folder)])).values()
     # LPIPS is least at 0.5, which is none of the five temperatures that are evenly spaced.
     assert slider.titles[slider.before].startswith("bicubic ")
     assert slider.titles[slider.after].startswith("LINF, τ=0.5 ")

@@ -18,8 +18,10 @@ from helpers.evaluations import SHA, evaluation
 from linf.evaluation.schema import CELL
 from linf.report import find_runs, read_run, write_report
 from linf.report.collection import member_seeds, with_distinct_labels
+from linf.report.crops import detail_findings
+from linf.report.details import read_details
 from linf.report.differences import DIFFERENCES, against_first, differences, verdicts
-from linf.report.findings import cost_finding, detail_findings
+from linf.report.findings import cost_finding
 from linf.report.gaps import gap_figure, gap_findings
 from linf.report.plane import plane_figure, plane_findings
 from linf.report.scale import scale_findings
@@ -291,12 +293,12 @@ def test_perception_is_called_by_the_metric_that_was_measured(tmp_path: Path) ->
     named = {"lpips_alex": "dists"}
     one = changed(evaluation(tmp_path / "one", "ours", **given), lambda images: images.rename(columns=named))
     runs = [read_run(one), read_run(evaluation(tmp_path / "two", lpips=False, **given))]
-    assert "PSNR (Y) and DISTS of the whole image" in detail_findings(runs)[0]
+    assert "PSNR (Y) and DISTS of the whole image" in detail_findings(runs, read_details(runs))[0]
     assert (
         plane_findings(runs, "Set5")[-1] == "DISTS was not measured for LINF: it was not among the metrics."
     )
     runs[1] = read_run(evaluation(tmp_path / "three", **given))
-    assert "PSNR (Y) and DISTS or LPIPS of the whole image" in detail_findings(runs)[0]
+    assert "PSNR (Y) and DISTS or LPIPS of the whole image" in detail_findings(runs, read_details(runs))[0]
     assert (
         plane_findings(runs, "Set5")[-1] == "LPIPS was not measured for ours: it was not among the metrics."
     )

@@ -88,7 +88,7 @@ def test_patches_of_different_sizes_are_compared(sizes: tuple[int, int], tmp_pat
 
 def test_a_report_begins_with_the_story_only_where_a_model_samples(tmp_path: Path) -> None:
     runs = [read_run(evaluation(tmp_path / "a", names=("one",), scales=(4,)))]
-    page = render_page(runs, {"temperature_Set5": "data:,"}, all_tables(runs), {})
+    page = render_page(runs, {"temperature_Set5": "data:,"}, all_tables(runs), [], {})
     assert '<a href="#temperature-1">Temperature</a>' in page
     assert '<h3 id="temperature-1">Temperature</h3>' in page
     assert story([read_run(evaluation(tmp_path / "b", "LIIF", "LIIF"))]) == []

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
-from linf.evaluation.schema import METRICS, PERCEPTUAL
+from linf.evaluation.schema import METRICS
 from linf.report.caveats import enumerated
-from linf.report.crops import SIDE, shown_images
 from linf.report.evaluations import EvaluationRun
-from linf.report.selection import common_headline
 
 
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -30,23 +28,6 @@ def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
             "The runs differ in LR and cannot be compared there; each LR has a bicubic of its own."
         )
     return findings
-
-
-def detail_findings(runs: Sequence[EvaluationRun]) -> list[str]:
-    """How to read the details, and which runs lack them."""
-    chosen = shown_images(runs)
-    if not chosen:
-        return ["No run has kept images."]
-    keepers = [run for of in chosen.values() for run in of]
-    lacking = "; ".join(run.label for run in runs if run not in keepers)
-    perceptual = [[name for name in PERCEPTUAL if name in run.images][:1] for run in keepers]
-    titles = dict.fromkeys(METRICS[name].title for names in perceptual for name in names) or ["LPIPS"]
-    return [
-        f"Each detail is the square of {SIDE} pixels in which the systems differ most. Above it stand "
-        f"{METRICS[common_headline(runs)].title} and {' or '.join(titles)} of the whole image, where measured; ★ is "
-        "a run's lowest.",
-        *[f"{lacking} did not keep these images."] * bool(lacking),
-    ]
 
 
 def cost_finding(runs: Sequence[EvaluationRun]) -> str:

@@ -18,10 +18,11 @@ from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import METRICS
 from linf.report.caveats import caveats
 from linf.report.collection import member_seeds, with_distinct_labels
-from linf.report.crops import shown_images
+from linf.report.crops import detail_figures, detail_findings
+from linf.report.details import Detail, read_details
 from linf.report.evaluations import EvaluationRun
-from linf.report.findings import cost_finding, detail_findings, source_findings
-from linf.report.sections import SECTIONS, all_figures
+from linf.report.findings import cost_finding, source_findings
+from linf.report.sections import SECTIONS, section_figures
 from linf.report.selection import common_headline, datasets
 from linf.report.sliders import Slider, detail_sliders
 from linf.report.story import story
@@ -50,7 +51,8 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
     """
     out, runs = Path(out), with_distinct_labels(runs)
     _check_out(out, force, runs)
-    figures, tables, sliders = all_figures(runs), all_tables(runs), detail_sliders(runs)
+    details, tables = read_details(runs), all_tables(runs)
+    figures, sliders = section_figures(runs) | detail_figures(details), detail_sliders(details)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
@@ -65,7 +67,9 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
                 written = {"csv": table.to_csv(index=False), "md": markdown(table), "tex": latex(table)}
                 for kind, text in written.items():
                     (new / "tables" / f"{name}.{kind}").write_text(text, encoding="utf-8")
-            (new / "index.html").write_text(render_page(runs, images, tables, sliders), encoding="utf-8")
+            (new / "index.html").write_text(
+                render_page(runs, images, tables, details, sliders), encoding="utf-8"
+            )
             if out.exists():
                 os.rename(out, old)
             try:
@@ -115,14 +119,16 @@ def render_page(
     runs: Sequence[EvaluationRun],
     images: dict[str, str],
     tables: dict[str, pd.DataFrame],
+    details: Sequence[Detail],
     sliders: dict[str, Slider],
 ) -> str:
     """Render the page as HTML.
 
     Args:
         runs: with distinct labels.
-        images: the figures of `all_figures`, as URLs.
+        images: the figures by their names, as URLs.
         tables: from `all_tables`.
+        details: from `read_details`.
         sliders: from `detail_sliders`.
     """
     environment = jinja2.Environment(
@@ -140,14 +146,14 @@ def render_page(
         images=images,
         tables={name: partial(html_tables, name, table) for name, table in tables.items()},
         source_findings=source_findings,
-        detail_findings=detail_findings,
+        detail_findings=detail_findings(runs, details),
         caveats=caveats,
         member_seeds=member_seeds,
         cost=cost_finding(runs),
         metrics=METRICS,
         headline=common_headline(runs),
         datasets=datasets(runs),
-        details=shown_images(runs),
+        details=[detail.shown for detail in details],
         sliders=sliders,
         safe_name=safe_name,
         json=partial(json.dumps, indent=2, ensure_ascii=False),

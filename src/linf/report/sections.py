@@ -7,9 +7,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from linf.report.calibration import calibration_figure, calibration_findings
-from linf.report.collection import with_distinct_labels
 from linf.report.consistency import consistency_figure, consistency_findings
 from linf.report.crops import detail_figures
+from linf.report.details import read_details
 from linf.report.evaluations import EvaluationRun
 from linf.report.gaps import gap_figure, gap_findings
 from linf.report.plane import plane_figure, plane_findings
@@ -96,11 +96,12 @@ SECTIONS = (
 
 
 def all_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
-    """Every figure for which there are data, by its name, such as ``temperature_Set5``."""
-    runs = with_distinct_labels(runs)
-    figures: dict[str, Figure | None] = {}
-    with rc_context(STYLE):
-        for dataset in datasets(runs):
-            figures |= {section.name(dataset): section.draw(runs, dataset) for section in SECTIONS}
-        figures |= detail_figures(runs)
-    return {name: figure for name, figure in figures.items() if figure is not None}
+    """The figures of all sections and details, by their names, such as ``temperature_Set5``."""
+    return section_figures(runs) | detail_figures(read_details(runs))
+
+
+@rc_context(STYLE)
+def section_figures(runs: Sequence[EvaluationRun]) -> dict[str, Figure]:
+    """The figures of all sections for which there are data."""
+    drawn = {of.name(dataset): of.draw(runs, dataset) for dataset in datasets(runs) for of in SECTIONS}
+    return {name: figure for name, figure in drawn.items() if figure is not None}

@@ -8,9 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from linf.report.crops import nearest, read_detail, shown_images
-from linf.report.evaluations import EvaluationRun
-from linf.report.selection import common_headline
+from linf.report.details import Detail, nearest
 from linf.report.tables import safe_name
 
 
@@ -42,15 +40,14 @@ class Slider(NamedTuple):
         }
 
 
-def detail_sliders(runs: Sequence[EvaluationRun]) -> dict[str, Slider]:
-    """A slider for each of `shown_images` that two systems have, by the name of its figure."""
+def detail_sliders(details: Sequence[Detail]) -> dict[str, Slider]:
+    """A slider for each detail, by the name of its figure."""
     sliders = {}
-    for shown, keepers in shown_images(runs).items():
-        detail = read_detail(shown, keepers, common_headline(runs))
+    for detail in details:
         images = [("LR", detail.lr), *detail.shared]
         after = len(images) - 1
         for n, (run, own, _) in enumerate(detail.rows):
-            best = nearest(shown, run)
+            best = nearest(detail.shown, run)
             for system, (title, image) in own.items():
                 if n == 0 and (best is None or system == best):
                     after = len(images)
@@ -58,9 +55,7 @@ def detail_sliders(runs: Sequence[EvaluationRun]) -> dict[str, Slider]:
         images.append(("HR", detail.hr))
         titles = [" ".join(title.split()) for title, _ in images]
         before = next((n for n, title in enumerate(titles) if title.startswith("bicubic")), 0)
-        sliders[shown.name] = Slider(
-            titles, [_png(image[detail.square]) for _, image in images], before, after
-        )
+        sliders[detail.shown.name] = Slider(titles, [_png(image) for _, image in images], before, after)
     return sliders
 
 

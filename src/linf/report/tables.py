@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from linf.evaluation.schema import CELL, COSTS, METRICS, TABLES, column
-from linf.report.collection import with_distinct_labels
 from linf.report.differences import against_first
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import common_headline, datasets, measured_metrics, scales
@@ -26,7 +25,6 @@ def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
     for each scale and metric; ``metrics`` holds all means, with a line for each data set, scale and system; `intervals`
     and `against_first` say how sure they are.
     """
-    runs = with_distinct_labels(runs)
     tables = {f"results_{safe_name(dataset)}": results_table(runs, dataset) for dataset in datasets(runs)}
     for name, summary in {"distribution": _distribution, "calibration": _calibration}.items():
         holders = [run for run in runs if len(getattr(run, name))]
