@@ -5,14 +5,15 @@ import logging
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from linf.runs import CONF, entry
+from linf.runs import CONF
+from linf.runs.job import Result, job
 
 log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="eval")
-@entry.job
-def evaluate(cfg: DictConfig) -> entry.Result | None:
+@job
+def evaluate(cfg: DictConfig) -> Result | None:
     """Compose → instantiate → test."""
     # Imported only now, so that a misspelt setting is reported without waiting for torch.
     import pytorch_lightning as pl

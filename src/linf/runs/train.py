@@ -7,7 +7,8 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from linf.errors import UsageError
-from linf.runs import CONF, entry
+from linf.runs import CONF
+from linf.runs.job import Result, job
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +19,8 @@ SHORTAGE = (
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
-@entry.job
-def train(cfg: DictConfig) -> entry.Result | None:
+@job
+def train(cfg: DictConfig) -> Result | None:
     """Compose → instantiate → fit."""
     # Imported only now, so that a misspelt setting is reported without waiting for torch.
     import pytorch_lightning as pl
