@@ -70,16 +70,18 @@ def test_a_number_is_no_choice_of_a_group(command: Command, script: str, given: 
     assert_in_words(done.status, done.out, done.err, f"{given} is no choice of", "give one of")
 
 
-def test_the_option_of_a_sweep_may_stand_among_settings() -> None:
-    read = get_args_parser().parse_args(readable_settings(["model=lte", "-m", "seed=0,1"], CONF))
+def test_options_may_stand_among_settings() -> None:
+    given = ["model=lte", "-m", "seed=0,1", "--config-dir", "mine", "name=x", "--info"]
+    read = get_args_parser().parse_args(readable_settings(given, CONF))
     assert read.multirun
-    assert read.overrides == ["model=lte", "seed=0,1"]
+    assert (read.config_dir, read.info) == ("mine", "all")
+    assert read.overrides == ["model=lte", "seed=0,1", "name=x"]
 
 
-@pytest.mark.parametrize("option", ["--model", "--data.root=photos"])
+@pytest.mark.parametrize("option", ["--model", "--data.root=photos", "-x"])
 def test_an_unknown_option_is_taken_for_a_setting_with_dashes(option: str) -> None:
     name = option.partition("=")[0]
-    with pytest.raises(UsageError, match=f"no option {name}: .* as in {name[2:]}=…"):
+    with pytest.raises(UsageError, match=f"no option {name}: .* as in {name.lstrip('-')}=…"):
         readable_settings([option, "linf"], CONF)
 
 
@@ -298,4 +300,5 @@ def test_folders_have_no_quotes() -> None:
 @pytest.mark.parametrize("given", [["--config-path", "own"], ["--config-path=own"], ["-cp", "own"]])
 def test_a_relative_folder_of_configs_is_one_of_the_users(given: list[str], tmp_path: Path) -> None:
     with chdir(tmp_path):
-        assert " ".join(readable_settings([*given, "seed=1"], CONF)).endswith(f"{tmp_path}/own seed=1")
+        read = get_args_parser().parse_args(readable_settings([*given, "seed=1"], CONF))
+    assert (read.config_path, read.overrides) == (f"{tmp_path}/own", ["seed=1"])

@@ -36,17 +36,15 @@ def readable_settings(arguments: Sequence[str], conf: Path) -> list[str]:
         UsageError: An option is unknown; there is a ``~``, but the user has no home; or a group's choice is a number,
             true or false.
     """
-    options = get_args_parser()._option_string_actions
-    for name in (argument.partition("=")[0] for argument in arguments):
-        if name[:2] == "--" and not any(option.startswith(name) for option in options):
-            raise UsageError(f"there is no option {name}: a setting has no dashes, as in {name[2:]}=…")
-    # Hydra takes settings in one stretch only, and people add -m at the end.
-    arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
-    given = list(arguments)
-    for option, (place, argument) in zip(arguments, enumerate(arguments[1:], 1), strict=False):
-        if option in ("--config-path", "-cp"):  # Hydra would look for it in the package.
-            given[place] = os.path.abspath(argument)
-    return [setting for argument in given for setting in _readable(argument, conf)]
+    given, unknown = get_args_parser().parse_known_intermixed_args(arguments)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        raise UsageError(f"there is no option {name}: a setting has no dashes, as in {name.lstrip('-')}=…")
+    # People put options among settings, which Hydra takes in one stretch only, and --info takes what follows it.
+    options = [argument for argument in arguments if argument not in given.overrides]
+    if given.config_path is not None:  # Hydra would look for it in the package.
+        options.append(f"--config-path={os.path.abspath(given.config_path)}")
+    return [*(setting for argument in given.overrides for setting in _readable(argument, conf)), *options]
 
 
 def quoted(value: str) -> str:
@@ -56,10 +54,7 @@ def quoted(value: str) -> str:
 
 def _readable(argument: str, conf: Path) -> Iterator[str]:
     key, equal, given = argument.partition("=")
-    if key == "--config-path" and equal:
-        yield f"{key}={os.path.abspath(given)}"
-        return
-    if not equal or key[:1] in ("-", "~"):
+    if not equal or key[:1] == "~":
         yield argument
         return
     value = given if os.path.exists(given) and given[0] != "~" else expand_home(given)
