@@ -186,9 +186,8 @@ def test_tables_without_their_record_are_not_left_out_in_silence(linf: Linf, tmp
         evaluation(tmp_path / "runs" / name)
     (tmp_path / "runs" / "lost" / "run.json").unlink()
     done = linf("report", tmp_path / "runs", "--out", tmp_path / "out")
-    assert_in_words(
-        done.status, done.out, done.err, f"{tmp_path / 'runs' / 'lost'} has the tables", "run.json"
-    )
+    lost = tmp_path / "runs" / "lost" / "run.json"
+    assert_in_words(done.status, done.out, done.err, f"{lost} is missing", "bring the file back")
 
 
 @pytest.mark.parametrize(("name", "word"), [("nowhere", "missing"), ("file", "is a file")])

@@ -65,8 +65,8 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise UsageError(
-            f"{path} is missing, so the evaluation is not finished: start eval.py again with "
-            f"{shlex.quote(f'hydra.run.dir={path.parent}')}, or leave this folder out"
+            f"{path} is missing, so the evaluation is not finished, or has lost it: start eval.py again with "
+            f"{shlex.quote(f'hydra.run.dir={path.parent}')}, bring the file back, or leave this folder out"
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"cannot read {path}, for it is no text; run eval.py there again") from error

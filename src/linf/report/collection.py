@@ -1,5 +1,6 @@
 """The evaluations of a report: found in folders, seeds pooled to one, and told apart by the settings that differ."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,22 +29,23 @@ def find_runs(paths: Iterable[Path]) -> list[EvaluationRun]:
             raise UsageError(
                 f"{path} is {'a file' if path.exists() else 'missing'}: give an evaluation's folder"
             )
-        inside = [path] if (path / "run.json").exists() else sorted(p.parent for p in path.rglob("run.json"))
+        inside = [path] if (path / "run.json").exists() else _evaluations(path)
         if not inside:
             raise UsageError(
                 f"{path} holds no evaluation, for there is no run.json in it or below: make one with "
                 "`linf eval ckpt_path=…`"
             )
-        # Not left out in silence: a report of one model less looks like one of all.
-        for table in path.rglob("metrics.csv") if inside != [path] else ():
-            if (table.parent / "images.csv").is_file() and not (table.parent / "run.json").is_file():
-                raise UsageError(
-                    f"{table.parent} has the tables of an evaluation and no run.json, which says what it is of: bring "
-                    "it back, or leave this folder out"
-                )
         for folder in inside:
             folders.setdefault(folder.resolve(), folder)
     return with_distinct_labels(pooled([read_run(folder) for folder in folders.values()]))
+
+
+def _evaluations(home: Path) -> list[Path]:
+    """The folders of evaluations below one, also such as have lost their record: reading them then says so, for a
+    report of one model less looks like one of all.
+    """
+    below = ((Path(folder), set(files)) for folder, _, files in os.walk(home))
+    return sorted(at for at, files in below if "run.json" in files or {"metrics.csv", "images.csv"} <= files)
 
 
 def pooled(runs: Sequence[EvaluationRun]) -> list[EvaluationRun]:
