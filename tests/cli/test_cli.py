@@ -269,7 +269,7 @@ def test_a_signal_leaves_no_half_written_file(
         return []
 
     Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    monkeypatch.setattr("linf.upscale.run.write_photo", stopped)
+    monkeypatch.setattr("linf.upscale.outputs.write_photo", stopped)
     command = ("upscale", "a.png", "-s", "2", "--model", "bicubic")
     before = signal.signal(signum, lambda *_: None)
     try:

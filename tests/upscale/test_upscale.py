@@ -4,6 +4,7 @@ import io
 import math
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from linf.models.correlation import LatentCorrelation
 from linf.models.encoders import EDSR, SwinIR
 from linf.models.flow import ConditionalFlow
 from linf.models.linf import LINF
+from linf.upscale import outputs
 from linf.upscale import run as command
 from linf.upscale import tile_size as tiling
 from linf.upscale.enlarge import Ask, enlarge
@@ -509,7 +511,7 @@ def test_what_fails_in_the_middle_leaves_nothing(
         out.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(command, "write_photo", full)
+    monkeypatch.setattr(outputs, "write_photo", full)
     done = upscale("a.png", "--scale", "2")
     assert done.status == 1
     assert done.err.startswith("a.png: cannot write a_x2.png: No space left on device")
@@ -821,14 +823,14 @@ def test_sizes_that_a_image_cannot_have(
         "jpg holds at most 65500 pixels a side": ("--size", "66000x400", "--format", "jpg"),
         "output size 20000×80000 needs": ("--scale", "1000", "--samples", "9000"),
     }
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**18))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**18))
     for words, arguments in cases.items():
         done = upscale("a.png", *arguments)
         assert (done.status, done.out) == (1, "")
         assert done.err.startswith("a.png: ")
         assert words in done.err
         assert done.err.count("\n") == 1
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
     done = upscale("a.png", "--scale", "2")
     assert (done.status, done.out) == (1, "")
     assert "160×40 pixels need at least" in done.err

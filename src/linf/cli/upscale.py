@@ -140,6 +140,7 @@ def _upscale(given: Namespace) -> None:
     from linf.models.super_resolver import SuperResolver
     from linf.upscale.dry_run import dry_run
     from linf.upscale.inputs import PIPE, parse_size, planned
+    from linf.upscale.outputs import Outputs
     from linf.upscale.run import Upscaler
 
     if given.format not in (None, *FORMATS):
@@ -170,18 +171,9 @@ def _upscale(given: Namespace) -> None:
         ask = ask._replace(temperature=0.0)
     chosen_correlation(model.correlation, ask.latents)
     model = model.to(device)
-    upscaler = Upscaler(
-        model,
-        size,
-        ask,
-        out,
-        given.format,
-        given.quality,
-        given.force,
-        limits,
-        keep_temperature=given.keep_temperature,
-        unread={image.path.resolve() for image in images},
-    )
+    unread = {image.path.resolve() for image in images}
+    outputs = Outputs(out, given.format, given.quality, given.force, unread)
+    upscaler = Upscaler(model, size, ask, outputs, limits, given.keep_temperature)
     failed = dry_run(upscaler, images) if given.dry_run else upscaler.run(images)
     if failed:
         if len(images) > 1:

@@ -44,11 +44,11 @@ def _estimated(
     kind = channels, image.pixels.dtype, image.alpha is None, form
     if kind not in paces:
         scale = size[0] / height, size[1] / width
-        paces[kind] = measured_pace(upscaler.model, image, scale, upscaler.ask, form, upscaler.quality)
+        paces[kind] = measured_pace(upscaler.model, image, scale, upscaler.ask, form, upscaler.outputs.quality)
     needs = estimate(paces[kind], upscaler.model, image, size, upscaler.ask)
     found.append(needs._replace(seconds=needs.seconds + read))
     files = [path for path in (*out, *heat) if path != PIPE]
-    upscaler.written |= {path.absolute() for path in files}
+    upscaler.outputs.keep(*files)
     yield from (f"note: {input_name(source)}: {note}" for note in image.notes + conversion_notes(image, form))
     where = ", ".join(map(str, files)) or "stdout"
     yield f"{input_name(source)}: {width}×{height} → {size[1]}×{size[0]} in {where}, {found[-1]}"
