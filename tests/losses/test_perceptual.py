@@ -13,7 +13,8 @@ from helpers.networks import convolutions, write_network
 from helpers.pickles import Malicious
 from linf.errors import UsageError
 from linf.losses.perceptual import LearnedPerceptual, Perceptual
-from linf.metrics.networks import DISTSNetwork, LPIPSNetwork
+from linf.metrics.dists import DISTSNetwork
+from linf.metrics.networks import LPIPSNetwork
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from linf.errors import UsageError
 from linf.evaluation.metrics import conventions, fit_metrics
 from linf.images.pixels import PixelFormat
 from linf.images.resize import matlab_bicubic
-from linf.metrics import functional, networks
+from linf.metrics import dists, functional, networks
 from linf.metrics import metric as metric_module
 from linf.metrics.metric import (
     DISTS,
@@ -96,7 +96,7 @@ def test_the_figure_of_an_image_is_the_functions_mean_over_samples(files: dict[s
         "diversity": functional.diversity(sr[:, None])[0],
         "detail": functional.detail_energy(sr, same, lr).mean(),
         "lpips_vgg": vgg(sr, hr).mean(),
-        "dists": networks.DISTSNetwork(files["vgg16"])(sr, hr).mean(),
+        "dists": dists.DISTSNetwork(files["vgg16"])(sr, hr).mean(),
         "ntire_diversity": ntire_score(files["alexnet"], sr, hr),
     }
     for name, metric in made(files).items():

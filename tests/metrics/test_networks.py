@@ -21,13 +21,8 @@ from helpers.networks import convolutions
 from helpers.paths import REFERENCE
 from helpers.pickles import Malicious
 from linf.errors import UsageError
-from linf.metrics.networks import (
-    DISTS_WEIGHTS,
-    LPIPS_BACKBONES,
-    ComparisonNetwork,
-    DISTSNetwork,
-    LPIPSNetwork,
-)
+from linf.metrics.dists import DISTS_WEIGHTS, DISTSNetwork
+from linf.metrics.networks import LPIPS_BACKBONES, ComparisonNetwork, LPIPSNetwork
 
 EXAMPLES = REFERENCE / "lpips"
 

@@ -11,7 +11,8 @@ from kornia.enhance import normalize
 from torch import Tensor
 from torch.nn import functional as F
 
-from linf.metrics.networks import DISTSNetwork, Frozen, LPIPSNetwork, find_weights, vgg_layers
+from linf.metrics.dists import DISTSNetwork
+from linf.metrics.networks import Frozen, LPIPSNetwork, find_weights, vgg_layers
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from torchmetrics import Metric
 
 from linf.images.resize import matlab_bicubic
 from linf.metrics import functional
-from linf.metrics.networks import DISTSNetwork, LPIPSNetwork
+from linf.metrics.dists import DISTSNetwork
+from linf.metrics.networks import LPIPSNetwork
 
 
 class ImageMetric(Metric):
@@ -142,7 +143,7 @@ class LPIPS(ImageMetric):
 
 
 class DISTS(ImageMetric):
-    """See `linf.metrics.networks.DISTSNetwork`, as for weights; of whole images."""
+    """See `linf.metrics.dists.DISTSNetwork`, as for weights; of whole images."""
 
     higher_is_better = False
     rgb_only = True
