@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import linf
 from helpers.commands import Linf, assert_in_words
 from linf.checkpoints import export
+from linf.checkpoints.graph import Graph
 from linf.checkpoints.published import to_published
 from linf.coordinates import grid
 from linf.errors import UsageError
@@ -104,7 +105,7 @@ def without_linf(model: LINF, file: Path, folder: Path) -> Callable[..., Tensor]
 @pytest.mark.parametrize(("encoder", "ensemble", "patch_size"), MODELS)
 def test_graph_computes_the_models_sample(encoder: str, ensemble: str, patch_size: int) -> None:
     model = small(encoder, ensemble, patch_size)
-    assert furthest(model, export.Graph(model)) < 2e-6
+    assert furthest(model, Graph(model)) < 2e-6
 
 
 @pytest.mark.slow
@@ -148,7 +149,7 @@ def test_exploding_patch_is_replaced_by_its_mean() -> None:
     mean = model.sample(lr, (33, 43), temperature=0)
     expected = model.sample(lr, (33, 43), temperature=[float(temperature)], z=z)[0]
     assert 0.01 < float((expected == mean).float().mean()) < 0.99
-    torch.testing.assert_close(export.Graph(model)(lr, size, temperature, z), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(Graph(model)(lr, size, temperature, z), expected, rtol=0, atol=1e-5)
 
 
 def test_traceable_ensemble_equals_the_ensemble() -> None:

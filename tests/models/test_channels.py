@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import linf
 from helpers.networks import write_network
-from linf.checkpoints.export import Graph, difference
+from linf.checkpoints.graph import Graph, difference
 from linf.checkpoints.published import to_published
 from linf.checkpoints.start import start_encoder_from, start_from
 from linf.errors import UsageError
