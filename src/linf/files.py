@@ -106,8 +106,23 @@ def clear(path: Path) -> None:
         part.unlink()
 
 
-def unwritable(folder: Path, error: OSError, setting: str = "hydra.run.dir") -> str:
-    """Return a message about a run's folder that cannot be written to, with the setting that chooses another."""
-    reason = "it is a file" if folder.is_file() else error.strerror or error
-    then = "free some space, or choose" if error.errno in DISK_FULL else "choose"
-    return f"cannot write to {folder}: {reason}; {then} another folder with {setting}=…"
+@contextmanager
+def file_errors(problem: str, remedy: str = "") -> Iterator[None]:
+    """Raise UsageError where files fail the block: the problem, such as ``cannot write x``, the reason and a remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{problem}: {error.strerror or error}" + f"; {remedy}" * bool(remedy)) from error
+
+
+@contextmanager
+def folder_errors(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
+    """Raise UsageError where a run's folder cannot be written to, with the setting that chooses another."""
+    try:
+        yield
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror or error
+        then = "free some space, or choose" if error.errno in DISK_FULL else "choose"
+        raise UsageError(
+            f"cannot write to {folder}: {reason}; {then} another folder with {setting}=…"
+        ) from error

@@ -13,7 +13,7 @@ from typing import IO
 from weakref import WeakSet
 
 from linf.errors import UsageError
-from linf.files import UNSUPPORTED, unwritable
+from linf.files import UNSUPPORTED, folder_errors
 
 log = logging.getLogger(__name__)
 
@@ -77,11 +77,9 @@ def run_lock(folder: Path) -> Iterator[None]:
     Raises:
         UsageError: Another run on any machine owns the folder, or it cannot be written to.
     """
-    try:
+    with folder_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / LOCK, "a+")  # noqa: SIM115
-    except OSError as error:
-        raise UsageError(unwritable(folder, error)) from error
     with file:
         locks, tries = True, 5
         try:

@@ -23,7 +23,7 @@ import torch
 
 from linf.checkpoints.pretrained import Weights, fingerprint, known_weights, weights_folder, weights_state
 from linf.errors import UsageError
-from linf.files import atomic_write, clear
+from linf.files import atomic_write, clear, file_errors
 from linf.locks import lock
 
 
@@ -42,20 +42,15 @@ def fetch(name: str, source: str | os.PathLike[str] | None = None) -> Path:
     file = weights_folder() / weights.file
     if weights_state(name) == "ready":
         return file
-    try:
-        with lock(file.with_name(".lock")):
-            if weights_state(name) != "ready":  # Another process may have fetched them by now.
-                content = _downloaded(name, weights) if source is None else _member(Path(source), weights)
-                if weights.convolutions is not None:
-                    content = _converted(content, weights)
-                clear(file)
-                with atomic_write(file) as part:
-                    part.write_bytes(content)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write weights to {file.parent}: {error.strerror or error}; free some space, or choose another "
-            "folder with the environment variable LINF_CACHE"
-        ) from error
+    remedy = "free some space, or choose another folder with the environment variable LINF_CACHE"
+    with file_errors(f"cannot write weights to {file.parent}", remedy), lock(file.with_name(".lock")):
+        if weights_state(name) != "ready":  # Another process may have fetched them by now.
+            content = _downloaded(name, weights) if source is None else _member(Path(source), weights)
+            if weights.convolutions is not None:
+                content = _converted(content, weights)
+            clear(file)
+            with atomic_write(file) as part:
+                part.write_bytes(content)
     return file
 
 

@@ -10,7 +10,7 @@ from rich.filesize import decimal
 
 from linf.cli.options import MODEL_FILE, add_command, check_output
 from linf.errors import UsageError
-from linf.files import atomic_write
+from linf.files import atomic_write, file_errors
 
 NOT_IN_PUBLISHED = {
     "correlation": "how the latents of neighbouring patches are correlated",
@@ -65,7 +65,7 @@ def _convert(given: Namespace) -> None:
     model = load(given.source, given.prior)
     if given.mean is not None:
         average_with(given.mean, model)
-    try:
+    with file_errors(f"cannot write {out}"):
         if out.suffix == ".safetensors":
             save(model, out, half=given.half)
         else:
@@ -73,8 +73,6 @@ def _convert(given: Namespace) -> None:
             torch.save(to_published(model), content)
             with atomic_write(out) as part:
                 part.write_bytes(content.getbuffer())
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
     print(f"{out}, {decimal(out.stat().st_size)}")
     if out.suffix == ".pth" and (
         lost := [what for name, what in NOT_IN_PUBLISHED.items() if name in model.config]

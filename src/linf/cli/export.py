@@ -8,6 +8,7 @@ from rich.filesize import decimal
 
 from linf.cli.options import LINF_FILE, add_command, check_output
 from linf.errors import UsageError
+from linf.files import file_errors
 
 
 def add_export(commands: Any) -> None:
@@ -37,10 +38,8 @@ def _export(given: Namespace) -> None:
     if given.opset is not None and out.suffix == ".pt2":
         raise UsageError("--opset is of ONNX: leave it out, or write .onnx")
     model = load(given.model)
-    try:
+    with file_errors(f"cannot write {out}"):
         worst = export(model, out, opset=OPSET if given.opset is None else given.opset)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
     checked = "not checked: install onnxruntime to have it checked"
     if worst is not None:
         checked = f"in its check at most {worst:.1e} from the model"

@@ -16,7 +16,7 @@ import numpy as np
 from linf.data.decode import Entry, check_room, write_pixels
 from linf.data.store import ImageStore
 from linf.errors import UsageError, shorten
-from linf.files import atomic_write, cache_folder, clear, temporary_cache
+from linf.files import atomic_write, cache_folder, clear, file_errors, temporary_cache
 from linf.images.pixels import PixelFormat
 from linf.locks import lock
 
@@ -158,7 +158,10 @@ _unused: set[Path] = set()  # The folders of which this process has warned.
 
 
 def _load_or_build_in(file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None) -> Path:
-    try:
+    remedy = (
+        "free some space, or choose another folder with data.cache_dir or the environment variable LINF_CACHE"
+    )
+    with file_errors(f"cannot use the image cache {file.parent}", remedy):
         while True:
             index = _read_index(file) or _build(file, sources, pixels, limit)
             # Not in its place, for other runs read their images from it.
@@ -166,11 +169,6 @@ def _load_or_build_in(file: Path, sources: Sequence[Path], pixels: PixelFormat, 
             if not later.is_file() and not _more_is_readable(sources, file, index, pixels):
                 return file
             file = later
-    except OSError as error:
-        raise UsageError(
-            f"cannot use the image cache {file.parent}: {error.strerror or error}; free some space, or "
-            "choose another folder with data.cache_dir or the environment variable LINF_CACHE"
-        ) from error
 
 
 def _build(file: Path, sources: Sequence[Path], pixels: PixelFormat, limit: float | None) -> list[Entry]:

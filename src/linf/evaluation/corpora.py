@@ -18,7 +18,7 @@ from linf.errors import UsageError
 from linf.evaluation.measure import Features
 from linf.evaluation.record import Key
 from linf.evaluation.schema import column, file_path
-from linf.files import atomic_write, unwritable
+from linf.files import atomic_write, folder_errors
 from linf.metrics.corpus import CorpusMetric, PatchFeatures
 
 FEW_PATCHES = 2048
@@ -50,11 +50,8 @@ class Corpora:
         """
         for name, of in features.items():
             path = self._path(key, name)
-            try:
-                with atomic_write(path) as part:
-                    part.write_bytes(safetensors.torch.save(of))
-            except OSError as error:
-                raise UsageError(unwritable(path.parent, error)) from error
+            with folder_errors(path.parent), atomic_write(path) as part:
+                part.write_bytes(safetensors.torch.save(of))
 
     def has(self, key: Key) -> bool:
         """Whether all features of an image are there."""

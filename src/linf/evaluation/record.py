@@ -11,6 +11,7 @@ import logging
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from linf.errors import UsageError, shorten
 from linf.evaluation.comparable import decisive_differences
 from linf.evaluation.measure import Unit
 from linf.evaluation.schema import FORMER_NAMES, UNIT
-from linf.files import atomic_write
+from linf.files import atomic_write, file_errors
 from linf.images.pixels import PixelFormat, shown_channels
 from linf.images.tiff import write_layers
 
@@ -131,12 +132,10 @@ class Record:
         """Append what was measured of one image at one scale."""
         path = self.folder / "units" / f"rank_{self.rank}.jsonl"
         line = json.dumps([*key, *unit], ensure_ascii=False, default=_plain)
-        try:
+        with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"\n{line}\n")  # On a line of its own, even after one that a kill cut short.
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def keep(self, path: Path, image: Tensor, pixels: PixelFormat = PixelFormat()) -> None:
         """Write an image (C,H,W), clamped to [0, 1], as PNG of RGB, or a map (H,W) as an array in half precision. An
@@ -160,17 +159,13 @@ class Record:
         self._write(path.with_name(path.name + (".npy" if image.ndim == 2 else ".png")), content.getvalue())
 
     def _write(self, path: Path, content: bytes) -> None:
-        try:
-            with atomic_write(path) as part:
-                part.write_bytes(content)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        with self._errors(), atomic_write(path) as part:
+            part.write_bytes(content)
 
-    def _unwritable(self, error: OSError) -> UsageError:
-        return UsageError(
-            f"cannot write to {self.folder}: {error.strerror or error}; what is finished stays there, and the same "
-            f"command with {shlex.quote(f'hydra.run.dir={self.folder}')} goes on"
-        )
+    def _errors(self) -> AbstractContextManager[None]:
+        same = shlex.quote(f"hydra.run.dir={self.folder}")
+        remedy = f"what is finished stays there, and the same command with {same} goes on"
+        return file_errors(f"cannot write to {self.folder}", remedy)
 
     def tables(self, keys: Sequence[Key]) -> dict[str, pd.DataFrame]:
         """Tables of what all processes have measured of some images: ``images``, ``distribution``, ``calibration`` and

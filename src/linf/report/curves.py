@@ -14,9 +14,8 @@ from matplotlib.lines import Line2D
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import CSVLogger
 
-from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
-from linf.files import atomic_write, unwritable
+from linf.files import atomic_write, folder_errors
 from linf.report.logged import logged_rows
 from linf.report.style import COLOURS, DOTTED, GREY, STYLE, draw_curve, legend_below, panel_grid, series_style
 
@@ -69,15 +68,13 @@ class Curves(Callback):
         if table.empty:
             return
         began = time.monotonic()
-        try:
+        with folder_errors(self.folder):
             with atomic_write(self.folder / "curves.csv") as part:
                 table.to_csv(part)
             if draw and (figure := curves_figure(table)):
                 save_figure(figure, self.folder / "curves.png")
                 self.drawn = time.monotonic()
                 self.cost = self.drawn - began
-        except OSError as error:
-            raise UsageError(unwritable(self.folder, error)) from error
 
 
 def read_curves(run: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import METRICS
+from linf.files import file_errors
 from linf.report.caveats import caveats
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.crops import detail_figures, detail_findings
@@ -53,7 +54,7 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
     _check_out(out, force, runs)
     details, tables = read_details(runs), all_tables(runs)
     figures, sliders = section_figures(runs) | detail_figures(details), detail_sliders(details)
-    try:
+    with file_errors(f"cannot write {out}"):
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as aside:
             new, old = Path(aside) / "new", Path(aside) / "old"
@@ -78,8 +79,6 @@ def write_report(runs: Sequence[EvaluationRun], out: str | Path, *, force: bool 
                 if old.exists():
                     os.rename(old, out)
                 raise
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror or error}") from error
     return out / "index.html"
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from linf.errors import Mistake, UsageError
-from linf.files import expand_home, unwritable
+from linf.files import expand_home, folder_errors
 from linf.locks import LOCK
 from linf.runs import ranks
 from linf.runs.command_line import quoted
@@ -96,11 +96,10 @@ def _make(config: DictConfig, setting: str) -> None:
         folder = expand_home(given)
         if setting == "hydra.sweep.dir":
             folder = os.path.abspath(folder)  # Jobs look for it, too, some from a folder of their own.
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
-    except OSError as error:
-        raise Mistake(UsageError(unwritable(Path(folder), error, setting))) from error
+        with folder_errors(Path(folder), setting):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
     except UsageError as error:
         raise Mistake(error) from error
     # The jobs of a sweep are composed anew; one with a name of its own, as experiments have, stays in the folder.

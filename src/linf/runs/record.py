@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from linf.errors import UsageError, find_mistake
-from linf.files import atomic_write, unwritable
+from linf.errors import find_mistake
+from linf.files import atomic_write, folder_errors
 from linf.locks import owner
 
 RECORD_FILE = "job.json"
@@ -93,13 +93,10 @@ def read_record(folder: Path) -> JobRecord:
 
 def write_record(folder: Path, record: JobRecord) -> None:
     """Write a record to a run's folder; raise UsageError if it cannot be written."""
-    try:
-        with atomic_write(folder / RECORD_FILE) as part:
-            text = json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n"
-            # Half a character, of a file's name in another encoding, is written as JSON's own escape.
-            part.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UsageError(unwritable(folder, error)) from error
+    with folder_errors(folder), atomic_write(folder / RECORD_FILE) as part:
+        text = json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n"
+        # Half a character, of a file's name in another encoding, is written as JSON's own escape.
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager

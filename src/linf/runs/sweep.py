@@ -11,7 +11,7 @@ from linf.coordinates import read_scale
 from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import best_end
-from linf.files import atomic_write
+from linf.files import atomic_write, file_errors
 from linf.report.logged import logged_rows
 from linf.runs.record import RECORD_FILE, JobRecord, now, read_progress, read_record
 from linf.runs.sweep_figure import sweep_figure
@@ -61,14 +61,12 @@ def summarise(sweep: Path) -> pd.DataFrame:
     """
     jobs = sweep_jobs(sweep)
     table = sweep_table(sweep, jobs)
-    try:
+    with file_errors(f"cannot write to {sweep}"):
         with atomic_write(sweep / "sweep.csv") as part:
             table.to_csv(part, index=False, errors="backslashreplace")
         merits = {merit: best_end(merit) == "max" for merit in headline_merits(table)}
         bicubic = {name: found for name in jobs if (found := _bicubic(sweep / name, merits))}
         save_figure(sweep_figure(jobs, table, merits, bicubic), sweep / "sweep.png")
-    except OSError as error:
-        raise UsageError(f"cannot write to {sweep}: {error.strerror or error}") from error
     return table
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from linf.errors import UsageError
-from linf.files import atomic_write
+from linf.files import atomic_write, file_errors
 from linf.images.photo import Photo
 from linf.images.write import FORMAT_BY_SUFFIX, write_photo
 from linf.upscale.enlarge import Ask
@@ -71,10 +71,8 @@ class Outputs:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             raise UsageError(f"cannot write {path}: {folder} is not a folder")
-        try:
+        with file_errors(f"cannot write {path}"):
             tempfile.TemporaryFile(dir=folder).close()  # Rather than to fail after all the work.
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
         # Photographs are seldom compressed further.
         raw = math.prod(size) * image.pixels.shape[2] * image.pixels.itemsize
         need, free = raw // (50 if form in ("jpg", "webp") else 10), shutil.disk_usage(folder).free

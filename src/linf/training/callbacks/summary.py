@@ -16,9 +16,9 @@ from linf.data.layouts import ImageSet
 from linf.data.paired import PairedCrops
 from linf.data.pairs import ImagePair
 from linf.data.shards import ShardSet
-from linf.errors import UsageError, shorten
+from linf.errors import shorten
 from linf.evaluation.systems import model_label
-from linf.files import atomic_write, unwritable
+from linf.files import atomic_write, folder_errors
 from linf.images.resize import bicubic
 from linf.training.callbacks.forecast import count_steps
 from linf.training.length import planned_steps
@@ -59,12 +59,9 @@ class RunSummary(Callback):
         file = self.folder / "validation_images.txt"
         if resumed and file.is_file():
             _warn_of_others(file, paths)
-        try:
-            with atomic_write(file) as part:
-                text = "".join(f"{path}\n" for path in paths)
-                part.write_text(text, encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            raise UsageError(unwritable(self.folder, error)) from error
+        with folder_errors(self.folder), atomic_write(file) as part:
+            text = "".join(f"{path}\n" for path in paths)
+            part.write_text(text, encoding="utf-8", errors="surrogateescape")
         names = ", ".join(path.name for path in paths[:10]) + ", …" * (len(paths) > 10)
         scales = ", ".join(f"×{s:g}" for s in data.val_pairs.scales)
         given = data.val_crop is None and bool(data.val.lr)
