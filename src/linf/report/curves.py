@@ -18,6 +18,7 @@ from linf.evaluation.fonts import save_figure
 from linf.files import atomic_write, folder_errors
 from linf.report.logged import logged_rows
 from linf.report.style import COLOURS, DOTTED, GREY, STYLE, draw_curve, legend_below, panel_grid, series_style
+from linf.training.trainer import validates
 
 SHARE = 0.01
 """The most of a training's time that its figures may take before its end."""
@@ -45,7 +46,7 @@ class Curves(Callback):
         self.drawn, self.cost = time.monotonic(), 0.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if validates(trainer):
             self._write(trainer, time.monotonic() - self.drawn > self.cost / SHARE)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

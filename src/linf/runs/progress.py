@@ -15,6 +15,7 @@ from linf.errors import UsageError
 from linf.files import atomic_write
 from linf.runs.record import PROGRESS_FILE, TrainingProgress, now
 from linf.training.length import planned_steps, timer_left
+from linf.training.trainer import validates
 
 
 class ProgressFile(Callback):
@@ -58,7 +59,7 @@ class ProgressFile(Callback):
         self.paused_at = time.monotonic()
 
     def on_validation_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if validates(trainer):
             self.paused += time.monotonic() - self.paused_at
 
     def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:

@@ -30,7 +30,7 @@ from linf.training.resume import (
     step_schedule,
 )
 from linf.training.scale_psnr import ScalePSNR
-from linf.training.trainer import callbacks_of
+from linf.training.trainer import callbacks_of, rehearses
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Training(pl.LightningModule):
         """Check that the schedule is as long as the run, and take an optimizer's restored state to its parameters."""
         for optimizer in self.trainer.optimizers:
             match_layout(optimizer)
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # It takes one step of any schedule.
+        if rehearses(self.trainer):  # It takes one step of any schedule.
             return
         check_schedules(self.trainer)
 
@@ -165,8 +165,8 @@ class Training(pl.LightningModule):
             self.log("val/psnr", torch.stack(list(values.values())).mean(), prog_bar=True)
 
     def _warn_unseen(self, unseen: list[str]) -> None:
-        rehearsal = self.trainer.sanity_checking or self.trainer.fast_dev_run or self.trainer.overfit_batches  # type: ignore[attr-defined]
-        if rehearsal:
+        overfits = self.trainer.overfit_batches  # type: ignore[attr-defined]
+        if self.trainer.sanity_checking or rehearses(self.trainer) or overfits:
             return
         if unseen and unseen != self.unseen:
             log.warning(

@@ -44,7 +44,9 @@ def _estimated(
     kind = channels, image.pixels.dtype, image.alpha is None, form
     if kind not in paces:
         scale = size[0] / height, size[1] / width
-        paces[kind] = measured_pace(upscaler.model, image, scale, upscaler.ask, form, upscaler.outputs.quality)
+        paces[kind] = measured_pace(
+            upscaler.model, image, scale, upscaler.ask, form, upscaler.outputs.quality
+        )
     needs = estimate(paces[kind], upscaler.model, image, size, upscaler.ask)
     found.append(needs._replace(seconds=needs.seconds + read))
     files = [path for path in (*out, *heat) if path != PIPE]

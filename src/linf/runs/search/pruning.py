@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 
 from linf.errors import UsageError
 from linf.runs.search.trial import PRUNED, REPORT, STORAGE_FAILED, open_storage, reports
+from linf.training.trainer import validates
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Pruning(Callback):
         self._agree(trainer, pl_module, self._pruned)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if not validates(trainer):
             return
         step = trainer.global_step
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -19,7 +19,7 @@ from linf.errors import UsageError
 from linf.evaluation.schema import best_end
 from linf.training.callbacks.checkpoint import link_file
 from linf.training.callbacks.validation import ValidationLPIPS
-from linf.training.trainer import callbacks_of
+from linf.training.trainer import callbacks_of, rehearses, validates
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class BestCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save a checkpoint if its value is among the best."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not validates(trainer) or rehearses(trainer):
             return
         if self.monitor not in trainer.callback_metrics:
             if self.monitor.startswith("val/"):  # Validation saw none of the images that it is measured on.

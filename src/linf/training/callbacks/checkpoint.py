@@ -17,6 +17,7 @@ from linf.data.datamodule import datamodule_of
 from linf.errors import Stopped, UsageError
 from linf.files import atomic_write, clear
 from linf.training.callbacks.termination import StopOnSignal
+from linf.training.trainer import rehearses, validates
 
 TORCH_WRITER = ("PytorchStreamWriter", "inline_container")
 """What marks the errors of torch's file writer."""
@@ -134,7 +135,7 @@ class LastCheckpoint(StopOnSignal):
         *_: Any,
     ) -> None:
         """Stop if a signal has reached any rank, with several ranks an image later."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if not validates(trainer):
             return
         # No training begins with a validation when it has no step left to take; and some ranks may have an image more.
         last = trainer.should_stop or trainer.global_step == trainer.max_steps
@@ -161,7 +162,7 @@ class LastCheckpoint(StopOnSignal):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save; in the middle of an accumulated gradient, of which no checkpoint holds a part, after the next step."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if not validates(trainer):
             return
         loop = trainer.fit_loop.epoch_loop
         self.late = loop._should_accumulate()
@@ -172,7 +173,7 @@ class LastCheckpoint(StopOnSignal):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]  # A rehearsal, from which no run should resume.
+        if rehearses(trainer):  # A rehearsal, from which no run should resume.
             return
         if trainer.is_global_zero and self.good and self.last.exists():
             link_file(self.last, self.last.with_name("previous.ckpt"))

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 
 from linf.errors import UsageError
 from linf.training.length import planned_steps, timer_left
+from linf.training.trainer import validates
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Forecast(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log what validation measured, and the time left by the speed so far, validations included."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        if not validates(trainer):
             return
         measured = _measured({name: float(value) for name, value in trainer.callback_metrics.items()})
         self._say("%s", self._so_far(trainer, measured))

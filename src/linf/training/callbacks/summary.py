@@ -23,7 +23,7 @@ from linf.images.resize import bicubic
 from linf.training.callbacks.forecast import count_steps
 from linf.training.length import planned_steps
 from linf.training.scale_psnr import ScalePSNR
-from linf.training.trainer import callbacks_of
+from linf.training.trainer import callbacks_of, rehearses
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def _never_validated(trainer: pl.Trainer) -> str:
     if not trainer.limit_val_batches:
         return "nothing, for trainer.limit_val_batches is 0"
     every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
-    if callbacks_of(trainer, Timer) or interval is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if callbacks_of(trainer, Timer) or interval is None or rehearses(trainer):
         return ""
     whole, last = trainer.num_training_batches, min(interval, trainer.num_training_batches)
     epochs, batches = (0, interval) if every is None else (every - 1, last)
