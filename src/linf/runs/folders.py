@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.config_loader_impl import get_overrides_dirname
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -133,10 +132,12 @@ def _check_own_folders(config: DictConfig) -> None:
                 composed = loader.load_sweep_config(config, job)
             with read_write(composed.hydra):  # As Hydra and launchers do.
                 composed.hydra.job.num = composed.hydra.job.id = number
-                composed.hydra.job.override_dirname = get_overrides_dirname(
-                    [given for given in parser.parse_overrides(job) if not given.is_hydra_override()],
-                    **composed.hydra.job.config.override_dirname,
+                named = composed.hydra.job.config.override_dirname
+                given = [of for of in parser.parse_overrides(job) if not of.is_hydra_override()]
+                words = sorted(
+                    str(of.input_line) for of in given if of.key_or_group not in named.exclude_keys
                 )
+                composed.hydra.job.override_dirname = named.item_sep.join(words).replace("=", named.kv_sep)
             folder = _named(composed, "hydra.sweep.subdir")
         except (HydraException, OmegaConfBaseException):  # As in `_make`.
             return

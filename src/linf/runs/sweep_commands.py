@@ -1,14 +1,15 @@
 """The commands that run a sweep: whether one lives, and how many jobs it will have."""
 
+import itertools
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
@@ -65,6 +66,17 @@ def list_jobs(config: DictConfig) -> list[list[str]]:
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     try:
         given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        return BasicSweeper.split_arguments(given, None)[0]
-    except (HydraException, AssertionError):  # For instance a glob, which only Hydra's own loader resolves.
+        values = {each.get_key_element(): list(_values(each)) for each in given}
+    except HydraException:  # For instance a glob, which only Hydra's own loader resolves.
         return []
+    jobs = itertools.product(*values.values())
+    return [[f"{key}={value}" for key, value in zip(values, job, strict=True)] for job in jobs]
+
+
+def _values(setting: Override) -> Iterable[str]:
+    """Return what a setting takes in turn, as text."""
+    return (
+        setting.sweep_string_iterator()
+        if setting.is_sweep_override()
+        else [setting.get_value_element_as_str()]
+    )
