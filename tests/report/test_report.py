@@ -37,10 +37,10 @@ from linf.report.plane import plane_findings
 from linf.report.scale import scale_findings
 from linf.report.sections import all_figures
 from linf.report.sliders import detail_sliders
-from linf.report.spread import deviation_findings
 from linf.report.story import story
 from linf.report.style import series_style
 from linf.report.tables import all_tables, published_results, safe_name
+from linf.report.temperature import deviation_findings
 from linf.report.typesetting import escape_latex, latex, markdown, ranks
 
 

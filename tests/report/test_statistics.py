@@ -17,11 +17,11 @@ from helpers.commands import Linf, assert_in_words
 from helpers.evaluations import SHA, evaluation
 from linf.evaluation.schema import CELL
 from linf.report import find_runs, read_run, write_report
+from linf.report.caveats import cost_finding
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.crops import detail_findings
 from linf.report.details import read_details
 from linf.report.differences import DIFFERENCES, against_first, differences, verdicts
-from linf.report.findings import cost_finding
 from linf.report.gaps import gap_figure, gap_findings
 from linf.report.plane import plane_figure, plane_findings
 from linf.report.scale import scale_findings

@@ -17,12 +17,11 @@ from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import METRICS
 from linf.files import file_errors
-from linf.report.caveats import caveats
+from linf.report.caveats import caveats, cost_finding, source_findings
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.crops import detail_figures, detail_findings
 from linf.report.details import Detail, read_details
 from linf.report.evaluations import EvaluationRun
-from linf.report.findings import cost_finding, source_findings
 from linf.report.sections import SECTIONS, section_figures
 from linf.report.selection import common_headline, datasets
 from linf.report.sliders import Slider, detail_sliders

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from linf.coordinates import Scale
-from linf.evaluation.schema import METRICS, evenly_spaced
+from linf.evaluation.schema import METRICS, Column, evenly_spaced
 from linf.report.caveats import without_perception
-from linf.report.evaluations import EvaluationRun
+from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.selection import (
     bicubic_at,
     bicubics,
@@ -22,7 +22,7 @@ from linf.report.selection import (
     sampling_runs,
     scales,
 )
-from linf.report.spread import deviation_findings, draw_interval
+from linf.report.statistics import LEAST_IMAGES, mean_intervals
 from linf.report.style import (
     BEST,
     DOTTED,
@@ -72,7 +72,7 @@ def temperature_figure(runs: Sequence[EvaluationRun], dataset: str) -> Figure | 
                     mark_best(axis, of, perceptual, "temperature", name)
                     if len(drawn) * len(of_axis) <= MOST_BANDS:
                         colour = series_style(i, j, alone)["color"]
-                        draw_interval(axis, run, dataset, s, name, colour)
+                        _draw_interval(axis, run, dataset, s, name, colour)
                 if name == first == run.headline and len(of):
                     tau = np.linspace(0, of["temperature"].max(), 101)
                     exact = run.closed_form(dataset, s, tau)
@@ -103,6 +103,19 @@ def _level(axis: Axes, last: float, value: float, **given: Any) -> None:
     hollow = {"markerfacecolor": "white", "markeredgecolor": given["color"], "markeredgewidth": 0.8}
     if np.isfinite(value):
         axis.plot([0, last], [value, value], **given | hollow, linewidth=1.0, markevery=[1])
+
+
+def _draw_interval(
+    axis: Axes, run: EvaluationRun, dataset: str, scale: Scale, name: str, colour: str
+) -> None:
+    """Shade the bootstrap's interval over images around a curve, if there are images enough for a verdict."""
+    of = lines_at(run.images, dataset, scale)
+    table = of[of["temperature"].notna()].pivot_table(name, "image", "temperature", dropna=False)
+    if len(table) < LEAST_IMAGES:
+        return
+    low, high = mean_intervals(table.to_numpy(float))
+    good = np.isfinite(low)
+    axis.fill_between(table.columns[good], low[good], high[good], color=colour, alpha=0.12, linewidth=0)
 
 
 def temperature_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
@@ -157,3 +170,31 @@ def _closed_form(run: EvaluationRun, dataset: str, at: Sequence[Scale]) -> list[
             gaps += [gap for gap in abs(exact - of[run.headline]) if np.isfinite(gap)]
     within = f"within {max(gaps, default=0):.2f} dB of the samples"
     return [f"{run.label}: the closed form, which does not clamp, is {within}."] * bool(gaps)
+
+
+def deviation_findings(runs: Sequence[EvaluationRun], dataset: str, scale: Scale) -> list[str]:
+    """How far the samples of an image lie apart in PSNR and perception, where several were drawn; bars of that length
+    would hide behind the curves' markers.
+    """
+    findings = []
+    for run in runs:
+        of = lines_at(run.deviations, dataset, scale)
+        names = [name for name in (run.headline, perceptual_metric([run], dataset)) if name and name in of]
+        sampled = of[of["temperature"] > 0]
+        if not names or not len(sampled):
+            continue
+        last = sampled[sampled["temperature"] == sampled["temperature"].max()]
+        means = {name: last[name].mean() for name in names}
+        known = {name: value for name, value in means.items() if np.isfinite(value)}
+        if not known:
+            continue
+        parts = [f"{_short(value, METRICS[name])} of {METRICS[name].title}" for name, value in known.items()]
+        findings.append(
+            f"{run.label} at ×{scale:g}: the samples of an image at {last['system'].iloc[0]} have a standard "
+            f"deviation of {' and '.join(parts)}."
+        )
+    return findings
+
+
+def _short(value: float, metric: Column) -> str:
+    return f"{value:.2g}" + f" {metric.unit}" * bool(metric.unit)
