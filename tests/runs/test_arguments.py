@@ -242,7 +242,11 @@ def test_what_an_evaluation_can_do_without_is_off(
         ("eval", "trainer.strategy=deepspeed", ("trainer.strategy is deepspeed", "ddp")),
         ("train", "trainer.accelerator=mps", ("trainer.accelerator is mps", "float64")),
         ("eval", "trainer.accelerator=tpu", ("trainer.accelerator is tpu", "cpu")),
-        ("train", "data.degradation.first.jpeg.quality=much", ("quality=much is not a list", "brackets")),
+        (
+            "train",
+            "data.degradation.first.jpeg.quality=much",
+            ("quality is 'much'", "a number or a list of numbers"),
+        ),
         ("train", "data.degradation.first.noise.probability=[1]", ("probability is [1]", "a number")),
         (
             "train",

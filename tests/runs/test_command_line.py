@@ -257,7 +257,7 @@ def test_a_search_path_reaches_the_check_of_settings(command: Command, tmp_path:
     (tmp_path / "more" / "encoder" / "mine.yaml").write_text((CONF / "encoder/edsr_tiny.yaml").read_text())
     mine = (f"hydra.searchpath=[file://{tmp_path}/more]", "encoder=mine", "encoder.blocks=one")
     done = command("train", *SMOKE, *mine)
-    assert_in_words(done.status, done.out, done.err, "encoder.blocks is 'one'", "give a number")
+    assert_in_words(done.status, done.out, done.err, "encoder.blocks is 'one'", "give a whole number")
 
 
 def test_ranks_get_the_command_whole(

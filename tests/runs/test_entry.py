@@ -97,12 +97,12 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "temperature in words": ("eval", (*EVAL, "temperatures=[hot]"), ("temperature", "hot")),
     "resume from weights": ("train", ("ckpt_path=model.safetensors",), ("no training state", ".ckpt")),
     "resume from nothing": ("train", ("ckpt_path=gone.ckpt",), ("no checkpoint at gone.ckpt",)),
-    "scales without brackets": ("eval", (*EVAL, "data.test_scales=2"), ("scales", "2")),
-    "temperatures without brackets": ("eval", (*EVAL, "temperatures=0.8"), ("temperatures", "0.8")),
+    "scales without brackets": ("eval", (*EVAL, "data.test_scales=2"), ("'data.test_scales=[2]'",)),
+    "temperatures without brackets": ("eval", (*EVAL, "temperatures=0.8"), ("'temperatures=[0.8]'",)),
     "benchmark without brackets": (
         "eval",
         (EVAL[0], "data=benchmark", "data.root=photos", "data.test.names=Set5"),
-        ("Set5",),
+        ("'data.test.names=[Set5]'",),
     ),
     "truncated checkpoint": ("eval", ("ckpt_path=half.ckpt",), ("half.ckpt is not a checkpoint",)),
     "truncated safetensors": (

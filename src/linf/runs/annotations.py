@@ -80,7 +80,8 @@ def allowed(name: str, hint: Any, value: Any) -> str:
     kinds = list(dict.fromkeys(_kinds(hint)))
     if isinstance(value, float) and value.is_integer() and NAMES[int] in kinds and NAMES[float] not in kinds:
         kinds[kinds.index(NAMES[int])] += f", {int(value)}"
-    return either(kinds)
+    brackets = isinstance(value, str | int | float) and fits([value], hint)
+    return either(kinds) + f", in brackets: '{name}=[{value}]'" * brackets
 
 
 def _kinds(hint: Any) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The first lines of a run, from its composed config alone: they need not wait for torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ def announcement(cfg: DictConfig) -> Iterator[str]:
     yield f"run: {Path(cfg.run_dir).absolute()}{'' if evaluates else _start(settings)}"
     data = settings.get("data") or {}
     root = data.get("root")
-    where = f" in {root if isinstance(root, str) else ', '.join(map(str, root))}" if root else ""
+    where = f" in {', '.join(map(str, _several(root)))}" if root else ""
     if evaluates:
         test = data.get("test") or {}
-        names = f": {', '.join(test['names'])}" if isinstance(test, dict) and test.get("names") else ""
+        given = test.get("names") if isinstance(test, dict) else None
+        names = f": {', '.join(map(str, _several(given)))}" if given else ""
         yield f"data: {choices.get('data')}{where}{names}, at {_scales(data.get('test_scales') or ())}"
         file = settings.get("ckpt_path") or settings.get("path")
         yield f"model: {file or choices.get('model')}"
@@ -47,8 +48,12 @@ def _start(settings: Mapping[str, Any]) -> str:
 
 
 def _scales(scales: Any) -> str:
-    pairs = (s if isinstance(s, list) else [s] for s in scales)
-    return ", ".join(f"×{'x'.join(map(_number, pair))}" for pair in pairs)
+    return ", ".join(f"×{'x'.join(map(_number, _several(scale)))}" for scale in _several(scales))
+
+
+def _several(value: Any) -> Sequence[Any]:
+    """A list as it is, and of one value what has it alone."""
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def _number(value: Any) -> str:

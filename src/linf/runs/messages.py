@@ -5,7 +5,6 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
@@ -19,7 +18,7 @@ from linf.runs.record import flat_settings
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise UsageError if a setting is missing, is text in place of a number, or lacks its brackets."""
+    """Raise UsageError if a setting or a choice of a group is missing, or the seed is none."""
     missing = [key for key, value in flat_settings(OmegaConf.to_container(cfg)) if value == "???"]
     if missing:
         raise UsageError(f"not given: {', '.join(missing)}; add {missing[0]}=… to the command")
@@ -27,32 +26,16 @@ def check_settings(cfg: DictConfig) -> None:
         given = "null" if cfg.seed is None else cfg.seed
         raise UsageError(f"seed is {given}: give a whole number from 0 to {2**32 - 1}")
     hydra = HydraConfig.get()
-    choices = [given for given in hydra.overrides.hydra if given.lstrip("+").startswith("hydra.searchpath=")]
-    choices += [
-        given for given in hydra.overrides.task if given.lstrip("+").split("=")[0] in hydra.runtime.choices
-    ]
-    with chdir(hydra.runtime.cwd):  # A search path may be relative.
-        for given in choices:
+    if hydra.searchpath:  # Hydra's loader does not know it yet.
+        return
+    with chdir(hydra.runtime.cwd):  # The folder of --config-dir may be relative.
+        for given in hydra.overrides.task:
             group, _, choice = given.partition("=")
-            options = GlobalHydra.instance().config_loader().get_group_options(group)
-            # Hydra passes over what is not there if the group is an optional one. Its loader knows no search path yet.
-            if (
-                options
-                and not hydra.searchpath
-                and re.fullmatch(r"[\w.-]+", choice)
-                and choice not in options
-            ):
-                raise UsageError(f"there is no {given}: choose {group}= one of {', '.join(options)}")
-        default = dict(flat_settings(OmegaConf.to_container(compose(hydra.job.config_name, choices))))
-    for key, value in flat_settings(OmegaConf.to_container(cfg, resolve=True)):
-        usual = default.get(key)
-        # A range of a degradation may be one number.
-        ranged = "degradation." in key and not isinstance(value, str)
-        if isinstance(usual, list) and isinstance(value, str | int | float) and not ranged:
-            raise UsageError(f"{key}={value} is not a list: put it in brackets, '{key}=[{value}]'")
-        # Devices may be "auto" or a list of numbers.
-        if type(usual) in (int, float) and isinstance(value, str) and key != "trainer.devices":
-            raise UsageError(f"{key} is {value!r}: give a number, for instance {usual}")
+            if group in hydra.runtime.choices and re.fullmatch(r"[\w.-]+", choice):
+                options = GlobalHydra.instance().config_loader().get_group_options(group)
+                # Hydra passes over what is not there if the group is an optional one.
+                if options and choice not in options:
+                    raise UsageError(f"there is no {given}: choose {group}= one of {', '.join(options)}")
 
 
 def expand_homes(node: Any) -> None:
