@@ -10,6 +10,7 @@ from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from linf.images.resize import matlab_bicubic, pil_bicubic
 from linf.metrics.functional import (
     SSIM_BLOCK,
     bits_per_dimension,
@@ -229,6 +230,18 @@ def test_lr_psnr_of_a_constant_difference_is_its_logarithm() -> None:
     assert lr_psnr(torch.full((1, 3, 17, 20), 0.6), lr).item() == pytest.approx(20, abs=1e-4)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_lr_psnr_of_hr_itself_is_what_8_bits_and_the_resize_leave(scale: int) -> None:
+    """MATLAB's bicubic rounds each axis, for 57 to 59 dB; Pillow's differs from it at the border, which costs more."""
+    hr = astronaut()[:240, :240].copy()
+    size = (240 // scale, 240 // scale)
+    given = torch.from_numpy(hr).permute(2, 0, 1)
+    matlab, pillow = matlab_bicubic(given, size), torch.from_numpy(pil_bicubic(hr, size)).permute(2, 0, 1)
+    of_matlab, of_pillow = (lr_psnr(given[None] / 255, lr[None] / 255).item() for lr in (matlab, pillow))
+    assert 57 < of_matlab < 59
+    assert 49 < of_pillow < of_matlab
+
+
 def test_detail_is_the_energy_beyond_lr_relative_to_hrs() -> None:
     (sr, hr), (_, lr) = pair(40, 54), pair(13, 18)
     down, up = (resizing(40, 13), resizing(54, 18)), (resizing(13, 40), resizing(18, 54))
@@ -265,6 +278,15 @@ def test_diversity_is_the_deviation_of_8_bit_samples() -> None:
     for i in range(2):
         grey = np.round(samples[:, i].double().clip(0, 1).numpy() * 255).astype(np.uint8)
         assert values[i].item() == pytest.approx(grey.std(0).mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize(("samples", "share"), [(2, 0.564), (5, 0.841), (10, 0.923)])
+def test_diversity_grows_with_the_number_of_samples(samples: int, share: float) -> None:
+    """Divided by S rather than S - 1, to this share of a Gaussian's deviation, as docs/metrics.md says."""
+    expected = math.sqrt(2 / samples) * math.exp(math.lgamma(samples / 2) - math.lgamma((samples - 1) / 2))
+    assert share == pytest.approx(expected, abs=5e-4)
+    noise = torch.randn(samples, 1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
+    assert diversity(0.5 + noise * 10 / 255, 65535).item() == pytest.approx(10 * share, rel=0.02)
 
 
 def test_diversity_of_two_levels_is_half_their_distance() -> None:

@@ -33,6 +33,7 @@ from linf.report.caveats import caveats
 from linf.report.consistency import consistency_findings
 from linf.report.crops import detail_findings
 from linf.report.details import read_details
+from linf.report.differences import differences
 from linf.report.plane import plane_findings
 from linf.report.scale import scale_findings
 from linf.report.sections import all_figures
@@ -920,6 +921,22 @@ def test_caveats_name_metrics_with_other_weights(tmp_path: Path) -> None:
         f"LPIPS was measured with different networks or weights ({by}), so its figures cannot be compared."
     ]
     assert caveats(find_runs([tmp_path / "a", tmp_path / "earlier"])) == []
+
+
+def test_diversity_of_more_samples_is_not_compared(tmp_path: Path) -> None:
+    """It grows with their number: 0.56 of the deviation for two, 0.84 for five."""
+    runs = find_runs([evaluation(tmp_path / f"{n}", f"of {n}", samples=n) for n in (2, 5)])
+    assert caveats(runs) == [
+        "The runs drew 2 and 5 samples of an image, and diversity grows with their number, so its figures cannot be "
+        "compared."
+    ]
+    assert {"psnr_y", "lr_psnr"} < {*differences(*runs)["metric"]}
+    assert "diversity" not in {*differences(*runs)["metric"]}
+    alike = find_runs([evaluation(tmp_path / f"alike {n}", f"{n}", samples=2, seed=n) for n in (0, 1)])
+    assert caveats(alike) == []
+    assert "diversity" in {*differences(*alike)["metric"]}
+    regression = read_run(evaluation(tmp_path / "LIIF", "LIIF", "LIIF", samples=1))
+    assert caveats([runs[0], regression]) == [], "it does not sample"
 
 
 def test_caveats_name_nonfinite_values(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
-from linf.evaluation.schema import METRICS, PERCEPTUAL
+from linf.evaluation.schema import METRICS, OF_SEVERAL_SAMPLES, PERCEPTUAL
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import (
     bicubics,
@@ -35,6 +35,14 @@ def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
             found.append(
                 f"{METRICS[metric].title} was measured with different networks or weights "
                 f"({'; '.join(sorted(by))}), so its figures cannot be compared."
+            )
+    for metric in OF_SEVERAL_SAMPLES:
+        sampled = [run for run in runs if run.samples and metric in run.metrics]
+        drawn = sorted({run.about.get("samples") or 1 for run in sampled if run.metrics[metric].any()})
+        if len(drawn) > 1:
+            found.append(
+                f"The runs drew {enumerated([*map(str, drawn)])} samples of an image, and {METRICS[metric].title} "
+                "grows with their number, so its figures cannot be compared."
             )
     for dataset in datasets(runs):
         for s in scales(runs, dataset):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from linf.coordinates import Scale
-from linf.evaluation.schema import METRICS, TABLES, UNIT, Column, column
+from linf.evaluation.schema import METRICS, OF_SEVERAL_SAMPLES, TABLES, UNIT, Column, column
 from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.statistics import LEAST_IMAGES, LEVEL, judge, mean_intervals
 
@@ -28,15 +28,14 @@ def differences(first: EvaluationRun, second: EvaluationRun) -> pd.DataFrame:
     """Differences between two runs on the images that both have, per data set, scale, system and metric.
 
     Systems of one name are paired: temperatures with the same, and bicubic where its LR images differ. Where a run has
-    no temperatures, its model is paired with each temperature of the other.
+    no temperatures, its model is paired with each temperature of the other. Metrics that grow with the number of
+    samples are left out where that differs.
     """
-    lines = []
+    lines, left_out = [], {*TABLES["images"], "nonfinite"}
+    if first.samples and second.samples and first.about.get("samples") != second.about.get("samples"):
+        left_out.update(OF_SEVERAL_SAMPLES)
     for dataset in pd.unique(first.metrics["dataset"]):
-        there = [
-            name
-            for name in first.images
-            if name in second.images and name not in (*TABLES["images"], "nonfinite")
-        ]
+        there = [name for name in first.images if name in second.images and name not in left_out]
         names = sorted(there, key=[*METRICS, *there].index)
         for scale in pd.unique(first.metrics["scale"][first.metrics["dataset"] == dataset]):
             for system, one, other in _pairs(first, second, dataset, scale):
