@@ -10,6 +10,7 @@ import torch
 from hydra.utils import instantiate
 
 from helpers.commands import Compose
+from linf import load
 from linf.errors import UsageError
 from linf.evaluation.cost import MeasureCosts, costs
 from linf.models.baselines import LIIF, LIIFConditioner
@@ -65,6 +66,24 @@ def test_the_self_ensemble_costs_eight_times_as_much() -> None:
     assert table.loc["self-ensemble", "gmacs"] == 8 * table.loc["LIIF", "gmacs"]
     assert table.loc["self-ensemble", "parameters"] == table.loc["LIIF", "parameters"]
     assert table.loc["self-ensemble", "seconds"] > table.loc["LIIF", "seconds"]
+
+
+def test_consistency_with_lr_and_correlated_latents_are_counted() -> None:
+    """The first round reduces and the last enlarges, by a matrix for each axis; between them both do, axis by axis."""
+    model = LIIF(EDSR(1, 4), partial(LIIFConditioner, width=8, depth=1)).eval()
+    plain, consistent = (
+        pd.DataFrame(costs(model, (0.0,), 2, 8, channels=3, device=CPU, consistency=n)).set_index("system")
+        for n in (0, 3)
+    )
+    assert consistent.loc["bicubic", "gmacs"] == plain.loc["bicubic", "gmacs"]
+    more = consistent.loc["LIIF", "gmacs"] - plain.loc["LIIF", "gmacs"]
+    assert more * 1e9 == pytest.approx(3 * (2 * (8 * 16 * 16 + 8 * 8 * 16) + 2 * 4 * 8 * 8 * 16))
+    correlated = load("default")
+    independent, filtered = (
+        costs(correlated, (0.5,), 2, 8, channels=3, device=CPU, latents=latents)[1]["gmacs"]
+        for latents in ("independent", "correlated")
+    )
+    assert filtered > independent
 
 
 def test_an_evaluation_writes_its_costs_once(

@@ -22,6 +22,8 @@ from linf.evaluation.evaluation import Evaluation
 from linf.evaluation.measure import Measured
 from linf.evaluation.systems import system_image, system_temperatures
 from linf.files import atomic_write
+from linf.models.consistency import Projection
+from linf.models.correlation import LatentChoice
 from linf.models.super_resolver import SuperResolver
 
 REPETITIONS = 5
@@ -60,6 +62,8 @@ class MeasureCosts(Callback):
                 channels=pl_module.pixels.channels,
                 device=pl_module.device,
                 ensemble=pl_module.self_ensemble,
+                consistency=pl_module.consistency,
+                latents=pl_module.assumed.latents,
             )
             with atomic_write(file) as part:
                 pd.DataFrame(lines).to_csv(part, index=False)
@@ -74,8 +78,10 @@ def costs(
     channels: int,
     device: torch.device,
     ensemble: bool = False,
+    consistency: int = 0,
+    latents: LatentChoice = "independent",
 ) -> list[Measured]:
-    """Measure every system of a table from one LR image to one SR image, encoding included.
+    """Measure every system of a table from one LR image to one SR image, encoding and projection included.
 
     Seconds are the least of `REPETITIONS`, with as many threads as torch has. Memory is the most that tensors take at
     once while the image is made, beyond weights and LR; on a CPU by one thread. Multiplications are those of matrix
@@ -90,6 +96,8 @@ def costs(
         channels: C, of the images.
         device: of the model.
         ensemble: whether the self-ensemble is one of the systems.
+        consistency: rounds that make the model's images consistent with LR.
+        latents: of neighbouring patches.
 
     Returns:
         A line of the table `cost` for each system.
@@ -97,13 +105,19 @@ def costs(
     smooth = torch.rand(1, channels, 8, 8, generator=torch.Generator().manual_seed(0))
     lr = F.interpolate(smooth, (side, side), mode="bilinear").to(device)
     high, wide = (round(side * s) for s in axis_scales(scale))
+
+    def make(name: str, tau: float) -> Tensor:
+        image = system_image(model, name, lr, (high, wide), temperature=tau, latents=latents)
+        if not consistency or name == "bicubic":
+            return image
+        return Projection((side, side), (high, wide), consistency)(image, lr)
+
     found: dict[str, Measured] = {}
     lines: list[Measured] = []
     for name, tau in system_temperatures(model, temperatures, ensemble).items():
         kind = name if tau is None else "sample" if tau > 0 else "mean"
         if kind not in found:
-            make = partial(system_image, model, name, lr, (high, wide), temperature=tau or 0.0)
-            found[kind] = _cost(make, device)
+            found[kind] = _cost(partial(make, name, tau or 0.0), device)
         parts = [] if name == "bicubic" else model.children()
         used = [part for part in parts if part is not model.prior or name == "prior"]
         lines.append(

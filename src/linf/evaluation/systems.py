@@ -8,6 +8,7 @@ from torch import Tensor
 from linf.images.resize import bicubic
 from linf.models.baselines import Bicubic
 from linf.models.consistency import Projection
+from linf.models.correlation import LatentChoice
 from linf.models.distribution import Distribution
 from linf.models.self_ensemble import self_ensemble
 from linf.models.super_resolver import SuperResolver
@@ -74,17 +75,18 @@ def system_image(
     size: tuple[int, int],
     *,
     temperature: float = 0.0,
+    latents: LatentChoice = "independent",
     features: Sequence[Tile] | None = None,
     peak: int = 255,
 ) -> Tensor:
-    """The images (B,C,H,W) by one of `systems`, of its name; the temperature counts for a model that is random."""
+    """The images (B,C,H,W) by one of `systems`, of its name; temperature and latents count for a random model."""
     if name == "bicubic":
         return bicubic(lr, size, peak)
     if name == "prior":
         return model.sample_prior(lr, size, features=features)
     if name == "self-ensemble":
         return self_ensemble(model, lr, size)
-    return model.sample(lr, size, temperature=temperature, seed=0, features=features)
+    return model.sample(lr, size, temperature=temperature, seed=0, latents=latents, features=features)
 
 
 def system_temperatures(
