@@ -29,7 +29,8 @@ from helpers.figures import overlapping
 from linf.errors import UsageError
 from linf.evaluation.schema import METRICS
 from linf.report import find_runs, read_run, write_report
-from linf.report.caveats import caveats
+from linf.report.calibration import calibration_findings
+from linf.report.caveats import caveats, metric_sentences, source_findings
 from linf.report.consistency import consistency_findings
 from linf.report.crops import detail_findings
 from linf.report.details import read_details
@@ -516,6 +517,8 @@ def test_details_show_each_lr_and_bicubic_of_it(tmp_path: Path) -> None:
         (path,) = (tmp_path / label).rglob("one/LR.png")
         pixels = np.asarray(Image.open(path))
         Image.fromarray(255 - pixels).save(path)
+    (path,) = (tmp_path / "noisy").rglob("best_temperature.npy")
+    np.save(path, np.load(path) * 2)
     runs = find_runs([tmp_path / label for label in ("clean", "noisy", "regression")])
     figure = all_figures(runs)["details_Set5_x4_one"]
     rows: dict[int, list[str]] = {}
@@ -532,6 +535,8 @@ def test_details_show_each_lr_and_bicubic_of_it(tmp_path: Path) -> None:
     assert rows[noisy] == ["LR", "bicubic", *samples]
     assert rows[regression] == ["LR", "bicubic", "regression", "HR"]
     assert np.array_equal(shown[noisy, "LR"], 255 - shown[top, "LR"])
+    greys = [axis.images[0].get_clim() for axis in figure.axes if axis.get_title().startswith("best τ")]
+    assert greys == [pytest.approx((0, 0.8), abs=1e-3)] * 2, "one scale for the maps of all rows"
     assert "noisy, LR" in detail_sliders(read_details(runs))["details_Set5_x4_one"].titles
 
 
@@ -894,6 +899,26 @@ def test_bicubic_alone_is_a_report(tmp_path: Path) -> None:
     ):
         assert said in text
     assert set(all_tables([run])) == {"results_Set5", "published", "metrics", "intervals"}
+
+
+def test_a_report_says_how_its_tables_are_read(tmp_path: Path) -> None:
+    evaluation(tmp_path / "a", "a")
+    evaluation(tmp_path / "b", "b", names=("one", "two", "three"), samples=5, consistency=3)
+    evaluation(tmp_path / "LIIF", "LIIF", "LIIF", datasets=("B100",), names=("one",), samples=1)
+    runs = find_runs([tmp_path])
+    assert metric_sentences(runs) == (
+        "Higher is better for PSNR (Y), SSIM and LR-PSNR; lower is better for LPIPS; neither is better for detail and "
+        "diversity. Units are dB for PSNR (Y) and LR-PSNR, % of HR's for detail and grey levels for diversity."
+    )
+    assert source_findings(runs, "Set5")[0] == (
+        "Means over 2 or 3 images, and over 2 or 5 samples of each at τ above 0."
+    )
+    assert source_findings(runs, "B100")[0] == "Means over 1 image."
+    assert calibration_findings(runs, "Set5")[-1] == (
+        "The distribution of b, with its likelihood, calibration and σ, is the model's own, before images are made "
+        "consistent with LR."
+    )
+    assert "consistent" not in str(calibration_findings(runs[1:2], "Set5"))
 
 
 def test_caveats_name_runs_that_cannot_be_compared(tmp_path: Path) -> None:

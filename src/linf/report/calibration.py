@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from linf.report.caveats import enumerated
 from linf.report.evaluations import EvaluationRun, lines_at
 from linf.report.selection import curve_scales, sampling_runs
 from linf.report.style import GREY, draw_curve, panel_grid, series_legend, series_style
@@ -45,6 +46,11 @@ def calibration_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[st
             f"{predicted['bits_per_dim'].mean():.2f} bits per dimension."
             if found
             else f"{who}: calibration was not measured."
+        )
+    if changed := [run.label for run in sampling_runs(runs, dataset) if run.about.get("consistency")]:
+        findings.append(
+            f"The distribution of {enumerated(changed)}, with its likelihood, calibration and σ, is the model's own, "
+            "before images are made consistent with LR."
         )
     return findings or ["No run predicts a distribution whose calibration could be measured."]
 

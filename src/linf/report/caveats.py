@@ -1,4 +1,6 @@
-"""What a report says beside its figures: why not to compare its runs, where LR came from, how costs were measured."""
+"""What a report says beside its figures: why not to compare its runs, how metrics are read, over how much means are,
+where LR came from, how costs were measured.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from linf.evaluation.notes import infinite_means, lr_sentences, partial_means
-from linf.evaluation.schema import METRICS, OF_SEVERAL_SAMPLES, PERCEPTUAL
+from linf.evaluation.schema import HEADLINES, METRICS, OF_SEVERAL_SAMPLES, PERCEPTUAL
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import (
     bicubics,
@@ -15,6 +17,7 @@ from linf.report.selection import (
     measured_metrics,
     perceptual_metric,
     runs_on,
+    sampling_runs,
     scales,
 )
 
@@ -72,8 +75,40 @@ def caveats(runs: Sequence[EvaluationRun]) -> list[str]:
     return found + [f"Evaluated with uncommitted changes to the code: {modified}."] * bool(modified)
 
 
+def metric_sentences(runs: Sequence[EvaluationRun]) -> str:
+    """Which direction of each metric in the tables of results is better, and its unit."""
+    measured = {name for dataset in datasets(runs) for name in measured_metrics(runs, dataset)}
+    left_out = {*HEADLINES, "nonfinite"} - {common_headline(runs)}
+    columns = [METRICS[name] for name in METRICS if name in measured - left_out]
+
+    def titles(kind: str, value: object) -> str:
+        return enumerated([column.title for column in columns if getattr(column, kind) == value])
+
+    words = {1: "higher is better for", -1: "lower is better for", 0: "neither is better for"}
+    better = [f"{word} {which}" for sign, word in words.items() if (which := titles("better", sign))]
+    units = dict.fromkeys(column.unit for column in columns if column.unit)
+    of_units = enumerated([f"{unit} for {titles('unit', unit)}" for unit in units])
+    sentences = ["; ".join(better), f"units are {of_units}" * bool(of_units)]
+    return " ".join(f"{text[0].upper()}{text[1:]}." for text in sentences if text)
+
+
+def _sizes(runs: Sequence[EvaluationRun], dataset: str) -> str:
+    """Over how many images and samples the means of a data set are."""
+
+    def counted(numbers: set[int], what: str) -> str:
+        return f"{' or '.join(map(str, sorted(numbers)))} {what}{'s' * (numbers != {1})}"
+
+    of = [run.metrics[run.metrics["dataset"] == dataset] for run in runs_on(runs, dataset)]
+    images = counted({int(n) for lines in of for n in lines["images"]}, "image")
+    drawn = {run.about.get("samples") or 1 for run in sampling_runs(runs, dataset)}
+    samples = f", and over {counted(drawn, 'sample')} of each at τ above 0" if drawn else ""
+    return f"Means over {images}{samples}."
+
+
 def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
-    """Where LR came from, and which means leave images out or are infinite; a run is named where runs differ."""
+    """Over how much means are, where LR came from, and which means leave images out or are infinite; a run is named
+    where runs differ.
+    """
     sentences: dict[str, list[str]] = {}
     of = [run for run in runs if dataset in set(run.metrics["dataset"])]
     for run in of:
@@ -81,7 +116,8 @@ def source_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
         names = [name for name in METRICS if name in images]
         for sentence in lr_sentences(means) + partial_means(images, names) + infinite_means(images, names):
             sentences.setdefault(sentence, []).append(run.label)
-    findings = [
+    findings = [_sizes(runs, dataset)]
+    findings += [
         f"{text}{f' ({enumerated(who)})' if len(who) < len(of) else ''}." for text, who in sentences.items()
     ]
     sources = pd.concat([run.metrics[run.metrics["dataset"] == dataset] for run in of])

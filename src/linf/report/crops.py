@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from linf.evaluation.schema import METRICS, PERCEPTUAL
-from linf.report.details import DEVIATION, SIDE, Detail
+from linf.report.details import SIDE, Detail
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import common_headline
 from linf.report.style import GREY, STYLE, folded_label, image_grid
@@ -33,15 +33,16 @@ def _draw(detail: Detail) -> Figure:
     axes[0, 0].add_patch(frame)
     for axis, (title, image) in zip(axes[0, 1:], top, strict=False):
         _show(axis, title, image)
-    deviations = [values for *_, maps in rows for title, values in maps if title == DEVIATION]
-    highest = max(map(_highest, deviations), default=1)
+    highest: dict[str, float] = {}  # Of a kind of map, for one scale of grey in all rows.
+    for title, values in (each for *_, maps in rows for each in maps):
+        highest[title] = max(_highest(values), highest.get(title, 0))
     for line, (run, own, maps) in zip(axes[1:], rows, strict=True):
         line[0].set_ylabel(folded_label(run.label, 24), fontsize=8)
         cells = [own.get(system) for system in columns]
         for axis, cell in zip(line, [*cells, ("HR", detail.hr), *maps], strict=False):
             if cell is not None:
                 title, image = cell
-                _show(axis, title, image, highest if title == DEVIATION else _highest(image))
+                _show(axis, title, image, highest.get(title, 1))
     for axis in axes.flat:
         axis.set_visible(bool(axis.images or axis.get_ylabel()))
     return figure

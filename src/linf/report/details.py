@@ -24,9 +24,6 @@ SIDE = 96
 
 MOST_IMAGES = 4
 
-DEVIATION = "σ at τ=1\ngrey levels"
-"""The title of the map of deviations."""
-
 Titled = tuple[str, np.ndarray]
 """A title, and an image (H,W,3) or a map (H,W)."""
 
@@ -194,7 +191,10 @@ def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:
 
 def _maps(shown: ShownImage, run: EvaluationRun) -> list[Titled]:
     """The maps (H,W) that a run has kept: deviation in grey levels, and the best temperature of each pixel."""
-    maps = [(DEVIATION, "deviation.npy", 255), ("best τ\nlowest LPIPS", "best_temperature.npy", 1)]
+    maps = [
+        ("σ at τ=1\ngrey levels", "deviation.npy", 255),
+        ("best τ\nlowest LPIPS", "best_temperature.npy", 1),
+    ]
     return [
         (title, _image(shown, run, name) * unit)
         for title, name, unit in maps

@@ -17,7 +17,7 @@ from linf.errors import UsageError
 from linf.evaluation.fonts import save_figure
 from linf.evaluation.schema import METRICS
 from linf.files import file_errors
-from linf.report.caveats import caveats, cost_finding, source_findings
+from linf.report.caveats import caveats, cost_finding, metric_sentences, source_findings
 from linf.report.collection import member_seeds, with_distinct_labels
 from linf.report.crops import detail_figures, detail_findings
 from linf.report.details import Detail, read_details
@@ -146,6 +146,7 @@ def render_page(
         source_findings=source_findings,
         detail_findings=detail_findings(runs, details),
         caveats=caveats,
+        metric_sentences=metric_sentences(runs),
         member_seeds=member_seeds,
         cost=cost_finding(runs),
         metrics=METRICS,

@@ -83,7 +83,8 @@ SECTIONS = (
         gap_figure,
         gap_findings,
         "Each run less {first}, as means over the images that both have, with 95% bootstrap intervals. Where an "
-        "interval of five images or more does not hold 0, the difference is clear.",
+        "interval of five images or more does not hold 0, the difference is clear. Of twenty differences that do not "
+        "exist, one is expected to look so.",
     ),
     Section(
         "calibration",

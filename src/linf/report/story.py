@@ -61,8 +61,9 @@ def _distribution(run: EvaluationRun, dataset: str, scale: Scale) -> str:
         return ""
     held = " and ".join(f"its {p:.0%} intervals hold {share:.1%}" for p, share in found.items())
     bits = lines_at(run.distribution, dataset, scale)["bits_per_dim"].mean()
+    before = ", before images are made consistent with LR" * bool(run.about.get("consistency"))
     return (
-        f"{run.label} predicts the distribution of each patch of HR. At ×{scale:g}, {held} of HR "
+        f"{run.label} predicts the distribution of each patch of HR{before}. At ×{scale:g}, {held} of HR "
         f"values, and their likelihood is {bits:.2f} bits per dimension."
     )
 
