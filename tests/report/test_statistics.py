@@ -143,6 +143,21 @@ def test_differences_are_paired(tmp_path: Path) -> None:
     assert back["verdict"] == "worse"
 
 
+def test_rounding_is_no_difference(tmp_path: Path) -> None:
+    """Neither that of a mean over seeds of which all are the same, nor that of single precision on another device."""
+    seeds = [evaluation(tmp_path / f"seed{n}", "seeds", names=NAMES, scales=(4,), seed=n) for n in range(7)]
+    other = evaluation(tmp_path / "other", "other", names=NAMES, scales=(4,))
+    device = changed(
+        evaluation(tmp_path / "device", "device", names=NAMES, scales=(4,)),
+        lambda images: images.assign(psnr_y=images["psnr_y"] + 4e-6),
+    )
+    pooled, once, there = find_runs([*seeds, other, device])
+    assert len(pooled.members) == 7
+    for table in (differences(pooled, once), differences(there, once)):
+        assert set(table["system"]) == {"τ=0", "τ=0.4", "τ=0.8"}
+        assert set(table["verdict"]) == {"equal"}
+
+
 def test_only_images_of_both_runs_count(tmp_path: Path) -> None:
     one = read_run(evaluation(tmp_path / "one", names=NAMES[:9], scales=(4,)))
     other = read_run(evaluation(tmp_path / "two", names=NAMES[3:], scales=(2, 4), shift=0.5))
