@@ -55,5 +55,5 @@ def test_the_official_liif_has_its_figures_on_set5(tmp_path: Path, fetched: Call
     where = ("data=benchmark", f"data.root={DATA}", scales, f"hydra.run.dir={tmp_path}/eval")
     run(str(ROOT / "eval.py"), f"ckpt_path={weights}", *where, cwd=tmp_path)
     table = pd.read_csv(tmp_path / "eval/metrics.csv").pivot(index="scale", columns="system", values="psnr_y")
-    assert table["LIIF"].tolist() == pytest.approx([37.97, 34.39, 32.23, 26.98], abs=0.02)
+    assert table["LIIF"].tolist() == pytest.approx([37.99, 34.40, 32.24, 26.98], abs=0.005)
     assert table["bicubic"].tolist()[:3] == pytest.approx([33.66, 30.39, 28.42], abs=0.02)
