@@ -66,6 +66,28 @@ def test_model_card_says_what_was_measured(dataset: str, scale: float) -> None:
     assert more.strip() == f"{top['ssim']:.3f}, {top['lr_psnr']:.1f}, {top['diversity']:.2f}"
 
 
+@pytest.mark.parametrize(
+    ("line", "temperatures"),
+    [
+        (r"(?P<dataset>Set5|Set14|B100) ×(?P<scale>[24])", (0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 1)),
+        (r"(?P<dataset>Set5|Set14|B100), plain", (0.5, 0.6, 0.7, 0.8)),
+        (r"the mean of 14 and its start, the default model", (0, 0.5, 0.6, 0.8)),
+    ],
+    ids=["all", "plain", "training"],
+)
+def test_model_card_says_what_was_measured_over_temperatures(
+    line: str, temperatures: tuple[float, ...]
+) -> None:
+    found = list(re.finditer(rf"^\| {line} \| (?P<cells>.*) \|$", CARD.read_text(), re.MULTILINE))
+    assert found
+    table = rows().set_index("temperature", append=True)
+    for row in found:
+        named = {"dataset": "Set5", "scale": "4"} | row.groupdict()
+        measured = [table.loc[(named["dataset"], float(named["scale"]), tau)] for tau in temperatures]
+        expected = [f"{of['psnr_y']:.2f} / {of['lpips_alex']:.3f}" for of in measured]
+        assert named["cells"].split(" | ") == expected
+
+
 def test_readme_says_what_was_measured() -> None:
     readme = (ROOT / "README.md").read_text()
     for name, system, run in (
