@@ -223,6 +223,26 @@ def test_a_model_without_temperatures_is_paired_with_each(tmp_path: Path) -> Non
     assert list(pd.unique(differences(dat, liif)["system"])) == ["DAT ×4 – LIIF"]
 
 
+def test_runs_over_other_images_are_ranked_and_compared_apart(tmp_path: Path) -> None:
+    """A mean over the easier half of the images is above that over all of them, whatever the model."""
+    folders = [evaluation(tmp_path / "few", "few", names=("one",), scales=(4,))]
+    folders += [
+        evaluation(tmp_path / name, name, model, scales=(4,))
+        for name, model in (("all", "LINF"), ("LIIF",) * 2)
+    ]
+    runs = find_runs(folders)
+    table = all_tables(runs)["results_Set5"]
+    assert table.loc[table["system"] == "bicubic", "run"].tolist() == ["few", "all", "LIIF"]
+    assert (ranks(table)["×4 PSNR (Y)"] == 1).groupby(table["run"]).sum().eq(1).all()
+    few, every, _ = scale_findings(runs, "Set5")[:3]
+    assert "LIIF" not in few
+    assert "0.00 dB above LIIF" in every
+    told = plane_findings(runs, "Set5")
+    assert [sentence.split(",")[0] for sentence in told[:2]] == ["At ×4 (1 image)", "At ×4 (2 images)"]
+    alike = scale_findings(find_runs(folders[1:]), "Set5")
+    assert alike[0] == every
+
+
 def test_runs_of_other_lr_are_ranked_and_compared_apart(tmp_path: Path) -> None:
     levels = [
         evaluation(

@@ -16,6 +16,7 @@ from linf.report.selection import (
     bicubic_at,
     bicubics,
     common_headline,
+    comparable_at,
     measured_metrics,
     model_runs,
     regression_runs,
@@ -90,7 +91,7 @@ def scale_findings(runs: Sequence[EvaluationRun], dataset: str) -> list[str]:
             others = {"bicubic": bicubic_at([run, *runs], dataset, s, headline)} | {
                 rival.label: rival.value(dataset, s, rival.system, headline)
                 for rival in rivals
-                if rival is not run and rival.lr(dataset, s) == run.lr(dataset, s)
+                if rival is not run and comparable_at(rival, run, dataset, s)
             }
             gains = [
                 f"{abs(own - value):.2f} dB {'above' if own >= value else 'below'} {name}"

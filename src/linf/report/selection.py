@@ -82,12 +82,31 @@ def bicubic_at(runs: Sequence[EvaluationRun], dataset: str, scale: Scale, metric
     return next((value for value in values if not math.isnan(value)), math.nan)
 
 
+def comparable_at(one: EvaluationRun, other: EvaluationRun, dataset: str, scale: Scale) -> bool:
+    """Whether the means of two runs are over as many images, whose LR came from the same place."""
+    return _images(one, dataset, scale) == _images(other, dataset, scale)
+
+
+def _images(run: EvaluationRun, dataset: str, scale: Scale) -> tuple[str, int]:
+    """Where LR came from, and how many images there are; 0 where bicubic was not evaluated."""
+    number = run.value(dataset, scale, "bicubic", "images")
+    return run.lr(dataset, scale), 0 if math.isnan(number) else int(number)
+
+
 def bicubics(
     runs: Sequence[EvaluationRun], dataset: str, scale: Scale
 ) -> list[tuple[str, list[EvaluationRun]]]:
-    """Bicubic's name and the runs that have it, for each LR of a data set; of several, the name says which."""
-    of: dict[str, list[EvaluationRun]] = {}
+    """Bicubic's name and the runs that have it, for each LR of a data set and each number of its images; of several,
+    the name says which.
+    """
+    of: dict[tuple[str, int], list[EvaluationRun]] = {}
     for run in runs:
-        if not math.isnan(run.value(dataset, scale, "bicubic", "images")):
-            of.setdefault(run.lr(dataset, scale), []).append(run)
-    return [("bicubic" + f" (LR: {lr})" * (len(of) > 1), each) for lr, each in of.items()]
+        if (images := _images(run, dataset, scale))[1]:
+            of.setdefault(images, []).append(run)
+    lrs, numbers = ({images[n] for images in of} for n in (0, 1))
+    found = []
+    for (lr, number), each in of.items():
+        words = [f"LR: {lr}"] * (len(lrs) > 1)
+        words += [f"{number} image{'s' * (number > 1)}"] * (len(numbers) > 1)
+        found.append(("bicubic" + f" ({', '.join(words)})" * bool(words), each))
+    return found

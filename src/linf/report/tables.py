@@ -46,7 +46,7 @@ def all_tables(runs: Sequence[EvaluationRun]) -> dict[str, pd.DataFrame]:
 
 def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
     """Results on one data set: systems down, scales and metrics across. Bicubic, which is the same in all runs of the
-    same LR images, has one line for these, the first. The column ``nonfinite`` is left out where all values were
+    same images and LR, has one line for these, the first. The column ``nonfinite`` is left out where all values were
     finite, and so is the PSNR that is not the headline. A column whose title ends in ± is the deviation over seeds of
     the one before. What an image costs stands beside the scale where it was measured.
     """
@@ -64,7 +64,7 @@ def results_table(runs: Sequence[EvaluationRun], dataset: str) -> pd.DataFrame:
         _stacked(runs, [run.cost for run in runs]).astype({"scale": of["scale"].dtype}), "left", on=keys
     )
     of = of.merge(_stacked(runs, [_deviation(run, dataset, names) for run in runs]), "left", on=keys)
-    if of.groupby("scale")["lr"].nunique().max() <= 1:
+    if of.groupby("scale")[["lr", "images"]].nunique().max().max() <= 1:
         of = of.assign(run=of["run"].mask(of["system"] == "bicubic", ""))
     shown = [column for name in names for column in (name, f"{name} ±")] + list(COSTS)
     means = of.groupby(keys, sort=False)[shown].first()

@@ -62,8 +62,8 @@ def _numeric(table: pd.DataFrame) -> list[bool]:
 
 def ranks(table: pd.DataFrame) -> pd.DataFrame:
     """1 where the best value of a printed column stands, 2 for the second, to the printed digits, and 0 elsewhere; only
-    in a table of `results_table`. It is over all runs, or within each where their LR images differ, so that each has a
-    line of bicubic.
+    in a table of `results_table`. It is over all runs, or within each where their images or LR differ, so that each
+    has a line of bicubic.
     """
     ranked = pd.DataFrame(0, index=table.index, columns=_printed(table))
     if table.columns[:2].tolist() != ["run", "system"]:
