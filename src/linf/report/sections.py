@@ -46,7 +46,7 @@ SECTIONS = (
         temperature_findings,
         "Means over images against τ, with 95% bootstrap intervals over images where curves are few and images five or "
         "more. Level lines have no temperature; thin black lines are the closed form, and the detail that HR has. "
-        "Rings mark the best perception.",
+        "Rings mark the best perception. Bands show how much images differ, not whether runs do.",
     ),
     Section(
         "plane",
