@@ -1,0 +1,43 @@
+"""What ``run.json`` says of an evaluation, checked before it is taken at its word."""
+
+from typing import Any
+
+from linf.evaluation.schema import HEADLINES
+
+_TYPES: dict[str, Any] = {
+    "label": str,
+    "model": dict,
+    "model.name": str,
+    "protocol": dict,
+    "metrics": list,
+    "temperatures": list,
+    "max_trained_scale": int | float | None,
+}
+_OPTIONAL = {
+    dict | None: "checkpoint prior skipped git versions conventions measured_by severity lr model.config "
+    "model.config.flow training training.trainer training.data training.data.train",
+    str | None: "weights checkpoint.path prior.path",
+    int | None: "checkpoint.step prior.step samples",
+}
+_TYPES |= {key: kind for kind, keys in _OPTIONAL.items() for key in keys.split()}
+"""The types of entries, which have a dot where one stands in another."""
+
+
+def wrong_entries(about: Any) -> list[str]:
+    """The entries of a ``run.json`` that are not as ``eval.py`` writes them."""
+    about = about if isinstance(about, dict) else {}
+    wrong = [key for key, kind in _TYPES.items() if not isinstance(_inside(about, key), kind)]
+    if not wrong:
+        wrong = ["protocol.headline"] * (about["protocol"].get("headline") not in HEADLINES)
+        sets = [*(about.get("lr") or {}).values()]
+        at_scales = [lr for of in sets if isinstance(of, dict) for lr in of.values()]
+        wrong += ["lr"] * (not all(isinstance(of, dict) for of in [*sets, *at_scales]))
+    # Of what is wrong within another, the other is said.
+    return [key for key in wrong if key.rpartition(".")[0] not in wrong]
+
+
+def _inside(about: Any, key: str) -> Any:
+    """What a dict holds by a key with dots; None where there is none."""
+    for part in key.split("."):
+        about = about.get(part) if isinstance(about, dict) else None
+    return about
