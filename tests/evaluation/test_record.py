@@ -24,8 +24,11 @@ from linf.evaluation.origin import describe_file, git_commit, weights_digest
 from linf.evaluation.record import Record
 
 ABOUT: dict[str, Any] = {
+    "label": "LINF",
     "model": {"name": "LINF"},
     "weights": "ab",
+    "protocol": {"headline": "psnr_y"},
+    "metrics": ["psnr_rgb"],
     "temperatures": [0, 0.8],
     "samples": 1,
     "seed": 0,
@@ -117,7 +120,7 @@ def test_a_line_that_is_no_unit_is_left_out(tmp_path: Path, line: str) -> None:
     [
         ({"temperatures": [0, 0.7]}, r"temperatures is \[0, 0\.8\] there and \[0, 0\.7\] here"),
         ({"weights": "cd"}, "weights is ab there and cd here"),
-        ({"metrics": ["psnr_y"]}, "metrics is None there"),
+        ({"metrics": ["psnr_y"]}, "metrics is \['psnr_rgb'\] there"),
     ],
 )
 def test_folder_of_another_evaluation_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -141,6 +144,22 @@ def test_damaged_run_json_is_an_error(tmp_path: Path) -> None:
     Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UsageError, match=r"run\.json cannot be read"):
+        Record(tmp_path, ABOUT)
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        ([], "label, model"),
+        (ABOUT | {"skipped": 5}, "skipped"),
+        (ABOUT | {"measured_by": [{"psnr_y": ""}]}, "measured_by"),
+        (ABOUT | {"lr": {"Set5": {"2": {}}}}, "lr"),
+    ],
+)
+def test_run_json_of_another_kind_is_an_error(tmp_path: Path, there: Any, words: str) -> None:
+    Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))
+    (tmp_path / "run.json").write_text(json.dumps(there))
+    with pytest.raises(UsageError, match=rf"run\.json was not written by .* \(see its {words}"):
         Record(tmp_path, ABOUT)
 
 

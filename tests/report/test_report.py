@@ -153,6 +153,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         spoil(lambda text: text.replace("{", '{"lr": {"Set5": {"4": 1}}, ', 1), "run.json"),
         ("see its lr",),
     ),
+    "a prior without its file": (
+        spoil(lambda text: text.replace("{", '{"prior": {"a": 1}, ', 1), "run.json"),
+        ("see its prior",),
+    ),
     "weights of another type": (
         spoil(lambda text: text.replace("{", '{"weights": [], ', 1), "run.json"),
         ("see its weights",),

@@ -29,11 +29,15 @@ def wrong_entries(about: Any) -> list[str]:
     wrong = [key for key, kind in _TYPES.items() if not isinstance(_inside(about, key), kind)]
     if not wrong:
         wrong = ["protocol.headline"] * (about["protocol"].get("headline") not in HEADLINES)
-        sets = [*(about.get("lr") or {}).values()]
-        at_scales = [lr for of in sets if isinstance(of, dict) for lr in of.values()]
-        wrong += ["lr"] * (not all(isinstance(of, dict) for of in [*sets, *at_scales]))
+        wrong += [key for key in ("checkpoint", "prior") if about.get(key) and "path" not in about[key]]
+        wrong += ["lr"] * (not all(_says_where_from(of) for of in (about.get("lr") or {}).values()))
     # Of what is wrong within another, the other is said.
     return [key for key in wrong if key.rpartition(".")[0] not in wrong]
+
+
+def _says_where_from(lr: Any) -> bool:
+    """Whether that is said of LR images, by scale."""
+    return isinstance(lr, dict) and all(isinstance(of, dict) and "from" in of for of in lr.values())
 
 
 def _inside(about: Any, key: str) -> Any:

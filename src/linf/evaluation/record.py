@@ -22,6 +22,7 @@ from torch import Tensor
 
 from linf.coordinates import AxisScales, Scale, read_scale
 from linf.errors import UsageError, shorten
+from linf.evaluation.about import wrong_entries
 from linf.evaluation.comparable import decisive_differences
 from linf.evaluation.measure import Unit
 from linf.evaluation.schema import FORMER_NAMES, UNIT
@@ -101,6 +102,10 @@ class Record:
             there = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
+        if wrong := wrong_entries(there):
+            raise UsageError(
+                f"{path} was not written by this version's eval.py (see its {', '.join(wrong)}): choose another folder"
+            )
         found = decisive_differences(there, json.loads(_json(self.about)))
         for dataset, scales in (there.get("lr") or {}).items():
             # What was evaluated earlier stays on record.
