@@ -2,11 +2,14 @@
 
 import math
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from linf import machine
 
@@ -89,6 +92,14 @@ def test_memory_is_free_below_the_limits_of_control_groups(
         cached = "inactive_file 7\ntotal_inactive_file 100" if first else "inactive_file 100"
         (folder / "memory.stat").write_text(f"anon 300\n{cached}\n")
     assert machine._container_free(tmp_path) == free
+
+
+def test_limit_of_the_address_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = 1024 * int(re.findall(r"VmSize:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (used + 10**8, resource.RLIM_INFINITY))
+    assert machine.free_memory(torch.device("cpu")) == pytest.approx(10**8, rel=0.2)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (used // 2, used // 2))
+    assert machine.free_memory(torch.device("cpu")) == 0
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,7 +67,7 @@ def free_memory(device: torch.device) -> float:
         # What torch has reserved and does not use counts as taken on the device.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return min(_machine_free(), _container_free())
+    return min(_machine_free(), _container_free(), _limit_free())
 
 
 def _machine_free() -> float:
@@ -88,6 +89,18 @@ def _container_free(system: Path = Path("/")) -> float:
             cached = stat["inactive_file" if version == 2 else "total_inactive_file"]
             free = min(free, most - used + int(cached))  # Cached files make room.
     return free
+
+
+def _limit_free() -> float:
+    """Bytes until this process's limit, as of ``ulimit -v``, on its address space; infinite without a limit."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most == resource.RLIM_INFINITY:
+        return math.inf
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return math.inf
+    return max(most - pages * resource.getpagesize(), 0)
 
 
 def is_shortage(error: BaseException) -> bool:
