@@ -157,6 +157,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         spoil(lambda text: text.replace("{", '{"prior": {"a": 1}, ', 1), "run.json"),
         ("see its prior",),
     ),
+    "a list for a number": (
+        spoil(lambda text: text.replace('"seed": 0', '"seed": [0, 1]'), "run.json"),
+        ("see its seed",),
+    ),
     "weights of another type": (
         spoil(lambda text: text.replace("{", '{"weights": [], ', 1), "run.json"),
         ("see its weights",),

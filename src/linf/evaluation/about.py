@@ -16,8 +16,8 @@ _TYPES: dict[str, Any] = {
 _OPTIONAL = {
     dict | None: "checkpoint prior skipped git versions conventions measured_by severity lr model.config "
     "model.config.flow training training.trainer training.data training.data.train",
-    str | None: "weights checkpoint.path prior.path",
-    int | None: "checkpoint.step prior.step samples",
+    str | None: "weights checkpoint.path prior.path device",
+    int | None: "checkpoint.step prior.step samples seed",
 }
 _TYPES |= {key: kind for kind, keys in _OPTIONAL.items() for key in keys.split()}
 """The types of entries, which have a dot where one stands in another."""
