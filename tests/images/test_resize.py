@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from helpers.paths import DATA
 from linf.errors import UsageError
 from linf.images.read import read_image
-from linf.images.resize import KERNELS, AxisResize, matlab_bicubic, pil_bicubic
+from linf.images.resize import KERNELS, AxisResize, bicubic, matlab_bicubic, pil_bicubic
 
 needs_data = pytest.mark.skipif(
     not (DATA / "Set5_LR_matlab").is_dir(),
@@ -132,6 +132,8 @@ def test_wrong_sizes_scales_and_dtypes_are_refused() -> None:
         matlab_bicubic(torch.rand(4, 4), (0, 3))
     with pytest.raises(TypeError, match="float16"):
         matlab_bicubic(torch.zeros(4, 4, dtype=torch.float16), (2, 2))
+    with pytest.raises(TypeError, match="uint8: give floats"):
+        bicubic(torch.zeros(4, 4, dtype=torch.uint8), (8, 8))
 
 
 def test_arrays_and_tensors_are_not_mixed_up() -> None:

@@ -1,6 +1,8 @@
 """Every figure against scikit-image, scipy, numpy and closed forms."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -372,3 +374,19 @@ def test_diversity_and_likelihood_are_of_the_depth() -> None:
     log_prob = torch.zeros(1, 2, 2)
     assert bits_per_dimension(log_prob, 5, 65535).item() == pytest.approx(math.log2(65535 / 2))
     assert bits_per_dimension(log_prob, 5).item() == math.log2(127.5)
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, partial(detail_energy, lr=torch.rand(1, 3, 5, 5))])
+def test_images_that_cannot_be_compared_are_refused(metric: Callable[[Tensor, Tensor], Tensor]) -> None:
+    sr, hr = pair()
+    for wrong in (hr[..., :-1], hr[:, :1], hr[0], torch.cat([hr, hr]), (255 * hr).byte()):
+        with pytest.raises(ValueError, match="cannot be compared: give images"):
+            metric(sr, wrong)
+
+
+@pytest.mark.parametrize(
+    "metric", [partial(lr_psnr, lr=torch.rand(2, 3, 5, 5)), lambda sr: diversity(sr[:, None])]
+)
+def test_images_of_whole_numbers_are_refused(metric: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(ValueError, match="such as image / 255"):
+        metric((255 * pair()[0]).byte())

@@ -265,3 +265,5 @@ def test_images_that_are_no_rgb_are_told(files: dict[str, Path], network: str) -
     name = "LPIPS" if network == "alexnet" else "DISTS"
     with pytest.raises(ValueError, match=f"{name} compares RGB images, and these have 5 channels"):
         metric(torch.rand(1, 5, 48, 48), torch.rand(1, 5, 48, 48))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        metric(torch.rand(1, 3, 48, 48), torch.rand(1, 3, 48, 49))

@@ -193,7 +193,12 @@ def bicubic(lr: Tensor, size: tuple[int, int], peak: int = 255) -> Tensor:
 
     Returns:
         (...,H,W) in [0, 1].
+
+    Raises:
+        TypeError: the image is of whole numbers.
     """
+    if not lr.is_floating_point():
+        raise TypeError(f"bicubic got {lr.dtype}: give floats in [0, 1], such as image / 255")
     exact = torch.promote_types(lr.dtype, torch.float32)
     return (matlab_bicubic(whole_numbers(lr, peak), size, peak=peak).to(exact) / peak).to(lr.dtype)
 

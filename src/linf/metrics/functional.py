@@ -1,6 +1,7 @@
 """Metric box of the figure: pure functions of images in [0, 1], (B,C,H,W) → (B,).
 
-If there is one HR image, (1,C,H,W), all B images are compared with it. An image with NaN in it scores NaN.
+If there is one HR image, (1,C,H,W), all B images are compared with it. An image with NaN in it scores NaN. Images that
+cannot be compared raise ValueError.
 
 SSIM stays our own: kornia's holds 1e-5 against scikit-image, but not 1e-6, and takes 3.6 times as long on 512².
 """
@@ -22,6 +23,14 @@ SSIM_BLOCK = 32
 """Rows and columns of windows that are computed together, so that their pixels stay in a core's cache."""
 
 
+def check_comparable(sr: Tensor, hr: Tensor) -> None:
+    """Raise ValueError unless SR images (B,C,H,W) are of the size of their HR images (B or 1,C,H,W), and all floats."""
+    alike = sr.ndim == 4 and sr.shape[1:] == hr.shape[1:] and len(hr) in (1, len(sr))
+    if not (alike and sr.is_floating_point() and hr.is_floating_point()):
+        given = " and ".join(f"{tuple(image.shape)} of {image.dtype}" for image in (sr, hr))
+        raise ValueError(f"{given} cannot be compared: give images (B,C,H,W) of one size, floats in [0, 1]")
+
+
 def crop_border(image: Tensor, border: int) -> Tensor:
     """Remove ``border`` pixels on each side, leaving at least one pixel of each axis."""
     trim_y, trim_x = (min(border, (n - 1) // 2) for n in image.shape[-2:])
@@ -38,6 +47,7 @@ def psnr(sr: Tensor, hr: Tensor, *, border: int = 0, luma: bool = False) -> Tens
         luma: take it on Y instead of RGB. Grey is Y already, and images of other channels have none: it is then taken
             on all of them.
     """
+    check_comparable(sr, hr)
     difference = at_least_single(crop_border(sr, border)).clamp(0, 1) - crop_border(hr, border)
     if luma and hr.shape[1] == 3:
         difference = rgb_to_grayscale(difference, difference.new_tensor(BENCHMARK_LUMA))
@@ -75,6 +85,7 @@ def detail_energy(sr: Tensor, hr: Tensor, lr: Tensor) -> Tensor:
     Returns:
         (B,); NaN where HR has no detail.
     """
+    check_comparable(sr, hr)
     energy, of_hr = (_beyond(at_least_single(image).clamp(0, 1), lr) for image in (sr, hr))
     # Of a flat image nothing but rounding is left.
     return torch.where(of_hr > 1e-10, 100 * energy / of_hr, torch.nan).float()
@@ -95,7 +106,7 @@ def ssim(sr: Tensor, hr: Tensor, *, border: int = 0) -> Tensor:
         hr: (B or 1,C,H,W).
         border: pixels left out on each side.
     """
-    assert len(hr) in (1, len(sr))
+    check_comparable(sr, hr)
     sr, hr = crop_border(sr, border), crop_border(hr, border)
     height, width = (n - SSIM_REACH for n in hr.shape[-2:])
     if min(height, width) < 1:
@@ -164,7 +175,11 @@ def bits_per_dimension(log_prob: Tensor, dim: int, peak: int = 255) -> Tensor:
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """Promote to single precision at least: half leaves too few digits for differences."""
+    """Promote floats to single precision at least, for half leaves too few digits for differences; raise ValueError for
+    whole numbers, whose white is not 1.
+    """
+    if not values.is_floating_point():
+        raise ValueError(f"images are of {values.dtype}: give floats in [0, 1], such as image / 255")
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
 from linf.checkpoints.pretrained import backbone_file, read_tensors
-from linf.metrics.functional import at_least_single
+from linf.metrics.functional import at_least_single, check_comparable
 
 LPIPS_BACKBONES = {"alex": ("alexnet", 31), "vgg": ("vgg16", 16)}
 """Torchvision's name of each backbone of LPIPS, and the least height and width of an image that it takes."""
@@ -68,11 +68,12 @@ class ComparisonNetwork(Frozen, ABC):
         """``figure`` of the features of each SR image, clamped to [0, 1], and of its HR image.
 
         Raises:
-            ValueError: the images are no RGB.
+            ValueError: the images are no RGB, or cannot be compared.
         """
         if hr.shape[1] != 3:
             name = type(self).__name__.removesuffix("Network")
             raise ValueError(f"{name} compares RGB images, and these have {hr.shape[1]} channels")
+        check_comparable(sr, hr)
         dtype = next(self.buffers()).dtype
         figures = []
         with torch.autocast(sr.device.type, enabled=False):
