@@ -1,5 +1,6 @@
 """What models take from a caller: images of any precision, and arguments that are checked."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -57,9 +58,10 @@ def test_an_image_may_have_another_precision_than_the_model(dtype: torch.dtype) 
         (torch.zeros(3, 5, 6), r"shape \(3, 5, 6\)"),
         (torch.zeros(1, 4, 5, 6), "the image has 4 channels"),
         (torch.zeros(1, 3, 0, 6), r"shape \(1, 3, 0, 6\)"),
+        (np.zeros((1, 3, 5, 6), np.float32), "LR is a ndarray: give a tensor"),
     ],
 )
-def test_what_is_no_image_is_refused_wherever_it_is_given(lr: Tensor, words: str) -> None:
+def test_what_is_no_image_is_refused_wherever_it_is_given(lr: Any, words: str) -> None:
     liif = LIIF(EDSR(1, 4), partial(LIIFConditioner, width=8, depth=1))
     for of in (model(), liif):
         for call in (of.encode, partial(of.sample, size=SIZE)):
@@ -72,9 +74,10 @@ def test_what_is_no_image_is_refused_wherever_it_is_given(lr: Tensor, words: str
     [
         (torch.zeros(1, 3, *SIZE, dtype=torch.uint8), r"HR has type torch\.uint8"),
         (torch.zeros(1, 4, *SIZE), "the image has 4 channels"),
+        (np.zeros((1, 3, *SIZE)), "HR is a ndarray"),
     ],
 )
-def test_a_likelihood_of_what_is_no_image_is_refused(hr: Tensor, words: str) -> None:
+def test_a_likelihood_of_what_is_no_image_is_refused(hr: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         model().distribution(images(), SIZE, hr=hr)
 
@@ -150,6 +153,15 @@ def test_whole_numbers_may_be_of_numpy() -> None:
     known = of.distribution(lr, SIZE, samples=np.int64(2))
     assert known is not None
     assert len(known.noise) == 2
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, "0", torch.Generator(), torch.tensor(0)])
+def test_what_is_no_seed_is_refused(seed: Any) -> None:
+    for call in (model().sample, model().distribution):
+        with pytest.raises(
+            ValueError, match=rf"seed {re.escape(repr(seed))} is not a whole number from 0 to"
+        ):
+            call(images(), SIZE, seed=seed)
 
 
 @pytest.mark.parametrize("number", [-1, 2.5, True, "2"])

@@ -41,6 +41,11 @@ def check_size(size: Sequence[int], bytes_per_pixel: int, device: torch.device) 
 
 def check_images(lr: Tensor, size: Sequence[int] | None = None, hr: Tensor | None = None) -> None:
     """Raise ValueError unless LR images are a tensor (B,C,h,w) of floats, and HR images one of a size (H, W)."""
+    for name, image in (("LR", lr), ("HR", hr)):
+        if image is not None and not isinstance(image, Tensor):
+            raise ValueError(
+                f"{name} is a {type(image).__name__}: give a tensor, such as torch.from_numpy(image)"
+            )
     if lr.ndim != 4 or not lr.is_floating_point() or 0 in lr.shape[1:]:
         raise ValueError(
             f"LR has shape {tuple(lr.shape)} and type {lr.dtype}: give images (B,C,h,w) of floats in [0, 1], such as "

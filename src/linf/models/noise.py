@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from linf.machine import usable_cores
+from linf.models.arguments import is_whole
 
 
 def gaussian(seed: int, index: int, shape: Sequence[int]) -> Tensor:
@@ -36,6 +37,22 @@ def uniform(seed: int, index: int, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.random.Generator(philox).random(tuple(shape), np.float32))
 
 
+def sample_seeds(seed: int | None, samples: int, batch: int) -> list[int]:
+    """The seed of each sample of a batch, whose image b has that ``+ b``; None draws it from torch's global generator.
+
+    Raises:
+        ValueError: the seed is not a whole number from 0 to 2⁶³ - 1.
+    """
+    first = int(torch.randint(2**62, ()).item()) if seed is None else _checked(seed)
+    return [first + k * batch for k in range(samples)]
+
+
+def _checked(seed: int) -> int:
+    if not is_whole(seed) or int(seed) >= 2**63:
+        raise ValueError(f"seed {seed!r} is not a whole number from 0 to {2**63 - 1}")
+    return int(seed)
+
+
 class LatentField:
     """Standard Gaussian latents of a patch grid, whose rows are made when they are asked for.
 
@@ -50,8 +67,7 @@ class LatentField:
     """
 
     def __init__(self, seed: int, cols: int, dim: int, *, kept: int = 0, threads: int = 1) -> None:
-        if not 0 <= seed < 2**63 or seed % 1:
-            raise ValueError(f"seed {seed} is not a whole number from 0 to {2**63 - 1}")
+        seed = _checked(seed)
 
         def row(image: int, index: int) -> Tensor:
             return gaussian(seed + image, index, (cols, dim))

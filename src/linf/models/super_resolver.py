@@ -20,7 +20,7 @@ from linf.models.correlation import LatentChoice, LatentCorrelation, chosen_corr
 from linf.models.decoding import Latents, Region, Request
 from linf.models.distribution import Distribution
 from linf.models.encoders.encoder import Encoder
-from linf.models.noise import LatentField
+from linf.models.noise import LatentField, sample_seeds
 from linf.models.prior import UNet
 from linf.models.tails import Tails
 from linf.models.temperature import Temperature, each_temperature
@@ -243,6 +243,5 @@ class SuperResolver(nn.Module, ABC):
     def _latents(
         self, lr: Tensor, size: tuple[int, int], samples: int, seed: int | None, of: LatentCorrelation | None
     ) -> list[Latents]:
-        seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
-        seeds = [seed + k * len(lr) for k in range(samples)]
+        seeds = sample_seeds(seed, samples, len(lr))
         return latent_fields(seeds, lr, size, self.dim, self.patch_size, correlation=of)
