@@ -129,6 +129,18 @@ def test_half_precision_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_compiled_model_is_saved_as_itself(tmp_path: Path) -> None:
+    model: Any = torch.compile(tiny(3))
+    linf.save(model, tmp_path / "whole.safetensors")
+    assert linf.load(tmp_path / "whole.safetensors").state_dict().keys() == tiny(3).state_dict().keys()
+    model.encoder = torch.compile(model.encoder)
+    with pytest.raises(UsageError, match=r"a part of the model is compiled.*: use part\.compile\(\) instead"):
+        linf.save(model, tmp_path / "part.safetensors")
+    with pytest.raises(UsageError, match="a DataParallel cannot be saved: give the LINF, LIIF or LTE in it"):
+        linf.save(torch.nn.DataParallel(model), tmp_path / "part.safetensors")
+    assert not (tmp_path / "part.safetensors").exists()
+
+
 def test_correlation_and_tails_of_latents_are_kept_beside_the_weights(tmp_path: Path) -> None:
     model = tiny(3)
     model.correlation = LatentCorrelation(27, [2, 3.5], reach=1)

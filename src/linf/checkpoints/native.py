@@ -182,12 +182,19 @@ def save(model: Model, path: str | os.PathLike[str], *, half: bool = False) -> N
         half: whether to store half precision, which halves the size of the file; `load` converts to single precision.
 
     Raises:
-        UsageError: the name has another suffix, or a weight is beyond half precision.
+        UsageError: the name has another suffix, a weight is beyond half precision, or `load` could not read the file.
         OSError: the file cannot be written.
     """
     path = Path(expand_home(os.fspath(path)))
     if path.suffix != ".safetensors":
         raise UsageError(f"a model is saved as .safetensors, not as {path.name}")
+    model = getattr(model, "_orig_mod", model)  # What torch.compile was given.
+    if not isinstance(model, Model):
+        raise UsageError(f"a {type(model).__name__} cannot be saved: give the LINF, LIIF or LTE in it")
+    if any("_orig_mod" in name for name in model.state_dict()):
+        raise UsageError(
+            "a part of the model is compiled, which renames its weights: use part.compile() instead"
+        )
     weights = {
         name: (value.half() if half and value.is_floating_point() else value).contiguous()
         for name, value in model.state_dict().items()
