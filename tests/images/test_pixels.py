@@ -152,13 +152,17 @@ def test_another_number_of_channels_is_told(tmp_path: Path, channels: int, given
         PixelFormat(channels, 8).read(path)
 
 
-def test_pages_that_are_not_the_channels_are_told(tmp_path: Path) -> None:
+def test_pages_that_are_not_the_channels_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "linf")
     path = tiff(tmp_path / "a.tif", DEEP.transpose(2, 0, 1).copy())
     with pytest.raises(UsageError, match="it has 5 pages, and 4 channels are wanted"):
         PixelFormat(4).read(path)
     assert np.array_equal(PixelFormat(1, 16).read(path)[..., 0], DEEP[..., 0]), (
         "the first frame, as of any image"
     )
+    assert caplog.messages == [f"{path}: only the first of its frames or pages is taken"]
+    PixelFormat(5, 16).read(path)
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

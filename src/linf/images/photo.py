@@ -9,6 +9,9 @@ from PIL import Image, JpegImagePlugin
 Layout = Literal["contig", "separate", "pages"]
 """How a TIFF keeps its channels: side by side, as planes of a page, or as pages."""
 
+FIRST_FRAME = "only the first of its frames or pages is taken"
+"""The note of an image of which more is there."""
+
 
 @dataclass
 class Photo:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from linf.errors import UsageError
 from linf.images.luma import PILLOW_GREY
-from linf.images.photo import Photo
+from linf.images.photo import FIRST_FRAME, Photo
 from linf.images.read import eight_bits, read_image, read_photo
 from linf.images.tiff import misfit, read_layers, undefined_white
 
@@ -87,6 +87,8 @@ class PixelFormat:
             photo = read_values(path, self.channels, ranged=self.value_range is not None)
             values = _of_channels(photo, self.channels, self.value_range)
             limits = self.value_range or type_range(photo.pixels.dtype)
+            if FIRST_FRAME in photo.notes:
+                log.info("%s: %s", path, FIRST_FRAME)
             return to_levels(values, limits, self.peak, self.dtype)
         except UsageError as error:
             raise UsageError(f"{path}: {error}; replace or remove the file") from error

@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from linf.errors import UsageError
 from linf.images.exif import descriptive_exif, turn_upright
 from linf.images.netpbm import deep_pixels
-from linf.images.photo import Photo, jpeg_step
+from linf.images.photo import FIRST_FRAME, Photo, jpeg_step
 from linf.images.tiff import deep_layers, unusual_photo
 from linf.machine import free_memory
 
@@ -127,7 +127,7 @@ def _image(file: Image.Image, source: Path | bytes) -> Photo:
     notes: list[str] = []
     # An MPO holds a photograph and its previews.
     if file.format != "MPO" and getattr(file, "is_animated", False):
-        notes.append("only the first of its frames or pages is taken")
+        notes.append(FIRST_FRAME)
     tile = getattr(file, "tile", None)
     args = tile[0][3] if tile else ""
     raw = str(args[0] if isinstance(args, tuple) and args else args)  # The layout of the pixels in the file.

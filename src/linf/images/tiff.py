@@ -11,7 +11,7 @@ import torch
 from rich.filesize import decimal
 
 from linf.errors import UsageError
-from linf.images.photo import Layout, Photo
+from linf.images.photo import FIRST_FRAME, Layout, Photo
 from linf.machine import free_memory
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -86,7 +86,7 @@ def _layers(tiff: tifffile.TiffFile, channels: int, ranged: bool) -> Photo | Non
     elif channels in PAGES_AS_FRAMES:
         values = tiff.pages[0].asarray()
         values = np.moveaxis(values, 0, -1) if page.planarconfig == 2 and values.ndim == 3 else values
-        notes.append("only the first of its frames or pages is taken")
+        notes.append(FIRST_FRAME)
     else:
         raise UsageError(
             f"it has {math.prod(shape[:-2])} pages, and {channels} channels are wanted: give as many pages, or "
