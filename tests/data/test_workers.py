@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from torch.utils.data import Dataset
@@ -93,7 +94,9 @@ def test_a_killed_worker_is_told_in_words() -> None:
             process.kill()
 
 
-def test_workers_that_cannot_be_started_are_told_in_words() -> None:
+def test_workers_that_cannot_be_started_are_told_in_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    unheard = list[Any]()
+    monkeypatch.setattr(sys, "unraisablehook", unheard.append)
     gc.collect()  # Of what has files open, which would make room.
     before = set(workers())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -102,12 +105,17 @@ def test_workers_that_cannot_be_started_are_told_in_words() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor + 1, hard))
     try:
         with (
-            pytest.raises(UsageError, match=r"cannot be started \(Too many open files\).*: buy some"),
+            pytest.raises(
+                UsageError, match=r"cannot be started \(Too many open files\).*: buy some"
+            ) as error,
             lost_worker_advice("buy some"),
         ):
             loader()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    del error
+    gc.collect()
+    assert not unheard
     assert set(workers()) <= before
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import reduce_tensor
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.collate import default_collate_fn_map
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from linf.errors import STOP_SIGNALS, UsageError, causes
 
@@ -22,6 +23,9 @@ FORKS = sys.platform == "linux"
 """Whether workers are forks of this process, to which nothing need be pickled."""
 
 _T = TypeVar("_T")
+
+# Torch asks for it as it deletes an iterator that failed before it set this, and prints that it is not there.
+_MultiProcessingDataLoaderIter._shutdown = True
 
 
 class SteadyLoader(DataLoader[_T]):
