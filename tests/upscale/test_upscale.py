@@ -490,6 +490,10 @@ def test_an_output_that_is_there_stays(upscale: Linf, tmp_path: Path) -> None:
     done = upscale("a.png", "--scale", "2")
     assert done == Outcome(1, "", "a.png: a_x2.png exists; --force overwrites it\n")
     assert (tmp_path / "a_x2.png").read_text() == "precious"
+    (tmp_path / "a_x2_1.png").touch()  # As after a kill.
+    done = upscale("a.png", "--scale", "2", "--samples", "2", "--uncertainty")
+    missing = "a_x2_2.png, a_x2_uncertainty.png"
+    assert done.err == f"a.png: a_x2_1.png exists, but not {missing}; --force overwrites it\n"
     assert upscale("a.png", "--scale", "2", "--force").status == 0
     assert Image.open(tmp_path / "a_x2.png").size == (12, 12)
 

@@ -5,12 +5,13 @@ import math
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from linf.errors import UsageError
+from linf.errors import UsageError, shorten
 from linf.files import atomic_write, file_errors
 from linf.images.photo import Photo
 from linf.images.write import FORMAT_BY_SUFFIX, write_photo
@@ -54,8 +55,10 @@ class Outputs:
         heat = [folder / f"{stem}_uncertainty.png"] if ask.uncertainty else []
         return [folder / f"{stem}{number}{suffix}" for number in numbers], heat
 
-    def check(self, path: Path, size: tuple[int, int], image: Photo, form: str, samples: int) -> None:
-        """Raise UsageError unless a file, one for each sample, may and can be written."""
+    def check(
+        self, path: Path, paths: Sequence[Path], size: tuple[int, int], image: Photo, form: str, samples: int
+    ) -> None:
+        """Raise UsageError unless one of an image's files, of which each sample has one, may and can be written."""
         if path == PIPE:
             return
         if path.absolute() in self.written:
@@ -67,7 +70,9 @@ class Outputs:
                 f"{path} is an image of this call that is still to be enlarged: give --out FOLDER"
             )
         if path.is_dir() or (path.exists() and not self.force):
-            raise UsageError(f"{path} exists" + ("" if path.is_dir() else "; --force overwrites it"))
+            missing = [each.name for each in paths if not each.exists()]  # After a kill.
+            but = f", but not {shorten(missing)}" * bool(missing)
+            raise UsageError(f"{path} exists{but}" + ("" if path.is_dir() else "; --force overwrites it"))
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             raise UsageError(f"cannot write {path}: {folder} is not a folder")

@@ -110,8 +110,8 @@ class Upscaler:
         if max(size) > LONGEST[form]:
             raise UsageError(f"{form} holds at most {LONGEST[form]} pixels a side, {max(size)} are asked for")
         out, heat = self.outputs.paths(source, self.size.suffix(size), form, self.ask)
-        for path in (*out, *heat):
-            self.outputs.check(path, size, image, form, self.ask.samples)
+        for path in (paths := [*out, *heat]):
+            self.outputs.check(path, paths, size, image, form, self.ask.samples)
         return Opened(image, size, form, out, heat)
 
     def _enlarge(self, source: Input, bar: "tqdm[None]") -> Iterator[str]:
