@@ -107,6 +107,15 @@ def test_truncated_unit_is_measured_again(tmp_path: Path) -> None:
         assert Record(tmp_path, ABOUT).units[KEYS[2]] == unit(31.0)
 
 
+def test_an_image_is_measured_again_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0)._replace(digest="former", at=2e9))
+    again = Record(tmp_path, ABOUT)
+    again.leave_out_outdated({KEYS[0]: lambda: "present"})
+    again.add(KEYS[0], unit(31.0)._replace(digest="present", at=1e9))
+    assert list(again.tables(KEYS)["images"]["psnr_y"]) == [31.0, 32.0]
+    assert Record(tmp_path, ABOUT).units[KEYS[0]].digest == "present"
+
+
 @pytest.mark.parametrize("line", ["5", "null", '["Set5","a",2]', '["Set5","a","two",[],{},[]]'])
 def test_a_line_that_is_no_unit_is_left_out(tmp_path: Path, line: str) -> None:
     Record(tmp_path, ABOUT).add(KEYS[0], unit(30.0))

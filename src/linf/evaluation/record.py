@@ -135,6 +135,8 @@ class Record:
 
     def add(self, key: Key, unit: Unit) -> None:
         """Append what was measured of one image at one scale."""
+        if key in self.outdated:  # Whatever a clock said that has been set back since.
+            unit = unit._replace(at=max(unit.at, math.nextafter(self.outdated[key].at, math.inf)))
         path = self.folder / "units" / f"rank_{self.rank}.jsonl"
         line = json.dumps([*key, *unit], ensure_ascii=False, default=_plain)
         with self._errors():
