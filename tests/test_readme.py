@@ -84,3 +84,11 @@ def test_configs_spell_the_default_temperature(file: str, setting: str) -> None:
 
 def test_commands_in_the_docs_are_found() -> None:
     assert {line.split()[1] for line in shown_commands()} >= {"upscale", "demo", "report", "compare", "sweep"}
+
+
+def test_no_command_in_the_docs_is_kept_in_a_variable() -> None:
+    """In zsh a variable of several words is one argument."""
+    for path in (ROOT / "docs").glob("*.md"):
+        blocks = "".join(re.findall(r"```bash\n(.*?)```", path.read_text(), re.DOTALL))
+        for name in re.findall(r"""^\s*(\w+)=["'][^"'\n]* .*["']$""", blocks, re.MULTILINE):
+            assert not re.search(rf"(?<!\")\${name}\b", blocks), (path.name, name)
