@@ -487,6 +487,20 @@ def test_images_that_are_to_be_saved_are_made_again(
     assert after.tables["images"].equals(before)
 
 
+@pytest.mark.parametrize("lost", ["HR", "τ=0.5"])
+def test_an_image_that_was_deleted_is_made_again(
+    composed: Compose, checkpoint: Path, photos: Path, tmp_path: Path, lost: str
+) -> None:
+    given = ("shown=1", "metrics=fidelity", "temperatures=[0,0.5]")
+    evaluate(composed, checkpoint, photos, tmp_path, *given, sheet=True)
+    (path,) = tmp_path.rglob(f"{lost}.png")
+    before = path.read_bytes()
+    path.unlink()
+    task = evaluate(composed, checkpoint, photos, tmp_path, *given, sheet=True)
+    assert path.read_bytes() == before
+    assert len(task.record.units) == len(task.keys) - 1
+
+
 def test_a_finished_evaluation_says_nothing_of_its_loader(
     command: Command, checkpoint: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -49,8 +49,8 @@ class Evaluation(pl.LightningModule):
         samples: per temperature, over which its figures are means.
         assumed: how latents are drawn and measured.
         seed: of the latents. Each image and scale has its own, on whichever rank it is evaluated.
-        save_images: keep every image of every system, rather than those of the first ``shown`` images at one scale;
-            images that were measured before without it are measured again.
+        save_images: keep every image of every system, rather than those of the first ``shown`` images at one scale. If
+            one is missing in a folder with earlier results, its image is measured again.
         shown: images of each data set that are kept for the report, at the scale nearest to 4.
         label: the model's name in legends; by default `model_label`.
         checkpoint: the file that the model came from, for the record.
@@ -129,7 +129,7 @@ class Evaluation(pl.LightningModule):
         self.record.units = {
             key: unit
             for key, unit in self.record.units.items()
-            if self.corpora.has(key) and (not self.save_images or are_kept(self.folder, key, self.systems))
+            if self.corpora.has(key) and are_kept(self.folder, key, self._kept_names(key, unit))
         }
         data.tested = self.record.units.keys()
         self.tables: dict[str, pd.DataFrame] = {}
@@ -143,6 +143,13 @@ class Evaluation(pl.LightningModule):
         if self.global_rank == 0:  # Only one rank counts what an earlier evaluation finished.
             for key in self.record.finished(self.keys):
                 self._count(key, self.record.units[key])
+
+    def _kept_names(self, key: Key, unit: Unit) -> list[str]:
+        """List what is kept beside maps: of many temperatures six and this image's best, unless all are saved."""
+        if not (self.save_images or key in self.shown_keys):
+            return []
+        few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)} | {nearest_system(unit.rows)}
+        return ["LR", "HR", *(n for n in self.systems if self.save_images or n[:2] != "τ=" or n in few)]
 
     def _about(self, data: SRDataModule) -> dict[str, Any]:
         return {
@@ -195,10 +202,8 @@ class Evaluation(pl.LightningModule):
             shutil.rmtree(kept_folder(self.folder, *key), ignore_errors=True)
         if kept:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
-            # Of many temperatures six and the best for this image, unless every image is to be saved.
-            few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)} | {nearest_system(unit.rows)}
             for name, content in kept.items():
-                if self.save_images or not name.startswith("τ=") or name in few:
+                if content.ndim == 2 or name in self._kept_names(key, unit):
                     self.record.keep(kept_folder(self.folder, *key) / name, content.cpu(), self.pixels)
         self.corpora.keep(key, features)
         self.record.add(key, unit._replace(digest=self.digests[key](), at=time.time()))
