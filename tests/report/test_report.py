@@ -123,7 +123,10 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
         lambda folder: (folder / "metrics.csv").unlink(),
         ("metrics.csv is missing", "not finished"),
     ),
-    "empty table": (spoil(lambda text: ""), ("metrics.csv is empty; run eval.py",)),
+    "empty table": (
+        spoil(lambda text: ""),
+        ("metrics.csv is empty: repeat its `linf eval …` with hydra.run.dir=",),
+    ),
     "header alone": (spoil(lambda text: text.splitlines()[0] + "\n"), ("no lines",)),
     "cut in a line": (spoil(lambda text: text[: len(text) // 2]), ("truncated at line",)),
     "cut at the end of a field": (spoil(lambda text: text.rstrip("\n")), ("truncated at line",)),
@@ -141,9 +144,12 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
     "law cut": (spoil(lambda text: text[:-20], "distribution.csv"), ("distribution.csv", "truncated")),
     "bytes": (
         lambda folder: (folder / "metrics.csv").write_bytes(b"\xff\xfe"),
-        ("cannot read", "metrics.csv", "no text; run eval.py there again"),
+        ("cannot read", "metrics.csv", "no text: repeat its `linf eval …` with hydra.run.dir="),
     ),
-    "record cut": (spoil(lambda text: text[:40], "run.json"), ("run.json", "truncated")),
+    "record cut": (
+        spoil(lambda text: text[:40], "run.json"),
+        ("run.json", "truncated", "evaluate in another folder"),
+    ),
     "record of others": (spoil(lambda text: '{"state": "done"}', "run.json"), ("not written by", "label")),
     "another type": (
         spoil(lambda text: text.replace('"skipped": {}', '"skipped": []'), "run.json"),

@@ -24,7 +24,7 @@ _TYPES |= {key: kind for kind, keys in _OPTIONAL.items() for key in keys.split()
 
 
 def wrong_entries(about: Any) -> list[str]:
-    """The entries of a ``run.json`` that are not as ``eval.py`` writes them."""
+    """The entries of a ``run.json`` that are not as ``linf eval`` writes them."""
     about = about if isinstance(about, dict) else {}
     wrong = [key for key, kind in _TYPES.items() if not isinstance(_inside(about, key), kind)]
     if not wrong:

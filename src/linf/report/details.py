@@ -14,6 +14,7 @@ from linf.errors import UsageError
 from linf.evaluation.panels import fullest_square
 from linf.evaluation.schema import METRICS, PERCEPTUAL, UNIT, evenly_spaced, kept_folder, nearest_system
 from linf.images.read import read_image
+from linf.report.about import repeat
 from linf.report.evaluations import EvaluationRun
 from linf.report.selection import common_headline
 from linf.report.style import folded_label
@@ -61,7 +62,9 @@ def shown_images(runs: Sequence[EvaluationRun]) -> dict[ShownImage, list[Evaluat
                     with Image.open(path) as file:
                         shown = ShownImage(dataset, image, scale, file.size)
                 except OSError as error:
-                    raise UsageError(f"cannot read image {path}: {error}; run eval.py there again") from error
+                    raise UsageError(
+                        f"cannot read image {path}: {error}; delete it and {repeat(run.folder)}"
+                    ) from error
                 found.setdefault(shown, []).append(run)
     shared = [shown for shown, keepers in found.items() if len(keepers) == max(map(len, found.values()))]
     datasets = list(dict.fromkeys(shown.dataset for shown in shared))[:MOST_IMAGES]
@@ -183,9 +186,11 @@ def _image(shown: ShownImage, run: EvaluationRun, name: str) -> np.ndarray:
     except UsageError:
         raise
     except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"{path} is truncated or not an array ({error}); run eval.py there again") from error
+        raise UsageError(
+            f"{path} is truncated or not an array ({error}): delete it and {repeat(run.folder)}"
+        ) from error
     if image.shape[1::-1] != shown.size:
-        raise UsageError(f"{path} differs in size from HR.png; run eval.py there again")
+        raise UsageError(f"{path} differs in size from HR.png: delete both and {repeat(run.folder)}")
     return image
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from linf.coordinates import Scale, read_scale
 from linf.errors import UsageError
 from linf.evaluation.schema import ADDED, CELL, FORMER_NAMES, TABLES, column, stored_path
-from linf.report.about import read_about, read_text
+from linf.report.about import read_about, read_text, repeat
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def read_run(folder: str | Path) -> EvaluationRun:
     """Read and check one evaluation, by this or an earlier version.
 
     Raises:
-        UsageError: a file is missing, truncated or damaged, or was not written by ``eval.py``.
+        UsageError: a file is missing, truncated or damaged, or was not written by ``linf eval``.
     """
     folder = Path(folder)
     about = read_about(folder / "run.json")
@@ -147,9 +147,9 @@ def read_run(folder: str | Path) -> EvaluationRun:
     lines = tables["images"].groupby(list(CELL)).size()
     means = tables["metrics"].set_index(list(CELL))["images"]
     if means.index.has_duplicates or not means.sort_index().astype(int).equals(lines.sort_index()):
-        raise UsageError(f"{folder}: metrics.csv and images.csv do not belong together; run eval.py again")
+        raise UsageError(f"{folder}: metrics.csv and images.csv do not belong together: {repeat(folder)}")
     path = folder / ".hydra" / "config.yaml"
-    config = read_text(path) if path.exists() else None
+    config = read_text(path, repeat(folder)) if path.exists() else None
     label = " ".join(about["label"].split()) or folder.resolve().name
     return EvaluationRun(folder, label, label, about, **tables, config=config)
 
@@ -165,20 +165,22 @@ def _empty(columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    text = read_text(path)
+    text = read_text(path, repeat(path.parent))
     try:
         header, *lines = csv.reader(io.StringIO(text), strict=True) if text else [[]]
     except csv.Error as error:
-        raise UsageError(f"{path} is damaged ({error}); run eval.py there again") from error
+        raise UsageError(f"{path} is damaged ({error}): {repeat(path.parent)}") from error
     if not header:
-        raise UsageError(f"{path} is empty; run eval.py there again")
+        raise UsageError(f"{path} is empty: {repeat(path.parent)}")
     header = [FORMER_NAMES.get(name, name) for name in header]
     missing = [name for name in columns if name not in (*header, *ADDED)]
     if missing:
-        raise UsageError(f"{path} was not written by this version's eval.py: it lacks {', '.join(missing)}")
+        raise UsageError(
+            f"{path} was not written by this version's `linf eval`: it lacks {', '.join(missing)}"
+        )
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
     if short or not text.endswith("\n"):
-        raise UsageError(f"{path} is truncated at line {short or len(lines) + 1}; run eval.py there again")
+        raise UsageError(f"{path} is truncated at line {short or len(lines) + 1}: {repeat(path.parent)}")
     if not lines:
         raise UsageError(f"{path} has no lines: nothing was evaluated")
     # Not by pandas' reader, which would take an image's name such as 0001 or NA for a number.
@@ -189,5 +191,7 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
                 read = _read_scale if name == "scale" else float
                 table[name] = [read(value or "nan") for value in table[name]]
             except ValueError as error:
-                raise UsageError(f"{path}: column {name} is not numeric ({error})") from error
+                raise UsageError(
+                    f"{path}: column {name} is not numeric ({error}): {repeat(path.parent)}"
+                ) from error
     return table.assign(**{name: ADDED[name] for name in columns if name in ADDED and name not in header})

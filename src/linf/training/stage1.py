@@ -75,7 +75,9 @@ class Training(pl.LightningModule):
         super().__init__()
         self.frozen = freeze(model, frozen)
         if not any(p.requires_grad for p in model.parameters()):
-            raise UsageError(f"{type(model).__name__} has no parameters to train: evaluate it with eval.py")
+            raise UsageError(
+                f"{type(model).__name__} has no parameters to train: evaluate it with `linf eval`"
+            )
         check_least("whitening_batches", whitening_batches, 0)
         self.model, self.loss = model, loss
         self.compute: Callable[..., dict[str, Tensor]] = loss
