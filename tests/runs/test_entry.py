@@ -114,6 +114,14 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "decay beyond 1": ("train", ("experiment=smoke", "callbacks.ema.decay=1.5"), ("decay", "1.5")),
     "no such device": ("train", ("trainer.accelerator=abacus",), ("abacus",)),
     "even patches": ("train", ("model.flow.patch_size=2",), ("patch size 2", "odd")),
+    **{
+        f"patches of another size than {model}'s": (
+            "train",
+            ("experiment=smoke", f"model={model}", f"task={task}", f"data.patch_size={size}"),
+            (f"data.patch_size is {size}, and the model is for patches of {side}",),
+        )
+        for model, task, size, side in (("linf_patch", "nll", 1, "3×3"), ("liif", "regression", 3, "1×1"))
+    },
     "odd width": ("train", ("model.conditioner.width=7",), ("width 7",)),
     "no batch": ("train", ("data.batch_size=0",), ("batch_size is 0",)),
     "training scale below 1": ("train", ("experiment=smoke", "data.scale=[0.5,4]"), ("scale",)),

@@ -107,7 +107,6 @@ class OpenedImages(pl.LightningDataModule):
             ("val_limit", val_limit, 1),
             ("test_limit", test_limit, 1),
             ("crop", crop, 1),
-            ("patch_size", patch_size, 1),
             ("queries", queries, 1),
             ("repeat", repeat, 1),
             ("shuffle_block", shuffle_block, 1),
@@ -148,28 +147,29 @@ class OpenedImages(pl.LightningDataModule):
         self.test_pairs: list[ScaledImages] = []
 
     def _check_degradations(self) -> None:
-        for each in (self.degradation, self.val_degradation, self.test_degradation):
-            if each is not None:
-                each.check(self.pixels.channels, self.pixels.peak)
+        for each in filter(None, (self.degradation, self.val_degradation, self.test_degradation)):
+            each.check(self.pixels.channels, self.pixels.peak)
 
     def _match_model(self, stage: str | None) -> None:
         """Take the model's number of channels and its black and white where the data do not say them, and tell a model
-        that is trained what is black and white here; UsageError where both say the channels and differ.
+        that is trained what is black and white here; UsageError where the channels or the patches of both differ.
         """
         model = getattr(getattr(self.trainer, "lightning_module", None), "model", None)
         channels = getattr(model, "image_channels", 0)
         if channels and self.own_channels not in (None, channels):
             raise UsageError(
-                f"data.channels is {self.own_channels}, and the model is for images of {channels}: "
-                "give the same to both"
+                f"data.channels is {self.own_channels}, and the model is for images of {channels}: give both the same"
             )
         if channels and self.own_channels is None:
             self.pixels = replace(self.pixels, channels=channels)
             self._check_degradations()
-        known = getattr(model, "value_range", None)
         if model is not None and stage == "fit":
             model.value_range = self.pixels.value_range
-        elif known and self.pixels.value_range is None:
+            if self.patch_size != (side := getattr(model, "patch_size", 1)):  # LIIF and LTE have none.
+                raise UsageError(
+                    f"data.patch_size is {self.patch_size}, and the model is for patches of {side}×{side}: leave it out"
+                )
+        elif self.pixels.value_range is None and (known := getattr(model, "value_range", None)):
             self.pixels = replace(self.pixels, value_range=known)
             log.info("values: %g is black and %g white, as in the model's training", *known)
 
