@@ -151,6 +151,25 @@ def test_a_mistake_is_one_line(here: Path, command: Command, mistake: str) -> No
     assert_in_words(done.status, done.out, done.err, *words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        ((), ()),
+        (("hydra.run.dir=new/run",), ()),
+        (("hydra.run.dir=empty/run",), ()),
+        (("hydra.run.dir=empty",), ("empty/eval.log",)),
+        (("-m", "seed=0,1", "hydra.sweep.dir=new", "hydra.sweep.subdir=one"), ()),
+    ],
+)
+def test_a_command_that_is_refused_leaves_no_folder_of_its_own(
+    here: Path, command: Command, arguments: tuple[str, ...], left: tuple[str, ...]
+) -> None:
+    before = set(here.rglob("*"))
+    done = command("eval", *arguments)
+    assert done.status == 2
+    assert set(here.rglob("*")) == before | {here / path for path in left}
+
+
 def test_an_output_that_memory_cannot_hold(here: Path, command: Command) -> None:
     Image.new("RGB", (1500, 1500)).save(here / "large" / "large.png")
     samples = int(2 * free_memory(torch.device("cpu")) / (24 * 1500**2))  # Memory may be freed meanwhile.

@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 
 from linf.errors import Mistake, RankFailed, Stopped, UsageError, end, find_mistake, stop_signals_to
-from linf.runs import CONF, ranks
+from linf.runs import CONF, folders, ranks
 from linf.runs.command_line import readable_settings
 from linf.runs.messages import error_line
 from linf.runs.output import protect_output, use_utf8
@@ -58,6 +58,8 @@ def run(entry: Callable[[], object], name: str) -> None:
             log_printed(f"error: {error_line(error, conf)}", error if logged else None)
         if full:
             raise error from None
+        if mistake and not ranks.rank():
+            folders.remove_unused()
         if ranks.launched():
             ranks.report("mistake" if mistake else "error", message=error_line(error, conf))
             if mistake:

@@ -96,6 +96,7 @@ def _make(config: DictConfig, setting: str) -> None:
         if setting == "hydra.sweep.dir":
             folder = os.path.abspath(folder)  # Jobs look for it, too, some from a folder of their own.
         with folder_errors(Path(folder), setting):
+            _made[:] = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
             Path(folder).mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
@@ -106,6 +107,19 @@ def _make(config: DictConfig, setting: str) -> None:
         with read_write(config.hydra):
             OmegaConf.update(config, setting, folder)
             config.hydra.overrides.hydra.append(f"{setting}={quoted(folder)}")
+
+
+_made: list[Path] = []  # For the latest run or sweep of this process, from its folder upwards.
+
+
+def remove_unused() -> None:
+    """Remove the folders that were made for a run or sweep that never began, if they hold no more than its log."""
+    with suppress(OSError):
+        for folder in _made:
+            held = list(folder.iterdir())
+            if [path.suffix for path in held] == [".log"]:
+                held[0].unlink()
+            folder.rmdir()
 
 
 def _named(config: DictConfig, setting: str) -> str:
