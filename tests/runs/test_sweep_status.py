@@ -127,6 +127,15 @@ def test_watching_no_terminal_prints_once(run: Linf, tmp_path: Path) -> None:
     assert_in_words(done.status, done.out, done.err, "no sweep in")
 
 
+@pytest.mark.parametrize("watched", [(), ("--watch",)])
+def test_a_sweep_whose_jobs_wait_in_a_queue_is_one(
+    run: Linf, tmp_path: Path, watched: tuple[str, ...]
+) -> None:
+    with sweep_command(tmp_path, 4):
+        done = run("sweep", "status", tmp_path, *watched)
+    assert (done.status, done.out) == (0, "0 of 4 finished, 4 to come\n")
+
+
 def test_a_sweeps_commands_are_counted_and_forgotten(composed: Compose, tmp_path: Path) -> None:
     config = composed("train", "sweep=encoder", hydra=True)
 

@@ -113,8 +113,10 @@ def _end_sweep(folder: Path) -> None:
     from linf.runs.sweep_status import print_summary, unfinished_line
 
     try:
-        table = print_summary(folder)
-    except UsageError:  # It was cut short before its first job began.
-        raise SystemExit(1) from None
+        begun = len(table := print_summary(folder))
+    except UsageError:
+        begun = 0
+    if not begun:  # It was cut short.
+        raise SystemExit(1)
     if line := unfinished_line(folder, table):
         end(line, 1)

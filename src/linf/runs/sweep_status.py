@@ -19,13 +19,25 @@ from linf.runs.sweep import headline_merits, summarise, sweep_jobs, sweep_table
 from linf.runs.sweep_commands import expected_jobs, is_commanded
 
 
+def _table(sweep: Path) -> pd.DataFrame:
+    """Return the `sweep_table`, which is empty while a command has begun none of its jobs."""
+    try:
+        return sweep_table(sweep, sweep_jobs(sweep))
+    except UsageError:
+        if not is_commanded(sweep):
+            raise
+        return pd.DataFrame({"job": [], "state": []})
+
+
 def print_summary(sweep: Path) -> pd.DataFrame:
     """Print the table of `summarise`, also of a sweep whose folder cannot be written to, and return it.
 
     Raises:
-        UsageError: There is no sweep in the folder.
+        UsageError: There is no sweep in the folder, nor a command that is about to begin one.
     """
-    table = sweep_table(sweep, sweep_jobs(sweep))
+    table = _table(sweep)
+    if not len(table):
+        return table
     print("\n".join([shown_table(table).to_string(index=False), *_errors(table)]))
     try:
         summarise(sweep)
@@ -44,7 +56,7 @@ def watch(sweep: Path, *, seconds: float = 5, console: Console | None = None) ->
         console: The terminal; None for stdout. Where it is none, the summary is printed at once.
 
     Raises:
-        UsageError: There is no sweep in the folder, nor a command that is about to begin one.
+        UsageError: As in `print_summary`.
     """
     console = console or Console()
     if not console.is_terminal:
@@ -53,12 +65,7 @@ def watch(sweep: Path, *, seconds: float = 5, console: Console | None = None) ->
         while True:
             # In this order, or a job that begins in between would be missed.
             commanded = is_commanded(sweep)
-            try:
-                table = sweep_table(sweep, sweep_jobs(sweep))
-            except UsageError:
-                if not commanded:
-                    raise
-                table = pd.DataFrame({"job": [], "state": []})
+            table = _table(sweep)
             if not commanded and not (table["state"] == "running").any():
                 break
             live.update(_drawn(sweep, table, console.height), refresh=True)
