@@ -43,7 +43,7 @@ from linf.report.story import story
 from linf.report.style import series_style
 from linf.report.tables import all_tables, published_results, safe_name
 from linf.report.temperature import deviation_findings
-from linf.report.typesetting import escape_latex, latex, markdown, ranks
+from linf.report.typesetting import escape_latex, html_tables, latex, markdown, ranks
 
 
 @pytest.fixture
@@ -764,6 +764,14 @@ def test_long_names_in_any_letters_fit_in_file_names(tmp_path: Path) -> None:
     for each in names:
         (tmp_path / f"{each}.csv").touch()
     assert safe_name("a" * 60) != safe_name("a" * 61)
+
+
+def test_a_table_of_one_scale_has_no_line_of_what_was_measured_at_another() -> None:
+    figures = {f"×2 {name}": [0.5, math.nan] for name in METRICS}
+    figures |= {f"×4 {name}": [math.nan, 0.25] for name in METRICS}
+    table = pd.DataFrame({"run": ["two", "four"], "system": "τ=0", **figures})
+    for text in (html_tables("results", table), latex(table)):
+        assert (text.count("two"), text.count("four"), text.count("nan"), text.count("–")) == (1, 1, 0, 0)
 
 
 def test_escape_latex() -> None:

@@ -86,14 +86,14 @@ def _groups(table: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def _pieces(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """A table of many scales as several, each narrow enough for a page."""
+    """A table of many scales as several, each narrow enough for a page, without the lines that are empty there."""
     (_, first), *scales = _groups(table)
     pieces: list[list[str]] = []
     for _, names in scales:
         if not pieces or len(_printed(table[pieces[-1] + names])) > WIDEST:
             pieces.append([])
         pieces[-1] += names
-    return [table[first + names] for names in pieces] or [table]
+    return [table[first + names].dropna(how="all", subset=names) for names in pieces] or [table]
 
 
 def _styler(text: pd.DataFrame, escape: Callable[[str], str]) -> Styler:
