@@ -6,10 +6,12 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from torch.distributed import TCPStore
 
 from helpers.commands import Command, assert_in_words
 from helpers.runs import SMOKE
@@ -56,6 +58,23 @@ def test_a_slurm_job_has_a_folder_for_each_command_in_it(monkeypatch: pytest.Mon
         names.append(ranks.run_name())
     assert names[0] == names[2] != names[1]
     assert all(name.startswith("slurm-42-") for name in names)
+
+
+def test_ranks_that_are_started_again_do_not_meet_where_they_met_before() -> None:
+    host = "127.0.0.1"
+    agent = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+    before = ranks.first_ranks_store(agent, host, first=True)
+    stale = before.port
+    del before  # As when its process is killed.
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(
+            ranks.first_ranks_store, TCPStore(host, agent.port, is_master=False), host, first=False
+        )
+        assert not wait([other], 0.3).done, "the first rank is late"
+        store = ranks.first_ranks_store(agent, host, first=True)
+        assert other.result(30).port == store.port != stale
+    store.set("from", "0")
+    assert other.result().get("from") == b"0"
 
 
 def test_every_rank_runs_and_the_first_reports() -> None:

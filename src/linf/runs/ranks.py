@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zlib
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linf.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
 REPORTS = "LINF_REPORTS"
 """Names the environment variable that holds the folder for `report`; `linf.runs.launch` sets it for its ranks."""
@@ -71,6 +75,39 @@ def run_name() -> str:
         store.compare_set("linf/started", "", stamp)
         return store.get("linf/started").decode()
     return stamp
+
+
+def restart_proof_store() -> object:
+    """Let ranks that torchrun may start again meet in a store of the first rank's; return it, to be kept alive.
+
+    Torchrun's store keeps the first rank's address of before a restart, where the others would wait until a timeout
+    (PyTorch's issue 135712).
+    """
+    shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not launched()
+    if not (shared and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))):
+        return None
+    from torch.distributed import TCPStore
+
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = first_ranks_store(TCPStore(host, port, is_master=False), host, rank() == 0)
+    os.environ["MASTER_PORT"] = str(store.port)
+    return store
+
+
+def first_ranks_store(agent: "TCPStore", host: str, first: bool) -> "TCPStore":
+    """Return a store that the first rank makes on its host, of whose port it tells the others in an agent's store."""
+    from torch.distributed import TCPStore
+
+    if first:
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
+        agent.set("linf/port", str(store.port))
+        return store
+    while True:
+        port = int(agent.get("linf/port"))
+        try:
+            return TCPStore(host, port, is_master=False, timeout=timedelta(seconds=1))
+        except RuntimeError:  # It was the port of a process that has ended.
+            time.sleep(0.1)
 
 
 def report(kind: str, **facts: Any) -> None:
