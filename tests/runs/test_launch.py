@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -142,6 +143,17 @@ def test_a_rank_whose_launcher_died_before_it_ends_too() -> None:
         given = os.environ | {ranks.LAUNCHER: str(launcher)}
         done = subprocess.run([sys.executable, "-c", code], env=given, stdout=subprocess.PIPE, text=True)
         assert (done.returncode, done.stdout) == (status, out)
+
+
+def test_a_rank_of_torchrun_stops_if_that_is_killed() -> None:
+    rank = "import time; from linf.runs.entry import run; run(lambda: print(flush=True) or time.sleep(60), 'train')"
+    agent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {rank!r}])"
+    given = os.environ | {"TORCHELASTIC_RUN_ID": "1"}
+    streams: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", agent], env=given, text=True, **streams) as process:
+        process.stdout.readline()
+        process.kill()
+        assert process.stderr.read() == "stopped by SIGTERM\n", "of the rank, which holds it open"
 
 
 def test_stopped_has_a_status_that_shells_know() -> None:

@@ -36,6 +36,8 @@ def run(entry: Callable[[], object], name: str) -> None:
     protect_output()
     if ranks.launched():
         ranks.die_with_parent()
+    elif ranks.started_by_torchrun():
+        ranks.die_with_parent(signal.SIGTERM)
     if ranks.rank():  # Ranks other than the first log errors only.
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
