@@ -200,11 +200,19 @@ def test_a_batch_script_without_srun_is_told(
     )
 
 
-def test_a_step_by_srun_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_by_srun_is_not_if_it_says_how_many_belong_on_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (SLURM_BATCH | {"STEP_ID": 0}).items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
+    with pytest.raises(
+        UsageError, match=r"for 2 processes, .* --ntasks-per-node=… in place of --ntasks, see docs"
+    ):
+        ranks.check_srun()
+    monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
+    monkeypatch.setenv("SLURM_NNODES", "1")
     ranks.check_srun()
     assert not launching.needs_ranks(mock.MagicMock(num_devices=2, num_nodes=1))
+    with pytest.raises(UsageError, match=r"for 2 × 1 processes, but Slurm started 1 × 2: .* --nodes=2 "):
+        launching.needs_ranks(mock.MagicMock(num_devices=1, num_nodes=2))
 
 
 @pytest.mark.parametrize("devices", ["auto", "[0,1]", "-1"])

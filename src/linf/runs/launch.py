@@ -29,15 +29,17 @@ def needs_ranks(trainer: Any) -> bool:
     """Tell whether a Lightning trainer needs processes that nobody has started yet.
 
     Raises:
-        UsageError: Slurm started another number of processes, or the trainer needs several machines.
+        UsageError: Slurm started processes in other numbers, or the trainer needs several machines.
     """
-    needed, tasks = trainer.num_devices * trainer.num_nodes, int(os.environ.get("SLURM_NTASKS", 1))
+    nodes, devices = trainer.num_nodes, trainer.num_devices
+    tasks, asked = int(os.environ.get("SLURM_NTASKS", 1)), f"{nodes} × {devices}"
+    started = f"{os.environ.get('SLURM_NNODES', nodes)} × {os.environ.get('SLURM_NTASKS_PER_NODE', devices)}"
     by_slurm = ranks.is_slurm_task() and not ranks.launched() and not ranks.started_by_torchrun()
-    if by_slurm and tasks != needed:
+    if by_slurm and (tasks != nodes * devices or (tasks > 1 and started != asked)):
         raise UsageError(
-            f"trainer.devices and trainer.num_nodes ask for {needed} processes, but Slurm started {tasks}: give srun "
-            f"or sbatch --nodes={trainer.num_nodes} --ntasks-per-node={trainer.num_devices} and start the command "
-            "with srun, see docs/clusters.md"
+            f"trainer.num_nodes and trainer.devices ask for {asked} processes, but Slurm started "
+            f"{tasks if tasks != nodes * devices else started}: give srun or sbatch --nodes={nodes} "
+            f"--ntasks-per-node={devices} and start the command with srun, see docs/clusters.md"
         )
     strategy = trainer.strategy
     if strategy.launcher is None or strategy.cluster_environment.creates_processes_externally:

@@ -40,16 +40,24 @@ def is_slurm_task() -> bool:
 
 
 def check_srun() -> None:
-    """Raise UsageError if Slurm has room for several processes, and this one stands in for all of them.
+    """Raise UsageError if Slurm has room for several processes, and this one stands in for all of them, or if it was
+    not told how many belong on a node.
 
     A batch script runs once, whatever its number of tasks, so that the first rank would wait for the others for ever.
     """
     tasks = int(os.environ.get("SLURM_NTASKS", 1))
     by_srun = "SLURM_STEP_ID" in os.environ or "SLURM_STEPID" in os.environ
-    if is_slurm_task() and tasks > 1 and not (by_srun or launched() or started_by_torchrun()):
+    if not is_slurm_task() or tasks == 1 or launched() or started_by_torchrun():
+        return
+    if not by_srun:
         raise UsageError(
             f"Slurm has room for {tasks} processes, but the command was started once, without srun: write `srun python "
             "…` in the script, or ask Slurm for one task, see docs/clusters.md"
+        )
+    if "SLURM_NTASKS_PER_NODE" not in os.environ:  # Lightning needs it.
+        raise UsageError(
+            f"Slurm was asked for {tasks} processes, and not for how many on a node: give srun or sbatch --nodes=… "
+            "--ntasks-per-node=… in place of --ntasks, see docs/clusters.md"
         )
 
 
