@@ -104,7 +104,8 @@ class Record:
             raise UsageError(f"{path} cannot be read ({error}): choose another folder") from error
         if wrong := wrong_entries(there):
             raise UsageError(
-                f"{path} was not written by this version's `linf eval` (see its {', '.join(wrong)}): choose another folder"
+                f"{path} was not written by this version's `linf eval` (see its {', '.join(wrong)}): choose another "
+                "folder"
             )
         found = decisive_differences(there, json.loads(_json(self.about)))
         for dataset, scales in (there.get("lr") or {}).items():
