@@ -129,7 +129,7 @@ def test_a_line_that_is_no_unit_is_left_out(tmp_path: Path, line: str) -> None:
     [
         ({"temperatures": [0, 0.7]}, r"temperatures is \[0, 0\.8\] there and \[0, 0\.7\] here"),
         ({"weights": "cd"}, "weights is ab there and cd here"),
-        ({"metrics": ["psnr_y"]}, "metrics is \['psnr_rgb'\] there"),
+        ({"metrics": ["psnr_y"]}, r"metrics is \['psnr_rgb'\] there"),
     ],
 )
 def test_folder_of_another_evaluation_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:

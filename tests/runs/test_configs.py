@@ -207,11 +207,11 @@ def each_run(overrides: list[str]) -> Iterator[list[str]]:
 
 
 def shown_commands() -> list[str]:
-    """Every line with train.py or eval.py in what users read, without its comment and make's variables."""
+    """Every line with train.py or eval.py in what users read, without comments and variables of make and shells."""
     files = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").glob("*.md"))]
     text = "".join(path.read_text().replace("\\\n", " ") for path in files if path.stem != "claims")
     found = re.findall(r"^.*\b((?:train|eval)\.py(?: [^#\n`]*)?)(?: +#.*)?$", text, re.MULTILINE)
-    return sorted({re.sub(r"\$\(\w+\)", "", line).strip(' "') for line in found})
+    return sorted({re.sub(r"\$\(\w+\)|\"\$@\"; }", "", line).strip(' "') for line in found})
 
 
 def test_commands_in_the_docs_are_found() -> None:

@@ -107,6 +107,7 @@ class OpenedImages(pl.LightningDataModule):
             ("val_limit", val_limit, 1),
             ("test_limit", test_limit, 1),
             ("crop", crop, 1),
+            ("patch_size", patch_size, 1),
             ("queries", queries, 1),
             ("repeat", repeat, 1),
             ("shuffle_block", shuffle_block, 1),
@@ -117,10 +118,9 @@ class OpenedImages(pl.LightningDataModule):
             raise UsageError(f"cache_limit is {cache_limit}: give GB above 0, or null")
         for name, values in (("val_scales", self.val_scales), ("test_scales", self.test_scales)):
             check_distinct(name, values)
-        self.root = root
+        self.root, self.train, self.val = root, train, val
         # One of several test sets may have fewer images than there are ranks.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.train, self.val = train, val
         self.test = (test,) if isinstance(test, ImageSet) else tuple(test or ())
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.own_channels = channels

@@ -24,7 +24,7 @@ from linf.evaluation.measure import Unit, check_consistency, measure
 from linf.evaluation.metrics import conventions, fit_metrics, measured_by, open_metrics
 from linf.evaluation.origin import git_commit, origin, weights_digest
 from linf.evaluation.record import Key, Record
-from linf.evaluation.schema import TABLES, are_kept, evenly_spaced, kept_folder, nearest_system
+from linf.evaluation.schema import TABLES, are_kept, kept_folder, kept_names
 from linf.evaluation.summary import first_figures, summary
 from linf.evaluation.systems import model_label, system_temperatures
 from linf.metrics.corpus import CorpusMetric
@@ -129,7 +129,7 @@ class Evaluation(pl.LightningModule):
         self.record.units = {
             key: unit
             for key, unit in self.record.units.items()
-            if self.corpora.has(key) and are_kept(self.folder, key, self._kept_names(key, unit))
+            if self.corpora.has(key) and self._is_whole(key, unit)
         }
         data.tested = self.record.units.keys()
         self.tables: dict[str, pd.DataFrame] = {}
@@ -144,12 +144,11 @@ class Evaluation(pl.LightningModule):
             for key in self.record.finished(self.keys):
                 self._count(key, self.record.units[key])
 
-    def _kept_names(self, key: Key, unit: Unit) -> list[str]:
-        """List what is kept beside maps: of many temperatures six and this image's best, unless all are saved."""
-        if not (self.save_images or key in self.shown_keys):
-            return []
-        few = {f"τ={tau:g}" for tau in evenly_spaced(self.temperatures, 6)} | {nearest_system(unit.rows)}
-        return ["LR", "HR", *(n for n in self.systems if self.save_images or n[:2] != "τ=" or n in few)]
+    def _is_whole(self, key: Key, unit: Unit) -> bool:
+        """Whether nothing is missing of what was kept of an image, or is to be kept of all."""
+        if not (self.save_images or kept_folder(self.folder, *key).is_dir()):
+            return True
+        return are_kept(self.folder, key, kept_names(self.systems, unit.rows, all_of_them=self.save_images))
 
     def _about(self, data: SRDataModule) -> dict[str, Any]:
         return {
@@ -202,8 +201,9 @@ class Evaluation(pl.LightningModule):
             shutil.rmtree(kept_folder(self.folder, *key), ignore_errors=True)
         if kept:
             kept |= {"LR": image.lr[0], "HR": image.hr[0]}
+            names = kept_names(self.systems, unit.rows, all_of_them=self.save_images)
             for name, content in kept.items():
-                if content.ndim == 2 or name in self._kept_names(key, unit):
+                if content.ndim == 2 or name in names:
                     self.record.keep(kept_folder(self.folder, *key) / name, content.cpu(), self.pixels)
         self.corpora.keep(key, features)
         self.record.add(key, unit._replace(digest=self.digests[key](), at=time.time()))

@@ -205,6 +205,16 @@ def are_kept(folder: Path, key: tuple[str, str, Scale], systems: Iterable[str]) 
     return all((kept_folder(folder, *key) / f"{name}.png").is_file() for name in systems)
 
 
+def kept_names(systems: Iterable[str], rows: Sequence[Mapping[str, Any]], *, all_of_them: bool) -> list[str]:
+    """What an evaluation keeps of an image beside maps: of many temperatures six and this image's best, unless it is to
+    keep all of them.
+    """
+    systems = list(systems)
+    few = {*evenly_spaced([name for name in systems if name.startswith("τ=")], 6), nearest_system(rows)}
+    some = [name for name in systems if all_of_them or not name.startswith("τ=") or name in few]
+    return ["LR", "HR", *some]
+
+
 def evenly_spaced(items: Sequence[Any], most: int) -> list[Any]:
     """Choose at most ``most`` items, evenly spaced from the first to the last, where all would be too many to show."""
     return [items[round(n)] for n in np.linspace(0, len(items) - 1, min(most, len(items)))]
