@@ -64,7 +64,7 @@ def job(entry: EntryPoint) -> EntryPoint:
             from linf.runs.arguments import check_arguments
 
             check_arguments(cfg)
-            store = ranks.restart_proof_store()  # noqa: F841  It lives as long as the run.
+            ranks.meet_in_fresh_store()
             if ranks.launched():
                 result = entry(cfg)
                 ranks.report("result", result=result)

@@ -85,21 +85,24 @@ def run_name() -> str:
     return stamp
 
 
-def restart_proof_store() -> object:
-    """Let ranks that torchrun may start again meet in a store of the first rank's; return it, to be kept alive.
+_store: "TCPStore | None" = None  # Of the first rank, for as long as its process.
+
+
+def meet_in_fresh_store() -> None:
+    """Let ranks that torchrun may start again meet in a store of the first rank's.
 
     Torchrun's store keeps the first rank's address of before a restart, where the others would wait until a timeout
     (PyTorch's issue 135712).
     """
     shared = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and not launched()
     if not (shared and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))):
-        return None
+        return
     from torch.distributed import TCPStore
 
+    global _store
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = first_ranks_store(TCPStore(host, port, is_master=False), host, rank() == 0)
-    os.environ["MASTER_PORT"] = str(store.port)
-    return store
+    _store = first_ranks_store(TCPStore(host, port, is_master=False), host, rank() == 0)
+    os.environ["MASTER_PORT"] = str(_store.port)
 
 
 def first_ranks_store(agent: "TCPStore", host: str, first: bool) -> "TCPStore":
