@@ -5,7 +5,9 @@ import io
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from linf.images.tiff import deep_layers, unusual_photo
 from linf.machine import free_memory
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 READ = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM")
 """Pillow's names of the formats that are read. Some of its other formats start external programs."""
@@ -36,20 +40,20 @@ BITS, PHOTOMETRIC, PLANAR = 258, 262, 284
 
 def header_size(path: Path) -> tuple[int, int] | None:
     """The (h, w) that a file's header claims, before EXIF turns the image; None where the header is unreadable."""
-    try:
-        with warnings.catch_warnings(action="ignore"), _open(path) as file:
-            return file.height, file.width
-    except Exception:  # Decoders raise anything; `read_photo` then gives the reason.
-        return None
+    return _by_header(path, lambda file: (file.height, file.width))
 
 
 def header_jpeg_step(path: Path) -> float:
     """`jpeg_step` by a file's header; 0 where it is unreadable."""
+    return _by_header(path, jpeg_step) or 0.0
+
+
+def _by_header(path: Path, of: Callable[[Image.Image], _T]) -> _T | None:
     try:
         with warnings.catch_warnings(action="ignore"), _open(path) as file:
-            return jpeg_step(file)
-    except Exception:  # As above.
-        return 0.0
+            return of(file)
+    except Exception:  # Decoders raise anything; `read_photo` then gives the reason.
+        return None
 
 
 def read_image(path: str | Path) -> np.ndarray:
